@@ -1,0 +1,1 @@
+"""What lies on disk between the stages: manifest, spectrograms, crops, features, run."""

@@ -1,0 +1,1 @@
+"""Media in, scores out: one module per DVC stage."""
