@@ -1,0 +1,176 @@
+"""params.yaml, read and validated in one place. Every stage takes its part of `Params`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import nas
+
+
+class ParamsError(ValueError):
+    """params.yaml is wrong; the message names the file, the key, the value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataParams(_Section):
+    """Where the clips are and how their labels are written down."""
+
+    root: str = Field("data/synth", description="folder of the clips; no clip outside it is read")
+    layout: Literal["synth", "csv", "fakeavceleb"] = Field("synth", description="how labels are stored there")
+
+
+class SynthParams(_Section):
+    """The built-in data set."""
+
+    identities: int = Field(16, ge=6, description="drawn people; they come in pairs that swap faces and voices")
+    clips_per_identity: int = Field(8, ge=4, description="clips of each person, the four categories in turn")
+    difficulty: float = Field(0.3, ge=0, le=1, description="0: crude fakes, 1: hardly a trace")
+
+
+class SplitParams(_Section):
+    """Subject-disjoint split."""
+
+    val: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for validation")
+    test: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for the test")
+
+    @model_validator(mode="after")
+    def _leave_train(self) -> SplitParams:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test = {self.val + self.test:g} leaves nothing to train on")
+        return self
+
+
+class WindowParams(_Section):
+    """How clips are cut, picture and sound alike."""
+
+    window_s: float = Field(4.0, gt=0, le=60, description="length of a window, seconds")
+    max_per_clip: int = Field(8, ge=1, description="at most so many windows a clip, evenly chosen")
+    short_clip: Literal["wrap", "repeat_last", "quarantine"] = Field(
+        "wrap", description="a clip shorter than a window: play it again, hold its end, or leave it out"
+    )
+    trim_silence: bool = Field(True, description="start the first window where the sound starts")
+    silence_db: float = Field(40.0, gt=0, description="silent: so many dB below the clip's loudest 10 ms")
+    missing_modality: Literal["quarantine", "visual_only"] = Field(
+        "quarantine", description="a clip without (audible) sound: leave it out, or keep it with silent audio"
+    )
+
+
+class SpectrogramParams(_Section):
+    """Sound -> spectrogram."""
+
+    kind: Literal["log_mel", "linear"] = Field("log_mel", description="mel bands, or the paper's linear STFT")
+    sample_rate_hz: int = Field(16000, ge=8000, le=48000)
+    stft_window_s: float = Field(0.025, gt=0, description="Hann window, seconds")
+    hop_s: float = Field(0.010, gt=0, description="hop, seconds")
+    n_fft: int = Field(512, ge=64)
+    n_mels: int = Field(80, ge=8, le=256)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> SpectrogramParams:
+        if round(self.stft_window_s * self.sample_rate_hz) > self.n_fft:
+            raise ValueError(
+                f"stft_window_s {self.stft_window_s:g} is {round(self.stft_window_s * self.sample_rate_hz)} samples "
+                f"at {self.sample_rate_hz} Hz, more than n_fft {self.n_fft}: shorten it or raise n_fft"
+            )
+        return self
+
+
+class FaceParams(_Section):
+    """Picture -> one face track per clip -> crops."""
+
+    frames: int = Field(8, ge=1, le=128, description="frames per window, evenly spaced")
+    size_px: int = Field(224, ge=32, le=1024, description="side of the square crop")
+    margin: float = Field(0.3, ge=0, le=2, description="added to the face box, as a fraction of its side")
+    min_face_px: int = Field(30, ge=12, description="smallest face that MTCNN looks for")
+    min_probability: float = Field(0.9, ge=0, le=1, description="detections below are ignored")
+    min_presence: float = Field(0.5, ge=0, le=1, description="a window needs the face in so many of its frames")
+
+
+Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]
+
+
+class BackboneParams(_Section):
+    """A frozen timm network."""
+
+    name: str = Field("tf_efficientnet_lite0", description="any timm name that has features_only")
+    weights: Weights = Field("bundled", description="bundled | hub | file:PATH | seed:N")
+    layers: int | list[int] = Field(4, description="the last so many stages, or the stages' numbers")
+
+
+class FeatureParams(_Section):
+    """Frozen backbones -> the feature cache."""
+
+    visual: BackboneParams = BackboneParams()
+    audio: BackboneParams = BackboneParams()
+    length: int = Field(8, ge=1, description="positions along time, L")
+    dtype: Literal["float16", "float32"] = "float16"
+    shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
+
+
+class SearchParams(nas.SearchConfig):
+    """nas.SearchConfig and the seeds."""
+
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+
+
+class RetrainParams(nas.RetrainConfig):
+    """nas.RetrainConfig; the seeds are the search's."""
+
+
+class ComputeParams(_Section):
+    """How to compute; never what. No stage depends on it."""
+
+    workers: int = Field(0, ge=0, description="Dask worker processes on this machine; 0: one per core")
+    scheduler: str = Field("", description="address of a running Dask scheduler; empty: start workers here")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: int = Field(0, ge=0)
+    max_failed_fraction: float = Field(0.5, ge=0, le=1, description="a stage fails when more clips than this do")
+    data: DataParams = DataParams()
+    synth: SynthParams = SynthParams()
+    split: SplitParams = SplitParams()
+    windows: WindowParams = WindowParams()
+    spectrograms: SpectrogramParams = SpectrogramParams()
+    faces: FaceParams = FaceParams()
+    features: FeatureParams = FeatureParams()
+    search: SearchParams = SearchParams()
+    retrain: RetrainParams = RetrainParams()
+    compute: ComputeParams = ComputeParams()
+
+
+def load_params(path: Path) -> Params:
+    """The parameters in `path`; raises ParamsError naming each unknown or ill-typed key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist: run in the project's folder or give --params") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+    return parse_params({} if content is None else content, source=str(path))
+
+
+def parse_params(content: object, *, source: str) -> Params:
+    """The parameters that `content` says; raises ParamsError with `source` in its text."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain(source, problem) for problem in error.errors())) from None
+
+
+def _explain(source: str, problem: object) -> str:
+    assert isinstance(problem, dict)  # noqa: S101 - pydantic's ErrorDetails is a TypedDict
+    key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key}: remove it or correct its spelling (README.md lists every key)"
+    return f"{source}: {key} = {problem['input']!r}: {problem['msg']}"

@@ -1,0 +1,62 @@
+"""Where each stage writes. One place, so that dvc.yaml, the stages and the report agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one pipeline's results (`work/` unless told otherwise)."""
+
+    root: Path = Path("work")
+
+    @property
+    def manifest(self) -> Path:
+        """clip_id, path, labels, split: one row a clip."""
+        return self.root / "manifest" / "manifest.csv"
+
+    @property
+    def windows(self) -> Path:
+        """The windows of every usable clip, for picture and sound alike."""
+        return self.root / "windows" / "windows.csv"
+
+    @property
+    def spectrograms(self) -> Path:
+        """HDF5 shards."""
+        return self.root / "spectrograms"
+
+    @property
+    def faces(self) -> Path:
+        """HDF5 shards."""
+        return self.root / "faces"
+
+    @property
+    def features(self) -> Path:
+        """The feature cache, one Zarr v3 hierarchy."""
+        return self.root / "features.zarr"
+
+    @property
+    def search(self) -> Path:
+        """search.json and curves.csv."""
+        return self.root / "search"
+
+    @property
+    def retrain(self) -> Path:
+        """retrain.json, curves.csv and the weights."""
+        return self.root / "retrain"
+
+    @property
+    def evaluate(self) -> Path:
+        """metrics.json, scores.csv and the plots' tables."""
+        return self.root / "evaluate"
+
+    @property
+    def report(self) -> Path:
+        """report.html and quarantine.csv."""
+        return self.root / "report"
+
+    def quarantine(self, stage: str) -> Path:
+        """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""
+        return self.root / "quarantine" / f"{stage}.csv"
