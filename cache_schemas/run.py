@@ -1,8 +1,8 @@
 """What a run leaves behind: searched genotypes, retrained networks, metrics. All JSON, no pickle.
 
-    work/search/search.json      SearchRun: one entry per network and seed
-    work/retrain/retrain.json    RetrainRun: the same, with the weights' file (safetensors) beside it
-    work/evaluate/metrics.json   see pipeline.evaluate
+work/search/search.json      SearchRun: one entry per network and seed
+work/retrain/retrain.json    RetrainRun: the same, with the weights' file (safetensors) beside it
+work/evaluate/metrics.json   see pipeline.evaluate
 """
 
 from __future__ import annotations

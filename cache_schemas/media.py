@@ -1,0 +1,61 @@
+"""The windows table and the two kinds of shards that media become: spectrograms and face crops."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from cache_schemas.files import write_text
+from cache_schemas.shards import ArraySpec, ShardSchema
+
+SPECTROGRAMS = ShardSchema(
+    "spectrograms", (ArraySpec("spectrogram", "float32", (None, None), "ln power, (bands, hops)"),)
+)
+
+FACES = ShardSchema(
+    "faces",
+    (
+        ArraySpec("crops", "uint8", (None, None, None, 3), "RGB, (frames, height, width, 3)", compressed=True),
+        ArraySpec("boxes", "float32", (None, 4), "px in the picture: left, top, right, bottom"),
+        ArraySpec("probabilities", "float32", (None,), "MTCNN's; 0 where the box is interpolated"),
+        ArraySpec("landmarks", "float32", (None, 5, 2), "px: eyes, nose, mouth corners, as the viewer sees them"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ClipWindows:
+    """The windows of one clip. Picture and sound are both read from here, so they cannot drift apart."""
+
+    clip_id: str
+    starts_s: tuple[float, ...]
+    available_s: float
+    """Length of what there is from each start, at most a window; less in a short clip."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    clip_id: str
+    window: int
+    start_s: float
+    available_s: float
+
+
+def write_windows(path: Path, clips: list[ClipWindows]) -> None:
+    """Replaces `path` by the table, one row a window."""
+    rows = [_Row(c.clip_id, w, start, c.available_s) for c in clips for w, start in enumerate(c.starts_s)]
+    columns = [field.name for field in fields(_Row)]
+    write_text(path, pd.DataFrame([asdict(row) for row in rows], columns=columns).to_csv(index=False))
+
+
+def read_windows(path: Path) -> dict[str, ClipWindows]:
+    """The table by clip; raises FileNotFoundError with the stage that writes it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run `bmnas spectrograms` first")
+    frame = pd.read_csv(path, dtype={"clip_id": str})
+    return {
+        str(clip_id): ClipWindows(str(clip_id), tuple(group["start_s"]), float(group["available_s"].iloc[0]))
+        for clip_id, group in frame.groupby("clip_id", sort=False)
+    }

@@ -1,0 +1,164 @@
+"""HDF5 shards: what the spectrograms and faces stages write. A shard exists whole or not at all.
+
+One shard holds a few clips: a table of clips (also those that failed, with the reason), a table of their
+windows, and one array per kind with the windows as first axis. A shard is never changed; which clips are
+done is read from the shards themselves, so a stage that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schemas.files import digest, replacing
+
+SCHEMA_VERSION = 1
+
+
+class ShardError(ValueError):
+    """A shard does not hold what its schema says; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a shard: `shape` without the windows axis, None where the size is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    unit: str
+    compressed: bool = False
+
+    def check(self, array: NDArray[Any], n_windows: int) -> None:
+        """Raises ShardError when `array` is not (n_windows, *shape) of dtype."""
+        fits = array.ndim == len(self.shape) + 1 and all(
+            want in (None, have) for want, have in zip((n_windows, *self.shape), array.shape, strict=True)
+        )
+        if array.dtype != np.dtype(self.dtype) or not fits:
+            want = (n_windows, *("any" if size is None else size for size in self.shape))
+            raise ShardError(f"{self.name}: is {array.dtype} {array.shape}, must be {self.dtype} {want}")
+
+
+@dataclass(frozen=True)
+class ShardSchema:
+    """What every shard of a stage holds."""
+
+    stage: str
+    arrays: tuple[ArraySpec, ...]
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What a stage made of one clip. `plan` names what was asked for it; `reason` is empty when it went well."""
+
+    clip_id: str
+    plan: str
+    starts_s: tuple[float, ...] = ()
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """Where a finished clip lies: rows `first_row` to `first_row + len(starts_s)` of `path`."""
+
+    clip_id: str
+    plan: str
+    path: Path
+    first_row: int
+    starts_s: tuple[float, ...]
+    info: Mapping[str, Any]
+    reason: str
+
+
+def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipResult]) -> Path:
+    """The path of a new shard that holds `results`, computed under the stage parameters named by `key`."""
+    good = [result for result in results if not result.reason]
+    n_windows = sum(len(result.starts_s) for result in good)
+    path = folder / f"{digest(key, [[result.clip_id, result.plan] for result in results])}.h5"
+    clips = [
+        {
+            "clip_id": r.clip_id,
+            "plan": r.plan,
+            "starts_s": r.starts_s,
+            "info": dict(r.info),
+            "reason": r.reason,
+        }
+        for r in results
+    ]
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(stage=schema.stage, schema_version=SCHEMA_VERSION, key=key)
+        file.create_dataset("clips", data=[json.dumps(clip) for clip in clips], dtype=h5py.string_dtype())
+        for spec in schema.arrays if good else ():
+            array = np.concatenate([result.arrays[spec.name] for result in good])
+            spec.check(array, n_windows)
+            options = {"compression": "lzf", "shuffle": True} if spec.compressed else {}
+            dataset = file.create_dataset(spec.name, data=array, chunks=(1, *array.shape[1:]), **options)
+            dataset.attrs["unit"] = spec.unit
+    return path
+
+
+def scan_shards(folder: Path, schema: ShardSchema, key: str) -> dict[tuple[str, str], ClipEntry]:
+    """Every clip that the folder's shards hold under `key`, by (clip_id, plan).
+
+    Shards of other parameters are passed over; so is a file that is no shard of this schema.
+    """
+    entries: dict[tuple[str, str], ClipEntry] = {}
+    for path in sorted(folder.glob("*.h5")):
+        for entry in _read_entries(path, schema, key):
+            entries.setdefault((entry.clip_id, entry.plan), entry)
+    return entries
+
+
+def _read_entries(path: Path, schema: ShardSchema, key: str) -> list[ClipEntry]:
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = dict(file.attrs)
+            if (attributes["stage"], attributes["schema_version"]) != (schema.stage, SCHEMA_VERSION):
+                return []
+            if attributes["key"] != key:
+                return []
+            rows = [json.loads(text) for text in file["clips"].asstr()]
+    except (OSError, KeyError):  # not whole, or not ours: what it held is computed again
+        return []
+    entries, first_row = [], 0
+    for row in rows:
+        starts = tuple(row["starts_s"])
+        entries.append(ClipEntry(row["clip_id"], row["plan"], path, first_row, starts, row["info"], row["reason"]))
+        first_row += len(starts)
+    return entries
+
+
+def read_rows(path: Path, schema: ShardSchema, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
+    """{array name: (len(rows), ...)}: the given windows of a shard; raises ShardError naming the file."""
+    chosen = list(rows)
+    found = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for spec in schema.arrays:
+                dataset = file[spec.name]
+                found[spec.name] = np.stack([dataset[row] for row in chosen])
+    except (OSError, KeyError, ValueError) as error:
+        raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
+    for spec in schema.arrays:
+        try:
+            spec.check(found[spec.name], len(chosen))
+        except ShardError as error:
+            raise ShardError(f"{path}: {error}") from None
+    return found
+
+
+def prune_shards(folder: Path, keep: Iterable[Path]) -> int:
+    """The number of shards deleted: those that no entry in use points to, and what a killed writer left."""
+    stale = (set(folder.glob("*.h5")) | set(folder.glob(".*.tmp"))) - set(keep)
+    for path in stale:
+        path.unlink()
+    return len(stale)

@@ -1,0 +1,64 @@
+"""Which pieces of a clip are its windows, and what a window of a short clip holds. Picture and sound both ask here.
+
+window_s = 4, a 10 s clip whose sound starts at 0.3 s      |.3 [0.3 ........ 4.3)[4.3 ........ 8.3) rest |
+a 3 s clip, short_clip = wrap                              [0 1 2 0)      repeat_last: [0 1 2 2)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schemas.media import ClipWindows
+from pipeline.media import MediaError
+from pipeline.params import WindowParams
+
+MIN_AVAILABLE_S = 0.2
+"""A clip with less than this is no talking face."""
+_FRAME_S = 0.05
+"""A window may lack so much at its end and still count as whole: containers round to frames and sound packets."""
+
+
+def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, params: WindowParams) -> ClipWindows:
+    """The clip's windows, back to back from where its sound starts (if `trim_silence`), the rest is dropped.
+
+    A clip that is shorter than a window gets one. Raises MediaError when it is too short altogether, or
+    when `short_clip` says quarantine.
+    """
+    start = leading_silence_s if params.trim_silence else 0.0
+    length = duration_s - start
+    if length < MIN_AVAILABLE_S:
+        raise MediaError(
+            f"too short: {max(length, 0):.2f} s of picture and sound, at least {MIN_AVAILABLE_S:g} s needed"
+        )
+    whole = int((length + _FRAME_S) // params.window_s)
+    if whole == 0:
+        if params.short_clip == "quarantine":
+            raise MediaError(
+                f"shorter than a window: {length:.2f} s of {params.window_s:g} s, and short_clip is quarantine"
+            )
+        return ClipWindows(clip_id, (round(start, 6),), round(length, 6))
+    chosen = np.linspace(0, whole - 1, min(whole, params.max_per_clip)).round().astype(int)
+    starts = tuple(round(start + float(w) * params.window_s, 6) for w in chosen)
+    return ClipWindows(clip_id, starts, round(min(length, params.window_s), 6))
+
+
+def frame_times(windows: ClipWindows, *, frames: int, params: WindowParams) -> NDArray[np.float64]:
+    """(windows, frames) seconds in the clip: the middle of each of `frames` equal parts of every window."""
+    offsets = (np.arange(frames) + 0.5) * params.window_s / frames
+    if params.short_clip == "wrap":
+        offsets = np.mod(offsets, windows.available_s)
+    else:
+        offsets = np.minimum(offsets, windows.available_s)
+    return np.asarray(windows.starts_s)[:, None] + offsets
+
+
+def window_samples(
+    samples: NDArray[np.float32], windows: ClipWindows, *, sample_rate_hz: int, params: WindowParams
+) -> NDArray[np.float32]:
+    """(windows, window_s * sample_rate_hz) float32: the sound of every window, from a clip's (samples,)."""
+    starts = np.round(np.asarray(windows.starts_s) * sample_rate_hz).astype(int)
+    available = max(1, round(windows.available_s * sample_rate_hz))
+    offsets = np.arange(round(params.window_s * sample_rate_hz))
+    offsets = np.mod(offsets, available) if params.short_clip == "wrap" else np.minimum(offsets, available - 1)
+    return samples[np.minimum(starts[:, None] + offsets, len(samples) - 1)]

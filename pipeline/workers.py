@@ -1,0 +1,95 @@
+"""Runs a stage's tasks over Dask worker processes, here or on a cluster, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.params import ComputeParams
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yields a function that advances the bar by so many units."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda amount: progress.advance(bar, amount)
+
+
+def device_of(compute: ComputeParams) -> str:
+    """ "cpu" or "cuda"."""
+    import torch
+
+    if compute.device != "auto":
+        return compute.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], compute: ComputeParams
+) -> Iterator[tuple[Task, Result]]:
+    """Yields (task, result) as tasks finish; a task's exception ends the run and names the task.
+
+    A task runs again when its worker dies, up to Dask's `allowed-failures`.
+    """
+    if not tasks:
+        return
+    if compute.workers == 1 and not compute.scheduler:
+        for task in tasks:
+            yield task, function(task)
+        return
+    from distributed import as_completed
+
+    with _client(compute, len(tasks)) as client:
+        futures = {future: task for task, future in zip(tasks, client.map(function, tasks, pure=False), strict=True)}
+        for future in as_completed(list(futures)):
+            yield futures.pop(future), future.result()
+            future.release()
+
+
+@contextmanager
+def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    if compute.scheduler:
+        with Client(compute.scheduler) as client:
+            yield client
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(compute.workers or cores, n_tasks)
+    threads = str(max(1, cores // workers))
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    settings = {
+        # Set before a worker imports torch: later is too late. Workers are spawned, never forked.
+        "distributed.nanny.pre-spawn-environ": environment,
+        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.logging.distributed": "error",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        console.print(f"[dim]{workers} worker processes, {threads} threads each; dashboard {cluster.dashboard_link}")
+        yield client
