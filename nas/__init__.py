@@ -1,1 +1,21 @@
 """Search and retraining of bimodal fusion networks over cached features. Tensors in, plain objects out."""
+
+from nas.compact import CompactNetwork
+from nas.config import RetrainConfig, SearchConfig
+from nas.genotype import Cell, Genotype, Step
+from nas.retrain import RetrainResult, retrain
+from nas.search import SearchResult, VanishingArchitectureGradient, search
+
+__all__ = [
+    "Cell",
+    "CompactNetwork",
+    "Genotype",
+    "RetrainConfig",
+    "RetrainResult",
+    "SearchConfig",
+    "SearchResult",
+    "Step",
+    "VanishingArchitectureGradient",
+    "retrain",
+    "search",
+]

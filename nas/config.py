@@ -1,0 +1,75 @@
+"""Settings of the search and of the final training; every field has a default that works."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao"]
+SpaceName = Literal["slots", "bmnas"]
+
+
+class NetworkConfig(BaseModel):
+    """What the supernet of a search and the fixed network of a training have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = Field(default=128, ge=1, le=4096, description="C, channels of every layer after its reshape layer")
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0, description="share of activations set to 0 in training")
+    batch_size: int = Field(
+        default=32, ge=2, description="windows per minibatch and run; at most a split's size is used"
+    )
+    class_weights: bool = Field(
+        default=True, description="weight the loss of a class by the inverse of its share of the train split"
+    )
+    device: str | None = Field(
+        default=None, description="torch device to run on, as 'cpu' or 'cuda:0'; None: where the features lie"
+    )
+
+
+class SearchConfig(NetworkConfig):
+    """The settings of `nas.search`."""
+
+    space: SpaceName = Field(
+        default="slots",
+        description="slots: a categorical choice per input; bmnas: {none, skip} per edge, two edges kept",
+    )
+    estimator: EstimatorName = Field(
+        default="st_gumbel", description="how architecture parameters become mixing weights and gradients"
+    )
+    temperature: float = Field(default=10.0, gt=0.0, description="lambda of the Gumbel estimators; softmax ignores it")
+    samples: int = Field(default=15, ge=1, le=1000, description="M, draws that are averaged; softmax ignores it")
+    cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")
+    steps: int = Field(default=2, ge=1, le=16, description="T, steps of every cell")
+    epochs: int = Field(default=30, ge=1, description="passes over the train split")
+    warmup_epochs: int = Field(
+        default=5,
+        ge=0,
+        description="epochs at the start that train only the weights, on samples of the initial choices",
+    )
+    min_steps_per_epoch: int = Field(
+        default=10, ge=1, description="minibatches in an epoch where the train split has fewer"
+    )
+    weight_lr: float = Field(default=1e-3, gt=0.0, description="highest learning rate of the weights")
+    weight_lr_min: float = Field(default=1e-6, ge=0.0, description="lowest learning rate of the weights")
+    restart_epochs: int = Field(
+        default=30, ge=1, description="epochs between warm restarts of the weights' cosine schedule"
+    )
+    weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")
+    arch_lr: float = Field(default=3e-2, gt=0.0, description="learning rate of the architecture parameters")
+    arch_weight_decay: float = Field(default=1e-3, ge=0.0, description="L2 penalty of the architecture parameters")
+
+
+class RetrainConfig(NetworkConfig):
+    """The settings of `nas.retrain`."""
+
+    epochs: int = Field(default=60, ge=1, description="most passes over the train split")
+    min_steps_per_epoch: int = Field(
+        default=10, ge=1, description="minibatches in an epoch where the train split has fewer"
+    )
+    patience: int = Field(
+        default=15, ge=1, description="epochs without a better validation AUC after which a run stops"
+    )
+    weight_lr: float = Field(default=1e-3, gt=0.0, description="highest learning rate")
+    weight_lr_min: float = Field(default=1e-6, ge=0.0, description="lowest learning rate")
+    restart_epochs: int = Field(default=60, ge=1, description="epochs between warm restarts of the cosine schedule")
+    weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")

@@ -1,0 +1,95 @@
+"""The estimators: logits of categorical choices -> mixing weights with the right gradient (DESIGN section 4).
+
+Each is a pure function of (logits: (..., K), noise: (draws, ..., K), temperature) -> weights (..., K), where noise
+holds draws of E ~ Exp(1); -log E is the standard Gumbel variable g. `draws(estimator, samples)` says how many.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.config import EstimatorName
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The hard value forwards, the gradient of the soft value backwards.
+
+    `hard + soft - soft.detach()` is the usual form, but in floating point it is not exactly one-hot.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hard: Tensor, soft: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+
+def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    result: Tensor = _StraightThrough.apply(hard, soft)
+    return result
+
+
+def one_hot_of_largest(scores: Tensor) -> Tensor:
+    """Return one_hot(argmax(scores)) along the last axis, in the scores' dtype."""
+    return F.one_hot(scores.argmax(dim=-1), scores.shape[-1]).to(scores.dtype)
+
+
+def softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Return softmax(theta): the relaxation of DARTS and BM-NAS, without noise or temperature."""
+    return logits.softmax(dim=-1)
+
+
+def gumbel(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Return the mean over draws of softmax((theta + g) / lambda)."""
+    return ((logits - noise.log()) / temperature).softmax(dim=-1).mean(dim=0)
+
+
+def st_gumbel(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Return the mean over draws of one_hot(argmax(theta + g)), differentiated as softmax((theta + g) / lambda)."""
+    perturbed = logits - noise.log()
+    soft = (perturbed / temperature).softmax(dim=-1)
+    return _straight_through(one_hot_of_largest(perturbed), soft).mean(dim=0)
+
+
+def gumbel_rao(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Return D = one_hot(argmax(theta + g)), differentiated as the mean of softmax((theta + g') / lambda).
+
+    The first draw decides D; each further one gives g' conditioned on D (Paulus et al., arXiv 2010.04838). g' is
+    held constant in the backward pass, as g is in st_gumbel: the expected gradients are then the same.
+    """
+    chosen = one_hot_of_largest(logits.detach() - noise[0].log())
+    fixed = conditional_perturbed(logits.detach(), chosen, noise[1:]) - logits.detach()
+    soft = ((logits + fixed) / temperature).softmax(dim=-1).mean(dim=0)
+    return _straight_through(chosen, soft)
+
+
+def conditional_perturbed(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
+    """Return theta + g' given that its argmax is the chosen option: (draws, ..., K), E from noise.
+
+    theta_i + g_i = -log E_i + log Z; theta_j + g_j = -log(E_j / exp(theta_j) + E_i / Z). With theta replaced by
+    log softmax(theta), Z = 1: nothing overflows, and the shift by log Z is added back.
+    """
+    log_z = logits.logsumexp(dim=-1, keepdim=True)
+    probabilities = (logits - log_z).exp()
+    of_chosen = (noise * chosen).sum(dim=-1, keepdim=True)
+    others = torch.where(chosen > 0, 0.0, noise / probabilities)
+    return log_z - (others + of_chosen).log()
+
+
+Estimator = Callable[[Tensor, Tensor, float], Tensor]
+ESTIMATORS: dict[EstimatorName, Estimator] = {
+    "softmax": softmax,
+    "gumbel": gumbel,
+    "st_gumbel": st_gumbel,
+    "gumbel_rao": gumbel_rao,
+}
+
+
+def draws(estimator: EstimatorName, samples: int) -> int:
+    """Return how many draws of noise the estimator takes for M samples."""
+    return {"softmax": 0, "gumbel": samples, "st_gumbel": samples, "gumbel_rao": samples + 1}[estimator]

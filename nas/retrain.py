@@ -1,0 +1,177 @@
+"""The final training: fixed architectures, from scratch on the train split, stopped by the validation split."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.compact import CompactNetwork
+from nas.config import RetrainConfig
+from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
+from nas.genotype import Genotype
+from nas.layers import Pass
+from nas.metrics import area_under_roc
+from nas.space import Candidates, fixed_mix
+from nas.streams import Streams
+from nas.supernet import FusionNetwork, draw_dropout, dropout_sites
+from nas.training import evaluate, weight_optimiser
+
+DEFAULTS = RetrainConfig()
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """The outcome of one run.
+
+    scores: (N,) P(fake) of every row, on the CPU; curves: one dict per epoch with epoch, train_loss, val_loss and
+    val_auc; best_epoch: the epoch whose weights were kept; network: those weights, cut down to the genotype.
+    """
+
+    genotype: Genotype
+    seed: int
+    scores: Tensor
+    curves: list[dict[str, Any]]
+    best_epoch: int
+    network: CompactNetwork
+
+
+def retrain(  # noqa: PLR0917 - callers may name them
+    features: Mapping[str, Tensor],
+    labels: Any,
+    split: Sequence[str],
+    genotypes: Genotype | Sequence[Genotype],
+    config: RetrainConfig = DEFAULTS,
+    seeds: Sequence[int] = (0,),
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> list[RetrainResult]:
+    """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
+
+    All runs train at once, and none depends on the others. Rows of the test split are scored, nothing more.
+    """
+    data = prepare(features, labels, split, config.device, reads="all")
+    seeds = check_seeds(seeds)
+    state = _Training(data, config, _per_run(genotypes, seeds, data), seeds)
+    for epoch in range(config.epochs):
+        rows = state.epoch(epoch)
+        if progress is not None:
+            progress({"stage": "retrain", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
+        if not any(state.active):
+            break
+    return state.results()
+
+
+def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], data: Dataset) -> list[Genotype]:
+    given = [genotypes] if isinstance(genotypes, Genotype) else list(genotypes)
+    if len(given) not in (1, len(seeds)):
+        raise ValueError(f"genotypes has {len(given)} entries for {len(seeds)} seeds; allowed: 1 or {len(seeds)}")
+    for index, genotype in enumerate(given):
+        unknown = [name for name in genotype.layers() if name not in data.features]
+        if unknown:
+            raise ValueError(f"genotypes[{index}] reads {unknown}; allowed: {list(data.features)}")
+        sizes = [len(cell.steps) for cell in genotype.cells]
+        first = [len(cell.steps) for cell in given[0].cells]
+        if sizes != first or len(set(sizes)) > 1:
+            raise ValueError(
+                f"genotypes[{index}] has cells of {sizes} steps; allowed in one call: the same number in all cells, "
+                f"and as genotypes[0] {first}"
+            )
+    return given * len(seeds) if len(given) == 1 else given
+
+
+class _Training:
+    """The state of R trainings."""
+
+    def __init__(self, data: Dataset, config: RetrainConfig, genotypes: list[Genotype], seeds: tuple[int, ...]) -> None:
+        self.data, self.config, self.genotypes, self.seeds = data, config, genotypes, seeds
+        candidates = Candidates.union(genotypes)
+        self.network = FusionNetwork(
+            candidates, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
+        ).to(data.device)
+        self.mix = fixed_mix(candidates, genotypes, data.device)
+        self.batches = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
+        self.dropout = Streams(seeds, "dropout", data.device)
+        # Drawn for the whole space: what a run draws must not depend on what its neighbours read.
+        whole = Candidates.full(tuple(data.features), len(genotypes[0].cells), len(genotypes[0].cells[0].steps))
+        self.sites = dropout_sites(whole)
+        self.class_weights = data.class_weights(config.class_weights)
+        self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
+        self.optimiser, self.schedule = weight_optimiser(
+            list(self.network.parameters()),
+            lr=config.weight_lr,
+            lr_min=config.weight_lr_min,
+            weight_decay=config.weight_decay,
+            restart_epochs=config.restart_epochs,
+            steps=self.steps,
+        )
+        self.curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
+        self.active = [True] * len(seeds)
+        self.best = [(-1.0, 0.0)] * len(seeds)
+        self.best_epoch = [0] * len(seeds)
+        self.best_state = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def epoch(self, epoch: int) -> list[dict[str, Any]]:
+        """Return one row of the curves per run after one epoch; rows of stopped runs are not recorded."""
+        train_loss = torch.zeros(len(self.seeds), device=self.data.device)
+        for _ in range(self.steps):
+            train_loss += self._step() / self.steps
+        logits = evaluate(self.network, self.mix, self.data, self.data.val)
+        labels = self.data.labels[self.data.val]
+        columns = {
+            "train_loss": train_loss.tolist(),
+            "val_loss": losses(logits, labels, self.class_weights).tolist(),
+            "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels).tolist(),
+        }
+        rows: list[dict[str, Any]] = [
+            {"epoch": epoch} | {name: column[r] for name, column in columns.items()} for r in range(len(self.seeds))
+        ]
+        self._keep_best(epoch, rows)
+        return rows
+
+    def _step(self) -> Tensor:
+        rows = self.batches.next()
+        shape = (rows.shape[1], self.config.channels, self.data.length)
+        how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
+        logits = self.network(self.data.gather(rows, self.network.candidates.layers), self.mix, how)
+        per_run = losses(logits, self.data.labels[rows], self.class_weights)
+        parameters = list(self.network.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
+            parameter.grad = gradient
+        self.optimiser.step()
+        self.schedule.step()
+        return per_run.detach()
+
+    def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
+        """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
+        better = []
+        for r, row in enumerate(rows):
+            if not self.active[r]:
+                continue
+            self.curves[r].append(row)
+            reached = (row["val_auc"], -row["val_loss"])
+            if epoch == 0 or reached > self.best[r]:
+                self.best[r], self.best_epoch[r] = reached, epoch
+                better.append(r)
+            self.active[r] = epoch - self.best_epoch[r] < self.config.patience
+        index = torch.tensor(better, dtype=torch.long, device=self.data.device)
+        for name, value in self.network.state_dict().items():
+            self.best_state[name][index] = value[index]
+
+    def results(self) -> list[RetrainResult]:
+        """Return the results with the best weights of every run."""
+        self.network.load_state_dict(self.best_state)
+        every = torch.arange(len(self.data.labels), device=self.data.device)
+        scores = evaluate(self.network, self.mix, self.data, every).softmax(-1)[..., 1].cpu()
+        return [
+            RetrainResult(
+                genotype,
+                seed,
+                scores[r].clone(),
+                self.curves[r],
+                self.best_epoch[r],
+                CompactNetwork.from_run(self.network, r, genotype, self.data.in_channels, self.data.length),
+            )
+            for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
+        ]

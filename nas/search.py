@@ -1,0 +1,186 @@
+"""The search: weights on the train split and architecture parameters on the validation split, in turn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.config import SearchConfig
+from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
+from nas.genotype import Genotype
+from nas.layers import Pass
+from nas.metrics import area_under_roc
+from nas.space import Candidates, fixed_mix
+from nas.streams import Streams
+from nas.supernet import Supernet, draw_dropout, dropout_sites
+from nas.training import evaluate, weight_optimiser
+
+# A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
+# the reference code's was 1e-16.
+VANISHED = 1e-10
+DEFAULTS = SearchConfig()
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class VanishingArchitectureGradient(RuntimeError):  # noqa: N818 - it names the event
+    """The architecture parameters receive no gradient: they would end where they were initialised."""
+
+    def __init__(self, norms: Mapping[int, float], epoch: int) -> None:
+        listed = ", ".join(f"seed {seed}: {norm:.3g}" for seed, norm in norms.items())
+        super().__init__(
+            f"the mean norm of the architecture gradient in epoch {epoch} is below {VANISHED:g} ({listed}); the "
+            "search would be random. Check that features vary between windows, and lower the temperature"
+        )
+        self.norms = dict(norms)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of one run.
+
+    curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
+    mode), arch_grad_norm (None while only weights train) and entropy_cells, entropy_steps, entropy_operations in
+    [0, 1]. probabilities: final choice probabilities per cell and step.
+    """
+
+    genotype: Genotype
+    seed: int
+    curves: list[dict[str, Any]]
+    probabilities: list[dict[str, Any]]
+
+
+def search(
+    features: Mapping[str, Tensor],
+    labels: Any,
+    split: Sequence[str],
+    config: SearchConfig = DEFAULTS,
+    seeds: Sequence[int] = (0,),
+    *,
+    progress: Progress | None = None,
+) -> list[SearchResult]:
+    """Return one result per seed; all runs train at once, and none depends on the others.
+
+    features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
+    (N,) of train, val, test. Test rows are never read.
+    """
+    data = prepare(features, labels, split, config.device, reads="train_val")
+    state = _Search(data, config, check_seeds(seeds))
+    curves: list[list[dict[str, Any]]] = [[] for _ in state.seeds]
+    for epoch in range(config.epochs):
+        rows = state.epoch(epoch)
+        for curve, row in zip(curves, rows, strict=True):
+            curve.append(row)
+        if progress is not None:
+            progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
+    architecture = state.supernet.architecture
+    return [
+        SearchResult(genotype, seed, curves[r], architecture.probabilities(r))
+        for r, (genotype, seed) in enumerate(zip(architecture.derive(), state.seeds, strict=True))
+    ]
+
+
+class _Search:
+    """The state of R searches."""
+
+    def __init__(self, data: Dataset, config: SearchConfig, seeds: tuple[int, ...]) -> None:
+        self.data, self.config, self.seeds = data, config, seeds
+        self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps)
+        self.supernet = Supernet(
+            self.candidates,
+            data.in_channels,
+            space=config.space,
+            channels=config.channels,
+            length=data.length,
+            seeds=seeds,
+        ).to(data.device)
+        self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
+        self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
+        self.choices = Streams(seeds, "choices", data.device)
+        self.dropout = Streams(seeds, "dropout", data.device)
+        self.sites = dropout_sites(self.candidates)
+        self.class_weights = data.class_weights(config.class_weights)
+        self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
+        self.weight_optimiser, self.schedule = weight_optimiser(
+            list(self.supernet.weight_parameters()),
+            lr=config.weight_lr,
+            lr_min=config.weight_lr_min,
+            weight_decay=config.weight_decay,
+            restart_epochs=config.restart_epochs,
+            steps=self.steps,
+        )
+        self.arch_optimiser = torch.optim.Adam(
+            list(self.supernet.arch_parameters()),
+            lr=config.arch_lr,
+            betas=(0.5, 0.999),
+            weight_decay=config.arch_weight_decay,
+        )
+
+    def epoch(self, epoch: int) -> list[dict[str, Any]]:
+        """Return one row of the curves per run after one epoch."""
+        searching = epoch >= self.config.warmup_epochs
+        train_loss = torch.zeros(len(self.seeds), device=self.data.device)
+        norm = torch.zeros_like(train_loss)
+        for _ in range(self.steps):
+            train_loss += self._weight_step() / self.steps
+            if searching:
+                norm += self._arch_step() / self.steps
+        if searching:
+            self._check_gradient(norm.tolist(), epoch)
+        return self._rows(epoch, train_loss, norm if searching else None)
+
+    def _losses(self, rows: Tensor, how: Pass) -> Tensor:
+        config = self.config
+        mix = self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
+        logits = self.supernet(self.data.gather(rows, self.candidates.layers), mix, how)
+        return losses(logits, self.data.labels[rows], self.class_weights)
+
+    def _weight_step(self) -> Tensor:
+        rows = self.train.next()
+        shape = (rows.shape[1], self.config.channels, self.data.length)
+        dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
+        per_run = self._losses(rows, Pass("track", dropout))
+        parameters = list(self.supernet.weight_parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
+            parameter.grad = gradient
+        self.weight_optimiser.step()
+        self.schedule.step()
+        return per_run.detach()
+
+    def _arch_step(self) -> Tensor:
+        """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
+        per_run = self._losses(self.val.next(), Pass("batch"))
+        parameters = list(self.supernet.arch_parameters())
+        squares = torch.zeros_like(per_run)
+        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
+            parameter.grad = gradient
+            squares += gradient.flatten(1).square().sum(1)
+        self.arch_optimiser.step()
+        return squares.sqrt()
+
+    def _check_gradient(self, norms: list[float], epoch: int) -> None:
+        vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}
+        if vanished:
+            raise VanishingArchitectureGradient(vanished, epoch)
+
+    @torch.no_grad()
+    def _rows(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[dict[str, Any]]:
+        architecture = self.supernet.architecture
+        mix = fixed_mix(self.candidates, architecture.derive(), self.data.device)
+        logits = evaluate(self.supernet.fusion, mix, self.data, self.data.val)
+        labels = self.data.labels[self.data.val]
+        columns = {
+            "train_loss": train_loss,
+            "val_loss": losses(logits, labels, self.class_weights),
+            "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels),
+            **{f"entropy_{name}": value for name, value in architecture.entropies().items()},
+        }
+        if norm is not None:
+            columns["arch_grad_norm"] = norm
+        values = {name: column.tolist() for name, column in columns.items()}
+        return [
+            {"epoch": epoch, "arch_grad_norm": None} | {name: column[r] for name, column in values.items()}
+            for r in range(len(self.seeds))
+        ]
