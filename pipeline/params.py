@@ -101,7 +101,7 @@ class BackboneParams(_Section):
 
     name: str = Field("tf_efficientnet_lite0", description="any timm name that has features_only")
     weights: Weights = Field("bundled", description="bundled | hub | file:PATH | seed:N")
-    layers: int | list[int] = Field(4, description="the last so many stages, or the stages' numbers")
+    layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
 
 
 class FeatureParams(_Section):

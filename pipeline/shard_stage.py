@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,8 @@ def run_shard_stage(
     pending = [job for job in jobs if (job.clip.clip_id, job.plan) not in done]
     root = Path(params.data.root).resolve()
     tasks = [
-        _ShardTask(folder.resolve(), schema, key, batch, root, process, params)
-        for batch in batched(pending, CLIPS_PER_SHARD)
+        _ShardTask(folder.resolve(), schema, key, tuple(pending[i : i + CLIPS_PER_SHARD]), root, process, params)
+        for i in range(0, len(pending), CLIPS_PER_SHARD)
     ]
     with progress_bar(schema.stage, total=len(jobs), unit="clips") as advance:
         advance(len(jobs) - len(pending))
