@@ -1,0 +1,122 @@
+"""One clip from its spec to its file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import wave
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from pipeline.synth.fake_audio import revoice
+from pipeline.synth.fake_video import retouch_for
+from pipeline.synth.identity import Stream, donor_of, draw_identity, stream
+from pipeline.synth.picture import render
+from pipeline.synth.plan import ClipSpec
+from pipeline.synth.sound import record
+from pipeline.synth.speech import plan_speech, speak
+from pipeline.synth.take import FPS, FRAME_PX, SAMPLE_RATE_HZ, Take, draw_take
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def render_clip(spec: ClipSpec, folder: Path) -> str:
+    """Name of the clip's file, which is written to `folder` in one piece or not at all."""
+    take = draw_take(spec.seed, spec.identity, spec.take)
+    frames, samples = picture_of(spec), sound_of(spec)
+    target = folder / spec.file_name
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    sound = target.with_name(target.name + ".wav" + PARTIAL_SUFFIX)
+    try:
+        _write_wav(sound, samples)
+        _encode(frames, sound, take, partial)
+        partial.replace(target)
+    finally:
+        sound.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+    return spec.file_name
+
+
+def picture_of(spec: ClipSpec) -> np.ndarray:
+    """Frames (T, 256, 256, 3) uint8 RGB of a clip before its encoding."""
+    identity = draw_identity(spec.seed, spec.identity)
+    take = draw_take(spec.seed, spec.identity, spec.take)
+    mouth = mouth_of(spec)
+    if not spec.video_method:
+        return render(spec.seed, identity, take, mouth)
+    retouch = retouch_for(
+        spec.video_method,
+        seed=spec.seed,
+        target=identity,
+        take=take,
+        mouth=mouth,
+        difficulty=spec.difficulty,
+    )
+    return render(spec.seed, identity, take, mouth, retouch)
+
+
+def mouth_of(spec: ClipSpec) -> np.ndarray:
+    """Mouth (T, 2) opening and roundness that belongs to the speech of a clip."""
+    identity = draw_identity(spec.seed, spec.identity)
+    take = draw_take(spec.seed, spec.identity, spec.take)
+    text = stream(spec.seed, Stream.TEXT, spec.identity, spec.take)
+    return plan_speech(text, take.speech_s, identity.voice.tempo).mouth(take.frames, take.lead_silence_s)
+
+
+def sound_of(spec: ClipSpec) -> np.ndarray:
+    """Samples (N,) in -1..1 at SAMPLE_RATE_HZ of a clip before its encoding."""
+    identity = draw_identity(spec.seed, spec.identity)
+    take = draw_take(spec.seed, spec.identity, spec.take)
+
+    def random(purpose: Stream) -> np.random.Generator:
+        return stream(spec.seed, purpose, spec.identity, spec.take)
+
+    plan = plan_speech(random(Stream.TEXT), take.speech_s, identity.voice.tempo)
+    voice = speak(plan, identity.voice, random(Stream.VOICE_NOISE))
+    if spec.audio_method:
+        donor = draw_identity(spec.seed, donor_of(spec.identity)).voice
+        fake = random(Stream.FAKE_AUDIO)
+        voice = revoice(
+            spec.audio_method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=fake
+        )
+    return record(spec.seed, take, voice)
+
+
+def ffmpeg_exe() -> str:
+    """Path of an ffmpeg binary: the system's, else the one that comes with imageio-ffmpeg."""
+    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _write_wav(path: Path, samples: np.ndarray) -> None:
+    with path.open("wb") as handle, wave.open(handle) as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(SAMPLE_RATE_HZ)
+        sound.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+
+
+def _encode(frames: np.ndarray, sound: Path, take: Take, target: Path) -> None:
+    """H.264 at a constant bit rate, filled up where the picture needs less, and AAC.
+
+    The size of a file is then set by the take, not by how hard a seam or a blurred patch is to encode. One
+    thread and `bitexact` make the bytes a function of the frames.
+    """
+    kbps = f"{take.video_kbps}k"
+    argv = [
+        ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{FRAME_PX}x{FRAME_PX}", "-r", str(FPS), "-i", "pipe:0",
+        "-f", "wav", "-i", str(sound),
+        "-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1",
+        "-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-pix_fmt", "yuv420p",
+        "-b:v", kbps, "-minrate", kbps, "-maxrate", kbps, "-bufsize", kbps,
+        "-x264-params", "nal-hrd=cbr:force-cfr=1:filler=1",
+        "-c:a", "aac", "-b:a", f"{take.audio_kbps}k", "-ac", "1", "-ar", str(SAMPLE_RATE_HZ),
+        "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact",
+        "-f", "mp4", str(target),
+    ]  # fmt: skip
+    done = subprocess.run(argv, input=frames.tobytes(), capture_output=True, check=False)  # noqa: S603
+    if done.returncode:
+        message = done.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"ffmpeg could not encode {target.name} (exit {done.returncode}): {message}")

@@ -1,0 +1,124 @@
+"""Visual manipulations: they change the head's canvas before the camera, which treats all categories alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pipeline.synth.face import CANVAS_PX, face_oval, mouth_oval
+from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity, stream
+from pipeline.synth.picture import Heads, Retouch
+from pipeline.synth.speech import plan_speech
+from pipeline.synth.take import Take
+
+
+@dataclass(frozen=True)
+class PatchQuality:
+    """How well a generated patch fits in: from crude (difficulty 0) to hardly visible (1)."""
+
+    resolution: float  # of the patch against the canvas
+    feather_px: float
+    colour_cast: float  # levels of 255 that the colours are off
+    colour_match: float  # share of the skin tones' difference that is corrected
+    jitter_px: float  # frame-to-frame registration error
+
+    @staticmethod
+    def at(difficulty: float) -> PatchQuality:
+        """Quality at a difficulty in 0..1."""
+
+        def between(crude: float, fine: float) -> float:
+            return crude + difficulty * (fine - crude)
+
+        return PatchQuality(
+            resolution=between(0.24, 0.9),
+            feather_px=between(1.5, 18),
+            colour_cast=between(34, 3),
+            colour_match=between(0.75, 1.0),
+            jitter_px=between(1.6, 0.1),
+        )
+
+
+def retouch_for(
+    method: str, *, seed: int, target: Identity, take: Take, mouth: np.ndarray, difficulty: float
+) -> Retouch:
+    """Canvas change of a visual method for a take whose real mouth is `mouth` (T, 2)."""
+    quality = PatchQuality.at(difficulty)
+    if method == "face-swap":
+        donor = draw_identity(seed, donor_of(target.index)).face
+        mask = face_oval(target.face, quality.feather_px)
+    elif method == "mouth-redub":
+        donor, mouth = target.face, other_mouth(seed, target, take)
+        mask = mouth_oval(target.face, quality.feather_px)
+    else:
+        raise ValueError(f"method is {method!r}, allowed are 'face-swap' and 'mouth-redub'")
+    return _Patch(seed=seed, target=target.face, donor=donor, take=take, mouth=mouth, mask=mask, quality=quality)
+
+
+def other_mouth(seed: int, target: Identity, take: Take) -> np.ndarray:
+    """Mouth (T, 2) of a different text spoken in the same take: out of step with its sound."""
+    text = stream(seed, Stream.FAKE_TEXT, take.identity, take.index)
+    return plan_speech(text, take.speech_s, target.voice.tempo).mouth(take.frames, take.lead_silence_s)
+
+
+class _Patch:
+    """A face rendered at lower quality, warped onto the target's face and blended in by a mask."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        target: Face,
+        donor: Face,
+        take: Take,
+        mouth: np.ndarray,
+        mask: np.ndarray,
+        quality: PatchQuality,
+    ) -> None:
+        rng = stream(seed, Stream.FAKE_VIDEO, take.identity, take.index)
+        self._heads = Heads(donor, take)
+        self._mouth = mouth
+        self._mask = mask[..., None]
+        self._size = round(CANVAS_PX * quality.resolution)
+        self._map = _face_to_face(target, donor)
+        cast = rng.normal(0, 1, 3)
+        self._cast = (quality.colour_cast * cast / np.linalg.norm(cast)).astype(np.float32)
+        self._match = quality.colour_match
+        self._shift: np.ndarray | None = None
+        self._jitter = rng.normal(0, quality.jitter_px, (len(mouth), 2))
+        self._flicker = rng.normal(0, quality.colour_cast * 0.12, len(mouth))
+
+    def __call__(self, frame: int, canvas: np.ndarray, eye_opening: float) -> np.ndarray:
+        head = self._heads.at(eye_opening)
+        drawn = head.with_mouth(float(self._mouth[frame, 0]), float(self._mouth[frame, 1]))
+        patch = self._warp(drawn, self._jitter[frame])
+        if self._shift is None:
+            weight = self._mask / self._mask.sum()
+            gap = (canvas * weight).sum((0, 1)) - (patch * weight).sum((0, 1))
+            self._shift = (self._match * gap + self._cast).astype(np.float32)
+        patch += self._shift + np.float32(self._flicker[frame])
+        return np.asarray(canvas + self._mask * (patch - canvas))
+
+    def _warp(self, drawn: np.ndarray, jitter_px: np.ndarray) -> np.ndarray:
+        """Donor canvas in the target's geometry and at the patch's resolution: (256, 256, 3) float32."""
+        a, c, e, f = self._map
+        whole = (CANVAS_PX, CANVAS_PX)
+        image = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8)).transform(
+            whole,
+            Image.Transform.AFFINE,
+            (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]),
+            Image.Resampling.BILINEAR,
+        )
+        small = image.resize((self._size, self._size), Image.Resampling.BOX)
+        return np.array(small.resize(whole, Image.Resampling.BILINEAR), np.float32)
+
+
+def _face_to_face(target: Face, donor: Face) -> tuple[float, float, float, float]:
+    """Map from target to donor canvas, x' = a x + c and y' = e y + f: same width, eyes and mouth aligned."""
+    a = donor.half_width_px / target.half_width_px
+    e = (donor.mouth_y_px - donor.eye_y_px) / (target.mouth_y_px - target.eye_y_px)
+    centre_x = CANVAS_PX / 2
+    # Face coordinates start at the head's centre, six pixels below the canvas's (face._CENTRE_Y_PX).
+    centre_y = CANVAS_PX / 2 + 6
+    return a, centre_x - a * centre_x, e, centre_y + donor.eye_y_px - e * (target.eye_y_px + centre_y)
