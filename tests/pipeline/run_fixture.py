@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
+import torch
+
+import nas
+from cache_schemas.features import FeatureCacheWriter, write_block
+from cache_schemas.manifest import Quarantined, write_quarantine
+from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, write_run
+from pipeline.evaluate import write_results
+from pipeline.measure import measure
+from pipeline.params import Params
+from pipeline.workspace import Workspace
 
 CATEGORIES = ("RVRA", "RVFA", "FVRA", "FVFA")
 METHODS = {"RVRA": "real", "RVFA": "rtvc", "FVRA": "faceswap", "FVFA": "wav2lip"}
@@ -61,3 +74,122 @@ def make_scores(
             logits = 2.0 * seen[network] - 1 + random.normal(size=len(test))
             parts.append(test[columns].assign(network=network, seed=seed, score=1 / (1 + np.exp(-logits))))
     return pd.concat(parts, ignore_index=True)
+
+
+LAYERS = {f"{modality}/net.blocks.{n}": 3 + n for modality in ("visual", "audio") for n in range(4)}
+LENGTH = 2
+BACKBONES = {
+    "visual": {"name": "net", "weights_sha256": "0" * 64},
+    "audio": {"name": "net", "weights_sha256": "1" * 64},
+}
+HOSTILE = Quarantined("c1", '<script>alert("x")</script>.mp4', "faces", "<img src=http://evil.example/a.png> & no face")
+
+
+def make_genotype(network: str, seed: int = 0) -> nas.Genotype:
+    """Two cells: the second one reads the first, every operation but Sum occurs once."""
+    first, second = {"fusion": ("visual", "audio")}.get(network, (network, network))
+    a, b, c = f"{first}/net.blocks.{seed % 2}", f"{second}/net.blocks.2", f"{second}/net.blocks.3"
+    steps = (nas.Step(x="x", y="y", operation="ScaledDotAttn"), nas.Step(x="step1", y="y", operation="LinearGLU"))
+    others = (nas.Step(x="y", y="x", operation="ConcatFC"), nas.Step(x="x", y="step1", operation="Sum"))
+    return nas.Genotype(cells=(nas.Cell(x=a, y=b, steps=steps), nas.Cell(x="cell1", y=c, steps=others)))
+
+
+def make_workspace(root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1)) -> Workspace:
+    """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip."""
+    workspace = Workspace(root)
+    _write_cache(workspace.features, index)
+    found, trained = [], []
+    for network in NETWORKS:
+        for seed in seeds:
+            genotype = make_genotype(network, seed)
+            found.append(_search_entry(network, seed, genotype))
+            trained.append(_retrain_entry(workspace, network, seed, genotype))
+    write_run(workspace.search / "search.json", SearchRun(entries=found))
+    params = Params().model_dump(mode="json")
+    write_run(workspace.retrain / "retrain.json", RetrainRun(params=params, backbones=BACKBONES, entries=trained))
+    write_quarantine(workspace.quarantine("manifest"), [Quarantined("c2", "b.mp4", "manifest", "no label")])
+    write_quarantine(workspace.quarantine("faces"), [HOSTILE])
+    return workspace
+
+
+def write_evaluation(workspace: Workspace, index: pd.DataFrame, **kwargs: Any) -> dict[str, Any]:
+    """The metrics of made-up scores, written as the evaluate stage does."""
+    scores = make_scores(index, **kwargs)
+    result = measure(index, scores)
+    write_results(workspace.evaluate, scores, result)
+    return result
+
+
+def _write_cache(path: Path, index: pd.DataFrame) -> None:
+    attributes = {
+        "layers": list(LAYERS),
+        "backbones": BACKBONES,
+        "length": LENGTH,
+        "dtype": "float16",
+        "shard_windows": 16,
+        "windows": Params().windows.model_dump(),
+    }
+    writer = FeatureCacheWriter(path, LAYERS, attributes)
+    keys = [f"{clip}/{window}" for clip, window in zip(index["clip_id"], index["window"], strict=True)]
+    random = np.random.default_rng(2)
+    for block in writer.plan(keys):
+        features = {name: random.normal(size=(len(block.new), c, LENGTH)) for name, c in LAYERS.items()}
+        write_block(path, block, features)
+        writer.commit(block)
+    writer.finish(index, keys)
+
+
+def _search_entry(network: Any, seed: int, genotype: nas.Genotype) -> SearchEntry:
+    epochs = range(6)
+    curves: list[dict[str, float | None]] = [
+        {
+            "epoch": e,
+            "train_loss": 0.7 - 0.05 * e + 0.01 * seed,
+            "val_loss": 0.7 - 0.03 * e,
+            "val_auc": 0.5 + 0.05 * e,
+            "arch_grad_norm": None if e < 2 else 1e-3 / (e + seed),  # while only weights train
+            "entropy_cells": 1 - 0.1 * e,
+            "entropy_steps": 1 - 0.08 * e,
+            "entropy_operations": 1 - 0.12 * e,
+        }
+        for e in epochs
+    ]
+    names = [name for name in LAYERS if network in ("fusion", name.partition("/")[0])]
+    cells = []
+    for cell in range(2):
+        inputs = names + ["cell1"] * cell
+        steps = [
+            {
+                **_slots(["x", "y"] + ["step1"] * step),
+                "operations": {"Sum": 0.1, "ScaledDotAttn": 0.5, "LinearGLU": 0.3, "ConcatFC": 0.1},
+            }
+            for step in range(2)
+        ]
+        cells.append({**_slots(inputs), "steps": steps})
+    return SearchEntry(
+        network=network, seed=seed, genotype=genotype.model_dump(mode="json"), curves=curves, probabilities=cells
+    )
+
+
+def _slots(inputs: list[str]) -> dict[str, Any]:
+    share = [2 / (len(inputs) + 1)] + [1 / (len(inputs) + 1)] * (len(inputs) - 1)
+    return {"inputs": inputs, "x": share, "y": share[::-1]}
+
+
+def _retrain_entry(workspace: Workspace, network: Any, seed: int, genotype: nas.Genotype) -> RetrainEntry:
+    torch.manual_seed(seed)
+    compact = nas.CompactNetwork(genotype, LAYERS, channels=4, length=LENGTH)
+    for parameter in compact.parameters():
+        torch.nn.init.normal_(parameter)
+    weights = f"{network}-{seed}.safetensors"
+    workspace.retrain.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(compact.state_dict(), workspace.retrain / weights)
+    return RetrainEntry(
+        network=network,
+        seed=seed,
+        genotype=genotype.model_dump(mode="json"),
+        spec=compact.spec(),
+        weights=weights,
+        best_epoch=3,
+        curves=[{"epoch": e, "train_loss": 0.6 - 0.1 * e, "val_loss": 0.6, "val_auc": 0.6} for e in range(5)],
+    )
