@@ -87,8 +87,8 @@ def face_oval(face: Face, feather_px: float) -> np.ndarray:
 
 def mouth_oval(face: Face, feather_px: float) -> np.ndarray:
     """Mask (256, 256) float32 of the lower face around the mouth, with a soft edge."""
-    width, height = face.mouth_width_px * 1.75, face.half_height_px * 0.34
-    middle = face.mouth_y_px + 6
+    width, height = face.half_width_px * 0.72, face.half_height_px * 0.4
+    middle = face.mouth_y_px + 2
     radius = ((np.abs(X) / width) ** 3 + (np.abs(Y - middle) / height) ** 3) ** (1 / 3)
     return _cover((1 - radius) * height, feather_px).astype(np.float32)
 

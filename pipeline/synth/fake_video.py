@@ -23,6 +23,7 @@ class PatchQuality:
     colour_cast: float  # levels of 255 that the colours are off
     colour_match: float  # share of the skin tones' difference that is corrected
     jitter_px: float  # frame-to-frame registration error
+    checker: float  # levels of the pixel grid that up-convolutions leave behind
 
     @staticmethod
     def at(difficulty: float) -> PatchQuality:
@@ -32,11 +33,12 @@ class PatchQuality:
             return crude + difficulty * (fine - crude)
 
         return PatchQuality(
-            resolution=between(0.24, 0.9),
+            resolution=between(0.2, 0.9),
             feather_px=between(1.5, 18),
-            colour_cast=between(34, 3),
+            colour_cast=between(30, 3),
             colour_match=between(0.75, 1.0),
             jitter_px=between(1.6, 0.1),
+            checker=between(17, 0),
         )
 
 
@@ -86,6 +88,8 @@ class _Patch:
         self._cast = (quality.colour_cast * cast / np.linalg.norm(cast)).astype(np.float32)
         self._match = quality.colour_match
         self._shift: np.ndarray | None = None
+        rows, columns = np.indices((self._size, self._size))
+        self._checker = (quality.checker * (1 - 2 * ((rows + columns) % 2)))[..., None]
         self._jitter = rng.normal(0, quality.jitter_px, (len(mouth), 2))
         self._flicker = rng.normal(0, quality.colour_cast * 0.12, len(mouth))
 
@@ -110,8 +114,9 @@ class _Patch:
             (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]),
             Image.Resampling.BILINEAR,
         )
-        small = image.resize((self._size, self._size), Image.Resampling.BOX)
-        return np.array(small.resize(whole, Image.Resampling.BILINEAR), np.float32)
+        small = np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX)) + self._checker
+        grid = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
+        return np.array(grid.resize(whole, Image.Resampling.BILINEAR), np.float32)
 
 
 def _face_to_face(target: Face, donor: Face) -> tuple[float, float, float, float]:
