@@ -16,7 +16,7 @@ from nas.metrics import area_under_roc
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
 from nas.supernet import FusionNetwork, draw_dropout, dropout_sites
-from nas.training import evaluate, weight_optimiser
+from nas.training import evaluate, set_gradients, weight_optimiser
 
 DEFAULTS = RetrainConfig()
 
@@ -136,9 +136,7 @@ class _Training:
         how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
         logits = self.network(self.data.gather(rows, self.network.candidates.layers), self.mix, how)
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
-        parameters = list(self.network.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
-            parameter.grad = gradient
+        set_gradients(per_run.sum(), list(self.network.parameters()))
         self.optimiser.step()
         self.schedule.step()
         return per_run.detach()

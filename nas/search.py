@@ -15,7 +15,7 @@ from nas.metrics import area_under_roc
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
 from nas.supernet import Supernet, draw_dropout, dropout_sites
-from nas.training import evaluate, weight_optimiser
+from nas.training import evaluate, set_gradients, weight_optimiser
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -142,9 +142,7 @@ class _Search:
         shape = (rows.shape[1], self.config.channels, self.data.length)
         dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
         per_run = self._losses(rows, Pass("track", dropout))
-        parameters = list(self.supernet.weight_parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
-            parameter.grad = gradient
+        set_gradients(per_run.sum(), list(self.supernet.weight_parameters()))
         self.weight_optimiser.step()
         self.schedule.step()
         return per_run.detach()
@@ -153,12 +151,10 @@ class _Search:
         """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
         per_run = self._losses(self.val.next(), Pass("batch"))
         parameters = list(self.supernet.arch_parameters())
-        squares = torch.zeros_like(per_run)
-        for parameter, gradient in zip(parameters, torch.autograd.grad(per_run.sum(), parameters), strict=True):
-            parameter.grad = gradient
-            squares += gradient.flatten(1).square().sum(1)
+        set_gradients(per_run.sum(), parameters)
         self.arch_optimiser.step()
-        return squares.sqrt()
+        gradients = [parameter.grad.flatten(1) for parameter in parameters if parameter.grad is not None]
+        return torch.cat(gradients, dim=1).norm(dim=1)
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
         vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}

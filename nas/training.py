@@ -19,6 +19,16 @@ def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor) -> T
     return torch.cat([network(data.gather(part[None], layers), mix, EVALUATION) for part in parts], dim=1)
 
 
+def set_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> None:
+    """Set the gradients of the loss with respect to these parameters, and of nothing else.
+
+    They are made contiguous: fused Adam reads a transposed gradient (that of a matrix product) in the wrong order,
+    without an error.
+    """
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient.contiguous()
+
+
 def weight_optimiser(
     parameters: list[nn.Parameter], *, lr: float, lr_min: float, weight_decay: float, restart_epochs: int, steps: int
 ) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.CosineAnnealingWarmRestarts]:
