@@ -224,12 +224,16 @@ def _shortcut_warning(properties: Sequence[Mapping[str, Any]]) -> str | None:
     parts = []
     if suspicious:
         parts.append(
-            f"{', '.join(suspicious)} alone separates fake from real with an AUC above {SHORTCUT_AUC:g}: "
+            f"{_each(suspicious)} alone separates fake from real with an AUC above {SHORTCUT_AUC:g}: "
             "a detector can look right on these data without looking at a face or listening to a voice."
         )
     if beating:
-        parts.append(f"{', '.join(beating)} alone does at least as well on the test split as the fusion network.")
+        parts.append(f"{_each(beating)} alone does at least as well on the test split as the fusion network.")
     return " ".join(parts) or None
+
+
+def _each(names: Sequence[str]) -> str:
+    return f"Each of {', '.join(names)}" if len(names) > 1 else names[0]
 
 
 def curves(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
