@@ -14,9 +14,9 @@ from pipeline.synth.identity import RGB, Face
 from pipeline.synth.take import Light
 
 CANVAS_PX = 256
-_CENTRE_Y_PX = 6.0
+FACE_Y_PX = 6.0  # the head's centre below the canvas's
 _AXIS = np.arange(CANVAS_PX, dtype=np.float32) - (CANVAS_PX - 1) / 2
-X, Y = np.meshgrid(_AXIS, _AXIS - _CENTRE_Y_PX)
+X, Y = np.meshgrid(_AXIS, _AXIS - FACE_Y_PX)
 
 # The windows in which the mouth moves and the eyes blink.
 _MOUTH_ROWS = slice(128, 226)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipeline.synth.face import CANVAS_PX, face_oval, mouth_oval
+from pipeline.synth.face import CANVAS_PX, FACE_Y_PX, face_oval, mouth_oval
 from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity, stream
 from pipeline.synth.picture import Heads, Retouch
 from pipeline.synth.speech import plan_speech
@@ -81,28 +81,32 @@ class _Patch:
         rng = stream(seed, Stream.FAKE_VIDEO, take.identity, take.index)
         self._heads = Heads(donor, take)
         self._mouth = mouth
-        self._mask = mask[..., None]
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        self._window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        self._mask = mask[self._window][..., None]
         self._size = round(CANVAS_PX * quality.resolution)
         self._map = _face_to_face(target, donor)
         cast = rng.normal(0, 1, 3)
         self._cast = (quality.colour_cast * cast / np.linalg.norm(cast)).astype(np.float32)
         self._match = quality.colour_match
         self._shift: np.ndarray | None = None
-        rows, columns = np.indices((self._size, self._size))
-        self._checker = (quality.checker * (1 - 2 * ((rows + columns) % 2)))[..., None]
+        parity = np.indices((self._size, self._size)).sum(0) % 2
+        self._checker = (quality.checker * (1 - 2 * parity))[..., None]
         self._jitter = rng.normal(0, quality.jitter_px, (len(mouth), 2))
         self._flicker = rng.normal(0, quality.colour_cast * 0.12, len(mouth))
 
     def __call__(self, frame: int, canvas: np.ndarray, eye_opening: float) -> np.ndarray:
         head = self._heads.at(eye_opening)
         drawn = head.with_mouth(float(self._mouth[frame, 0]), float(self._mouth[frame, 1]))
-        patch = self._warp(drawn, self._jitter[frame])
+        patch = self._warp(drawn, self._jitter[frame])[self._window]
+        below = canvas[self._window]
         if self._shift is None:
             weight = self._mask / self._mask.sum()
-            gap = (canvas * weight).sum((0, 1)) - (patch * weight).sum((0, 1))
+            gap = (below * weight).sum((0, 1)) - (patch * weight).sum((0, 1))
             self._shift = (self._match * gap + self._cast).astype(np.float32)
-        patch += self._shift + np.float32(self._flicker[frame])
-        return np.asarray(canvas + self._mask * (patch - canvas))
+        patch = patch + (self._shift + np.float32(self._flicker[frame]))
+        below += self._mask * (patch - below)
+        return canvas
 
     def _warp(self, drawn: np.ndarray, jitter_px: np.ndarray) -> np.ndarray:
         """Donor canvas in the target's geometry and at the patch's resolution: (256, 256, 3) float32."""
@@ -116,14 +120,12 @@ class _Patch:
         )
         small = np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX)) + self._checker
         grid = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
-        return np.array(grid.resize(whole, Image.Resampling.BILINEAR), np.float32)
+        return np.asarray(grid.resize(whole, Image.Resampling.BILINEAR), np.float32)
 
 
 def _face_to_face(target: Face, donor: Face) -> tuple[float, float, float, float]:
     """Map from target to donor canvas, x' = a x + c and y' = e y + f: same width, eyes and mouth aligned."""
     a = donor.half_width_px / target.half_width_px
     e = (donor.mouth_y_px - donor.eye_y_px) / (target.mouth_y_px - target.eye_y_px)
-    centre_x = CANVAS_PX / 2
-    # Face coordinates start at the head's centre, six pixels below the canvas's (face._CENTRE_Y_PX).
-    centre_y = CANVAS_PX / 2 + 6
+    centre_x, centre_y = CANVAS_PX / 2, CANVAS_PX / 2 + FACE_Y_PX
     return a, centre_x - a * centre_x, e, centre_y + donor.eye_y_px - e * (target.eye_y_px + centre_y)

@@ -35,8 +35,8 @@ class Heads:
 def render(seed: int, identity: Identity, take: Take, mouth: np.ndarray, retouch: Retouch | None = None) -> np.ndarray:
     """Frames (T, 256, 256, 3) uint8 RGB of one take; `mouth` (T, 2) opening and roundness.
 
-    `retouch(frame, canvas, eye_opening)` may change the head's canvas (256, 256, 3) before the camera sees
-    it: everything after it, noise included, is the same for real and fake pictures.
+    `retouch(frame, canvas, eye_opening)` may change the head's canvas (256, 256, 3) float32, in place or not,
+    before the camera sees it: everything after it, noise included, is the same for real and fake pictures.
     """
     times = np.arange(take.frames) / FPS
     poses, eyes = take.motion.pose(times), take.motion.eye_opening(times)
