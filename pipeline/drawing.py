@@ -73,16 +73,21 @@ def _layers(names: Sequence[str], used: set[str]) -> tuple[dict[str, Point], lis
     outlets: dict[str, Point] = {}
     parts: list[str] = []
     y = float(MARGIN)
-    for kind, title in (("visual", "Visual layers"), ("audio", "Audio layers")):
-        group = [name for name in names if name.startswith(kind + "/")]
+    for kind in ("visual", "audio"):
+        group = {name: name.partition("/")[2] for name in names if name.startswith(kind + "/")}
         if not group:
             continue
-        parts.append(_text((MARGIN, y + 16), title, "heading start"))
+        heading = f"{kind.capitalize()} layers"
+        backbones = {label.partition(".")[0] for label in group.values() if "." in label}
+        if len(backbones) == 1 and all("." in label for label in group.values()):
+            heading = f"{kind.capitalize()}: {_shorten(backbones.pop())}"  # said once, not in every box
+            group = {name: label.partition(".")[2] for name, label in group.items()}
+        parts.append(_text((MARGIN, y + 16), heading, "heading start"))
         y += HEADER_H
-        for name in group:
+        for name, label in group.items():
             faint = "" if name in used else " unused"
             parts.append(_box((MARGIN, y), LAYER_W, LAYER_H, f"layer {kind}{faint}", name))
-            parts.append(_text((MARGIN + 12, y + 21), _shorten(name.partition("/")[2]), f"name start{faint}"))
+            parts.append(_text((MARGIN + 12, y + 21), _shorten(label), f"name start{faint}"))
             outlets[name] = (MARGIN + LAYER_W, y + LAYER_H / 2)
             y += LAYER_H + LAYER_GAP
         y += LAYER_GAP

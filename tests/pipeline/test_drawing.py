@@ -107,9 +107,25 @@ def test_every_name_is_shown() -> None:
     genotype = make_genotype("fusion")
     svg = genotype_svg(genotype, NAMES)
     texts = [element.text for element in parse(svg).iter("text")]
-    assert texts.count("net.blocks.3") == 2  # of either modality
-    for word in ("cell 1", "cell 2", *OPERATIONS, "P(fake)", "query x, keys y", "gate of [step 1; y]", "x + step 1"):
+    assert texts.count("blocks.3") == 2  # of either modality
+    for word in (
+        "Visual: net",
+        "Audio: net",
+        "cell 1",
+        "cell 2",
+        *OPERATIONS,
+        "P(fake)",
+        "query x, keys y",
+        "gate of [step 1; y]",
+        "x + step 1",
+    ):
         assert word in texts
+
+
+def test_layers_of_several_backbones_keep_their_names() -> None:
+    svg = genotype_svg(make_genotype("fusion"), [*NAMES, "visual/other.blocks.1", "audio/plain"])
+    texts = [element.text for element in parse(svg).iter("text")]
+    assert {"Visual layers", "Audio layers", "net.blocks.1", "other.blocks.1", "plain"} <= set(texts)
 
 
 def test_words_say_the_same() -> None:
