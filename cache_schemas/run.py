@@ -34,8 +34,8 @@ class SearchEntry(_Record):
     network: NetworkName
     seed: int
     genotype: dict[str, Any]
-    curves: list[dict[str, float]]
-    probabilities: dict[str, Any]
+    curves: list[dict[str, float | None]]
+    probabilities: list[dict[str, Any]]
 
 
 class RetrainEntry(_Record):
@@ -47,7 +47,7 @@ class RetrainEntry(_Record):
     spec: dict[str, Any]
     weights: str
     best_epoch: int
-    curves: list[dict[str, float]]
+    curves: list[dict[str, float | None]]
 
 
 class SearchRun(_Record):

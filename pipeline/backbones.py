@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ from pipeline.params import BackboneParams
 Modality = Literal["visual", "audio"]
 IN_CHANNELS: Mapping[Modality, int] = {"visual": 3, "audio": 1}
 _BUNDLED = "tf_efficientnet_lite0"
+# timm warns that the classifier's weights have no place in a feature network. That is the idea.
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 
 class BackboneError(ValueError):
@@ -81,7 +84,10 @@ class Backbone:
     def __call__(self, window: torch.Tensor, *, length: int) -> dict[str, torch.Tensor]:
         """{layer: (C_in, L) float32} of one window: crops (T, S, S, 3) uint8 or a spectrogram (bands, hops)."""
         maps = self._net(self.transform(window))
-        return {name: pool(m, self.modality, length=length) for name, m in zip(self.layers, maps, strict=True)}
+        return {
+            name: pool(maps[stage], self.modality, length=length)
+            for name, stage in zip(self.layers, self._stages, strict=True)
+        }
 
 
 def pool(feature_map: torch.Tensor, modality: Modality, *, length: int) -> torch.Tensor:
@@ -125,7 +131,6 @@ def _create(modality: Modality, params: BackboneParams) -> torch.nn.Module:
             net: torch.nn.Module = timm.create_model(
                 params.name, features_only=True, in_chans=IN_CHANNELS[modality], **options
             )
-            # All stages are built and the wanted ones chosen here: timm's out_indices differ between families.
         except Exception as error:
             raise BackboneError(
                 f"backbone {params.name} with weights {params.weights}: {error}. Any timm name works "

@@ -121,14 +121,14 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     quarantined: list[Quarantined] = []
 
     with progress_bar("manifest", total=len(files), unit="files") as advance, ThreadPoolExecutor() as pool:
-        for file, (clip, reason) in zip(files, pool.map(lambda file: _open(root, file), files), strict=True):
-            if clip is not None and clip.clip_id in clips:
-                reason = f"the same content as {clips[clip.clip_id].path}"
-            if reason:
-                clip_id = clip.clip_id if clip else ""
-                quarantined.append(Quarantined(clip_id, file.path, "manifest", reason))
-            elif clip is not None:
-                clips[clip.clip_id] = clip
+        for file, opened in zip(files, pool.map(lambda file: _open(root, file), files), strict=True):
+            if isinstance(opened, str):
+                quarantined.append(Quarantined("", file.path, "manifest", opened))
+            elif opened.clip_id in clips:
+                reason = f"the same content as {clips[opened.clip_id].path}"
+                quarantined.append(Quarantined(opened.clip_id, file.path, "manifest", reason))
+            else:
+                clips[opened.clip_id] = opened
             advance(1)
     write_quarantine(workspace.quarantine("manifest"), quarantined)
     if len(quarantined) > params.max_failed_fraction * len(files):
@@ -194,31 +194,31 @@ def _identity_components(clips: list[Clip]) -> list[list[Clip]]:
     return list(groups.values())
 
 
-def _open(root: Path, file: LabelledFile) -> tuple[Clip | None, str]:
+def _open(root: Path, file: LabelledFile) -> Clip | str:
     """The clip, or why its bytes cannot be read. Whether they are media the next stages find out."""
     try:
         path = media.inside(root, file.path)
-        if path.is_dir():
-            return None, "a directory, not a file"
-        size = path.stat().st_size
-        if size == 0:
-            return None, "the file is empty (0 bytes)"
-        clip_id = file_sha256(path)[:16]
+        media.check_file(path)
+        clip_id, size = file_sha256(path)[:16], path.stat().st_size
     except media.MediaError as error:
-        return None, str(error)
-    except FileNotFoundError:
-        return None, "the file does not exist"
-    except PermissionError:
-        return None, "the file cannot be read (permission denied)"
+        return str(error)
     except (OSError, ValueError) as error:
-        return None, f"the file cannot be read ({error})"
-    fake = int(bool(file.video_label or file.audio_label))
-    category = category_of(file.video_label, file.audio_label)
-    clip = Clip(
-        clip_id, file.path, file.dataset, file.subject_id, file.source_id, file.target_id,
-        file.video_label, file.audio_label, fake, category, file.method, "train", size,
-    )  # fmt: skip
-    return clip, ""
+        return f"the file cannot be read ({error})"
+    return Clip(
+        clip_id=clip_id,
+        path=file.path,
+        dataset=file.dataset,
+        subject_id=file.subject_id,
+        source_id=file.source_id,
+        target_id=file.target_id,
+        video_label=file.video_label,
+        audio_label=file.audio_label,
+        label=int(bool(file.video_label or file.audio_label)),
+        category=category_of(file.video_label, file.audio_label),
+        method=file.method,
+        split="train",  # until assign_splits has seen all clips
+        file_bytes=size,
+    )
 
 
 def _rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:

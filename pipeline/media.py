@@ -67,6 +67,20 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
+def check_file(path: Path) -> None:
+    """Raises MediaError when there is no readable, non-empty, regular file at `path`."""
+    if path.is_dir():
+        raise MediaError("a directory, not a file")
+    if not path.exists():
+        raise MediaError("the file does not exist")
+    if not path.is_file():
+        raise MediaError("a device or a pipe, not a file")
+    if path.stat().st_size == 0:
+        raise MediaError("the file is empty (0 bytes)")
+    if not os.access(path, os.R_OK):
+        raise MediaError("the file cannot be read (permission denied)")
+
+
 def probe(path: Path) -> VideoInfo:
     """The picture's timeline, from all packets' time stamps (nothing is decoded); raises MediaError."""
     stream = _input(path).output("pipe:", map="0:v:0", c="copy", f="framecrc")
@@ -170,14 +184,7 @@ def _input(path: Path, *, seconds: float = MAX_SECONDS) -> Any:
 
 
 def _run(stream: Any, path: Path, *, missing_stream: str) -> tuple[bytes, str]:
-    if path.is_dir():
-        raise MediaError("a directory, not a file")
-    if not path.exists():
-        raise MediaError("the file does not exist")
-    if path.stat().st_size == 0:
-        raise MediaError("the file is empty (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise MediaError("the file cannot be read (permission denied)")
+    check_file(path)
     command = ffmpeg.compile(stream, cmd=[ffmpeg_exe(), "-nostdin", "-hide_banner"])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         # Output goes to files, not pipes: nothing to dead-lock on, and the whole process group can be killed.

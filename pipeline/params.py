@@ -114,16 +114,6 @@ class FeatureParams(_Section):
     shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
 
 
-class SearchParams(nas.SearchConfig):
-    """nas.SearchConfig and the seeds."""
-
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
-
-
-class RetrainParams(nas.RetrainConfig):
-    """nas.RetrainConfig; the seeds are the search's."""
-
-
 class ComputeParams(_Section):
     """How to compute; never what. No stage depends on it."""
 
@@ -135,7 +125,7 @@ class ComputeParams(_Section):
 class Params(_Section):
     """The whole of params.yaml."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the built-in data set and of the split")
     max_failed_fraction: float = Field(0.5, ge=0, le=1, description="a stage fails when more clips than this do")
     data: DataParams = DataParams()
     synth: SynthParams = SynthParams()
@@ -144,8 +134,9 @@ class Params(_Section):
     spectrograms: SpectrogramParams = SpectrogramParams()
     faces: FaceParams = FaceParams()
     features: FeatureParams = FeatureParams()
-    search: SearchParams = SearchParams()
-    retrain: RetrainParams = RetrainParams()
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="one search and one training each")
+    search: nas.SearchConfig = nas.SearchConfig()
+    retrain: nas.RetrainConfig = nas.RetrainConfig()
     compute: ComputeParams = ComputeParams()
 
 

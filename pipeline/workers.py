@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,12 +83,16 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
         # Set before a worker imports torch: later is too late. Workers are spawned, never forked.
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.logging.distributed": "error",
     }
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # what a task raises comes back with its result
         ) as cluster,
         Client(cluster) as client,
     ):
