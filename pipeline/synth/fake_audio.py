@@ -58,9 +58,10 @@ def revoice(
 def _vocoder(samples: np.ndarray, quality: VoiceQuality, rng: np.random.Generator) -> np.ndarray:
     """Mel magnitudes only; the phase is rebuilt from noise by a few rounds of Griffin and Lim."""
     bank = _mel_bank(quality.mel_bands, quality.cutoff_hz)
-    # Mean magnitude of each band, spread over the band's bins again.
-    bands = np.abs(_stft(samples)) @ (bank.T / bank.sum(1))
-    magnitude = bands @ (bank / np.maximum(bank.sum(0), 1e-3))
+    # Mean magnitude of each band, spread over the band's bins again. Not by BLAS: its sums may depend on the
+    # number of threads, and the same seed has to give the same samples in every process.
+    bands = np.einsum("tf,bf->tb", np.abs(_stft(samples)), bank / bank.sum(1, keepdims=True))
+    magnitude = np.einsum("tb,bf->tf", bands, bank / np.maximum(bank.sum(0), 1e-3))
     phase = np.exp(1j * rng.uniform(-np.pi, np.pi, magnitude.shape))
     for _ in range(quality.phase_rounds):
         guess = _stft(_istft(magnitude * phase, len(samples)))

@@ -41,7 +41,8 @@ def generate(
         identities: subjects; 2k and 2k + 1 lend each other face and voice.
         clips_per_identity: clips of each subject; four make one take, one clip per category.
         difficulty: 0 (crude fakes) to 1 (hardly any trace).
-        seed: the same seed gives the same pixels and samples, whatever `jobs` is.
+        seed: the same seed gives the same pixels and samples, whatever `jobs` is; with the same ffmpeg build
+            also the same bytes.
         jobs: worker processes, by default one per core. They are spawned: a script that calls this with more
             than one needs the usual `if __name__ == "__main__"`.
         progress: called with (clips done, clips in all) at the start and whenever a clip is finished.
@@ -55,9 +56,10 @@ def generate(
     folder, manifest = root / "clips", root / "manifest.csv"
     folder.mkdir(parents=True, exist_ok=True)
     stored = root / "params.json"
-    work = plan_work(specs, {p.name for p in folder.iterdir()}, same_params=_read_params(stored) == params)
-    if work.remove:
-        # A manifest never names a clip that is gone.
+    same_params = _read_params(stored) == params
+    work = plan_work(specs, {p.name for p in folder.iterdir()}, same_params=same_params)
+    if work.remove or not same_params:
+        # A manifest never names a clip that is gone, and new parameters are stored when no old clip is left.
         manifest.unlink(missing_ok=True)
         for name in work.remove:
             (folder / name).unlink(missing_ok=True)
@@ -91,7 +93,7 @@ def _check(identities: int, clips_per_identity: int, difficulty: float, seed: in
         ("seed", seed, 0),
         ("jobs", jobs, 1),
     ):
-        if value < least:
+        if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value}, allowed are whole numbers from {least}")
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, allowed are numbers from 0 (crude) to 1 (hardly visible)")

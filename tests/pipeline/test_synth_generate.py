@@ -133,7 +133,7 @@ def test_failed_clip_leaves_no_file_and_no_manifest(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("identities", 0), ("clips_per_identity", 0), ("difficulty", 1.5), ("seed", -1), ("jobs", 0)],
+    [("identities", 0), ("identities", 2.5), ("clips_per_identity", 0), ("difficulty", 1.5), ("seed", -1), ("jobs", 0)],
 )
 def test_bad_argument_is_named(name: str, value: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{name} is {value}, allowed are"):
