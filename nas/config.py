@@ -52,10 +52,10 @@ class SearchConfig(NetworkConfig):
     weight_lr: float = Field(default=1e-3, gt=0.0, description="highest learning rate of the weights")
     weight_lr_min: float = Field(default=1e-6, ge=0.0, description="lowest learning rate of the weights")
     restart_epochs: int = Field(
-        default=30, ge=1, description="epochs between warm restarts of the weights' cosine schedule"
+        default=10, ge=1, description="epochs between warm restarts of the weights' cosine schedule"
     )
     weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")
-    arch_lr: float = Field(default=3e-2, gt=0.0, description="learning rate of the architecture parameters")
+    arch_lr: float = Field(default=0.1, gt=0.0, description="learning rate of the architecture parameters")
     arch_weight_decay: float = Field(default=1e-3, ge=0.0, description="L2 penalty of the architecture parameters")
 
 

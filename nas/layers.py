@@ -77,15 +77,20 @@ class BatchNorm(Block):
 
     def forward(self, x: Tensor, how: Pass) -> Tensor:
         """Return x: (R, B, C, L) normalised."""
+        R, B, C, L = x.shape
+        rows = x.transpose(2, 3).reshape(R, B * L, C)
         if how.statistics == "running":
-            mean, variance = self.running_mean, self.running_variance
+            mean, variance = self.running_mean[:, None], self.running_variance[:, None]
+            centred = rows - mean
         else:
-            variance, mean = torch.var_mean(x, dim=(1, 3), correction=0)
+            # Not torch.var_mean: over an outer axis it is several times slower than these passes.
+            mean = rows.mean(dim=1, keepdim=True)
+            centred = rows - mean
+            variance = centred.square().mean(dim=1, keepdim=True)
         if how.statistics == "track":
-            self._track(mean.detach(), variance.detach(), x.shape[1] * x.shape[3])
-        scale = self.weight * torch.rsqrt(variance + NORM_EPSILON)
-        shift = self.bias - mean * scale
-        return torch.addcmul(shift[:, None, :, None], x, scale[:, None, :, None])
+            self._track(mean.detach()[:, 0], variance.detach()[:, 0], B * L)
+        scale = self.weight[:, None] * torch.rsqrt(variance + NORM_EPSILON)
+        return torch.addcmul(self.bias[:, None], centred, scale).view(R, B, L, C).transpose(2, 3)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

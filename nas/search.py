@@ -154,7 +154,7 @@ class _Search:
         set_gradients(per_run.sum(), parameters)
         self.arch_optimiser.step()
         gradients = [parameter.grad.flatten(1) for parameter in parameters if parameter.grad is not None]
-        return torch.cat(gradients, dim=1).norm(dim=1)
+        return torch.cat(gradients, dim=1).square().sum(dim=1).sqrt()
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
         vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}

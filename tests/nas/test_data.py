@@ -1,0 +1,125 @@
+"""What `search` and `retrain` refuse, and minibatches."""
+
+import numpy as np
+import pytest
+import torch
+
+import nas
+from nas.data import Minibatches, losses, prepare
+from nas.streams import Streams
+
+from .synthetic import noise
+
+TINY = nas.SearchConfig(channels=4, epochs=1, warmup_epochs=0, cells=1, steps=1, min_steps_per_epoch=1)
+
+
+def with_feature(name, value):
+    features, labels, split = noise()
+    return {**features, name: value}, labels, split
+
+
+def with_labels(value):
+    features, _, split = noise()
+    return features, value, split
+
+
+def with_split(value):
+    features, labels, _ = noise()
+    return features, labels, value
+
+
+def with_nan():
+    features, labels, split = noise()
+    features["audio/l1"][3, 2, 1] = float("nan")
+    return features, labels, split
+
+
+def run_search(*inputs):
+    nas.search(*inputs, TINY)
+
+
+def run_retrain(*inputs):
+    cell = nas.Cell(x="visual/l0", y="audio/l0", steps=(nas.Step(x="x", y="y", operation="Sum"),))
+    nas.retrain(*inputs, nas.Genotype(cells=(cell,)), nas.RetrainConfig(channels=4, epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (with_feature("l9", torch.zeros(48, 5, 4)), r"'l9'; allowed: 'visual/NAME' or 'audio/NAME'"),
+        (with_feature("video/l9", torch.zeros(48, 5, 4)), "'video/l9'"),
+        (with_feature("audio/l9", torch.zeros(48, 5)), r"audio/l9.* has shape \(48, 5\); allowed: \(N, C_in, L\)"),
+        (with_feature("audio/l9", torch.zeros(47, 5, 4)), "audio/l9.* has 47 windows N; allowed: the 48"),
+        (with_feature("audio/l9", torch.zeros(48, 5, 3)), "audio/l9.* has 3 positions L; allowed: the 4"),
+        (with_feature("audio/l9", torch.zeros(48, 5, 4).long()), "int64; allowed: .*float16 or float32"),
+        (with_feature("audio/l9", np.zeros((48, 5, 4))), "ndarray; allowed: a torch tensor"),
+        (({"visual/a": torch.zeros(4, 2, 2)}, [0, 1, 0, 1], ["train"] * 2 + ["val"] * 2), "at least two"),
+        (with_labels([0, 1] * 20), r"labels has shape \(40,\); allowed: \(48,\)"),
+        (with_labels([0, 2] * 24), r"labels holds 2; allowed: 0 \(real\) and 1 \(fake\)"),
+        (with_labels([0] * 24 + [0, 1] * 12), r"'train' holds only labels \[0\]; allowed: both"),
+        (with_labels([0, 1] * 12 + [1] * 24), r"'val' holds only labels \[1\]"),
+        (with_split(["train"] * 24 + ["test"] * 24), "no 'val' rows"),
+        (with_split(["train"] * 24 + ["dev"] * 24), "'dev'; allowed: train, val, test"),
+        (with_split(["train"] * 24), "split has length 24; allowed: 48"),
+        (with_nan(), "audio/l1.* not finite, first in row 3"),
+    ],
+)
+@pytest.mark.parametrize("stage", [run_search, run_retrain])
+def test_wrong_inputs_are_refused_by_name_and_value(stage, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        stage(*inputs)
+
+
+def test_no_seeds_are_refused():
+    with pytest.raises(ValueError, match="seeds is empty"):
+        nas.search(*noise(), TINY, seeds=())
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ValueError, match="lambda"):
+        nas.SearchConfig(**{"lambda": 10})
+
+
+def test_lists_arrays_and_half_precision_give_what_tensors_give():
+    features, labels, split = noise()
+    half = {name: x.half() for name, x in features.items()}
+    reference = nas.search({name: x.float() for name, x in half.items()}, labels, split, TINY)[0]
+    for given in (labels.tolist(), labels.numpy()):
+        result = nas.search(half, given, np.array(split), TINY)[0]
+        assert result.genotype == reference.genotype
+        assert result.curves == reference.curves
+
+
+def test_minibatches_are_full_cover_every_row_once_a_pass_and_differ_between_runs():
+    rows = torch.arange(100, 110)
+    batches = Minibatches(rows, 4, Streams((0, 1), "train batches", torch.device("cpu")))
+    drawn = torch.cat([batches.next() for _ in range(5)], dim=1)
+    assert drawn.shape == (2, 20)
+    for run in drawn:
+        assert sorted(run[:10].tolist()) == rows.tolist()
+        assert sorted(run[10:].tolist()) == rows.tolist()
+    assert drawn[0].tolist() != drawn[1].tolist()
+
+
+def test_minibatches_are_never_larger_than_the_split():
+    batches = Minibatches(torch.arange(3), 64, Streams((0,), "train batches", torch.device("cpu")))
+    assert sorted(batches.next()[0].tolist()) == [0, 1, 2]
+
+
+def test_class_weights_give_both_classes_the_same_total_weight_in_train():
+    features, _, split = noise()
+    labels = torch.tensor([0] * 3 + [1] * 21 + [0, 1] * 12)
+    data = prepare(features, labels, split, None, reads="all")
+    weights = data.class_weights(balanced=True)
+    assert weights.tolist() == pytest.approx([24 / 6, 24 / 42])
+    assert data.class_weights(balanced=False).tolist() == [1.0, 1.0]
+    logits = torch.zeros(1, 24, 2)
+    assert losses(logits, labels[:24], weights).item() == pytest.approx(np.log(2))
+
+
+def test_dropout_scales_keep_the_mean_and_drop_the_given_share():
+    scales = Streams((0, 1), "dropout", torch.device("cpu")).dropout_scales((40, 1001), 0.2)
+    assert scales.shape == (2, 40, 1001)
+    torch.testing.assert_close((scales == 0).float().mean((1, 2)), torch.full((2,), 0.2), atol=0.01, rtol=0)
+    torch.testing.assert_close(scales.mean((1, 2)), torch.ones(2), atol=0.01, rtol=0)
+    assert not torch.equal(scales[0], scales[1])

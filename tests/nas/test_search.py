@@ -1,0 +1,113 @@
+"""The search through its public interface: isolation of splits and runs, curves, loud failure."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import nas
+
+from .synthetic import noise
+
+SMALL = nas.SearchConfig(channels=8, epochs=3, warmup_epochs=1, batch_size=8, min_steps_per_epoch=2, samples=2)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return nas.search(*noise(), SMALL, seeds=(3, 4, 5))
+
+
+def test_every_seed_gives_a_result_with_one_row_per_epoch(results):
+    assert [result.seed for result in results] == [3, 4, 5]
+    for result in results:
+        assert [row["epoch"] for row in result.curves] == [0, 1, 2]
+        assert result.curves[0]["arch_grad_norm"] is None
+        for row in result.curves[1:]:
+            assert row["arch_grad_norm"] > 1e-8
+        for row in result.curves:
+            assert 0.0 <= row["val_auc"] <= 1.0
+            assert row["train_loss"] > 0 and row["val_loss"] > 0  # noqa: PT018 - one property, two splits
+            for kind in ("cells", "steps", "operations"):
+                assert 0.0 <= row[f"entropy_{kind}"] <= 1.0
+        assert len(result.probabilities) == SMALL.cells
+
+
+def test_the_same_seed_gives_the_same_search(results):
+    again = nas.search(*noise(), SMALL, seeds=(3, 4, 5))
+    assert [dataclasses.asdict(r) for r in again] == [dataclasses.asdict(r) for r in results]
+    assert results[0].curves != results[1].curves
+
+
+@pytest.mark.parametrize("space", ["slots", "bmnas"])
+def test_a_run_does_not_depend_on_the_runs_beside_it(space):
+    config = SMALL.model_copy(update={"space": space})
+    together = nas.search(*noise(), config, seeds=(3, 4, 5))
+    alone = nas.search(*noise(), config, seeds=(4,))[0]
+    assert alone.genotype == together[1].genotype
+    for row, beside in zip(alone.curves, together[1].curves, strict=True):
+        assert row == pytest.approx(beside, abs=1e-5)
+
+
+def test_rows_of_the_test_split_are_never_read(results):
+    features, labels, split = noise()
+    test = torch.tensor([name == "test" for name in split])
+    for x in features.values():
+        x[test] = float("nan")
+    labels[test] = 0
+    for result, reference in zip(nas.search(features, labels, split, SMALL, (3, 4, 5)), results, strict=True):
+        assert result.genotype == reference.genotype
+        assert result.curves == reference.curves
+        assert result.probabilities == reference.probabilities
+
+
+def test_both_other_splits_are_read(results):
+    for part in ("train", "val"):
+        features, labels, split = noise()
+        rows = torch.tensor([name == part for name in split])
+        features["visual/l0"][rows] *= -3.0
+        assert nas.search(features, labels, split, SMALL, (3,))[0].curves != results[0].curves
+
+
+def test_the_architecture_learns_and_the_warm_up_leaves_it_alone():
+    config = SMALL.model_copy(update={"epochs": 2, "warmup_epochs": 2})
+    initial = nas.search(*noise(), config)[0]
+    assert initial.curves[-1]["entropy_cells"] == pytest.approx(1.0, abs=1e-4)
+    config = SMALL.model_copy(update={"epochs": 4, "warmup_epochs": 0, "arch_lr": 0.3})
+    moved = nas.search(*noise(), config)[0]
+    assert moved.curves[-1]["entropy_cells"] < 0.99
+
+
+@pytest.mark.parametrize("estimator", ["softmax", "gumbel", "gumbel_rao"])
+def test_every_estimator_searches(estimator):
+    config = SMALL.model_copy(update={"estimator": estimator})
+    assert nas.search(*noise(), config)[0].curves[-1]["arch_grad_norm"] > 1e-8
+
+
+def test_a_search_without_architecture_gradient_fails_loudly():
+    """Defect 1: a gradient of 1e-16 (here from an absurd temperature) makes a random search."""
+    config = SMALL.model_copy(update={"temperature": 1e12})
+    with pytest.raises(nas.VanishingArchitectureGradient, match=r"epoch 1 .*seed 3: .*seed 9: ") as caught:
+        nas.search(*noise(), config, seeds=(3, 9))
+    assert all(norm < 1e-10 for norm in caught.value.norms.values())
+
+
+def test_progress_is_called_once_per_epoch():
+    calls = []
+    nas.search(*noise(), SMALL, seeds=(0, 1), progress=calls.append)
+    assert [call["epoch"] for call in calls] == [1, 2, 3]
+    assert all(call["stage"] == "search" and call["epochs"] == 3 and len(call["runs"]) == 2 for call in calls)
+
+
+def test_validation_figures_are_those_of_the_derived_architecture_on_the_whole_split():
+    """Defect 6: the reference code scores the batch that it has just trained on, in training mode.
+
+    Here the figures must not change with the minibatch's size where nothing is learnt.
+    """
+    figures = []
+    for batch_size in (4, 8):
+        config = SMALL.model_copy(
+            update={"batch_size": batch_size, "epochs": 1, "weight_lr": 1e-12, "weight_lr_min": 0.0}
+        )
+        figures.append(nas.search(*noise(), config)[0].curves[0])
+    assert figures[0]["val_auc"] * 36 == pytest.approx(round(figures[0]["val_auc"] * 36)), "6 x 6 pairs of windows"
+    assert 0.0 < figures[0]["val_auc"] < 1.0
