@@ -142,6 +142,15 @@ def test_small_sets_are_called_small(subjects: int, windows: int, small: bool) -
         assert f"{subjects // 5} subjects" in result["small_set_reason"]
 
 
+def test_many_clips_of_few_people_are_a_small_set() -> None:
+    index = make_index(subjects=125, windows=1)
+    index["subject_id"] = "p" + (index["subject_id"].str[1:].astype(int) // 10).astype(str)
+    result = measure(index, make_scores(index, seeds=[0]))
+    assert result["counts"]["clips"] == 100
+    assert result["small_set"]
+    assert "100 clips of 13 subjects" in result["small_set_reason"]
+
+
 def test_counts(result: dict[str, Any]) -> None:
     assert result["counts"] == {"windows": 64, "clips": 32, "subjects": 8, "real_clips": 8, "fake_clips": 24}
 

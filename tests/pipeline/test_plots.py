@@ -58,14 +58,17 @@ def test_colours_come_from_the_page(tables: tuple[pd.DataFrame, pd.DataFrame]) -
             assert legend in texts(svg)
 
 
-def test_det_axes_are_probit_scaled(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    svg = det_svg(tables[1], LEGENDS)
+def test_det_axes_are_probit_scaled() -> None:
+    svg = det_svg(pd.DataFrame({"network": "fusion", "fpr": [0.0, 0.2, 0.5], "fnr": [0.5, 0.2, 0.05]}), LEGENDS)
     assert {"0.1", "1", "5", "20", "50", "99.9"} <= set(texts(svg))
     ticks = re.findall(r'text-anchor: middle;[^"]*" x="([\d.]+)"[^>]*>([\d.]+)</text>', svg)
     place = {label: float(x) for x, label in ticks}
     middle = place["50"]
     assert place["20"] - middle == pytest.approx(middle - place["80"], abs=0.1)  # the normal quantile is odd,
     assert (middle - place["1"]) / (middle - place["20"]) == pytest.approx(2.326 / 0.842, abs=0.02)  # and known
+    curve = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--fusion\)', svg)[0]
+    abscissae = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", curve)]
+    assert abscissae == pytest.approx([place["0.1"], place["20"], middle], abs=0.1)  # 0 lies on the edge
 
 
 def test_no_curves_give_an_empty_plot() -> None:
