@@ -33,10 +33,10 @@ class PatchQuality:
             return crude + difficulty * (fine - crude)
 
         return PatchQuality(
-            resolution=between(0.16, 0.9),
+            resolution=between(0.24, 0.9),
             feather_px=between(1.5, 18),
-            colour_cast=between(28, 3),
-            colour_match=between(0.75, 1.0),
+            colour_cast=between(16, 2),
+            colour_match=between(0.85, 1.0),
             jitter_px=between(1.6, 0.1),
             checker=between(24, 0),
         )
