@@ -110,8 +110,8 @@ class FeatureCacheWriter:
         if "rows" not in group:
             self._create(group, layers)
         group.attrs.update(complete=False)
-        self._rows = group["rows/key"]
-        self._arrays = [group[name] for name in layers]
+        self._rows = _array(group, "rows/key")
+        self._arrays = [_array(group, name) for name in layers]
 
     def _create(self, group: zarr.Group, layers: Mapping[str, int]) -> None:
         length, dtype, shard = int(self.attributes["length"]), str(self.attributes["dtype"]), self.shard_windows
@@ -132,7 +132,7 @@ class FeatureCacheWriter:
 
     def plan(self, wanted: Sequence[str]) -> list[Block]:
         """The blocks still to be computed for the `wanted` row keys; the arrays grow to hold them."""
-        blocks = plan_blocks(list(self._rows[:]), wanted, self.shard_windows)
+        blocks = plan_blocks(list(_read(self._rows)), wanted, self.shard_windows)
         rows = max([self._rows.shape[0], *(block.start + self.shard_windows for block in blocks)])
         for array in self._arrays:
             array.resize((rows, *array.shape[1:]))
@@ -145,7 +145,7 @@ class FeatureCacheWriter:
 
     def finish(self, index: pd.DataFrame, keys: Sequence[str]) -> None:
         """Writes the index, one row a window in manifest order; keys: the row key of each."""
-        position = {key: row for row, key in enumerate(self._rows[:]) if key}
+        position = {key: row for row, key in enumerate(_read(self._rows)) if key}
         index = index.assign(row=[position[key] for key in keys])
         group = zarr.open_group(self.path, mode="a", zarr_format=3)
         for name, dtype in INDEX_COLUMNS.items():
@@ -155,6 +155,18 @@ class FeatureCacheWriter:
             )
             column[:] = values
         group.attrs.update(complete=True)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array; raises FeatureCacheError when the hierarchy lacks it."""
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        raise FeatureCacheError(f"{group.store_path}: array {name!r} is missing: remove the cache and make it again")
+    return found
+
+
+def _read(array: zarr.Array[Any], rows: slice = slice(None)) -> NDArray[Any]:
+    return np.asarray(array[rows])
 
 
 def _read_identity(path: Path) -> dict[str, Any] | None:
@@ -175,8 +187,8 @@ def write_block(path: Path, block: Block, features: Mapping[str, NDArray[Any]]) 
     group = zarr.open_group(path, mode="r+", zarr_format=3)
     rows = slice(block.start, block.start + len(block.keys))
     for name, values in features.items():
-        array = group[name]
-        shard = array[rows]
+        array = _array(group, name)
+        shard = _read(array, rows).copy()
         shard[list(block.new)] = values
         array[rows] = shard
 
@@ -202,7 +214,7 @@ class FeatureCache:
             raise FeatureCacheError(f"{path}: not a feature cache of schema version {SCHEMA_VERSION}")
         if group.attrs.get("complete") is not True:
             raise FeatureCacheError(f"{path}: the features stage did not finish: run `bmnas features` again")
-        columns = {name: group[f"index/{name}"][:] for name in INDEX_COLUMNS}
+        columns = {name: _read(_array(group, f"index/{name}")) for name in INDEX_COLUMNS}
         return cls(path, group, pd.DataFrame(columns))
 
     @property
@@ -213,7 +225,7 @@ class FeatureCache:
     @property
     def layers(self) -> dict[str, int]:
         """{layer: C_in}, visual layers first, each from shallow to deep."""
-        return {name: int(self._group[name].shape[1]) for name in self.attributes["layers"]}
+        return {name: int(_array(self._group, name).shape[1]) for name in self.attributes["layers"]}
 
     def load(self, split: str | None = None, layers: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """{layer: (N, C_in, L)} in the order of `index`, of one split or all; raises FeatureCacheError if unknown."""
@@ -225,4 +237,4 @@ class FeatureCache:
             raise FeatureCacheError(f"split {split!r} is not one of train, val, test")
         index = self.index if split is None else self.index[self.index["split"] == split]
         rows = index["row"].to_numpy()
-        return {name: torch.from_numpy(self._group[name][:][rows]) for name in chosen}
+        return {name: torch.from_numpy(_read(_array(self._group, name))[rows]) for name in chosen}

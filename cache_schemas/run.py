@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.files import write_text
 
-NETWORKS = ("fusion", "visual", "audio")
-"""The searched network, and the same search on one modality's features alone: the references to beat."""
-
 NetworkName = Literal["fusion", "visual", "audio"]
+NETWORKS: tuple[NetworkName, ...] = ("fusion", "visual", "audio")
+"""The searched network, and the same search on one modality's features alone: the references to beat."""
 
 
 class RunFileError(ValueError):

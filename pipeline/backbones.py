@@ -8,7 +8,7 @@ import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors.torch
 import timm
@@ -37,7 +37,8 @@ class Backbone:
         self.modality = modality
         self.params = params
         self._net = _create(modality, params)
-        stages = [(info["module"], int(info["num_chs"])) for info in self._net.feature_info]
+        described: Any = self._net.feature_info
+        stages = [(info["module"], int(info["num_chs"])) for info in described]
         self._stages = _choose(params, len(stages))
         name = params.name.replace("/", "_")
         self.layers = {f"{modality}/{name}.{stages[i][0]}": stages[i][1] for i in self._stages}
@@ -117,7 +118,7 @@ def _choose(params: BackboneParams, n_stages: int) -> list[int]:
 
 def _create(modality: Modality, params: BackboneParams) -> torch.nn.Module:
     kind, _, value = params.weights.partition(":")
-    options: dict[str, object] = {"pretrained": False}
+    options: dict[str, Any] = {"pretrained": False}
     if kind == "hub":
         options = {"pretrained": True}
     elif kind == "bundled":

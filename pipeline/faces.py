@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import facenet_pytorch
 import numpy as np
@@ -59,7 +60,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
-    frames = media.read_frames(path, times)
+    frames = media.read_frames(path, times.tolist())
     detections = detect_faces(frames, params.faces, device=device_of(params.compute))
     tracks = link_tracks(detections)
     if not tracks:
@@ -75,7 +76,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     poses = track.poses()
     used = np.unique(where[kept])
     crops = {i: cut_crop(frames[i], poses[i], size_px=params.faces.size_px, margin=params.faces.margin) for i in used}
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "crops": np.stack([np.stack([crops[i] for i in where[w]]) for w in kept]),
         "boxes": track.boxes[where[kept]].astype(np.float32),
         "probabilities": track.probabilities[where[kept]].astype(np.float32),

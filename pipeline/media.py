@@ -86,12 +86,10 @@ def probe(path: Path) -> VideoInfo:
     stream = _input(path).output("pipe:", map="0:v:0", c="copy", f="framecrc")
     out, log = _run(stream, path, missing_stream="no picture: the file has no video stream")
     head = re.search(r"#tb 0: (\d+)/(\d+)", out_text := out.decode("ascii", "replace"))
-    # "0, dts, pts, duration, ...": some AVI and MPEG streams give no pts ("NOPTS"), their dts is as good.
+    # "0, dts, pts, duration, ...". MPEG streams give a pts to some packets only; the others have their dts.
     rows = re.findall(r"^0,\s*(-?\d+|NOPTS),\s*(-?\d+|NOPTS),\s*(\d+),", out_text, flags=re.MULTILINE)
-    stamps = [
-        (int(dts if pts == "NOPTS" else pts), int(length)) for dts, pts, length in rows if {dts, pts} != {"NOPTS"}
-    ]
-    packets = np.array(stamps, dtype=np.int64).reshape(-1, 2)
+    stamps = [(next((int(v) for v in (pts, dts) if v not in _NO_STAMP), None), int(size)) for dts, pts, size in rows]
+    packets = np.array([stamp for stamp in stamps if stamp[0] is not None], dtype=np.int64).reshape(-1, 2)
     size = re.search(r"#dimensions 0: (\d+)x(\d+)", out_text)
     if head is None or size is None or len(packets) == 0:
         raise MediaError("no picture: the video stream is empty")
@@ -168,7 +166,11 @@ def read_frames(path: Path, times_s: Sequence[float]) -> NDArray[np.uint8]:
     frames = frames[: n_frames * width * height * 3].reshape(n_frames, height, width, 3)
     stamps = np.array([float(stamp) for stamp, _, _ in shown[:n_frames]])
     nearest = np.abs(stamps[None, :] - wanted[:, None]).argmin(axis=1)
-    return frames[nearest]
+    chosen: NDArray[np.uint8] = frames[nearest]
+    return chosen
+
+
+_NO_STAMP = ("NOPTS", str(-(2**63)))
 
 
 def _input(path: Path, *, seconds: float = MAX_SECONDS) -> Any:
@@ -206,7 +208,7 @@ def _run(stream: Any, path: Path, *, missing_stream: str) -> tuple[bytes, str]:
 
 
 _REASONS = (
-    ("moov atom not found", "corrupt: the file ends before its index (moov atom not found)"),
+    ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
     ("not allowed by the format whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),

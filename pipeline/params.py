@@ -125,7 +125,7 @@ class ComputeParams(_Section):
 class Params(_Section):
     """The whole of params.yaml."""
 
-    seed: int = Field(0, ge=0, description="of the built-in data set and of the split")
+    seed: int = Field(0, ge=0, description="of the built-in data set, the split and the bootstrap")
     max_failed_fraction: float = Field(0.5, ge=0, le=1, description="a stage fails when more clips than this do")
     data: DataParams = DataParams()
     synth: SynthParams = SynthParams()

@@ -19,7 +19,7 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
     search = read_run(workspace.search / "search.json", SearchRun)
     cache = FeatureCache.open(workspace.features)
     features = load_features(cache, params)
-    labels, split = cache.index["label"].to_numpy(), list(cache.index["split"])
+    labels, split = cache.index["label"].to_numpy(copy=True), list(cache.index["split"])
     entries = []
     with epochs_bar("retrain", params.retrain.epochs * len(NETWORKS)) as progress:
         for network in NETWORKS:

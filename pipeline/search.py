@@ -22,7 +22,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     """The genotypes of every network and seed; writes search.json and curves.csv."""
     cache = FeatureCache.open(workspace.features)
     features = load_features(cache, params)
-    labels, split = cache.index["label"].to_numpy(), list(cache.index["split"])
+    labels, split = cache.index["label"].to_numpy(copy=True), list(cache.index["split"])
     entries = []
     with epochs_bar("search", params.search.epochs * len(NETWORKS)) as progress:
         for network in NETWORKS:

@@ -46,19 +46,21 @@ def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, p
 def frame_times(windows: ClipWindows, *, frames: int, params: WindowParams) -> NDArray[np.float64]:
     """(windows, frames) seconds in the clip: the middle of each of `frames` equal parts of every window."""
     offsets = (np.arange(frames) + 0.5) * params.window_s / frames
-    if params.short_clip == "wrap":
-        offsets = np.mod(offsets, windows.available_s)
-    else:
-        offsets = np.minimum(offsets, windows.available_s)
-    return np.asarray(windows.starts_s)[:, None] + offsets
+    return np.asarray(windows.starts_s)[:, None] + _fold(offsets, windows, params)
 
 
 def window_samples(
     samples: NDArray[np.float32], windows: ClipWindows, *, sample_rate_hz: int, params: WindowParams
 ) -> NDArray[np.float32]:
     """(windows, window_s * sample_rate_hz) float32: the sound of every window, from a clip's (samples,)."""
-    starts = np.round(np.asarray(windows.starts_s) * sample_rate_hz).astype(int)
-    available = max(1, round(windows.available_s * sample_rate_hz))
-    offsets = np.arange(round(params.window_s * sample_rate_hz))
-    offsets = np.mod(offsets, available) if params.short_clip == "wrap" else np.minimum(offsets, available - 1)
-    return samples[np.minimum(starts[:, None] + offsets, len(samples) - 1)]
+    offsets = _fold(np.arange(round(params.window_s * sample_rate_hz)) / sample_rate_hz, windows, params)
+    times = np.asarray(windows.starts_s)[:, None] + offsets
+    found: NDArray[np.float32] = samples[np.clip(np.round(times * sample_rate_hz).astype(int), 0, len(samples) - 1)]
+    return found
+
+
+def _fold(offsets_s: NDArray[np.float64], windows: ClipWindows, params: WindowParams) -> NDArray[np.float64]:
+    """Seconds from a window's start, laid into what the clip has. In seconds, so that no rounding adds up."""
+    if params.short_clip == "wrap":
+        return np.mod(offsets_s, windows.available_s)
+    return np.minimum(offsets_s, windows.available_s)

@@ -1,0 +1,37 @@
+# make demo: set up, then run the whole pipeline on the built-in data set.   make test: set up, then run the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+# dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: demo test setup check lock bench-cached
+
+demo: setup
+	$(RUN) dvc repro
+	@$(RUN) bmnas evaluate --show
+	@echo "report: $(CURDIR)/work/report/report.html"
+
+test: setup
+	$(RUN) pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# Needs network and `pip install uv`.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --override requirements-overrides.txt \
+		--no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+
+bench-%: setup
+	$(RUN) python -m benchmarks.$*

@@ -1,0 +1,53 @@
+"""Atomic files: whole or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_schemas.files import digest, replacing, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "file.txt"
+    write_text(target, "old")
+
+    def fail() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_that_others_link_to_is_replaced_not_edited(tmp_path: Path) -> None:
+    target, link = tmp_path / "file", tmp_path / "link"
+    write_text(target, "old")
+    link.hardlink_to(target)
+    write_text(target, "new")
+    assert (target.read_text(), link.read_text()) == ("new", "old")
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"auc": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(values, values)
+def test_digest_tells_values_apart_and_only_values(a: object, b: object) -> None:
+    same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+    assert (digest(a) == digest(b)) == same
+    assert len(digest(a)) == 16

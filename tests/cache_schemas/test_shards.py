@@ -1,0 +1,82 @@
+"""HDF5 shards: what is written comes back, what is broken is computed again."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache_schemas.shards import (
+    ArraySpec,
+    ClipResult,
+    ShardError,
+    ShardSchema,
+    prune_shards,
+    read_rows,
+    scan_shards,
+    write_shard,
+)
+
+SCHEMA = ShardSchema("test", (ArraySpec("x", "float32", (None, 2), "m"), ArraySpec("y", "uint8", (), "1", True)))
+
+
+def result(clip_id: str, n: int, plan: str = "p") -> ClipResult:
+    rng = np.random.default_rng(len(clip_id) + n)
+    arrays = {"x": rng.random((n, 3, 2), dtype=np.float32), "y": rng.integers(0, 255, n, dtype=np.uint8)}
+    return ClipResult(clip_id, plan, tuple(float(i) for i in range(n)), arrays, {"n": n})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    results = [result(f"c{i}", n) if n else ClipResult(f"c{i}", "p", reason="no face") for i, n in enumerate(counts)]
+    write_shard(folder, SCHEMA, "key", results)
+    entries = scan_shards(folder, SCHEMA, "key")
+    assert list(entries) == [(r.clip_id, "p") for r in results]
+    for r in results:
+        entry = entries[r.clip_id, "p"]
+        assert (entry.starts_s, entry.reason, dict(entry.info)) == (r.starts_s, r.reason, dict(r.info))
+        if not r.reason:
+            rows = range(entry.first_row, entry.first_row + len(entry.starts_s))
+            found = read_rows(entry.path, SCHEMA, rows)
+            assert all(np.array_equal(found[name], r.arrays[name]) for name in ("x", "y"))
+
+
+def test_another_key_schema_or_plan_is_not_found(tmp_path: Path) -> None:
+    write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    assert scan_shards(tmp_path, SCHEMA, "other") == {}
+    assert scan_shards(tmp_path, ShardSchema("faces", ()), "key") == {}
+    assert ("a", "q") not in scan_shards(tmp_path, SCHEMA, "key")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty", "other"])
+def test_a_damaged_shard_counts_as_absent(tmp_path: Path, damage: str) -> None:
+    good = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    bad = write_shard(tmp_path, SCHEMA, "key", [result("b", 2)])
+    content = {"truncate": bad.read_bytes()[:700], "garbage": b"no HDF5 at all", "empty": b""}
+    if damage == "other":
+        with h5py.File(bad, "w") as file:
+            file["something"] = 1
+    else:
+        bad.write_bytes(content[damage])
+    assert list(scan_shards(tmp_path, SCHEMA, "key")) == [("a", "p")]
+    with pytest.raises(ShardError, match=bad.name):
+        read_rows(bad, SCHEMA, [0])
+    assert prune_shards(tmp_path, [good]) == 1
+    assert list(tmp_path.iterdir()) == [good]
+
+
+def test_arrays_that_break_the_schema_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    wrong = ClipResult("a", "p", (0.0,), {"x": np.zeros((1, 3, 3), np.float32), "y": np.zeros(1, np.uint8)})
+    with pytest.raises(ShardError, match=r"x: is float32 \(1, 3, 3\), must be float32 \(1, 'any', 2\)"):
+        write_shard(tmp_path, SCHEMA, "key", [wrong])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_writer_are_pruned(tmp_path: Path) -> None:
+    (tmp_path / ".abc.h5.x.tmp").write_bytes(b"half")
+    assert scan_shards(tmp_path, SCHEMA, "key") == {}
+    assert prune_shards(tmp_path, []) == 1

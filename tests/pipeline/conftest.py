@@ -1,0 +1,59 @@
+"""Shared data: a small built-in data set, drawn once, and the stages up to the features run over it, once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.faces import build_faces
+from pipeline.features import build_features
+from pipeline.manifest import build_manifest
+from pipeline.params import Params, parse_params
+from pipeline.spectrograms import build_spectrograms
+from pipeline.synth import generate
+from pipeline.workspace import Workspace
+
+REALSET = Path(__file__).parents[3] / "shared" / "realset"
+
+
+@pytest.fixture(scope="session")
+def synth_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips of six people."""
+    root = tmp_path_factory.mktemp("synth")
+    generate(root, identities=6, clips_per_identity=4, seed=0)
+    return root
+
+
+def small_params(root: Path, **changes: object) -> Params:
+    """Parameters that compute in this process."""
+    content = {
+        "data": {"root": str(root), "layout": "csv"},
+        "split": {"val": 0.3, "test": 0.3},
+        "compute": {"workers": 1},
+        "features": {"shard_windows": 8},
+        **changes,
+    }
+    return parse_params(content, source="test")
+
+
+def run_to_features(workspace: Workspace, params: Params) -> None:
+    """manifest, spectrograms, faces, features."""
+    build_manifest(workspace, params)
+    build_spectrograms(workspace, params)
+    build_faces(workspace, params)
+    build_features(workspace, params)
+
+
+@pytest.fixture(scope="session")
+def small_run(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Params]:
+    """The workspace of an undisturbed run up to the features. Read it only."""
+    workspace, params = Workspace(tmp_path_factory.mktemp("work")), small_params(synth_root)
+    run_to_features(workspace, params)
+    return workspace, params
+
+
+@pytest.fixture(scope="session")
+def realset() -> Path:
+    """Real recordings and real deepfakes, where they are at hand."""
+    if not REALSET.is_dir():
+        pytest.skip("the real recordings (../shared/realset) are not on this machine")
+    return REALSET

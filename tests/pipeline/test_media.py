@@ -1,0 +1,154 @@
+"""The door to media: real files of several containers, and hostile ones."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import media
+
+
+def make(path: Path, *options: str, seconds: float = 2.0, sound: bool = True) -> Path:
+    """A clip whose grey level is its frame number (25 fps, step 4) and whose sound is a tone."""
+    picture = f"nullsrc=s=64x48:r=25:d={seconds},geq=lum='4*N':cb=128:cr=128"
+    command = [media.ffmpeg_exe(), "-y", "-v", "error", "-f", "lavfi", "-i", picture]
+    if sound:
+        command += ["-f", "lavfi", "-i", f"sine=f=440:d={seconds}"]
+    subprocess.run([*command, *options, f"file:{path}"], check=True)
+    return path
+
+
+CONTAINERS = {
+    "clip.mp4": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
+    "clip.mkv": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
+    "clip.mov": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "pcm_s16le"],
+    "clip.avi": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "mp3"],
+    "clip.mpg": ["-c:v", "mpeg1video", "-q:v", "1", "-c:a", "mp2"],
+    "clip.webm": ["-c:v", "libvpx", "-b:v", "2M", "-c:a", "libopus"],
+}
+
+
+def luma(frames: np.ndarray) -> np.ndarray:
+    """Mean grey of each frame in units of frame numbers: video range 16..235 -> 0..255, four steps a frame."""
+    return (frames.mean(axis=(1, 2, 3)) * 219 / 255 + 16) / 4
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / name, *CONTAINERS[name])
+    info = media.probe(path)
+    assert info.duration_s == pytest.approx(2, abs=0.05)
+    assert info.fps == pytest.approx(25, abs=0.5)
+    assert (info.width_px, info.height_px, info.has_audio) == (64, 48, True)
+    samples = media.read_audio(path, sample_rate_hz=16000)
+    assert len(samples) == pytest.approx(32000, abs=1600)
+    assert samples.std() > 0.01
+    times = [0.5, 1.02, 0.5, 1.9]
+    frames = media.read_frames(path, times)
+    assert frames.shape == (4, 48, 64, 3)
+    # Some containers start their picture a frame late; from picture to picture time runs true.
+    shown = luma(frames) - np.array(times) * 25
+    assert np.abs(shown).max() < 2.2
+    assert np.ptp(shown) < 1.1
+    assert np.array_equal(frames[0], frames[2])
+
+
+def test_times_beyond_the_end_give_the_last_picture_there_is(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    assert len(media.read_frames(path, [1.0, 7.0])) == 2
+
+
+def test_sound_that_starts_late_starts_late(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mkv", *CONTAINERS["clip.mkv"])
+    late = tmp_path / "late.mkv"
+    command = [media.ffmpeg_exe(), "-v", "error", "-i", path, "-itsoffset", "0.5", "-i", path]
+    subprocess.run([*command, "-map", "0:v", "-map", "1:a", "-c", "copy", late], check=True)
+    samples = media.read_audio(late, sample_rate_hz=16000)
+    first = int(np.argmax(np.abs(samples) > 0.01)) / 16000
+    assert first == pytest.approx(0.5, abs=0.03)
+
+
+def test_no_sound_is_its_own_error(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mp4", "-c:v", "libx264", sound=False)
+    assert not media.probe(path).has_audio
+    with pytest.raises(media.NoAudioError, match="no sound track"):
+        media.read_audio(path, sample_rate_hz=16000)
+
+
+def test_sound_without_picture_is_refused(tmp_path: Path) -> None:
+    subprocess.run([media.ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "sine=d=1", tmp_path / "c.wav"], check=True)
+    with pytest.raises(media.MediaError, match="no video stream"):
+        media.probe(tmp_path / "c.wav")
+
+
+@pytest.mark.parametrize(
+    "name", ["-dash.mp4", "with space.mp4", "quo'te\".mp4", "new\nline.mp4", "a:b.mp4", "100%.mp4", "$(x);.mp4"]
+)
+def test_names_are_only_names(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / name, *CONTAINERS["clip.mp4"], seconds=0.5)
+    assert media.probe(path).width_px == 64
+    assert len(media.read_frames(path, [0.1])) == 1
+    assert len(media.read_audio(path, sample_rate_hz=8000)) > 3000
+
+
+def test_unusable_files_say_why(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "random.mp4").write_bytes(os.urandom(5000))
+    cut = make(tmp_path / "cut.mp4", *CONTAINERS["clip.mp4"])
+    cut.write_bytes(cut.read_bytes()[:2000])
+    os.mkfifo(tmp_path / "pipe.mp4")
+    reasons = {
+        "empty.mp4": "0 bytes",
+        "text.mp4": "not a media file",
+        "random.mp4": "not a media file",
+        "cut.mp4": "moov atom not found",
+        "none.mp4": "does not exist",
+        "pipe.mp4": "not a file",
+        ".": "a directory",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(media.MediaError, match=reason):
+            media.probe(tmp_path / name)
+
+
+def test_playlists_that_open_other_files_are_refused(tmp_path: Path) -> None:
+    inner = make(tmp_path / "inner.ts", "-c:v", "libx264", "-c:a", "aac")
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{inner}\n#EXT-X-ENDLIST\n"
+    playlists = {"hls.mp4": hls, "hls.m3u8": hls, "concat.mp4": f"ffconcat version 1.0\nfile '{inner}'\n"}
+    for name, text in playlists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(media.MediaError):
+            media.probe(tmp_path / name)
+        with pytest.raises(media.MediaError):
+            media.read_frames(tmp_path / name, [0.0])
+
+
+def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.mp4").write_bytes(b"x")
+    (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    for name in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4"):
+        with pytest.raises(media.MediaError, match="outside the data root"):
+            media.inside(root, name)
+    assert media.inside(root, "a/../b.mp4") == root / "b.mp4"
+
+
+def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    monkeypatch.setattr(media, "WALL_SECONDS", 0.0)
+    with pytest.raises(media.MediaError, match="longer than"):
+        media.read_frames(path, [0.1])
+
+
+@pytest.mark.parametrize("pattern", ["*.webm", "grid-*.mpg", "dfdc-*.mp4", "sadtalker-*.mp4"])
+def test_real_recordings(realset: Path, pattern: str) -> None:
+    path = sorted((realset / "clips").glob(pattern))[0]
+    info = media.probe(path)
+    frames = media.read_frames(path, [0.1, info.duration_s / 2])
+    assert frames.shape == (2, min(info.height_px, 1080), info.width_px, 3)
+    assert frames[0].std() > 5
+    assert media.read_audio(path, sample_rate_hz=16000).std() > 1e-4

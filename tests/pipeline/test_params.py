@@ -1,0 +1,67 @@
+"""params.yaml: everything wrong is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.params import Params, ParamsError, load_params, parse_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_projects_own_file_is_valid() -> None:
+    assert load_params(ROOT / "params.yaml").data.layout == "synth"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("serach: {}", "unknown key serach"),
+        ("faces: {frame: 3}", "unknown key faces.frame"),
+        ("search: {temprature: 3}", "unknown key search.temprature"),
+        ("faces: {frames: many}", "faces.frames = 'many'"),
+        ("faces: {frames: 0}", "greater than or equal to 1"),
+        ("features: {visual: {weights: /etc/passwd}}", "features.visual.weights = '/etc/passwd'"),
+        ("windows: {short_clip: loop}", "'wrap', 'repeat_last' or 'quarantine'"),
+        ("split: {val: 0.5, test: 0.5}", "leaves nothing to train on"),
+        ("spectrograms: {n_fft: 256}", "400 samples at 16000 Hz, more than n_fft 256"),
+        ("seeds: []", "seeds"),
+        ("[1, 2]", "(top level)"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_errors_name_file_key_and_value(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=re.escape(message)) as error:
+        load_params(path)
+    assert str(path) in str(error.value)
+
+
+def test_all_errors_come_at_once() -> None:
+    with pytest.raises(ParamsError) as error:
+        parse_params({"x": 1, "faces": {"y": 2}}, source="here")
+    assert str(error.value).count("unknown key") == 2
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="give --params"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_dvc_stages_depend_only_on_parameters_that_exist() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        for key in stage.get("params", []):
+            assert key in Params.model_fields
+
+
+def test_the_readme_explains_every_parameter() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name, field in Params.model_fields.items():
+        section = field.annotation
+        keys = getattr(section, "model_fields", None)
+        for key in [f"{name}.{inner}" for inner in keys] if keys else [name]:
+            assert f"`{key}`" in text, f"README.md does not explain {key}"
