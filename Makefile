@@ -4,12 +4,11 @@ BIN := .venv/bin
 # dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test setup check lock bench-cached
+.PHONY: demo test setup check lock
 
 demo: setup
 	$(RUN) dvc repro
-	@$(RUN) bmnas evaluate --show
-	@echo "report: $(CURDIR)/work/report/report.html"
+	@$(RUN) bmnas report
 
 test: setup
 	$(RUN) pytest

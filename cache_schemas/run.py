@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_text
 
@@ -44,7 +44,7 @@ class RetrainEntry(_Record):
     seed: int
     genotype: dict[str, Any]
     spec: dict[str, Any]
-    weights: str
+    weights: str = Field(pattern=r"^[\w-]+\.safetensors$")  # a name beside the JSON, never a path
     best_epoch: int
     curves: list[dict[str, float | None]]
 

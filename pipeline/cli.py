@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.predict import Prediction
     from pipeline.workspace import Workspace
+
+# OpenMP threads that spin while they wait for one another make torch five times slower as soon as any other process
+# wants a core. Must be set before torch is imported; Dask workers inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
 
@@ -193,9 +198,12 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
 def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     """Write one HTML file: numbers, curves, the found architecture, and what was left out and why."""
+    from pipeline.evaluate import print_metrics, read_metrics
     from pipeline.report import build_report
 
-    path = build_report(*_setup(params, work))
+    workspace, settings = _setup(params, work)
+    path = build_report(workspace, settings)
+    print_metrics(read_metrics(workspace), Console())
     Console().print(f"report: {path.resolve()}", soft_wrap=True)
 
 

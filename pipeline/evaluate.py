@@ -8,6 +8,7 @@ roc.csv       network, fpr, tpr: clip level, scores averaged over the seeds; det
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
-from cache_schemas.run import RetrainEntry, RetrainRun, read_run
+from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
 from pipeline.measure import curves, measure
 from pipeline.params import Params
 from pipeline.workspace import Workspace
@@ -93,6 +94,16 @@ def write_results(folder: Path, scores: pd.DataFrame, result: Mapping[str, Any])
     write_text(folder / "det.csv", det.to_csv(index=False))
     write_json(folder / "summary.json", result["summary"])
     write_json(folder / "metrics.json", result)
+
+
+def read_metrics(workspace: Workspace) -> dict[str, Any]:
+    """What `evaluate` wrote; raises RunFileError when it did not run."""
+    path = workspace.evaluate / "metrics.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFileError(f"{path} does not exist: run `bmnas evaluate` first") from None
+    return content
 
 
 def print_metrics(result: Mapping[str, Any], console: Console) -> None:

@@ -6,7 +6,6 @@ The same results give the same bytes.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,9 @@ import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
-from cache_schemas.run import NETWORKS, RetrainRun, RunFileError, SearchRun, read_run
+from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from pipeline.drawing import describe, genotype_svg
+from pipeline.evaluate import read_metrics
 from pipeline.measure import clips
 from pipeline.params import Params
 from pipeline.plots import curves_svg, det_svg, probabilities_svg, roc_svg
@@ -49,7 +49,7 @@ PROPERTY_NAMES = {
 
 def build_report(workspace: Workspace, params: Params) -> Path:
     """The path of report.html, written anew from what the other stages left, with quarantine.csv beside it."""
-    metrics = _read_metrics(workspace)
+    metrics = read_metrics(workspace)
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)
@@ -154,15 +154,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "-"
     return found
-
-
-def _read_metrics(workspace: Workspace) -> dict[str, Any]:
-    path = workspace.evaluate / "metrics.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFileError(f"{path} does not exist: run `bmnas evaluate` first") from None
-    return content
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import wave
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
+from pipeline.media import ffmpeg_exe
 from pipeline.synth.fake_audio import revoice
 from pipeline.synth.fake_video import retouch_for
 from pipeline.synth.identity import Stream, donor_of, draw_identity, stream
@@ -82,11 +81,6 @@ def sound_of(spec: ClipSpec) -> np.ndarray:
             spec.audio_method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=fake
         )
     return record(spec.seed, take, voice)
-
-
-def ffmpeg_exe() -> str:
-    """Path of an ffmpeg binary: the system's, else the one that comes with imageio-ffmpeg."""
-    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def _write_wav(path: Path, samples: np.ndarray) -> None:
