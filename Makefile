@@ -4,14 +4,14 @@ BIN := .venv/bin
 # dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test setup check lock
+.PHONY: demo test setup check kill lock
 
 demo: setup
 	$(RUN) dvc repro
 	@$(RUN) bmnas report
 
 test: setup
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -26,6 +26,10 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
+
+# Needs a finished work/ (make demo). SIGKILLs the stages half way, three times each, and compares the caches.
+kill: setup
+	$(RUN) python -m tests.soak.kill_stages
 
 # Needs network and `pip install uv`.
 lock:

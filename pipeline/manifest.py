@@ -12,6 +12,7 @@ import numpy as np
 
 from cache_schemas.files import file_sha256
 from cache_schemas.manifest import (
+    SPLITS,
     Clip,
     ManifestError,
     Quarantined,
@@ -160,20 +161,21 @@ def assign_splits(clips: list[Clip], split: SplitParams, *, seed: int) -> list[C
     filled = np.zeros_like(goal)
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     result: dict[str, str] = {}
-    for g in sorted(shuffled, key=lambda g: -counts[g].sum()):
+    if len(groups) < len(SPLITS):
+        raise ManifestError(
+            f"{len(groups)} unrelated subjects cannot fill {', '.join(SPLITS)}: at least 3 are needed, more is better"
+        )
+    for dealt, g in enumerate(sorted(shuffled, key=lambda g: -counts[g].sum())):
+        empty = [s for s in range(3) if not filled[s].any()]
+        open_splits = empty if len(groups) - dealt <= len(empty) else range(3)
         # The cost of a choice: squared relative distance from the goal, over all splits and categories.
-        costs = [
-            np.square((filled + counts[g] * (np.arange(3) == s)[:, None] - goal) / np.maximum(goal, 1)).sum()
-            for s in range(3)
-        ]
-        chosen = int(np.argmin(costs))
+        costs = {
+            s: np.square((filled + counts[g] * (np.arange(3) == s)[:, None] - goal) / np.maximum(goal, 1)).sum()
+            for s in open_splits
+        }
+        chosen = min(costs, key=lambda s: costs[s])
         filled[chosen] += counts[g]
-        result |= {clip.clip_id: ("train", "val", "test")[chosen] for clip in groups[g]}
-    for s, name in enumerate(("train", "val", "test")):
-        if filled[s].sum() == 0:
-            raise ManifestError(
-                f"{len(groups)} unrelated subjects are too few to fill {name}: at least 3 are needed, more is better"
-            )
+        result |= {clip.clip_id: SPLITS[chosen] for clip in groups[g]}
     return [replace(clip, split=result[clip.clip_id]) for clip in clips]
 
 

@@ -56,7 +56,7 @@ class WindowParams(_Section):
         "wrap", description="a clip shorter than a window: play it again, hold its end, or leave it out"
     )
     trim_silence: bool = Field(True, description="start the first window where the sound starts")
-    silence_db: float = Field(40.0, gt=0, description="silent: so many dB below the clip's loudest 10 ms")
+    silence_db: float = Field(30.0, gt=0, description="silent: so many dB below the clip's loudest 10 ms")
     missing_modality: Literal["quarantine", "visual_only"] = Field(
         "quarantine", description="a clip without (audible) sound: leave it out, or keep it with silent audio"
     )
@@ -66,11 +66,11 @@ class SpectrogramParams(_Section):
     """Sound -> spectrogram."""
 
     kind: Literal["log_mel", "linear"] = Field("log_mel", description="mel bands, or the paper's linear STFT")
-    sample_rate_hz: int = Field(16000, ge=8000, le=48000)
+    sample_rate_hz: int = Field(16000, ge=8000, le=48000, description="sound is resampled to this")
     stft_window_s: float = Field(0.025, gt=0, description="Hann window, seconds")
     hop_s: float = Field(0.010, gt=0, description="hop, seconds")
-    n_fft: int = Field(512, ge=64)
-    n_mels: int = Field(80, ge=8, le=256)
+    n_fft: int = Field(512, ge=64, description="points of the Fourier transform")
+    n_mels: int = Field(80, ge=8, le=256, description="bands of log_mel")
 
     @model_validator(mode="after")
     def _window_fits(self) -> SpectrogramParams:
@@ -100,7 +100,9 @@ class BackboneParams(_Section):
     """A frozen timm network."""
 
     name: str = Field("tf_efficientnet_lite0", description="any timm name that has features_only")
-    weights: Weights = Field("bundled", description="bundled | hub | file:PATH | seed:N")
+    weights: Weights = Field(
+        "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
+    )
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
 
 
@@ -110,16 +112,18 @@ class FeatureParams(_Section):
     visual: BackboneParams = BackboneParams()
     audio: BackboneParams = BackboneParams()
     length: int = Field(8, ge=1, description="positions along time, L")
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
 
 
 class ComputeParams(_Section):
     """How to compute; never what. No stage depends on it."""
 
-    workers: int = Field(0, ge=0, description="Dask worker processes on this machine; 0: one per core")
+    workers: int = Field(
+        0, ge=0, description="worker processes on this machine; 0: one per core, 1: none, all in this process"
+    )
     scheduler: str = Field("", description="address of a running Dask scheduler; empty: start workers here")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
 
 
 class Params(_Section):

@@ -1,10 +1,13 @@
 """params.yaml: everything wrong is named."""
 
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from pipeline.params import Params, ParamsError, load_params, parse_params
 
@@ -58,10 +61,34 @@ def test_dvc_stages_depend_only_on_parameters_that_exist() -> None:
             assert key in Params.model_fields
 
 
-def test_the_readme_explains_every_parameter() -> None:
-    text = (ROOT / "README.md").read_text()
-    for name, field in Params.model_fields.items():
-        section = field.annotation
-        keys = getattr(section, "model_fields", None)
-        for key in [f"{name}.{inner}" for inner in keys] if keys else [name]:
-            assert f"`{key}`" in text, f"README.md does not explain {key}"
+def parameter_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """README.md's table of parameters, made from the model: `python -m tests.pipeline.test_params` prints it."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from parameter_rows(annotation, f"{prefix}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
+        allowed = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+        choices = f" ({', '.join(allowed)})" if allowed else ""
+        meaning = f"{field.description}{choices}".replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {text.removesuffix(chr(10)).removesuffix(chr(10) + '...')} | {meaning} |"
+
+
+def test_the_readme_explains_every_parameter_and_its_default() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = list(parameter_rows(Params))
+    assert not any("None" in row.split("|")[3] for row in rows if "device" not in row), "a description is missing"
+    missing = [row for row in rows if row not in lines]
+    assert not missing, "README.md lacks (python -m tests.pipeline.test_params prints the table):\n" + "\n".join(
+        missing
+    )
+
+
+def test_the_projects_own_file_shows_the_defaults() -> None:
+    assert load_params(ROOT / "params.yaml") == Params()
+
+
+if __name__ == "__main__":
+    print("| key | default | meaning |\n| --- | --- | --- |", *parameter_rows(Params), sep="\n")

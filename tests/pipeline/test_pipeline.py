@@ -1,0 +1,303 @@
+"""The stages together, on the built-in data set: what is cached is what would be computed, whatever happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import nas
+from cache_schemas.features import INDEX_COLUMNS, FeatureCache
+from cache_schemas.manifest import read_quarantine
+from cache_schemas.media import FACES
+from cache_schemas.shards import read_rows, scan_shards
+from pipeline.backbones import load_backbone
+from pipeline.faces import build_faces, face_key
+from pipeline.features import MODALITIES, build_features, window_sources
+from pipeline.manifest import build_manifest
+from pipeline.params import Params
+from pipeline.predict import predict
+from pipeline.retrain import run_retrain
+from pipeline.search import run_search
+from pipeline.spectrograms import build_spectrograms
+from pipeline.workspace import Workspace
+from tests.pipeline.conftest import run_to_features, small_params
+
+Run = tuple[Workspace, Params]
+
+
+def assert_same_cache(one: Workspace, other: Workspace) -> None:
+    """Equal values and index, to the bit. `row` is physical order: history, not content."""
+    a, b = FeatureCache.open(one.features), FeatureCache.open(other.features)
+    assert list(a.index["clip_id"]) == list(b.index["clip_id"])
+    columns = [name for name in INDEX_COLUMNS if name != "row"]
+    assert a.index[columns].equals(b.index[columns])
+    left, right = a.load(), b.load()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_faces_of_one_person_upright_and_in_the_middle(small_run: Run) -> None:
+    workspace, params = small_run
+    entries = scan_shards(workspace.faces, FACES, face_key(params))
+    assert len(entries) == 24
+    for entry in entries.values():
+        assert entry.info["people"] == 1
+        found = read_rows(entry.path, FACES, [entry.first_row])
+        assert found["crops"].shape == (1, 8, 224, 224, 3)
+        assert (found["probabilities"] > 0.9).mean() >= 0.75
+        sides = found["boxes"][0, :, 2:] - found["boxes"][0, :, :2]
+        assert (sides > 40).all()
+        shift = np.abs(np.diff(found["boxes"][0], axis=0)).max()
+        assert shift < 0.5 * sides.min()
+
+
+def pixels_of(run: Run, rows: list[int]) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
+    """The features of some windows, computed anew from the stored pixels without the cache."""
+    workspace, params = run
+    sources = window_sources(workspace, params)
+    found = []
+    for row in rows:
+        source, features = sources[row], {}
+        crops = read_rows(source.faces[0], FACES, [source.faces[1]])["crops"][0]
+        from cache_schemas.media import SPECTROGRAMS
+
+        sound = read_rows(source.spectrogram[0], SPECTROGRAMS, [source.spectrogram[1]])["spectrogram"][0]
+        for modality, pixels in zip(MODALITIES, (crops, sound), strict=True):
+            backbone = load_backbone(modality, getattr(params.features, modality), "cpu")
+            features |= backbone(torch.from_numpy(pixels), length=params.features.length)
+        found.append(features)
+    return found, rows
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-2)])
+def test_cached_is_uncached(small_run: Run, tmp_path: Path, dtype: str, tolerance: float) -> None:
+    """The same network gives the same logits from the cache as from the window's pixels."""
+    workspace, params = small_run
+    params = params.model_copy(update={"features": params.features.model_copy(update={"dtype": dtype})})
+    if dtype == "float32":
+        scratch = Workspace(tmp_path)
+        for part in ("manifest", "windows", "spectrograms", "faces"):
+            shutil.copytree(workspace.root / part, scratch.root / part)
+        build_features(scratch, params)
+        workspace = scratch
+    cache = FeatureCache.open(workspace.features)
+    rows = [0, 7, 15, 23]
+    uncached, _ = pixels_of((workspace, params), rows)
+    labels = [i % 2 for i in range(24)]
+    split = ["train"] * 16 + ["val"] * 8
+    config = nas.RetrainConfig(channels=16, epochs=3)
+    searched = nas.search(cache.load(), labels, split, nas.SearchConfig(channels=16, epochs=2, warmup_epochs=1))
+    network = nas.retrain(cache.load(), labels, split, searched[0].genotype, config)[0].network
+    with torch.no_grad():
+        from_cache = network({name: x[rows].float() for name, x in cache.load().items()})
+        from_pixels = network({name: torch.stack([f[name] for f in uncached]) for name in uncached[0]})
+    scale = from_pixels.abs().max()
+    assert scale > 0.05
+    assert ((from_cache - from_pixels).abs().max() / scale).item() < tolerance
+
+
+def test_stages_skip_what_is_done_and_new_clips_cost_only_themselves(
+    small_run: Run, synth_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """20 of the 24 clips first, then all: four are computed, and the result is that of a single run."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "clips").symlink_to(synth_root / "clips")
+    shutil.copytree(synth_root / "clips", root / "more")
+    lines = (synth_root / "manifest.csv").read_text().splitlines()
+    (root / "clips").unlink()
+    (root / "more").rename(root / "clips")
+    workspace, params = Workspace(tmp_path / "work"), small_params(root)
+    (root / "manifest.csv").write_text("\n".join(lines[:21]) + "\n")
+    run_to_features(workspace, params)
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    capfd.readouterr()
+    run_to_features(workspace, params)
+    said = capfd.readouterr().err
+    assert "spectrograms: 24 clips: 20 already done, 4 computed" in said
+    assert "faces: 24 clips: 20 already done, 4 computed" in said
+    assert "20 already done, 4 computed (of 4 clips)" in said.replace("\n", " ")
+    assert_same_cache(workspace, small_run[0])
+    run_to_features(workspace, params)
+    said = capfd.readouterr().err
+    assert said.count("24 already done, 0 computed") == 3
+
+
+def test_a_damaged_shard_is_made_again(small_run: Run, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "work")
+    shutil.copytree(small_run[0].root, workspace.root)
+    victim = next(workspace.faces.glob("*.h5"))
+    victim.write_bytes(victim.read_bytes()[:5000])
+    shutil.rmtree(workspace.features)
+    build_faces(workspace, small_run[1])
+    build_features(workspace, small_run[1])
+    assert_same_cache(workspace, small_run[0])
+
+
+def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """SIGKILLs the process and its children as soon as `ready`, or fails when it ends before."""
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("stage", ["faces", "features"])
+def test_a_killed_stage_is_finished_by_the_next_run(
+    small_run: Run, tmp_path: Path, stage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`make kill` does the same on the whole built-in data set, three times each stage."""
+    workspace, params = Workspace(tmp_path / "work"), small_run[1]
+    for part in ("manifest", "windows", "spectrograms"):
+        shutil.copytree(small_run[0].root / part, workspace.root / part)
+    if stage == "features":
+        shutil.copytree(small_run[0].faces, workspace.faces)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", stage, "--workers", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    done = {
+        "faces": lambda: len(list(workspace.faces.glob("*.h5"))) >= 1,
+        "features": lambda: len(list(workspace.features.glob("rows/key/c/*"))) >= 1,
+    }
+    kill_when(process, done[stage])
+    capfd.readouterr()
+    build_faces(workspace, params)
+    build_features(workspace, params)
+    said = capfd.readouterr().err
+    assert ("24 already done" not in said) if stage == "faces" else ("24 clips: 24 already done" in said)
+    resumed = next(line for line in said.splitlines() if line.startswith(f"{stage}:"))
+    already = int(resumed.split(" already done")[0].split()[-1])
+    assert 8 <= already < 24
+    assert_same_cache(workspace, small_run[0])
+    assert not list(workspace.root.rglob("*.tmp"))
+    assert not list(workspace.root.rglob("*.partial"))
+
+
+def test_every_kind_of_unusable_clip_is_quarantined_with_a_reason(synth_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(synth_root, root)
+    good = sorted((root / "clips").glob("*.mp4"))
+    exe = shutil.which("ffmpeg") or "ffmpeg"
+    quiet = [exe, "-v", "error", "-y"]
+    subprocess.run([*quiet, "-i", good[0], "-an", "-c", "copy", root / "mute.mp4"], check=True)
+    picture = ["-f", "lavfi", "-i", "testsrc=s=128x128:d=4:r=25"]
+    subprocess.run([*quiet, *picture, "-f", "lavfi", "-i", "sine=d=4", root / "noface.mp4"], check=True)
+    subprocess.run([*quiet, *picture, "-f", "lavfi", "-i", "anullsrc=d=4", "-t", "4", root / "silent.mp4"], check=True)
+    (root / "cut.mp4").write_bytes(good[1].read_bytes()[:20000])
+    (root / "text.mp4").write_text("hello")
+    (root / "empty.mp4").touch()
+    (root / "folder.mp4").mkdir()
+    bad = ["mute", "noface", "silent", "cut", "text", "empty", "folder", "missing"]
+    with (root / "manifest.csv").open("a") as file:
+        for i, name in enumerate(bad):
+            file.write(f"{name}.mp4,x,bad{i},,,0,0,0,RVRA,real\n")
+    workspace = Workspace(tmp_path / "work")
+    run_to_features(workspace, small_params(root))
+    reasons = {
+        row.path: row.reason
+        for stage in ("manifest", "spectrograms", "faces")
+        for row in read_quarantine(workspace.quarantine(stage))
+    }
+    assert sorted(reasons) == sorted(f"{name}.mp4" for name in bad)
+    for name, word in {
+        "mute": "no sound track",
+        "noface": "no face found in any of 8 pictures",
+        "silent": "silent throughout",
+        "cut": "no index",
+        "text": "not a media file",
+        "empty": "0 bytes",
+        "folder": "a directory",
+        "missing": "does not exist",
+    }.items():
+        assert word in reasons[f"{name}.mp4"]
+    assert len(FeatureCache.open(workspace.features).index) == 24
+    # The same clip counts where the picture alone will do.
+    params = small_params(root, windows={"missing_modality": "visual_only"})
+    build_manifest(workspace, params)
+    build_spectrograms(workspace, params)
+    assert {row.path for row in read_quarantine(workspace.quarantine("spectrograms"))} == {"cut.mp4", "text.mp4"}
+
+
+@pytest.fixture(scope="module")
+def trained(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with small networks to the end of retrain."""
+    workspace = Workspace(tmp_path_factory.mktemp("trained") / "work")
+    shutil.copytree(small_run[0].root, workspace.root)
+    params = small_run[1].model_copy(
+        update={
+            "seeds": (0, 1),
+            "search": nas.SearchConfig(channels=16, epochs=3, warmup_epochs=1),
+            "retrain": nas.RetrainConfig(channels=16, epochs=8),
+        }
+    )
+    run_search(workspace, params)
+    run_retrain(workspace, params)
+    return workspace, params
+
+
+def test_predict_gives_the_scores_of_evaluate(trained: Run, synth_root: Path, tmp_path: Path) -> None:
+    """New files go down the same road: a test clip's score is the one that evaluate writes."""
+    from pipeline.evaluate import evaluate
+
+    workspace, params = trained
+    metrics = evaluate(workspace, params, device="cpu")
+    assert metrics["counts"]["clips"] > 0
+    import pandas as pd
+
+    scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
+    fusion = scores[scores["network"] == "fusion"].groupby("clip_id")["score"].mean()
+    index = FeatureCache.open(workspace.features).index.set_index("clip_id")
+    videos = [synth_root / index.loc[clip_id, "path"] for clip_id in fusion.index[:2]]
+    bad = tmp_path / "-bad name.mp4"
+    bad.write_text("no video")
+    predictions = predict(workspace, [*videos, bad, tmp_path / "none.mp4"], params.compute)
+    assert [p.score for p in predictions[:2]] == pytest.approx(list(fusion[:2]), abs=1e-6)
+    assert [len(p.windows) for p in predictions[:2]] == [1, 1]
+    assert "not a media file" in predictions[2].reason
+    assert "No such file" in predictions[3].reason
+    assert json.loads(json.dumps([p.as_json() for p in predictions]))[2]["score"] is None
+
+
+def test_predict_refuses_other_backbones(trained: Run, synth_root: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "work")
+    shutil.copytree(trained[0].retrain, workspace.retrain)
+    path = workspace.retrain / "retrain.json"
+    content = json.loads(path.read_text())
+    content["backbones"]["audio"]["weights_sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    video = next((synth_root / "clips").glob("*.mp4"))
+    with pytest.raises(RuntimeError, match="not those that the networks were trained on"):
+        predict(workspace, [video], trained[1].compute)
+
+
+def test_real_clips_go_all_the_way_to_features(realset: Path, tmp_path: Path) -> None:
+    """Six real files in four containers, one of them without sound, become features or are quarantined by name."""
+    root = tmp_path / "data"
+    (root / "clips").mkdir(parents=True)
+    names = ["l2sunit-0180.webm", "grid-0329.mpg", "sadtalker-0380.mp4", "lrq-0258.mp4", "l2sunit-0085.webm"]
+    lines = (realset / "manifest.csv").read_text().splitlines()
+    chosen = [line for line in lines[1:] if any(f"clips/{name}," in line for name in names)]
+    assert len(chosen) == len(names)
+    for name in names:
+        shutil.copy(realset / "clips" / name, root / "clips" / name)
+    (root / "manifest.csv").write_text("\n".join([lines[0], *chosen]) + "\n")
+    workspace = Workspace(tmp_path / "work")
+    run_to_features(workspace, small_params(root))
+    cache = FeatureCache.open(workspace.features)
+    assert set(cache.index["path"]) == {f"clips/{name}" for name in names if name != "lrq-0258.mp4"}
+    assert all(torch.isfinite(x).all() for x in cache.load().values())
+    quarantined = read_quarantine(workspace.quarantine("spectrograms"))
+    assert [(row.path, "no sound track" in row.reason) for row in quarantined] == [("clips/lrq-0258.mp4", True)]

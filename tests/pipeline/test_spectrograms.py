@@ -1,0 +1,67 @@
+"""Sound to spectrograms."""
+
+import numpy as np
+import pytest
+import torch
+
+from cache_schemas.media import SPECTROGRAMS
+from cache_schemas.shards import read_rows, scan_shards
+from pipeline.media import NoAudioError
+from pipeline.params import Params, SpectrogramParams
+from pipeline.spectrograms import compute_spectrogram, leading_silence_s, spectrogram_key
+from pipeline.workspace import Workspace
+
+RATE = 16000
+
+
+def tone(hz: float, seconds: float) -> np.ndarray:
+    return np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE)) / RATE).astype(np.float32)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("floor", [0.0, 0.001])
+def test_leading_silence_is_measured(silence: float, floor: float) -> None:
+    noise = np.random.default_rng(0).standard_normal(RATE * 2).astype(np.float32) * floor
+    samples = noise.copy()
+    samples[int(silence * RATE) :] += 0.5 * tone(200, 2 - silence)[: len(samples) - int(silence * RATE)]
+    assert leading_silence_s(samples, sample_rate_hz=RATE, silence_db=40) == pytest.approx(silence, abs=0.0101)
+
+
+def test_a_silent_track_is_no_sound() -> None:
+    with pytest.raises(NoAudioError, match="silent throughout"):
+        leading_silence_s(np.zeros(RATE, np.float32), sample_rate_hz=RATE, silence_db=40)
+
+
+@pytest.mark.parametrize(("kind", "bands"), [("log_mel", 80), ("linear", 257)])
+def test_shapes_and_the_band_of_a_tone(kind: str, bands: int) -> None:
+    params = SpectrogramParams(kind=kind)
+    waves = torch.from_numpy(np.stack([tone(1000, 4), tone(3000, 4)]))
+    spectrogram = compute_spectrogram(waves, params)
+    assert spectrogram.shape == (2, bands, 400)
+    loudest = spectrogram.mean(dim=2).argmax(dim=1)
+    if kind == "linear":
+        assert loudest.tolist() == [32, 96]  # hz * n_fft / rate
+    else:
+        assert loudest[0] < loudest[1]
+    assert torch.isfinite(compute_spectrogram(torch.zeros(1, RATE * 4), params)).all()
+
+
+def test_a_click_is_found_at_its_time() -> None:
+    wave = torch.zeros(1, RATE * 4)
+    wave[0, RATE] = 1.0
+    energy = compute_spectrogram(wave, SpectrogramParams())[0].mean(dim=0)
+    assert energy.argmax().item() == pytest.approx(100, abs=1)
+
+
+def test_stage_output(small_run: tuple[Workspace, Params]) -> None:
+    workspace, params = small_run
+    entries = scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params))
+    assert len(entries) == 24
+    for entry in entries.values():
+        assert not entry.reason
+        # Drawn clips begin with up to half a second of room noise; it is measured, and the windows start behind it.
+        assert 0.03 < entry.info["leading_silence_s"] < 0.6
+        assert entry.starts_s == (pytest.approx(entry.info["leading_silence_s"]),)
+        found = read_rows(entry.path, SPECTROGRAMS, [entry.first_row])["spectrogram"]
+        assert found.shape == (1, 80, 400)
+        assert found.std() > 1
