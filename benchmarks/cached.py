@@ -63,7 +63,7 @@ def main() -> None:
     pairs = [(_seconds(cached), _seconds(uncached)) for _ in range(RUNS)]
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     result = {
-        "figure": f"one training step of the derived network, batch {BATCH}: cached features against backbones in the loop",
+        "figure": f"a training step at batch {BATCH}: cached features against backbones in the loop",
         "ratio": theirs / ours,
         "goal": 50.0,
         "ours_seconds": ours,

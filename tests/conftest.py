@@ -1,6 +1,13 @@
-"""Set before torch is imported: see pipeline/cli.py. One thread: the suite runs in two processes."""
+"""Settings of the whole suite."""
 
 import os
 
+# Before torch is imported: see pipeline/cli.py. One thread, for the suite runs in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings
+
+# No deadlines: how long an example takes says more about the machine than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")

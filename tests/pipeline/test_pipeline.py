@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -18,9 +19,10 @@ import yaml
 import nas
 from cache_schemas.features import INDEX_COLUMNS, FeatureCache
 from cache_schemas.manifest import read_quarantine
-from cache_schemas.media import FACES
+from cache_schemas.media import FACES, SPECTROGRAMS
 from cache_schemas.shards import read_rows, scan_shards
 from pipeline.backbones import load_backbone
+from pipeline.evaluate import evaluate
 from pipeline.faces import build_faces, face_key
 from pipeline.features import MODALITIES, build_features, window_sources
 from pipeline.manifest import build_manifest
@@ -28,7 +30,7 @@ from pipeline.params import Params
 from pipeline.predict import predict
 from pipeline.retrain import run_retrain
 from pipeline.search import run_search
-from pipeline.spectrograms import build_spectrograms
+from pipeline.spectrograms import build_spectrograms, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import run_to_features, small_params
 
@@ -61,6 +63,20 @@ def test_faces_of_one_person_upright_and_in_the_middle(small_run: Run) -> None:
         assert shift < 0.5 * sides.min()
 
 
+def test_sound_is_cut_behind_its_leading_silence(small_run: Run) -> None:
+    workspace, params = small_run
+    entries = scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params))
+    assert len(entries) == 24
+    for entry in entries.values():
+        assert not entry.reason
+        # Drawn clips begin with up to half a second of room noise; it is measured, and the windows start behind it.
+        assert 0.03 < entry.info["leading_silence_s"] < 0.6
+        assert entry.starts_s == (pytest.approx(entry.info["leading_silence_s"]),)
+        found = read_rows(entry.path, SPECTROGRAMS, [entry.first_row])["spectrogram"]
+        assert found.shape == (1, 80, 400)
+        assert found.std() > 1
+
+
 def pixels_of(run: Run, rows: list[int]) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
     """The features of some windows, computed anew from the stored pixels without the cache."""
     workspace, params = run
@@ -69,8 +85,6 @@ def pixels_of(run: Run, rows: list[int]) -> tuple[list[dict[str, torch.Tensor]],
     for row in rows:
         source, features = sources[row], {}
         crops = read_rows(source.faces[0], FACES, [source.faces[1]])["crops"][0]
-        from cache_schemas.media import SPECTROGRAMS
-
         sound = read_rows(source.spectrogram[0], SPECTROGRAMS, [source.spectrogram[1]])["spectrogram"][0]
         for modality, pixels in zip(MODALITIES, (crops, sound), strict=True):
             backbone = load_backbone(modality, getattr(params.features, modality), "cpu")
@@ -250,13 +264,9 @@ def trained(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_predict_gives_the_scores_of_evaluate(trained: Run, synth_root: Path, tmp_path: Path) -> None:
     """New files go down the same road: a test clip's score is the one that evaluate writes."""
-    from pipeline.evaluate import evaluate
-
     workspace, params = trained
     metrics = evaluate(workspace, params, device="cpu")
     assert metrics["counts"]["clips"] > 0
-    import pandas as pd
-
     scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
     fusion = scores[scores["network"] == "fusion"].groupby("clip_id")["score"].mean()
     index = FeatureCache.open(workspace.features).index.set_index("clip_id")

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline import report
+from pipeline.evaluate import read_metrics
 from pipeline.params import Params
 from pipeline.report import build_report, data_counts, quarantine_summary
 from pipeline.workspace import Workspace
@@ -102,7 +103,7 @@ def test_two_builds_are_equal_bytes(workspace: Workspace, html: str) -> None:
 
 
 def test_headline_repeats_the_metrics(workspace: Workspace, page: Page) -> None:
-    metrics = report._read_metrics(workspace)
+    metrics = read_metrics(workspace)
     for network in metrics["networks"].values():
         auc, span = network["clip"]["auc"], network["clip"]["auc_interval"]
         assert f"{auc['mean']:.3f} ± {auc['std']:.3f}" in page.text
