@@ -1,0 +1,33 @@
+"""Tasks over worker processes."""
+
+import os
+
+import pytest
+
+from pipeline.params import ComputeParams
+from pipeline.workers import run_tasks
+
+
+def square(task: int) -> tuple[int, int, str]:
+    if task < 0:
+        raise ValueError(f"no root of {task}")
+    return task * task, os.getpid(), os.environ.get("OMP_NUM_THREADS", "")
+
+
+def test_in_this_process() -> None:
+    found = dict(run_tasks(square, [1, 2, 3], ComputeParams(workers=1)))
+    assert [found[task][0] for task in (1, 2, 3)] == [1, 4, 9]
+    assert {pid for _, pid, _ in found.values()} == {os.getpid()}
+    assert list(run_tasks(square, [], ComputeParams())) == []
+
+
+# Dask's own sockets are closed by its event loop, some time after the cluster is.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_in_two_processes_that_share_the_cores() -> None:
+    found = dict(run_tasks(square, list(range(8)), ComputeParams(workers=2)))
+    assert [found[task][0] for task in range(8)] == [task * task for task in range(8)]
+    assert os.getpid() not in {pid for _, pid, _ in found.values()}
+    cores = len(os.sched_getaffinity(0))
+    assert {threads for _, _, threads in found.values()} == {str(max(1, cores // 2))}
+    with pytest.raises(ValueError, match="no root of -1"):
+        list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
