@@ -29,7 +29,7 @@ class NetworkConfig(BaseModel):
 class SearchConfig(NetworkConfig):
     """The settings of `nas.search`.
 
-    Where a default differs from the published one (C = 128, w lr 1e-3, arch lr 3e-4, batch 16, lambda = 10), it is
+    Where a default differs from the published one (C = 128, arch lr 3e-4, batch 16, lambda = 10), it is
     because ours finds a planted pair of layers more often or sooner: a published arch lr moves no choice within a
     few hundred steps, and lambda = 10 leaves the choices so mixed that operations are not judged where they end up.
     The search is narrower than the final training: it ranks architectures, it does not score windows.
@@ -57,7 +57,7 @@ class SearchConfig(NetworkConfig):
     min_steps_per_epoch: int = Field(
         default=10, ge=1, description="minibatches in an epoch where the train split has fewer"
     )
-    weight_lr: float = Field(default=3e-3, gt=0.0, description="highest learning rate of the weights")
+    weight_lr: float = Field(default=1e-3, gt=0.0, description="highest learning rate of the weights")
     weight_lr_min: float = Field(default=1e-6, ge=0.0, description="lowest learning rate of the weights")
     restart_epochs: int = Field(
         default=10, ge=1, description="epochs between warm restarts of the weights' cosine schedule"

@@ -6,28 +6,25 @@ import safetensors.torch
 import torch
 
 import nas
-from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_text
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchRun, read_run, write_run
 from pipeline.params import Params
-from pipeline.search import curves_table, epochs_bar, layers_of, load_features
+from pipeline.search import curves_table, epochs_bar, load_windows
 from pipeline.workspace import Workspace
 
 
 def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
     """The trained networks; writes their weights (safetensors), retrain.json and curves.csv."""
     search = read_run(workspace.search / "search.json", SearchRun)
-    cache = FeatureCache.open(workspace.features)
-    features = load_features(cache, params)
-    labels, split = cache.index["label"].to_numpy(copy=True), list(cache.index["split"])
+    data = load_windows(workspace, params)
     entries = []
     with epochs_bar("retrain", params.retrain.epochs * len(NETWORKS)) as progress:
         for network in NETWORKS:
             found = [entry for entry in search.entries if entry.network == network]
             results = nas.retrain(
-                layers_of(network, features),
-                labels,
-                split,
+                data.layers_of(network),
+                data.labels,
+                data.split,
                 [nas.Genotype.model_validate(entry.genotype) for entry in found],
                 params.retrain,
                 [entry.seed for entry in found],
@@ -48,7 +45,7 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
                         curves=result.curves,
                     )
                 )
-    run = RetrainRun(params=params.model_dump(mode="json"), backbones=cache.attributes["backbones"], entries=entries)
+    run = RetrainRun(params=params.model_dump(mode="json"), backbones=data.backbones, entries=entries)
     write_run(workspace.retrain / "retrain.json", run)
     write_text(workspace.retrain / "curves.csv", curves_table(entries).to_csv(index=False))
     return run

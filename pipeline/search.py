@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 import nas
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.files import write_text
+from cache_schemas.manifest import SPLITS
 from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, write_run
 from pipeline.params import Params
 from pipeline.workers import device_of, progress_bar
@@ -20,14 +24,12 @@ from pipeline.workspace import Workspace
 
 def run_search(workspace: Workspace, params: Params) -> SearchRun:
     """The genotypes of every network and seed; writes search.json and curves.csv."""
-    cache = FeatureCache.open(workspace.features)
-    features = load_features(cache, params)
-    labels, split = cache.index["label"].to_numpy(copy=True), list(cache.index["split"])
+    data = load_windows(workspace, params)
     entries = []
     with epochs_bar("search", params.search.epochs * len(NETWORKS)) as progress:
         for network in NETWORKS:
             results = nas.search(
-                layers_of(network, features), labels, split, params.search, params.seeds, progress=progress
+                data.layers_of(network), data.labels, data.split, params.search, params.seeds, progress=progress
             )
             entries += [
                 SearchEntry(
@@ -45,18 +47,33 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     return run
 
 
-def load_features(cache: FeatureCache, params: Params) -> dict[str, torch.Tensor]:
-    """{layer: (N, C_in, L)} of train and val and test, on the device that computes."""
-    counts = cache.index["split"].value_counts()
-    for name in ("train", "val", "test"):
-        if not counts.get(name, 0):
+@dataclass(frozen=True)
+class Windows:
+    """The whole cache as `nas` takes it, on the device that computes."""
+
+    features: dict[str, torch.Tensor]
+    """{layer: (N, C_in, L)}"""
+    labels: NDArray[np.int64]
+    """(N,) 1: fake"""
+    split: list[str]
+    """(N,) train, val or test"""
+    backbones: dict[str, Any]
+
+    def layers_of(self, network: NetworkName) -> dict[str, torch.Tensor]:
+        """The features that a network may read: all, or one modality's."""
+        return {name: x for name, x in self.features.items() if network == "fusion" or name.startswith(f"{network}/")}
+
+
+def load_windows(workspace: Workspace, params: Params) -> Windows:
+    """All windows of the cache; raises FeatureCacheError when a split has none."""
+    cache = FeatureCache.open(workspace.features)
+    split = list(cache.index["split"])
+    for name in SPLITS:
+        if name not in split:
             raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
-    return {name: tensor.to(device_of(params.compute)) for name, tensor in cache.load().items()}
-
-
-def layers_of(network: NetworkName, features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The features that a network may read: all, or one modality's."""
-    return {name: x for name, x in features.items() if network == "fusion" or name.startswith(f"{network}/")}
+    device = device_of(params.compute)
+    features = {name: tensor.to(device) for name, tensor in cache.load().items()}
+    return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
 
 
 @contextmanager

@@ -96,5 +96,5 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        console.print(f"[dim]{workers} worker processes, {threads} threads each; dashboard {cluster.dashboard_link}")
+        console.print(f"[dim]workers: {workers} processes of {threads} threads; dashboard {cluster.dashboard_link}")
         yield client

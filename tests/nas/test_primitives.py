@@ -111,4 +111,7 @@ def test_initial_values_depend_on_the_seed_and_the_name_only():
     initialise_blocks(beside, [10, 11, 12])
     assert torch.equal(alone["b"].weight[0], beside["b"].weight[1])
     assert not torch.equal(beside["b"].weight[0], beside["b"].weight[1])
+    twins = nn.ModuleDict({"a": Pointwise(1, 7, 5), "b": Pointwise(1, 7, 5)})
+    initialise_blocks(twins, [11])
+    assert not torch.equal(twins["a"].weight, twins["b"].weight)
     assert alone["b"].weight.abs().max() <= 7**-0.5

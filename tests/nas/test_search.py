@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import nas
+from nas.data import prepare
+from nas.search import _Search
 
 from .synthetic import noise
 
@@ -66,6 +68,17 @@ def test_both_other_splits_are_read(results):
         rows = torch.tensor([name == part for name in split])
         features["visual/l0"][rows] *= -3.0
         assert nas.search(features, labels, split, SMALL, (3,))[0].curves != results[0].curves
+
+
+def test_one_epoch_moves_every_weight_and_every_choice():
+    """Defect 3: the reference code leaves the reshape layers out of the optimiser, at their random start."""
+    data = prepare(*noise(), None, reads="train_val")
+    config = SMALL.model_copy(update={"warmup_epochs": 0, "samples": 15, "batch_size": 24})
+    state = _Search(data, config, (0,))
+    before = {name: p.detach().clone() for name, p in state.supernet.named_parameters()}
+    state.epoch(0)
+    still = [name for name, p in state.supernet.named_parameters() if torch.equal(p, before[name])]
+    assert still == []
 
 
 def test_the_architecture_learns_and_the_warm_up_leaves_it_alone():
