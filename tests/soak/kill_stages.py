@@ -11,10 +11,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from cache_schemas.features import FeatureCache
+from cache_schemas.media import FACES
+from cache_schemas.shards import read_rows, scan_shards
+from pipeline.faces import face_key
+from pipeline.params import load_params
 from pipeline.workspace import Workspace
 from tests.pipeline.test_pipeline import assert_same_cache, kill_when
 
+KILLS = 3
 STAGES = {"faces": ("*.h5",), "features": ("rows/key/c/*",)}
 INPUTS = {
     "faces": ("manifest", "windows", "spectrograms"),
@@ -27,7 +34,7 @@ def main() -> None:
     undisturbed = Workspace(Path("work"))
     total = FeatureCache.open(undisturbed.features).index["clip_id"].nunique()
     for stage in STAGES:
-        for attempt in range(3):
+        for attempt in range(KILLS):
             with tempfile.TemporaryDirectory(dir=".", prefix=".kill-") as folder:
                 _kill_and_compare(stage, attempt, Workspace(Path(folder)), undisturbed, total)
 
@@ -49,15 +56,29 @@ def _kill_and_compare(stage: str, attempt: int, workspace: Workspace, undisturbe
     assert already > 0, "what was finished is computed again"
     assert already + computed == total
     if stage == "faces":
+        _assert_same_crops(workspace, undisturbed)
+    if stage == "features" or attempt == KILLS - 1:
         subprocess.run(["bmnas", "features", "--work", str(workspace.root)], check=True, capture_output=True)
-    assert_same_cache(workspace, undisturbed)
+        assert_same_cache(workspace, undisturbed)
     left = [path for path in workspace.root.rglob("*") if path.suffix in (".tmp", ".partial")]
     assert not left, left
     print(
         f"{stage}, kill {attempt + 1}: {at_kill} of {finished} shards were finished; the rerun kept {already} and "
-        f"computed {computed} of {total}; the cache is the undisturbed run's, to the bit",
+        f"computed {computed} of {total}; the result is the undisturbed run's, to the bit",
         flush=True,
     )
+
+
+def _assert_same_crops(one: Workspace, other: Workspace) -> None:
+    key = face_key(load_params(Path("params.yaml")))
+    left, right = scan_shards(one.faces, FACES, key), scan_shards(other.faces, FACES, key)
+    assert left.keys() == right.keys()
+    for name in left:
+        a, b = (
+            read_rows(entry.path, FACES, range(entry.first_row, entry.first_row + len(entry.starts_s)))
+            for entry in (left[name], right[name])
+        )
+        assert all(np.array_equal(a[array], b[array]) for array in a)
 
 
 if __name__ == "__main__":
