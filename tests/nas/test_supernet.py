@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from nas import CompactNetwork
+from nas import Cell, CompactNetwork, Genotype, Step
 from nas.layers import EVALUATION, Pass
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
@@ -103,6 +104,34 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
             torch.testing.assert_close(compact(given), expected[run], rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(compact.predict(given), expected[run].softmax(-1)[:, 1], rtol=1e-6, atol=1e-6)
             assert sum(p.numel() for p in compact.parameters()) < sum(p[run].numel() for p in network.parameters())
+
+
+def test_a_derived_network_computes_the_formulas_of_the_design():
+    """One cell written out: weighted steps, 1x1 convolution block, residual, layer norm, classifier."""
+    steps = (Step(x="y", y="x", operation="Sum"), Step(x="step1", y="y", operation="ScaledDotAttn"))
+    genotype = Genotype(cells=(Cell(x="audio/b", y="visual/b", steps=steps),))
+    network = CompactNetwork(genotype, WIDTHS, channels=C, length=L)
+    torch.manual_seed(3)
+    for parameter in network.parameters():
+        parameter.data = 0.5 * torch.randn_like(parameter)
+    given = {name: x[0] for name, x in features().items()}
+    p = {name.removeprefix("fusion."): value[0] for name, value in network.state_dict().items()}
+
+    def block(x, name):
+        x = torch.einsum("oc,bcl->bol", p[f"{name}.convolution.weight"], x)
+        norm = (p[f"{name}.norm.{part}"] for part in ("running_mean", "running_variance", "weight", "bias"))
+        return F.batch_norm(x, *norm).relu()
+
+    x, y = (block(given[name], f"reshape.{name}") for name in ("audio/b", "visual/b"))
+    first = y + x
+    attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT
+    name = "cells.0.steps.1.operations.ScaledDotAttn.norm"
+    second = F.layer_norm(attention.mT, (C, L), p[f"{name}.weight"], p[f"{name}.bias"])
+    weights = p["cells.0.step_weights"][0]
+    cell = block(weights[0] * first + weights[1] * second, "cells.0.output") + x
+    cell = F.layer_norm(cell, (C, L), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
+    hidden = F.layer_norm(cell, (C, L)).relu().mT.flatten(1)
+    torch.testing.assert_close(network(given), hidden @ p["classifier.weight"].T + p["classifier.bias"])
 
 
 def test_a_derived_genotype_takes_the_most_probable_choices():
