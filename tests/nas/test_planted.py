@@ -19,7 +19,7 @@ def reads_the_pair(genotype: nas.Genotype) -> bool:
 @pytest.mark.slow
 def test_the_planted_pair_is_found_in_nine_of_ten_seeds_and_classifies_new_windows():
     features, labels, split = planted()
-    config = nas.SearchConfig(channels=16)
+    config = nas.SearchConfig(channels=16, weight_lr=3e-3)  # a narrow network learns the interaction at a higher rate
     found = nas.search(features, labels, split, config, seeds=SEEDS)
     assert sum(reads_the_pair(result.genotype) for result in found) >= NEEDED
 
