@@ -38,10 +38,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def digest(*parts: Any) -> str:
-    """16 hex digits that name `parts` (anything that JSON can write, in any key order)."""
+def digest(*parts: Any, digits: int = 16) -> str:
+    """So many hex digits that name `parts` (anything that JSON can write, in any key order)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def file_sha256(path: Path) -> str:

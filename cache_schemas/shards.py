@@ -8,7 +8,7 @@ done is read from the shards themselves, so a stage that was killed goes on wher
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,18 +137,24 @@ def _read_entries(path: Path, schema: ShardSchema, key: str) -> list[ClipEntry]:
     return entries
 
 
-def read_rows(path: Path, schema: ShardSchema, rows: Iterable[int]) -> dict[str, NDArray[Any]]:
-    """{array name: (len(rows), ...)}: the given windows of a shard; raises ShardError naming the file."""
+def read_rows(
+    path: Path, schema: ShardSchema, rows: Iterable[int], *, only: Collection[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """{array name: (len(rows), ...)}: the given windows of a shard; raises ShardError naming the file.
+
+    only: the arrays to read, all where None.
+    """
     chosen = list(rows)
+    specs = [spec for spec in schema.arrays if only is None or spec.name in only]
     found = {}
     try:
         with h5py.File(path, "r") as file:
-            for spec in schema.arrays:
+            for spec in specs:
                 dataset = file[spec.name]
                 found[spec.name] = np.stack([dataset[row] for row in chosen])
     except (OSError, KeyError, ValueError) as error:
         raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
-    for spec in schema.arrays:
+    for spec in specs:
         try:
             spec.check(found[spec.name], len(chosen))
         except ShardError as error:

@@ -1,30 +1,39 @@
-"""Stage `features`: frozen backbones, once per window, into the feature cache."""
+"""Stage `features`: frozen backbones, once per window and view, into the feature cache."""
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from cache_schemas.features import Block, FeatureCache, FeatureCacheWriter, write_block
+from cache_schemas.features import (
+    FeatureCache,
+    FeatureCacheWriter,
+    IndexAttributes,
+    VariantAttributes,
+    stage_piece,
+    staged_piece,
+)
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, read_rows, scan_shards
 from pipeline.backbones import Backbone, Modality, load_backbone
 from pipeline.faces import face_key, windows_digest
-from pipeline.params import FeatureParams, Params
+from pipeline.params import BackboneParams, Params
 from pipeline.shard_stage import StageError
 from pipeline.spectrograms import spectrogram_key
 from pipeline.workers import console, device_of, progress_bar, run_tasks
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
+PIECE_ROWS = 32
+"""One task, and what a killed worker loses at most."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,29 @@ class WindowSource:
     start_s: float
     faces: tuple[Path, int]
     spectrogram: tuple[Path, int]
+    plan: str
+    """Names the clip's windows: its face track, and with it this window's crops, depend on all of them."""
     info: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _BlockTask:
+class Column:
+    """One backbone, and the row that each view of each window has in its variant."""
+
+    params: BackboneParams
+    variant: VariantAttributes
+    keys: tuple[str, ...]
+    """(N * V,) view by view of one window after the other"""
+
+
+@dataclass(frozen=True)
+class _Piece:
     cache: Path
-    block: Block
-    sources: tuple[WindowSource, ...]
-    """One for each of the block's new rows."""
-    params: FeatureParams
+    params: BackboneParams
+    variant: VariantAttributes
+    keys: tuple[str, ...]
+    rows: tuple[tuple[WindowSource, int], ...]
+    """The window and the view of every key."""
     device: str
 
 
@@ -58,47 +80,70 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             f"{workspace.quarantine('faces').parent}"
         )
     device = device_of(params.compute)
-    attributes, layers = describe(params, device)
-    keys = [digest(s.clip.clip_id, s.start_s, attributes) for s in sources]
-    by_key = dict(zip(keys, sources, strict=True))
-    writer = FeatureCacheWriter(workspace.features, layers, attributes)
-    blocks = writer.plan(keys)
-    tasks = [
-        _BlockTask(workspace.features.resolve(), b, tuple(by_key[b.keys[i]] for i in b.new), params.features, device)
-        for b in blocks
-    ]
-    missing = sum(len(block.new) for block in blocks)
-    with progress_bar("features", total=len(sources), unit="windows") as advance:
-        advance(len(sources) - missing)
-        for task, _ in run_tasks(_compute_block, tasks, params.compute):
-            writer.commit(task.block)
-            advance(len(task.sources))
-    writer.finish(_index(sources), keys)
-    clips = len({s.clip.clip_id for s in sources})
-    computed = len({s.clip.clip_id for task in tasks for s in task.sources})
+    columns = describe(params, sources, device)
+    writer = FeatureCacheWriter(workspace.features)
+    pieces, fresh = [], set()
+    for column in columns:
+        writer.add_variant(column.variant)
+        of_key = dict(zip(column.keys, _views(sources, params), strict=True))
+        missing = writer.missing(column.variant, column.keys)
+        fresh |= {(of_key[key][0].clip.clip_id, of_key[key][0].window) for key in missing}
+        for i in range(0, len(missing), PIECE_ROWS):
+            keys = tuple(missing[i : i + PIECE_ROWS])
+            rows = tuple(of_key[key] for key in keys)
+            pieces.append(_Piece(workspace.features.resolve(), column.params, column.variant, keys, rows, device))
+    _compute(writer, columns, pieces, params)
+    writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
     console.print(
-        f"features: {clips} clips, {len(sources)} windows: {len(sources) - missing} already done, "
-        f"{missing} computed (of {computed} clips)"
+        f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
+        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} clips)"
     )
     return FeatureCache.open(workspace.features)
 
 
-def describe(params: Params, device: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """(attributes, {layer: C_in}) of the cache that `params` ask for. The attributes are its identity."""
-    backbones = {m: load_backbone(m, getattr(params.features, m), device) for m in MODALITIES}
-    layers = {name: channels for backbone in backbones.values() for name, channels in backbone.layers.items()}
-    attributes = {
-        "layers": list(layers),
-        "backbones": {modality: backbone.identity() for modality, backbone in backbones.items()},
-        "length": params.features.length,
-        "dtype": params.features.dtype,
-        "shard_windows": params.features.shard_windows,
-        "windows": params.windows.model_dump(),
-        "faces": params.faces.model_dump(),
-        "spectrograms": params.spectrograms.model_dump(),
-        "versions": {"faces": face_key(params), "spectrograms": spectrogram_key(params)},
-    }
-    return attributes, layers
+def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> None:
+    """Fills in what is missing; shards are packed as soon as they are full."""
+    total, waiting = sum(len(column.keys) for column in columns), 0
+    with progress_bar("features", total=total, unit="rows") as advance:
+        advance(total - sum(len(piece.keys) for piece in pieces))
+        for piece, _ in run_tasks(_compute_piece, pieces, params.compute):
+            advance(len(piece.keys))
+            waiting += len(piece.keys)
+            if waiting >= piece.variant.shard_rows:
+                waiting = 0
+                for column in columns:
+                    writer.pack(column.variant, column.keys, final=False)
+        for column in columns:
+            writer.pack(column.variant, column.keys, final=True)
+
+
+def describe(params: Params, sources: Sequence[WindowSource], device: str) -> list[Column]:
+    """The columns of the cache that `params` ask for."""
+    columns = []
+    for modality in MODALITIES:
+        for backbone_params in getattr(params.features, modality):
+            backbone = load_backbone(modality, backbone_params, device)
+            variant = VariantAttributes(
+                modality=modality,
+                name=backbone.name.replace("/", "_").replace(":", "_"),
+                backbone=backbone.identity(),
+                layers=backbone.layers,
+                length=params.features.length,
+                dtype=params.features.dtype,
+            )
+            keys = [_row_key(variant, source, view, params) for source, view in _views(sources, params)]
+            columns.append(Column(backbone_params, variant, tuple(keys)))
+    return columns
+
+
+def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[WindowSource, int]]:
+    return ((source, view) for source in sources for view in range(params.features.views))
+
+
+def _row_key(variant: VariantAttributes, source: WindowSource, view: int, params: Params) -> str:
+    """Names a row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
+    pixels = [face_key(params), source.plan] if variant.modality == "visual" else [spectrogram_key(params)]
+    return digest(variant.path, source.clip.clip_id, source.start_s, pixels, view, digits=32)
 
 
 def window_sources(workspace: Workspace, params: Params) -> list[WindowSource]:
@@ -125,31 +170,61 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
             start,
             (picture.path, picture.first_row + i),
             (sound.path, sound.first_row + sound.starts_s.index(start)),
+            picture.plan,
             dict(sound.info),
         )
         for i, start in enumerate(picture.starts_s)
     ]
 
 
-def window_features(
-    crops: NDArray[np.uint8], spectrogram: NDArray[np.float32], params: FeatureParams, device: str
-) -> dict[str, torch.Tensor]:
-    """{layer: (C_in, L) float32} of one window. One window at a time: its features depend on no other's."""
-    features: dict[str, torch.Tensor] = {}
-    for modality, pixels in zip(MODALITIES, (crops, spectrogram), strict=True):
-        backbone: Backbone = load_backbone(modality, getattr(params, modality), device)
-        features |= backbone(torch.from_numpy(pixels).to(device), length=params.length)
-    return features
+def window_input(source: WindowSource, backbone: Backbone) -> torch.Tensor:
+    """What the backbone takes of one window: crops (T, S, S, 3) uint8, or a spectrogram (bands, hops)."""
+    if backbone.modality == "visual":
+        path, row = source.faces
+        return torch.from_numpy(read_rows(path, FACES, [row], only=("crops",))["crops"][0])
+    path, row = source.spectrogram
+    return torch.from_numpy(read_rows(path, SPECTROGRAMS, [row], only=("spectrogram",))["spectrogram"][0])
 
 
-def _compute_block(task: _BlockTask) -> None:
+def _compute_piece(piece: _Piece) -> None:
+    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
+        return
+    backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
     rows = []
-    for source in task.sources:
-        crops = read_rows(source.faces[0], FACES, [source.faces[1]])["crops"][0]
-        spectrogram = read_rows(source.spectrogram[0], SPECTROGRAMS, [source.spectrogram[1]])["spectrogram"][0]
-        features = window_features(crops, spectrogram, task.params, task.device)
-        rows.append({name: values.cpu().numpy() for name, values in features.items()})
-    write_block(task.cache, task.block, {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    for source, _ in piece.rows:
+        window = window_input(source, backbone).to(piece.device)
+        rows.append(backbone(window, length=piece.variant.length))
+    features = {layer: torch.stack([row[layer] for row in rows]).cpu().numpy() for layer in piece.variant.layers}
+    stage_piece(piece.cache, piece.variant, piece.keys, features)
+
+
+def feature_params(params: Params) -> dict[str, Any]:
+    """The sections of params.yaml that decide what a window's features are."""
+    return params.model_dump(mode="json", include={"windows", "spectrograms", "faces", "features"})
+
+
+def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
+    """The workspace's cache; raises StageError when it was made with other parameters than `params`."""
+    cache = FeatureCache.open(workspace.features)
+    made, wanted = cache.attributes["params"], feature_params(params)
+    for section, values in wanted.items():
+        for key, value in values.items():
+            if made.get(section, {}).get(key) != value:
+                raise StageError(
+                    f"{workspace.features} was made with {section}.{key} = {made.get(section, {}).get(key)!r}, the "
+                    f"parameters say {value!r}: run `bmnas features` (what is there already is not computed again)"
+                )
+    return cache
+
+
+def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
+    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
+    return IndexAttributes(
+        views=params.features.views,
+        variants=[column.variant for column in columns],
+        params=feature_params(params),
+        versions={name: importlib.metadata.version(name) for name in libraries},
+    )
 
 
 def _index(sources: list[WindowSource]) -> pd.DataFrame:

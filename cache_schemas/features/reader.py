@@ -1,0 +1,371 @@
+"""Reading a feature cache: into memory, at random, or as a shuffled stream, from a folder or any fsspec URL.
+
+Local shards are mapped: a row costs one copy, and all processes share one page cache. Remote ones are read in
+ranges. Either way a chunk is checked against its checksum before a row of it is given out.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+from numpy.typing import NDArray
+
+from cache_schemas.features.layout import (
+    INDEX_COLUMNS,
+    SCHEMA_VERSION,
+    FeatureCacheError,
+    Geometry,
+    IndexAttributes,
+    RootAttributes,
+    VariantAttributes,
+    parse,
+    shard_name,
+)
+from cache_schemas.features.shard import REMEDY, Chunks
+
+SPLITS = ("train", "val", "test")
+
+
+class FeatureCache:
+    """A finished cache, for reading. Several threads may use it at once."""
+
+    def __init__(self, path: str, group: zarr.Group, index_name: str) -> None:
+        self.path = path
+        index = group.get(f"index/{index_name}")
+        if not isinstance(index, zarr.Group):
+            raise FeatureCacheError(f"{path}: the index {index_name} is missing: run `bmnas features` again")
+        self._index = index
+        self._attributes = parse(IndexAttributes, f"{path}/index/{index_name}", dict(self._index.attrs))
+        self._shards: LocalShards | RemoteShards = RemoteShards(path) if "://" in path else LocalShards(Path(path))
+        self._variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> FeatureCache:
+        """The cache at a path or an fsspec URL (s3://bucket/features.zarr).
+
+        Raises FeatureCacheError when there is none, when no run has finished, or when its schema is another.
+        """
+        url = str(path)
+        try:
+            group = zarr.open_group(_store(url), mode="r", zarr_format=3)
+        except FileNotFoundError:
+            raise FeatureCacheError(f"{url}: no feature cache: run `bmnas features` first") from None
+        attributes = dict(group.attrs)
+        if attributes.get("schema_version") != SCHEMA_VERSION:
+            raise FeatureCacheError(
+                f"{url}: not a feature cache of schema version {SCHEMA_VERSION} (it says "
+                f"{attributes.get('schema_version')}): remove it, and run `bmnas features` again"
+            )
+        root = parse(RootAttributes, url, attributes)
+        if not root.index:
+            raise FeatureCacheError(f"{url}: the features stage did not finish: run `bmnas features` again")
+        return cls(url, group, root.index)
+
+    @functools.cached_property
+    def index(self) -> pd.DataFrame:
+        """One row a window, in manifest order; columns as in INDEX_COLUMNS."""
+        return pd.DataFrame({name: self._column(name) for name in INDEX_COLUMNS})
+
+    @property
+    def variants(self) -> list[VariantAttributes]:
+        """The backbones whose layers the index covers."""
+        return list(self._attributes.variants)
+
+    @property
+    def index_attributes(self) -> IndexAttributes:
+        """What the run that wrote the index was asked for."""
+        return self._attributes
+
+    def variant_of(self, layer: str) -> VariantAttributes:
+        """The backbone that a layer belongs to."""
+        return next(iter(self._by_variant([layer])))
+
+    @property
+    def views(self) -> int:
+        """V, the views of every window; view 0 is the window itself."""
+        return self._attributes.views
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
+        backbones = {variant.path: variant.backbone for variant in self._attributes.variants}
+        return self._attributes.model_dump(exclude={"variants"}) | {"backbones": backbones}
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """{layer: C_in}, visual layers first, each from shallow to deep."""
+        return {layer: variant.layers[layer] for layer, variant in self._variants.items()}
+
+    def rows(self, variant: VariantAttributes) -> NDArray[np.int64]:
+        """(N, V): the rows of the variant's arrays that hold the windows' views."""
+        return self._column(f"row/{variant.path}")
+
+    def _column(self, name: str) -> NDArray[Any]:
+        if name not in self._columns:
+            array = self._array(name)
+            try:
+                if array.nchunks_initialized < array.nchunks:  # Zarr reads a missing file as zeros
+                    raise FileNotFoundError("a chunk is missing")
+                self._columns[name] = np.asarray(array[...])
+            except (ValueError, OSError, RuntimeError) as error:
+                raise FeatureCacheError(f"{self.path}/{array.path}: {error}. {REMEDY}") from error
+        return self._columns[name]
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        found = self._index.get(name)
+        if not isinstance(found, zarr.Array):
+            raise FeatureCacheError(f"{self.path}/{self._index.path}: column {name!r} is missing. {REMEDY}")
+        return found
+
+    def select(self, split: str | None = None, category: str | None = None) -> NDArray[np.int64]:
+        """The positions in `index` of a split's and a category's windows; all where None."""
+        if split is not None and split not in SPLITS:
+            raise FeatureCacheError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+        chosen = np.ones(len(self), bool)
+        if split is not None:
+            chosen &= self._column("split") == split
+        if category is not None:
+            categories = self._column("category")
+            if category not in categories:
+                raise FeatureCacheError(
+                    f"{self.path}: no window of category {category!r}; it has {', '.join(sorted(set(categories)))}"
+                )
+            chosen &= categories == category
+        return np.flatnonzero(chosen)
+
+    def __len__(self) -> int:
+        """N, the windows."""
+        return int(self._array("window").shape[0])
+
+    def load(
+        self,
+        split: str | None = None,
+        layers: Iterable[str] | None = None,
+        *,
+        category: str | None = None,
+        views: bool = False,
+        shared: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """{layer: (N, C_in, L)} in the order of `index`, or (V, N, C_in, L) with `views`.
+
+        Of one split and category, or all. shared: in shared memory, so that processes which get the tensors (through
+        torch.multiprocessing) use one copy. Raises FeatureCacheError for unknown names and damaged chunks.
+        """
+        positions = self.select(split, category)
+        found, jobs = {}, []
+        for variant, layers_of in self._by_variant(layers).items():
+            rows = self.rows(variant)[positions]
+            rows = rows.T if views else rows[:, 0]
+            shards = group_by_shard(rows.reshape(-1), variant.shard_rows)
+            for layer in layers_of:
+                geometry = variant.geometry(layer)
+                found[layer] = _empty((*rows.shape, *geometry.row_shape), geometry.dtype, shared=shared)
+                out = found[layer].numpy().reshape(-1, *geometry.row_shape)
+                jobs += [(variant, layer, shard, out) for shard in shards]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for done in [pool.submit(self._copy, *job) for job in jobs]:
+                done.result()
+        return found
+
+    def read(
+        self, positions: Sequence[int] | NDArray[np.int64], layers: Iterable[str] | None = None, *, view: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """{layer: (B, C_in, L)} of the windows at some positions of `index`, straight from the shards."""
+        found = {}
+        for variant, layers_of in self._by_variant(layers).items():
+            shards = group_by_shard(self.rows(variant)[positions, view], variant.shard_rows)
+            for layer in layers_of:
+                geometry = variant.geometry(layer)
+                found[layer] = _empty((len(positions), *geometry.row_shape), geometry.dtype, shared=False)
+                for shard in shards:
+                    self._copy(variant, layer, shard, found[layer].numpy())
+        return found
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        split: str | None = None,
+        layers: Iterable[str] | None = None,
+        memory_bytes: int = 128 * 2**20,
+    ) -> Iterator[tuple[NDArray[np.int64], dict[str, torch.Tensor]]]:
+        """Yields one epoch of shuffled batches (positions (B,), {layer: (B, C_in, L)}), for caches beyond memory.
+
+        Blocks of neighbouring rows come in random order into two buffers of together `memory_bytes`; batches are
+        drawn at random from one while the other fills.
+        """
+        by_variant = self._by_variant(layers)
+        chosen = [layer for layers_of in by_variant.values() for layer in layers_of]
+        row_bytes = sum(v.geometry(layer).row_bytes for v, layers_of in by_variant.items() for layer in layers_of)
+        rng = np.random.default_rng(seed)
+        rows = self.rows(next(iter(by_variant)))[:, 0]
+        buffers = plan_buffers(
+            self.select(split), rows, rng, buffer_rows=max(1, memory_bytes // 2 // row_bytes // batch_size) * batch_size
+        )
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            filling = [pool.submit(self._fill, positions, chosen) for positions in buffers[:1]]
+            for i, positions in enumerate(buffers):
+                values = filling.pop().result()
+                filling = [pool.submit(self._fill, following, chosen) for following in buffers[i + 1 : i + 2]]
+                for batch in np.array_split(
+                    rng.permutation(len(positions)), range(batch_size, len(positions), batch_size)
+                ):
+                    index = torch.from_numpy(batch)
+                    yield positions[batch], {layer: x.index_select(0, index) for layer, x in values.items()}
+
+    def _fill(self, positions: NDArray[np.int64], layers: list[str]) -> dict[str, torch.Tensor]:
+        values = self.read(positions, layers)
+        self._shards.release()
+        return values
+
+    def _copy(self, variant: VariantAttributes, layer: str, shard: ShardRows, out: NDArray[Any]) -> None:
+        parts = self._shards.chunks(variant.array(layer), shard, variant.geometry(layer))
+        if len(parts) == 1:
+            parts[0].copy_rows(shard.rows, out, shard.places)
+            return
+        for chunks in parts:
+            inside = chunks.holds(shard.rows)
+            chunks.copy_rows(shard.rows[inside], out, shard.places[inside])
+
+    def _by_variant(self, layers: Iterable[str] | None) -> dict[VariantAttributes, list[str]]:
+        by_variant: dict[str, tuple[VariantAttributes, list[str]]] = {}
+        for name in self._variants if layers is None else layers:
+            if name not in self._variants:
+                raise FeatureCacheError(f"{self.path}: no layer {name!r}; it has {', '.join(self._variants)}")
+            variant = self._variants[name]
+            by_variant.setdefault(variant.path, (variant, []))[1].append(name)
+        return dict(by_variant.values())
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """What is wanted of one shard."""
+
+    number: int
+    rows: NDArray[np.int64]
+    """(n,) in the shard, ascending unless they are wanted in another order of neighbours"""
+    places: NDArray[np.int64]
+    """(n,) where they go in the output"""
+
+
+def group_by_shard(rows: NDArray[np.int64], shard_rows: int) -> list[ShardRows]:
+    """What is wanted of every shard, in ascending order; rows: (n,) of an array, in output order."""
+    numbers = rows // shard_rows
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    return [
+        ShardRows(int(numbers[places[0]]), rows[places] % shard_rows, places)
+        for places in np.split(order, starts[1:])
+        if len(places)
+    ]
+
+
+BLOCK_ROWS = 128
+"""Neighbouring rows that a stream reads at once: 4 chunks."""
+
+
+def plan_buffers(
+    positions: NDArray[np.int64], rows: NDArray[np.int64], rng: np.random.Generator, *, buffer_rows: int
+) -> list[NDArray[np.int64]]:
+    """Every position once, in buffers of `buffer_rows`: random blocks of neighbours in `rows` (N,), then in order.
+
+    In row order inside a buffer, since that is how it is read fastest; who draws from it shuffles.
+    """
+    near = positions[np.argsort(rows[positions], kind="stable")]
+    blocks = np.array_split(near, range(BLOCK_ROWS, len(near), BLOCK_ROWS))
+    order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+    buffers = np.array_split(order, range(buffer_rows, len(order), buffer_rows))
+    return [buffer[np.argsort(rows[buffer], kind="stable")] for buffer in buffers if len(buffer)]
+
+
+def plan_ranges(chunks: NDArray[np.int64], *, gap: int) -> list[tuple[int, int]]:
+    """(first, count) of the runs that fetch the given chunks; up to `gap` unwanted ones between two are fetched too."""
+    wanted = np.unique(chunks)
+    breaks = np.flatnonzero(np.diff(wanted) > gap + 1) + 1
+    return [(int(run[0]), int(run[-1] - run[0]) + 1) for run in np.split(wanted, breaks) if len(run)]
+
+
+class LocalShards:
+    """The shards of a folder, mapped."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._mapped: dict[tuple[str, int], tuple[mmap.mmap, Chunks]] = {}
+
+    def chunks(self, array: str, shard: ShardRows, geometry: Geometry) -> list[Chunks]:
+        """The whole shard."""
+        key = (array, shard.number)
+        if key not in self._mapped:
+            path = self._root / array / shard_name(shard.number)
+            where = f"{array} ({path})"
+            try:
+                with path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:  # ValueError: an empty file
+                raise FeatureCacheError(f"{where} cannot be read: {error}. {REMEDY}") from error
+            count = (len(mapped) - geometry.index_bytes) // geometry.stride
+            held = Chunks(mapped, geometry, first=0, count=max(0, count), where=where)
+            self._mapped[key] = mapped, held
+        return [self._mapped[key][1]]
+
+    def release(self) -> None:
+        """Gives the mapped pages back to the system; they stay in its page cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapped, _ in self._mapped.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class RemoteShards:
+    """The shards below an fsspec URL, read in ranges of chunks."""
+
+    def __init__(self, url: str) -> None:
+        self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def chunks(self, array: str, shard: ShardRows, geometry: Geometry) -> list[Chunks]:
+        """The parts of the shard that hold the wanted rows."""
+        path = f"{self._root}/{array}/{shard_name(shard.number)}"
+        gap = _GAP_BYTES // geometry.stride
+        runs = plan_ranges(shard.rows // geometry.chunk_rows, gap=gap)
+        starts = [first * geometry.stride for first, _ in runs]
+        ends = [(first + count) * geometry.stride for first, count in runs]
+        try:
+            parts = self._files.cat_ranges([path] * len(runs), starts, ends, on_error="raise")
+        except OSError as error:
+            raise FeatureCacheError(f"{array} ({path}) cannot be read: {error}. {REMEDY}") from error
+        where = f"{array} ({path})"
+        return [
+            Chunks(bytes(part), geometry, first=first, count=count, where=where)
+            for part, (first, count) in zip(parts, runs, strict=True)
+        ]
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
+_GAP_BYTES = 2**20
+"""What one more request costs, in bytes that could be read in the meantime."""
+
+
+def _store(url: str) -> Any:
+    return zarr.storage.FsspecStore.from_url(url, read_only=True) if "://" in url else Path(url)
+
+
+def _empty(shape: tuple[int, ...], dtype: str, *, shared: bool) -> torch.Tensor:
+    if shared:
+        tensor: torch.Tensor = torch.empty(shape, dtype=getattr(torch, dtype)).share_memory_()  # type: ignore[no-untyped-call]
+        return tensor
+    return torch.from_numpy(np.empty(shape, dtype))  # numpy asks the system for huge pages: twice as fast to fill

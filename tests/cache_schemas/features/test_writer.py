@@ -1,0 +1,198 @@
+"""Growing a cache: incremental, resumable, shared, and never changing what is there."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCacheWriter, stage_piece
+from cache_schemas.features.upkeep import verify
+from tests.cache_schemas.features.small_cache import (
+    AUDIO,
+    LENGTH,
+    VISUAL,
+    build,
+    check,
+    key_of,
+    names,
+    stage,
+    variant,
+)
+
+windows = st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True, min_size=1, max_size=30)
+
+
+def shard_files(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c.*.0.0")}
+
+
+@settings(max_examples=25, deadline=None)
+@given(windows, windows, st.integers(0, 12))
+def test_a_cache_that_was_killed_and_grew_reads_like_a_new_one(
+    tmp_path_factory: pytest.TempPathFactory, first: list[str], second: list[str], stop: int
+) -> None:
+    path = tmp_path_factory.mktemp("cache") / "c.zarr"
+    build(path, first, stop_after=stop)
+    build(path, second)
+    check(path, second)
+    both = sorted({*first, *second})
+    build(path, both)
+    check(path, both)
+    assert verify(path).problems == []
+
+
+def test_a_killed_run_is_resumed_and_its_rows_lie_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    killed, undisturbed = tmp_path / "killed.zarr", tmp_path / "undisturbed.zarr"
+    done = build(killed, names(21), stop_after=4)
+    assert done == 12
+    assert build(killed, names(21)) == 2 * 21 - 12
+    build(undisturbed, names(21))
+    assert shard_files(killed) == shard_files(undisturbed)
+    check(killed, names(21))
+    assert not list(tmp_path.glob("*.staging/*/*/*"))
+
+
+def test_counts_of_what_is_computed_again(tmp_path: Path) -> None:
+    """More windows, fewer, the same again, a second backbone, another order: only what is new is computed."""
+    path, second = tmp_path / "c.zarr", variant("other")
+    assert build(path, names(10)) == 20
+    assert build(path, names(18)) == 16
+    assert build(path, names(10)) == 0
+    check(path, names(10))
+    assert build(path, names(18)) == 0
+    assert build(path, names(18), (VISUAL, second, AUDIO)) == 18
+    check(path, names(18), (VISUAL, second, AUDIO))
+    assert build(path, names(18)[::-1], (second, AUDIO)) == 0
+    check(path, names(18)[::-1], (second, AUDIO))
+
+
+def test_views_are_further_rows_of_the_same_windows(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    assert build(path, names(5)) == 10
+    assert build(path, names(5), views=3) == 20
+    check(path, names(5))
+    cache = FeatureCache.open(path)
+    assert cache.views == 3
+    assert cache.load(views=True)["visual/net.1"].shape == (3, 5, 3, LENGTH)
+    assert build(path, names(5)) == 0
+    check(path, names(5))
+
+
+def test_files_that_exist_are_never_written_to(tmp_path: Path) -> None:
+    """DVC may have hard-linked them: growing a cache leaves every linked file's content alone."""
+    path = tmp_path / "c.zarr"
+    build(path, names(11))
+    linked = {}
+    for i, file in enumerate(file for file in path.rglob("*") if file.is_file()):
+        link = tmp_path / f"link{i}"
+        os.link(file, link)
+        link.chmod(0o444)
+        linked[link] = link.read_bytes()
+    before = shard_files(path)
+    build(path, names(30))
+    check(path, names(30))
+    assert all(link.read_bytes() == content for link, content in linked.items())
+    after = shard_files(path)
+    assert {name: after[name] for name in before} == before
+    assert len(after) > len(before)
+
+
+def test_two_writers_at_once_write_every_row_once(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    failures: list[BaseException] = []
+
+    def run(wanted: list[str]) -> None:
+        try:
+            build(path, wanted)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(w,)) for w in (names(40), names(40, 20), names(60))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert verify(path).problems == []
+    build(path, names(60))
+    check(path, names(60))
+
+
+def test_rows_count_only_with_their_keys(tmp_path: Path) -> None:
+    """A run killed between the layers and the keys leaves files that the next one replaces."""
+    path = tmp_path / "c.zarr"
+    build(path, names(8))
+    for keys in path.rglob("key/c.*"):
+        keys.unlink()
+    next(path.rglob("net.1/c.0.0.0")).write_bytes(b"half a shard")
+    assert build(path, names(8)) == 16
+    check(path, names(8))
+    assert verify(path).problems == []
+
+
+def test_a_reader_sees_the_old_index_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    build(path, names(5))
+    build(path, names(30), stop_after=3)
+    check(path, names(5))
+
+
+def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    FeatureCacheWriter(path).add_variant(VISUAL)
+    good = {layer: np.zeros((1, channels, LENGTH)) for layer, channels in VISUAL.layers.items()}
+    with pytest.raises(FeatureCacheError, match=r"visual/net.1: is \(2, 3, 4\), must be \(1, 3, 4\)"):
+        stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.1": np.zeros((2, 3, LENGTH))})
+    with pytest.raises(FeatureCacheError, match=r"not finite as float16.*largest 1e.06"):
+        stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.2": np.full((1, 5, LENGTH), 1e6)})
+
+
+def test_another_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    build(path, names(2))
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"schema_version": 2', '"schema_version": 1'))
+    for action in (FeatureCache.open, FeatureCacheWriter):
+        with pytest.raises(FeatureCacheError, match=r"schema version 2 \(it says 1\): remove it"):
+            action(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    folder.chmod(0o555)
+    with pytest.raises(OSError, match="ro"):
+        FeatureCacheWriter(folder / "c.zarr")
+
+
+def test_a_full_disk_is_named_and_nothing_finished_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.zarr"
+    build(path, names(5))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FeatureCacheError, match=r"c\.1\.0\.0 cannot be written: .*No space left.*make room"):
+            build(path, names(9))
+    check(path, names(5))
+    assert verify(path).problems == []
+    assert build(path, names(9)) == 0, "the pieces that were staged are not computed again"
+    check(path, names(9))
+
+
+def test_a_piece_is_there_whole_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "c.zarr"
+    writer = FeatureCacheWriter(path)
+    writer.add_variant(VISUAL)
+    keys = [key_of(VISUAL, name) for name in names(4)]
+    stage(path, VISUAL, keys[:2])
+    folder = tmp_path / "c.zarr.staging" / VISUAL.path
+    (folder / ".half.safetensors.abc.tmp").write_bytes(b"half a piece")
+    assert writer.missing(VISUAL, keys) == keys[2:]
