@@ -51,8 +51,20 @@ REMEDY = "Restore the file (`dvc checkout`), or run `bmnas cache verify --drop` 
 class Chunks:
     """Consecutive chunks of a shard in a buffer; each is checked once, before the first of its rows is given out."""
 
-    def __init__(self, buffer: mmap.mmap | bytes, geometry: Geometry, *, first: int, count: int, where: str) -> None:
-        """buffer: bytes that begin with chunk `first`; where: the array and the file, for errors."""
+    def __init__(
+        self,
+        buffer: mmap.mmap | bytes,
+        geometry: Geometry,
+        *,
+        first: int,
+        count: int,
+        where: str,
+        checked: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """buffer: bytes that begin with chunk `first`; where: the array and the file, for errors.
+
+        checked: (count or more,) which chunks need no check any more; kept up to date.
+        """
         if len(buffer) < count * geometry.stride:
             raise FeatureCacheError(
                 f"{where} is cut off: it lacks {count * geometry.stride - len(buffer)} bytes. {REMEDY}"
@@ -65,11 +77,14 @@ class Chunks:
         item = np.dtype(geometry.dtype).itemsize
         strides = (geometry.stride, geometry.row_bytes, geometry.row_shape[1] * item, item)
         self._rows: NDArray[Any] = np.ndarray(shape, geometry.dtype, buffer=buffer, strides=strides)
-        self._checked = np.zeros(count, bool)
+        self._count = count
+        self._checked = np.zeros(count, bool) if checked is None else checked
 
     def check(self, chunks: NDArray[np.int64]) -> None:
         """Raises FeatureCacheError for the first of the given chunks (numbers in the shard) that is damaged."""
         local = chunks - self._first
+        if len(local) and not 0 <= local.min() <= local.max() < self._count:
+            raise FeatureCacheError(f"{self._where} is cut off: it has {self._count} chunks. {REMEDY}")
         if self._checked[local].all():
             return
         for chunk in np.unique(local[~self._checked[local]]):
@@ -86,13 +101,10 @@ class Chunks:
     def holds(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) whether rows of the shard are in the buffer."""
         chunks = rows // self._geometry.chunk_rows - self._first
-        return (chunks >= 0) & (chunks < len(self._checked))
+        return (chunks >= 0) & (chunks < self._count)
 
     def copy_rows(self, rows: NDArray[np.int64], out: NDArray[Any], places: NDArray[np.int64]) -> None:
         """Copies rows (n,) of the shard to out[places]; out: (N, C_in, L)."""
-        if not self.holds(rows).all():
-            missing = int(rows[~self.holds(rows)][0])
-            raise FeatureCacheError(f"{self._where} is cut off: row {missing} of the shard is missing. {REMEDY}")
         chunks, offsets = np.divmod(rows, self._geometry.chunk_rows)
         self.check(chunks)
         starts = np.flatnonzero((np.diff(rows, prepend=-2) != 1) | (np.diff(places, prepend=-2) != 1))
