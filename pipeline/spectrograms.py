@@ -108,15 +108,15 @@ def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, sile
     return first * _SILENCE_HOP_S
 
 
-def to_pcm(samples: NDArray[np.floating]) -> NDArray[np.int16]:
+def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     """int16 of samples in -1..1: times 2^15, rounded half to even; what lies outside is clipped, 1.0 to 32767."""
-    scaled = np.rint(samples * _PCM_SCALE)
-    return np.clip(scaled, -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
+    return np.clip(np.rint(samples * _PCM_SCALE), -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
 
 
 def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
     """Samples in -1..1 of int16: the inverse of `to_pcm` but for its rounding and clipping."""
-    return waveform.astype(np.float32) / _PCM_SCALE
+    samples: NDArray[np.float32] = waveform.astype(np.float32) / np.float32(_PCM_SCALE)
+    return samples
 
 
 def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:

@@ -53,8 +53,9 @@ def test_a_click_is_found_at_its_time() -> None:
 def test_pcm_rounds_half_to_even_and_clips() -> None:
     step = 2.0**-15
     samples = np.array([0, 0.4, 0.5, 0.6, 1.5, -0.5, -1.5, 32766.6, 32768, 70000, -32768, -32769, -70000]) * step
-    assert to_pcm(samples).tolist() == [0, 0, 0, 1, 2, 0, -2, 32767, 32767, 32767, -32768, -32768, -32768]
-    assert to_pcm(samples.astype(np.float32)).dtype == np.int16
+    pcm = to_pcm(samples.astype(np.float32))
+    assert pcm.tolist() == [0, 0, 0, 1, 2, 0, -2, 32767, 32767, 32767, -32768, -32768, -32768]
+    assert pcm.dtype == np.int16
 
 
 def test_pcm_comes_back_within_half_a_step() -> None:
