@@ -6,6 +6,7 @@ process and in one thread: the same input, key and view give the same bytes anyw
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +16,10 @@ from typing import Literal
 import av
 import numpy as np
 import torch
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.signal import resample_poly
-from torchvision.io import decode_jpeg, encode_jpeg
 from torchvision.transforms.v2 import functional as transforms
 
 from cache_schemas.files import digest
@@ -205,11 +207,20 @@ def _crop(pixels: torch.Tensor, plan: VisualPlan) -> torch.Tensor:
 
 def _jpeg(pixels: torch.Tensor, *, quality: int) -> torch.Tensor:
     """(T, 3, S, S) uint8, each frame after one trip through JPEG."""
-    return torch.stack([decode_jpeg(file) for file in encode_jpeg(list(pixels.contiguous()), quality=quality)])
+    decoded = []
+    for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy():
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "jpeg", quality=quality)
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
 
 
 # PyAV decodes in this process, without the walls that `pipeline.media` puts around strangers' files: what goes through
 # it here are our own pixels and samples, encoded a moment ago.
+
+
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+"""Of the colours' conversion: the default one darkens every picture by a grey level, which a network could learn."""
 
 
 def _h264(pixels: torch.Tensor, *, crf: float) -> torch.Tensor:
@@ -226,7 +237,9 @@ def _h264(pixels: torch.Tensor, *, crf: float) -> torch.Tensor:
     encoder.options = {"preset": "superfast", "crf": f"{crf:.3f}"}
     packets = []
     for i, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p", threads=1)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format="yuv420p", interpolation=_EXACT, threads=1
+        )
         frame.pts = i
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
@@ -235,8 +248,8 @@ def _h264(pixels: torch.Tensor, *, crf: float) -> torch.Tensor:
     frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
     if len(frames) != len(pixels):
         raise ViewError(f"H.264: {len(pixels)} frames went in, {len(frames)} came out; {_REMEDY}")
-    decoded = np.stack([frame.reformat(format="rgb24", threads=1).to_ndarray() for frame in frames])
-    return torch.from_numpy(decoded).permute(0, 3, 1, 2)[..., :size, :size]
+    back = [frame.reformat(format="rgb24", interpolation=_EXACT, threads=1).to_ndarray() for frame in frames]
+    return torch.from_numpy(np.stack(back)).permute(0, 3, 1, 2)[..., :size, :size]
 
 
 @dataclass(frozen=True)
