@@ -1,4 +1,4 @@
-"""The windows table and the two kinds of shards that media become: spectrograms and face crops."""
+"""The windows table and the two kinds of shards that media become: spectrograms with their sound, and face crops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from cache_schemas.files import write_text
 from cache_schemas.shards import ArraySpec, ShardSchema
 
 SPECTROGRAMS = ShardSchema(
-    "spectrograms", (ArraySpec("spectrogram", "float32", (None, None), "ln power, (bands, hops)"),)
+    "spectrograms",
+    (
+        ArraySpec("spectrogram", "float32", (None, None), "ln power, (bands, hops)"),
+        ArraySpec("waveform", "int16", (None,), "PCM at spectrograms.sample_rate_hz, (samples,)"),
+    ),
 )
 
 FACES = ShardSchema(

@@ -18,8 +18,8 @@ SPLITS = ("train", "val", "test")
 class Dataset:
     """Checked inputs on one device; rows are windows.
 
-    features: {layer: (N, L, C_in)}, channels last, in the caller's precision; labels: (N,) int64; train, val: row
-    numbers.
+    features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision; labels: (N,) int64; train, val: row
+    numbers. View 0 is the window itself; the others are variants of it to train on.
     """
 
     features: Mapping[str, Tensor]
@@ -33,18 +33,28 @@ class Dataset:
         return self.labels.device
 
     @property
+    def views(self) -> int:
+        """V, variants of every window."""
+        return next(iter(self.features.values())).shape[0]
+
+    @property
     def length(self) -> int:
         """L, positions along time."""
-        return next(iter(self.features.values())).shape[1]
+        return next(iter(self.features.values())).shape[2]
 
     @property
     def in_channels(self) -> dict[str, int]:
         """C_in of every layer."""
-        return {name: x.shape[2] for name, x in self.features.items()}
+        return {name: x.shape[3] for name, x in self.features.items()}
 
-    def gather(self, rows: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Return {layer: (R, B, C_in, L) float32} of rows (R, B)."""
-        return {name: self.features[name][rows].float().transpose(2, 3) for name in layers}
+    def gather(self, rows: Tensor, layers: Sequence[str], views: Tensor | None = None) -> dict[str, Tensor]:
+        """Return {layer: (R, B, C_in, L) float32} of rows (R, B), each in its view (R, B); None: all in view 0."""
+        read = (0, rows) if views is None else (views, rows)
+        return {name: self.features[name][read].float().transpose(2, 3) for name in layers}
+
+    def draw_views(self, rows: Tensor, streams: Streams) -> Tensor | None:
+        """Return a view for each of rows (R, B), all equally likely; None, and nothing drawn, where there is one."""
+        return streams.integers(self.views, rows.shape[1]) if self.views > 1 else None
 
     def class_weights(self, balanced: bool) -> Tensor:
         """Return the weights of the two classes (2,): ones, or N / (2 N_class) over the train split."""
@@ -83,21 +93,20 @@ def prepare(
 ) -> Dataset:
     """Return the checked data set; ValueError names what is wrong, its value and what is allowed.
 
-    reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only rows that
-    are read must be finite.
+    reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only what is read
+    must be finite: train rows in every view, other rows in view 0.
     """
-    count = _check_shapes(features)
+    stacked = _check_shapes(features)
+    count = next(iter(stacked.values())).shape[1]
     target = _check_labels(labels, count)
     rows = _check_split(split, target)
     used = torch.cat([rows["train"], rows["val"]]) if reads == "train_val" else torch.arange(count)
-    for name, x in features.items():
-        finite = x[used.to(x.device)].isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            bad = used[(~finite).nonzero()[0].cpu()].item()
-            raise ValueError(f"features[{name!r}] holds values that are not finite, first in row {bad}")
-    where = torch.device(device) if device is not None else next(iter(features.values())).device
+    for name, x in stacked.items():
+        for view in range(len(x)):
+            _check_finite(name, x[view], used if view == 0 else rows["train"], f" of view {view}" if view else "")
+    where = torch.device(device) if device is not None else next(iter(stacked.values())).device
     return Dataset(
-        {name: x.detach().to(where).transpose(1, 2).contiguous() for name, x in features.items()},
+        {name: x.detach().to(where).transpose(2, 3).contiguous() for name, x in stacked.items()},
         target.to(where),
         rows["train"].to(where),
         rows["val"].to(where),
@@ -111,25 +120,38 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(seed) for seed in seeds)
 
 
-def _check_shapes(features: Mapping[str, Tensor]) -> int:
+def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
+    finite = x[rows.to(x.device)].isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        bad = rows[(~finite).nonzero()[0].cpu()].item()
+        raise ValueError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
+
+
+def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return {layer: (V, N, C_in, L)}; a layer without a views axis has one view."""
     if len(features) < 2:
         raise ValueError(f"features has the layers {list(features)}; allowed: at least two, since a cell reads two")
-    first_name, first = next(iter(features.items()))
+    stacked: dict[str, Tensor] = {}
     for name, x in features.items():
         if not is_layer(name):
             raise ValueError(f"features has the layer {name!r}; allowed: 'visual/NAME' or 'audio/NAME'")
         if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32):
             given = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"features[{name!r}] is {given}; allowed: a torch tensor of float16 or float32")
-        if x.ndim != 3 or 0 in x.shape:
-            raise ValueError(f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, C_in, L), none of them 0")
-        for axis, what in ((0, "windows N"), (2, "positions L")):
-            if x.shape[axis] != first.shape[axis]:
+        if x.ndim not in (3, 4) or 0 in x.shape:
+            raise ValueError(
+                f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, C_in, L) or (V, N, C_in, L), none of "
+                "them 0"
+            )
+        stacked[name] = x if x.ndim == 4 else x[None]
+        first_name, first = next(iter(stacked.items()))
+        for axis, what in ((0, "views V"), (1, "windows N"), (3, "positions L")):
+            if stacked[name].shape[axis] != first.shape[axis]:
                 raise ValueError(
-                    f"features[{name!r}] has {x.shape[axis]} {what}; allowed: the {first.shape[axis]} of "
+                    f"features[{name!r}] has {stacked[name].shape[axis]} {what}; allowed: the {first.shape[axis]} of "
                     f"features[{first_name!r}]"
                 )
-    return first.shape[0]
+    return stacked
 
 
 def _check_labels(labels: Any, count: int) -> Tensor:

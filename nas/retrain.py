@@ -50,6 +50,8 @@ def retrain(  # noqa: PLR0917 - callers may name them
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
     All runs train at once, and none depends on the others. Rows of the test split are scored, nothing more.
+    features, labels, split: as for `nas.search`. Of (V, N, C_in, L), training steps read each train window in a view
+    that the run draws anew every time the window's turn comes; curves and scores come from view 0.
     """
     data = prepare(features, labels, split, config.device, reads="all")
     seeds = check_seeds(seeds)
@@ -92,6 +94,7 @@ class _Training:
         ).to(data.device)
         self.mix = fixed_mix(candidates, genotypes, data.device)
         self.batches = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
+        self.views = Streams(seeds, "train views", data.device)
         self.dropout = Streams(seeds, "dropout", data.device)
         # Drawn for the whole space: what a run draws must not depend on what its neighbours read.
         whole = Candidates.full(tuple(data.features), len(genotypes[0].cells), len(genotypes[0].cells[0].steps))
@@ -134,7 +137,8 @@ class _Training:
         rows = self.batches.next()
         shape = (rows.shape[1], self.config.channels, self.data.length)
         how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
-        logits = self.network(self.data.gather(rows, self.network.candidates.layers), self.mix, how)
+        views = self.data.draw_views(rows, self.views)
+        logits = self.network(self.data.gather(rows, self.network.candidates.layers, views), self.mix, how)
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
         set_gradients(per_run.sum(), list(self.network.parameters()))
         self.optimiser.step()

@@ -65,6 +65,10 @@ def search(
 
     features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
     (N,) of train, val, test. Test rows are never read.
+
+    With V views of every window, features are (V, N, C_in, L), the same V for all layers. Weight steps read each
+    train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
+    Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
     """
     data = prepare(features, labels, split, config.device, reads="train_val")
     state = _Search(data, config, check_seeds(seeds))
@@ -98,6 +102,7 @@ class _Search:
         ).to(data.device)
         self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
+        self.views = Streams(seeds, "train views", data.device)
         self.choices = Streams(seeds, "choices", data.device)
         self.dropout = Streams(seeds, "dropout", data.device)
         self.sites = dropout_sites(self.candidates)
@@ -131,17 +136,17 @@ class _Search:
             self._check_gradient(norm.tolist(), epoch)
         return self._rows(epoch, train_loss, norm if searching else None)
 
-    def _losses(self, rows: Tensor, how: Pass) -> Tensor:
+    def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
         config = self.config
         mix = self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
-        logits = self.supernet(self.data.gather(rows, self.candidates.layers), mix, how)
+        logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
     def _weight_step(self) -> Tensor:
         rows = self.train.next()
         shape = (rows.shape[1], self.config.channels, self.data.length)
         dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
-        per_run = self._losses(rows, Pass("track", dropout))
+        per_run = self._losses(rows, Pass("track", dropout), self.data.draw_views(rows, self.views))
         set_gradients(per_run.sum(), list(self.supernet.weight_parameters()))
         self.weight_optimiser.step()
         self.schedule.step()

@@ -16,7 +16,7 @@ def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch
 
 
 class Streams:
-    """One generator per run for one use (minibatches, choices, dropout).
+    """One generator per run for one use (minibatches, views, choices, dropout).
 
     A loop over the runs is needed only here: a torch.Generator fills one tensor. Each method makes one draw per run.
     """
@@ -35,6 +35,11 @@ class Streams:
     def permutations(self, length: int) -> Tensor:
         """Return one shuffle of 0..length-1 per run, (R, length)."""
         return torch.stack([torch.randperm(length, generator=g, device=self.device) for g in self.generators])
+
+    def integers(self, end: int, length: int) -> Tensor:
+        """Return whole numbers 0..end-1, each equally likely, (R, length)."""
+        drawn = [torch.randint(end, (length,), generator=g, device=self.device) for g in self.generators]
+        return torch.stack(drawn)
 
     def dropout_scales(self, shape: Sequence[int], probability: float) -> Tensor:
         """Return 0 with the given probability, else 1 / P(kept): (R, *shape) float32.

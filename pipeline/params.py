@@ -112,6 +112,9 @@ class FeatureParams(_Section):
     visual: BackboneParams = BackboneParams()
     audio: BackboneParams = BackboneParams()
     length: int = Field(8, ge=1, description="positions along time, L")
+    views: int = Field(
+        1, ge=1, le=64, description="variants of every window to train on, V; the first is the window itself"
+    )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
 

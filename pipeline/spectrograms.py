@@ -20,9 +20,10 @@ from pipeline.shard_stage import ClipJob, run_shard_stage
 from pipeline.windows import plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when the same parameters give other values."""
 _SILENCE_HOP_S = 0.010
+_PCM_SCALE = 2**15
 _FLOOR = 1e-6
 """Added to the power before the logarithm: about what 16-bit quantisation leaves of silence."""
 
@@ -50,7 +51,7 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
 
 
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """One clip's windows and their spectrograms; raises MediaError when it cannot be used."""
+    """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used."""
     video = media.probe(path)
     rate = params.spectrograms.sample_rate_hz
     samples, leading_silence = _sound(path, rate, params.windows)
@@ -76,7 +77,8 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         "has_audio": samples is not None,
     }
     spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
-    return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, {"spectrogram": spectrogram.numpy()}, info)
+    arrays = {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
+    return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, arrays, info)
 
 
 def _sound(path: Path, rate: int, params: WindowParams) -> tuple[NDArray[np.float32] | None, float]:
@@ -104,6 +106,17 @@ def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, sile
         raise media.NoAudioError("the sound track is silent throughout")
     first = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10)))
     return first * _SILENCE_HOP_S
+
+
+def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """int16 of samples in -1..1: times 2^15, rounded half to even; what lies outside is clipped, 1.0 to 32767."""
+    return np.clip(np.rint(samples * _PCM_SCALE), -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
+
+
+def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Samples in -1..1 of int16: the inverse of `to_pcm` but for its rounding and clipping."""
+    samples: NDArray[np.float32] = waveform.astype(np.float32) / np.float32(_PCM_SCALE)
+    return samples
 
 
 def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:

@@ -36,3 +36,16 @@ def planted(
         direction /= direction.norm()
         features[name] += amplitude * sign[:, None, None] * direction[None, :, None]
     return features, (signs[0] != signs[1]).long(), split
+
+
+def with_views(
+    data: tuple[dict[str, Tensor], Tensor, list[str]], views: int, strength: float = 0.0
+) -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    """Return the data with a views axis: view 0 is the given one, the others are it plus noise of `strength`."""
+    features, labels, split = data
+    source = torch.Generator().manual_seed(views)
+    stacked = {}
+    for name, x in features.items():
+        stacked[name] = x.repeat(views, 1, 1, 1)
+        stacked[name][1:] += strength * torch.randn(stacked[name][1:].shape, generator=source)
+    return stacked, labels, split

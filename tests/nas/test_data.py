@@ -8,7 +8,7 @@ import nas
 from nas.data import Minibatches, losses, prepare
 from nas.streams import Streams
 
-from .synthetic import noise
+from .synthetic import noise, with_views
 
 TINY = nas.SearchConfig(channels=4, epochs=1, warmup_epochs=0, cells=1, steps=1, min_steps_per_epoch=1)
 
@@ -34,6 +34,12 @@ def with_nan():
     return features, labels, split
 
 
+def with_nan_in_a_view():
+    features, labels, split = with_views(noise(), 3)
+    features["audio/l1"][2, 3, 2, 1] = float("nan")
+    return features, labels, split
+
+
 def run_search(*inputs):
     nas.search(*inputs, TINY)
 
@@ -51,6 +57,10 @@ def run_retrain(*inputs):
         (with_feature("audio/l9", torch.zeros(48, 5)), r"audio/l9.* has shape \(48, 5\); allowed: \(N, C_in, L\)"),
         (with_feature("audio/l9", torch.zeros(47, 5, 4)), "audio/l9.* has 47 windows N; allowed: the 48"),
         (with_feature("audio/l9", torch.zeros(48, 5, 3)), "audio/l9.* has 3 positions L; allowed: the 4"),
+        (with_feature("audio/l9", torch.zeros(1, 2, 48, 5, 4)), r"audio/l9.*; allowed: .* or \(V, N, C_in, L\)"),
+        (with_feature("audio/l9", torch.zeros(0, 48, 5, 4)), "audio/l9.* none of them 0"),
+        (with_feature("audio/l9", torch.zeros(3, 48, 5, 4)), "audio/l9.* has 3 views V; allowed: the 1 of .*visual/l0"),
+        (with_feature("audio/l9", torch.zeros(1, 48, 5, 3)), "audio/l9.* has 3 positions L; allowed: the 4"),
         (with_feature("audio/l9", torch.zeros(48, 5, 4).long()), "int64; allowed: .*float16 or float32"),
         (with_feature("audio/l9", np.zeros((48, 5, 4))), "ndarray; allowed: a torch tensor"),
         (({"visual/a": torch.zeros(4, 2, 2)}, [0, 1, 0, 1], ["train"] * 2 + ["val"] * 2), "at least two"),
@@ -61,7 +71,8 @@ def run_retrain(*inputs):
         (with_split(["train"] * 24 + ["test"] * 24), "no 'val' rows"),
         (with_split(["train"] * 24 + ["dev"] * 24), "'dev'; allowed: train, val, test"),
         (with_split(["train"] * 24), "split has length 24; allowed: 48"),
-        (with_nan(), "audio/l1.* not finite, first in row 3"),
+        (with_nan(), "audio/l1.* not finite, first in row 3$"),
+        (with_nan_in_a_view(), "audio/l1.* not finite, first in row 3 of view 2$"),
     ],
 )
 @pytest.mark.parametrize("stage", [run_search, run_retrain])
@@ -104,6 +115,39 @@ def test_minibatches_are_full_cover_every_row_once_a_pass_and_differ_between_run
 def test_minibatches_are_never_larger_than_the_split():
     batches = Minibatches(torch.arange(3), 64, Streams((0,), "train batches", torch.device("cpu")))
     assert sorted(batches.next()[0].tolist()) == [0, 1, 2]
+
+
+def test_every_row_is_read_in_its_view_in_all_layers():
+    V, N, B = 3, 48, 10
+    cell = torch.arange(V * N, dtype=torch.float32).view(V, N, 1, 1)
+    _, labels, split = noise()
+    data = prepare(
+        {"visual/a": cell.repeat(1, 1, 5, 4), "audio/b": cell.repeat(1, 1, 7, 4)}, labels, split, None, reads="all"
+    )
+    assert (data.views, data.length, data.in_channels) == (V, 4, {"visual/a": 5, "audio/b": 7})
+    source = torch.Generator().manual_seed(0)
+    rows, views = (torch.randint(end, (2, B), generator=source) for end in (N, V))
+    for name, channels in data.in_channels.items():
+        drawn = data.gather(rows, [name], views)[name]
+        assert drawn.shape == (2, B, channels, 4)
+        assert torch.equal(drawn, (views * N + rows).float()[..., None, None].expand_as(drawn))
+        assert torch.equal(data.gather(rows, [name])[name][..., 0, 0], rows.float())
+
+
+def test_views_are_equally_likely_and_nothing_is_drawn_where_there_is_one():
+    rows = torch.zeros(2, 4000, dtype=torch.long)
+    streams = Streams((0, 1), "train views", torch.device("cpu"))
+    before = [source.get_state() for source in streams.generators]
+    assert prepare(*noise(), None, reads="all").draw_views(rows, streams) is None
+    assert all(torch.equal(a, source.get_state()) for a, source in zip(before, streams.generators, strict=True))
+    data = prepare(*with_views(noise(), 4), None, reads="all")
+    first, second = data.draw_views(rows, streams), data.draw_views(rows, streams)
+    assert first.shape == (2, 4000)
+    for run in (*first, *second):
+        shares = torch.bincount(run, minlength=4) / 4000
+        torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.03, rtol=0)
+    assert (first != second).float().mean() > 0.7
+    assert (first[0] != first[1]).float().mean() > 0.7
 
 
 def test_class_weights_give_both_classes_the_same_total_weight_in_train():

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 import nas
 from nas import Cell, Genotype, Step
 
-from .synthetic import AUDIO, VISUAL, noise, planted
+from .synthetic import AUDIO, VISUAL, noise, planted, with_views
 
 SMALL = nas.RetrainConfig(channels=8, epochs=6, batch_size=8, patience=3, min_steps_per_epoch=2)
 
@@ -125,3 +125,25 @@ def test_progress_is_called_once_per_epoch():
 def test_genotypes_that_do_not_fit_are_refused(genotypes, seeds, message):
     with pytest.raises(ValueError, match=message):
         nas.retrain(*noise(), genotypes, SMALL, seeds=seeds)
+
+
+def test_equal_views_give_what_one_view_gives(results):
+    again = nas.retrain(*with_views(noise(), 3), GENOTYPES, SMALL, seeds=(3, 4, 5))
+    for result, reference in zip(again, results, strict=True):
+        assert result.curves == reference.curves
+        assert torch.equal(result.scores, reference.scores)
+
+
+@pytest.mark.parametrize("run", [0, 2])
+def test_training_reads_other_views_of_train_rows_and_scores_view_0(results, run):
+    features, labels, split = with_views(noise(), 3, strength=1.0)
+    together = nas.retrain(features, labels, split, GENOTYPES, SMALL, seeds=(3, 4, 5))
+    other = torch.tensor([name != "train" for name in split])
+    for x in features.values():
+        x[1:, other] = float("nan")
+    alone = nas.retrain(features, labels, split, GENOTYPES[run], SMALL, seeds=(3 + run,))[0]
+    torch.testing.assert_close(alone.scores, together[run].scores, rtol=0, atol=1e-5)
+    assert alone.best_epoch == together[run].best_epoch
+    assert alone.curves[0]["train_loss"] != pytest.approx(results[run].curves[0]["train_loss"], rel=1e-3)
+    first = {name: x[0] for name, x in features.items()}
+    torch.testing.assert_close(alone.network.predict(first), alone.scores, rtol=1e-6, atol=1e-6)

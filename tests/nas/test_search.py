@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import nas
-from nas.data import prepare
+from nas.data import Dataset, prepare
 from nas.search import _Search
 
-from .synthetic import noise
+from .synthetic import noise, with_views
 
 SMALL = nas.SearchConfig(channels=8, epochs=3, warmup_epochs=1, batch_size=8, min_steps_per_epoch=2, samples=2)
 
@@ -127,3 +127,54 @@ def test_validation_loss_is_taken_in_evaluation_mode_on_the_whole_split():
         loss[part] = nas.search(features, labels, names, config)[0].curves[-1]["val_loss"]
     assert loss["first"] != pytest.approx(loss["second"], rel=1e-3)
     assert loss["whole"] == pytest.approx((loss["first"] + loss["second"]) / 2, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def viewed():
+    return nas.search(*with_views(noise(), 3, strength=1.0), SMALL, seeds=(3, 4, 5))
+
+
+def test_equal_views_give_what_one_view_gives(results):
+    for result, reference in zip(nas.search(*with_views(noise(), 3), SMALL, (3, 4, 5)), results, strict=True):
+        assert dataclasses.asdict(result) == dataclasses.asdict(reference)
+
+
+def test_only_train_rows_are_read_in_other_views(viewed, results):
+    """Architecture steps, losses and AUC of the validation split come from view 0."""
+    features, labels, split = with_views(noise(), 3, strength=1.0)
+    other = torch.tensor([name != "train" for name in split])
+    for x in features.values():
+        x[1:, other] = float("nan")
+    poisoned = nas.search(features, labels, split, SMALL, (3, 4, 5))
+    assert [dataclasses.asdict(r) for r in poisoned] == [dataclasses.asdict(r) for r in viewed]
+    assert [r.curves for r in viewed] != [r.curves for r in results]
+
+
+def test_a_run_draws_its_own_views(viewed):
+    alone = nas.search(*with_views(noise(), 3, strength=1.0), SMALL, seeds=(4,))[0]
+    assert alone.genotype == viewed[1].genotype
+    for row, beside in zip(alone.curves, viewed[1].curves, strict=True):
+        assert row == pytest.approx(beside, abs=1e-5)
+
+
+def test_weight_steps_read_every_view_and_nothing_else_reads_any(monkeypatch):
+    """Each window's view changes from pass to pass and from run to run."""
+    seen, without = [], 0
+
+    def gather(self, rows, layers, views=None):
+        nonlocal without
+        seen.append((rows, views)) if views is not None else (without := without + 1)
+        return original(self, rows, layers, views)
+
+    original = Dataset.gather
+    monkeypatch.setattr(Dataset, "gather", gather)
+    config = SMALL.model_copy(update={"epochs": 40, "warmup_epochs": 39, "batch_size": 24})
+    nas.search(*with_views(noise(), 3), config, seeds=(3, 4))
+    assert len(seen) == 80
+    assert without == 2 + 40  # two architecture steps, and an evaluation after every epoch
+    drawn = torch.stack([torch.zeros_like(rows).scatter(1, rows, views) for rows, views in seen])  # (passes, R, rows)
+    shares = torch.stack([(drawn == view).float().mean(0) for view in range(3)])
+    assert (shares > 0.1).all()
+    torch.testing.assert_close(shares.mean((1, 2)), torch.full((3,), 1 / 3), atol=0.04, rtol=0)
+    assert (drawn[0] != drawn[1]).any(1).all()
+    assert not torch.equal(drawn[:, 0], drawn[:, 1])

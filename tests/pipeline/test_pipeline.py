@@ -30,7 +30,7 @@ from pipeline.params import Params
 from pipeline.predict import predict
 from pipeline.retrain import run_retrain
 from pipeline.search import run_search
-from pipeline.spectrograms import build_spectrograms, spectrogram_key
+from pipeline.spectrograms import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import run_to_features, small_params
 
@@ -72,9 +72,13 @@ def test_sound_is_cut_behind_its_leading_silence(small_run: Run) -> None:
         # Drawn clips begin with up to half a second of room noise; it is measured, and the windows start behind it.
         assert 0.03 < entry.info["leading_silence_s"] < 0.6
         assert entry.starts_s == (pytest.approx(entry.info["leading_silence_s"]),)
-        found = read_rows(entry.path, SPECTROGRAMS, [entry.first_row])["spectrogram"]
-        assert found.shape == (1, 80, 400)
-        assert found.std() > 1
+        found = read_rows(entry.path, SPECTROGRAMS, [entry.first_row])
+        assert found["spectrogram"].shape == (1, 80, 400)
+        assert found["spectrogram"].std() > 1
+        # The sound beside it is the same, but for its rounding to 16 bits.
+        assert found["waveform"].shape == (1, 64000)
+        again = compute_spectrogram(torch.from_numpy(from_pcm(found["waveform"])), params.spectrograms).numpy()
+        assert np.abs(again - found["spectrogram"]).mean() < 0.02
 
 
 def pixels_of(run: Run, rows: list[int]) -> list[dict[str, torch.Tensor]]:

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.media import NoAudioError
 from pipeline.params import SpectrogramParams
-from pipeline.spectrograms import compute_spectrogram, leading_silence_s
+from pipeline.spectrograms import compute_spectrogram, from_pcm, leading_silence_s, to_pcm
 
 RATE = 16000
 
@@ -48,3 +48,20 @@ def test_a_click_is_found_at_its_time() -> None:
     wave[0, RATE] = 1.0
     energy = compute_spectrogram(wave, SpectrogramParams())[0].mean(dim=0)
     assert energy.argmax().item() == pytest.approx(100, abs=1)
+
+
+def test_pcm_rounds_half_to_even_and_clips() -> None:
+    step = 2.0**-15
+    samples = np.array([0, 0.4, 0.5, 0.6, 1.5, -0.5, -1.5, 32766.6, 32768, 70000, -32768, -32769, -70000]) * step
+    pcm = to_pcm(samples.astype(np.float32))
+    assert pcm.tolist() == [0, 0, 0, 1, 2, 0, -2, 32767, 32767, 32767, -32768, -32768, -32768]
+    assert pcm.dtype == np.int16
+
+
+def test_pcm_comes_back_within_half_a_step() -> None:
+    samples = np.random.default_rng(0).uniform(-0.999, 0.999, 10000).astype(np.float32)
+    back = from_pcm(to_pcm(samples))
+    assert back.dtype == np.float32
+    assert np.abs(back - samples).max() <= 0.5 * 2.0**-15
+    every = np.arange(-(2**15), 2**15).astype(np.int16)
+    assert np.array_equal(to_pcm(from_pcm(every)), every)
