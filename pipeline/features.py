@@ -85,11 +85,16 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
 
 def describe(params: Params, device: str) -> tuple[dict[str, Any], dict[str, int]]:
     """(attributes, {layer: C_in}) of the cache that `params` ask for. The attributes are its identity."""
-    backbones = {m: load_backbone(m, getattr(params.features, m), device) for m in MODALITIES}
-    layers = {name: channels for backbone in backbones.values() for name, channels in backbone.layers.items()}
+    backbones = {m: [load_backbone(m, p, device) for p in getattr(params.features, m)] for m in MODALITIES}
+    layers = {
+        name: channels
+        for found in backbones.values()
+        for backbone in found
+        for name, channels in backbone.layers.items()
+    }
     attributes = {
         "layers": list(layers),
-        "backbones": {modality: backbone.identity() for modality, backbone in backbones.items()},
+        "backbones": {modality: [backbone.identity() for backbone in found] for modality, found in backbones.items()},
         "length": params.features.length,
         "dtype": params.features.dtype,
         "shard_windows": params.features.shard_windows,
@@ -137,8 +142,10 @@ def window_features(
     """{layer: (C_in, L) float32} of one window. One window at a time: its features depend on no other's."""
     features: dict[str, torch.Tensor] = {}
     for modality, pixels in zip(MODALITIES, (crops, spectrogram), strict=True):
-        backbone: Backbone = load_backbone(modality, getattr(params, modality), device)
-        features |= backbone(torch.from_numpy(pixels).to(device), length=params.length)
+        for chosen in getattr(params, modality):
+            backbone: Backbone = load_backbone(modality, chosen, device)
+            found = backbone(torch.from_numpy(pixels)[None], length=params.length)
+            features |= {name: values[0] for name, values in found.items()}
     return features
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import nas
 
@@ -96,24 +96,63 @@ class FaceParams(_Section):
 Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]
 
 
-class BackboneParams(_Section):
-    """A frozen timm network."""
+def layer_prefix(name: str) -> str:
+    """What stands before the stage in the names of a backbone's layers."""
+    return name.replace("/", "_").replace(":", "_")
 
-    name: str = Field("tf_efficientnet_lite0", description="any timm name that has features_only")
+
+class BackboneParams(_Section):
+    """A frozen network."""
+
+    name: str = Field(
+        "tf_efficientnet_lite0",
+        description="a timm name, torchvision:NAME, facenet:InceptionResnetV1, torchaudio:BUNDLE, inflated:resnet50 "
+        "or your own module:attribute",
+    )
     weights: Weights = Field(
         "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
     )
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
+    precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
+
+
+Backbones = Annotated[tuple[BackboneParams, ...], Field(min_length=1)]
 
 
 class FeatureParams(_Section):
     """Frozen backbones -> the feature cache."""
 
-    visual: BackboneParams = BackboneParams()
-    audio: BackboneParams = BackboneParams()
+    visual: Backbones = Field(
+        (BackboneParams(),), description="backbones over face crops, side by side; keys as in the table below"
+    )
+    audio: Backbones = Field((BackboneParams(),), description="backbones over spectrograms or waveforms, likewise")
     length: int = Field(8, ge=1, description="positions along time, L")
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
+
+    @field_validator("visual", "audio")
+    @classmethod
+    def _tell_apart(cls, backbones: tuple[BackboneParams, ...]) -> tuple[BackboneParams, ...]:
+        prefixes = [layer_prefix(backbone.name) for backbone in backbones]
+        twice = next((prefix for prefix in prefixes if prefixes.count(prefix) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two backbones would name their layers {twice}.STAGE: give each another name")
+        return backbones
+
+
+class PretrainParams(_Section):
+    """Optional: train backbones on one modality each, before they are frozen."""
+
+    visual: BackboneParams | None = Field(
+        None, description="timm backbone to train on crops and video labels, and its first weights"
+    )
+    audio: BackboneParams | None = Field(
+        None, description="timm backbone to train on spectrograms and audio labels, likewise"
+    )
+    epochs: int = Field(10, ge=1, description="passes over the train split; the one of the best AUC on val is kept")
+    batch_size: int = Field(8, ge=2, description="windows per step")
+    learning_rate: float = Field(1e-4, gt=0, description="of Adam, falling to 0 along a cosine")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty")
 
 
 class ComputeParams(_Section):
@@ -137,6 +176,7 @@ class Params(_Section):
     windows: WindowParams = WindowParams()
     spectrograms: SpectrogramParams = SpectrogramParams()
     faces: FaceParams = FaceParams()
+    pretrain: PretrainParams = PretrainParams()
     features: FeatureParams = FeatureParams()
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="one search and one training each")
     search: nas.SearchConfig = nas.SearchConfig()

@@ -87,8 +87,10 @@ def pixels_of(run: Run, rows: list[int]) -> list[dict[str, torch.Tensor]]:
         crops = read_rows(source.faces[0], FACES, [source.faces[1]])["crops"][0]
         sound = read_rows(source.spectrogram[0], SPECTROGRAMS, [source.spectrogram[1]])["spectrogram"][0]
         for modality, pixels in zip(MODALITIES, (crops, sound), strict=True):
-            backbone = load_backbone(modality, getattr(params.features, modality), "cpu")
-            features |= backbone(torch.from_numpy(pixels), length=params.features.length)
+            for chosen in getattr(params.features, modality):
+                backbone = load_backbone(modality, chosen, "cpu")
+                maps = backbone(torch.from_numpy(pixels)[None], length=params.features.length)
+                features |= {name: values[0] for name, values in maps.items()}
         found.append(features)
     return found
 
@@ -283,7 +285,7 @@ def test_predict_refuses_other_backbones(trained: Run, synth_root: Path, tmp_pat
     shutil.copytree(trained[0].retrain, workspace.retrain)
     path = workspace.retrain / "retrain.json"
     content = json.loads(path.read_text())
-    content["backbones"]["audio"]["weights_sha256"] = "0" * 64
+    content["backbones"]["audio"][0]["weights_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
     video = next((synth_root / "clips").glob("*.mp4"))
     with pytest.raises(RuntimeError, match="not those that the networks were trained on"):
