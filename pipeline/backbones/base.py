@@ -111,8 +111,8 @@ def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
     """The numbers of the stages that `layers` asks for, shallow to deep; raises BackboneError where there is none."""
     wanted = params.layers
-    stages = list(range(n_stages))[-wanted:] if isinstance(wanted, int) else sorted(set(wanted))
-    if not stages or max(stages) >= n_stages or min(stages) < 0 or (isinstance(wanted, int) and wanted > n_stages):
+    stages = list(range(n_stages - wanted, n_stages)) if isinstance(wanted, int) else sorted(set(wanted))
+    if not stages or not set(stages) <= set(range(n_stages)):
         raise BackboneError(
             f"backbone {params.name}: layers = {wanted} is not possible: it has {n_stages} stages (0 to {n_stages - 1})"
         )

@@ -37,7 +37,7 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     if state is not None:
         load_state(net, state, params.name, ignore=_HEADS)
     net.eval()
-    example = torch.zeros(1, 3, 8, 112, 112) if clips else torch.zeros(1, 3, 224, 224)
+    example = torch.zeros(1, 3, 4, 64, 64) if clips else torch.zeros(1, 3, 224, 224)
     stages = _stages(net, example)
     chosen = [stages[i] for i in choose_stages(params, len(stages))]
     # Else a subclass of a convolution is traced into, and no batch norm can be folded into it.
