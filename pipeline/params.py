@@ -101,8 +101,8 @@ def layer_prefix(name: str) -> str:
     return name.replace("/", "_").replace(":", "_")
 
 
-class BackboneParams(_Section):
-    """A frozen network."""
+class NetworkParams(_Section):
+    """A network and where its weights come from."""
 
     name: str = Field(
         "tf_efficientnet_lite0",
@@ -112,6 +112,11 @@ class BackboneParams(_Section):
     weights: Weights = Field(
         "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
     )
+
+
+class BackboneParams(NetworkParams):
+    """A frozen network."""
+
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
 
@@ -122,10 +127,10 @@ Backbones = Annotated[tuple[BackboneParams, ...], Field(min_length=1)]
 class FeatureParams(_Section):
     """Frozen backbones -> the feature cache."""
 
-    visual: Backbones = Field(
-        (BackboneParams(),), description="backbones over face crops, side by side; keys as in the table below"
+    visual: Backbones = Field((BackboneParams(),), description="a list of backbones over face crops, side by side")
+    audio: Backbones = Field(
+        (BackboneParams(),), description="a list of backbones over spectrograms or waveforms, side by side"
     )
-    audio: Backbones = Field((BackboneParams(),), description="backbones over spectrograms or waveforms, likewise")
     length: int = Field(8, ge=1, description="positions along time, L")
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
@@ -143,12 +148,10 @@ class FeatureParams(_Section):
 class PretrainParams(_Section):
     """Optional: train backbones on one modality each, before they are frozen."""
 
-    visual: BackboneParams | None = Field(
-        None, description="timm backbone to train on crops and video labels, and its first weights"
+    visual: NetworkParams | None = Field(
+        None, description="timm network to train on crops and video labels: its name and first weights"
     )
-    audio: BackboneParams | None = Field(
-        None, description="timm backbone to train on spectrograms and audio labels, likewise"
-    )
+    audio: NetworkParams | None = Field(None, description="the same on spectrograms and audio labels")
     epochs: int = Field(10, ge=1, description="passes over the train split; the one of the best AUC on val is kept")
     batch_size: int = Field(8, ge=2, description="windows per step")
     learning_rate: float = Field(1e-4, gt=0, description="of Adam, falling to 0 along a cosine")

@@ -159,15 +159,12 @@ class ImageBackbone(Backbone):
             ),
         )
         self.net.to(memory_format=torch.channels_last)
-        self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1)
+        self._scale = torch.tensor([list(mean), list(std)])
 
     def transform(self, windows: torch.Tensor) -> torch.Tensor:
         """(B * T, 3, S, S) from crops, or (B, 1, bands, hops) from spectrograms; float32."""
         if self.input == "crops":
-            mean, std = self._scale.to(windows.device)
-            # A view of RGB in the last place *is* channels-last; it stays so.
-            pixels = windows.flatten(0, 1).permute(0, 3, 1, 2).float()
-            return torch.div(pixels / 255 - mean, std)
+            return scaled_frames(windows, *self._scale.to(windows.device))
         return standardised(windows)[:, None]
 
     def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -223,6 +220,12 @@ def standardised(windows: torch.Tensor) -> torch.Tensor:
     flat = windows.flatten(1)
     centred = flat - flat.mean(dim=1, keepdim=True)
     return (centred / (flat.std(dim=1, keepdim=True) + 1e-5)).view_as(windows)
+
+
+def scaled_frames(crops: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(B * T, 3, S, S) float32 from (B, T, S, S, 3) uint8; mean, std: (3,). Channels-last, as crops are."""
+    pixels = crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+    return torch.div(pixels - mean.view(-1, 1, 1), std.view(-1, 1, 1))
 
 
 def scaling(mean: Sequence[float], std: Sequence[float]) -> str:

