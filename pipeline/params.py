@@ -119,6 +119,15 @@ class BackboneParams(NetworkParams):
 
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
+    runtime: Literal["torch", "onnxruntime"] = Field(
+        "torch", description="what computes pictures on the CPU; onnxruntime is an extra to install"
+    )
+
+    @model_validator(mode="after")
+    def _runtime_has_the_precision(self) -> BackboneParams:
+        if self.runtime == "onnxruntime" and self.precision == "half":
+            raise ValueError("precision: half needs runtime: torch")
+        return self
 
 
 Backbones = Annotated[tuple[BackboneParams, ...], Field(min_length=1)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch.nn.functional import adaptive_max_pool1d
 
 from pipeline.backbones.fusing import fuse_conv_bn
+from pipeline.backbones.onnx_runtime import OnnxNet
 from pipeline.params import BackboneParams, layer_prefix
 
 Modality = Literal["visual", "audio"]
@@ -32,6 +33,8 @@ class Backbone(ABC):
     One's own: a subclass that calls this constructor and has `maps`; `name: module:attribute` then names it.
     """
 
+    runtimes: ClassVar[tuple[str, ...]] = ("torch",)
+
     def __init__(
         self,
         modality: Modality,
@@ -49,8 +52,13 @@ class Backbone(ABC):
         before the network sees it, in words; part of the identity. example: a small input of `net`; where it is given,
         batch norms are folded into the convolutions before them.
         """
+        if params.runtime not in self.runtimes:
+            raise BackboneError(
+                f"backbone {params.name}: runtime: {params.runtime} is for two-dimensional networks; set runtime: torch"
+            )
         self.name = params.name
         self.modality = modality
+        self.runtime = params.runtime
         self.input = input
         self.layers = {f"{modality}/{layer_prefix(params.name)}.{stage}": channels for stage, channels in stages}
         """{layer: C_in}, shallow to deep."""
@@ -63,6 +71,7 @@ class Backbone(ABC):
             "transform": transform,
             "pooling": "maximum over space, adaptive maximum over time",
             "precision": params.precision,
+            "runtime": params.runtime,
         }
         self.dtype = torch.float16 if params.precision == "half" else torch.float32
         net = net if example is None else fuse_conv_bn(net, example)
@@ -70,7 +79,12 @@ class Backbone(ABC):
         self.device = torch.device("cpu")
 
     def to(self, device: str) -> Self:
-        """Itself, on the device."""
+        """Itself, on the device; raises BackboneError when its runtime cannot compute there."""
+        if self.runtime == "onnxruntime" and device != "cpu":
+            raise BackboneError(
+                f"backbone {self.name}: runtime: onnxruntime computes on the CPU, not on {device}; "
+                "set runtime: torch or compute.device: cpu"
+            )
         self.net.to(device)
         self.device = torch.device(device)
         return self
@@ -134,6 +148,8 @@ class ImageBackbone(Backbone):
     `net` gives a list of (N, C, H, W), one for each of `stages`.
     """
 
+    runtimes = ("torch", "onnxruntime")
+
     def __init__(
         self,
         modality: Modality,
@@ -159,6 +175,8 @@ class ImageBackbone(Backbone):
             ),
         )
         self.net.to(memory_format=torch.channels_last)
+        if params.runtime == "onnxruntime":
+            self.net = OnnxNet(self.net)
         self._scale = torch.tensor([list(mean), list(std)])
 
     def transform(self, windows: torch.Tensor) -> torch.Tensor:
