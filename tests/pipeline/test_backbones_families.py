@@ -15,7 +15,7 @@ from pipeline.backbones import BackboneError, facenet_family, inflated, pool, to
 from pipeline.backbones.fusing import relative_error
 from pipeline.params import BackboneParams
 from tests.pipeline.test_backbones import TINY_SPEECH
-from tests.pipeline.test_backbones_fusing import lived
+from tests.pipeline.test_backbones_fusing import lived, norms
 
 B, T, S = 2, 4, 96
 CROPS = torch.randint(0, 256, (B, T, S, S, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -53,6 +53,7 @@ def test_torchvisions_resnet_by_hand(tmp_path: Path) -> None:
         for i in range(1, 5):
             x = getattr(net, f"layer{i}")(x)
             expected[f"visual/torchvision_resnet18.layer{i}"] = of_frames(x)
+    assert norms(backbone.net) == 0  # folded, not left alone
     close(backbone(CROPS, length=T), expected)
 
 
