@@ -33,7 +33,7 @@ app = typer.Typer(
     help=(
         "Search and train audio-visual deepfake detectors over a feature cache that is computed once.\n\n"
         "Each command is one stage; [bold]dvc repro[/bold] runs them all, in order, as far as something changed:\n\n"
-        "synth → manifest → spectrograms → faces → features → search → retrain → evaluate → report"
+        "synth → manifest → spectrograms → faces → (pretrain) → features → search → retrain → evaluate → report"
     ),
 )
 
@@ -148,6 +148,27 @@ def faces(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler =
     from pipeline.faces import build_faces
 
     build_faces(*_setup(params, work, scheduler, workers))
+
+
+@app.command(
+    epilog="Example: [bold]bmnas pretrain[/bold]   (with `pretrain: {visual: {name: resnet34}}` in params.yaml)"
+)
+def pretrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
+    """Train backbones on one modality each, before they are frozen. Does nothing unless params.yaml asks for it.
+
+    Uses the train split's crops or spectrograms; validation picks the epoch, the test split is not read.
+    """
+    from pipeline.pretrain import run_pretrain
+
+    trained = run_pretrain(*_setup(params, work))
+    for entry in trained:
+        console.print(
+            f"pretrain: {entry.name}, val AUC {entry.val_auc:.3f} in epoch {entry.best_epoch}; to use it, give "
+            f"features.{entry.modality} name: {entry.name} and weights: file:{work / 'pretrain' / entry.weights}",
+            soft_wrap=True,
+        )
+    if not trained:
+        console.print("pretrain: nothing to do: pretrain.visual and pretrain.audio are null in the parameters")
 
 
 @app.command(epilog="Example: [bold]bmnas features[/bold]   (backbones and weights are in params.yaml)")

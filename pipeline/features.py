@@ -25,15 +25,20 @@ from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, read_rows, scan_shards
 from pipeline.backbones import Backbone, Modality, load_backbone
 from pipeline.faces import face_key, windows_digest
-from pipeline.params import BackboneParams, Params
+from pipeline.params import BackboneParams, Params, SpectrogramParams
 from pipeline.shard_stage import StageError
 from pipeline.spectrograms import spectrogram_key
+from pipeline.views import sound_view, visual_view
 from pipeline.workers import console, device_of, progress_bar, run_tasks
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 32
 """One task, and what a killed worker loses at most."""
+
+
+_VIEWS_VERSION = 1
+"""Raise it when pipeline.views gives other values."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class _Piece:
     keys: tuple[str, ...]
     rows: tuple[tuple[WindowSource, int], ...]
     """The window and the view of every key."""
+    spectrograms: SpectrogramParams
     device: str
 
 
@@ -91,7 +97,11 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
         for i in range(0, len(missing), PIECE_ROWS):
             keys = tuple(missing[i : i + PIECE_ROWS])
             rows = tuple(of_key[key] for key in keys)
-            pieces.append(_Piece(workspace.features.resolve(), column.params, column.variant, keys, rows, device))
+            pieces.append(
+                _Piece(
+                    workspace.features.resolve(), column.params, column.variant, keys, rows, params.spectrograms, device
+                )
+            )
     _compute(writer, columns, pieces, params)
     writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
     console.print(
@@ -143,7 +153,8 @@ def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[Wi
 def _row_key(variant: VariantAttributes, source: WindowSource, view: int, params: Params) -> str:
     """Names a row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
     pixels = [face_key(params), source.plan] if variant.modality == "visual" else [spectrogram_key(params)]
-    return digest(variant.path, source.clip.clip_id, source.start_s, pixels, view, digits=32)
+    of_view = [view, _VIEWS_VERSION] if view else [0]
+    return digest(variant.path, source.clip.clip_id, source.start_s, pixels, of_view, digits=32)
 
 
 def window_sources(workspace: Workspace, params: Params) -> list[WindowSource]:
@@ -177,13 +188,31 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
     ]
 
 
-def window_input(source: WindowSource, backbone: Backbone) -> torch.Tensor:
-    """What the backbone takes of one window: crops (T, S, S, 3) uint8, or a spectrogram (bands, hops)."""
-    if backbone.modality == "visual":
+def window_input(source: WindowSource, backbone: Backbone, view: int, params: SpectrogramParams) -> torch.Tensor:
+    """What the backbone takes of a window's view: crops, a spectrogram or a waveform, as `backbone.input` says."""
+    key = digest(source.clip.clip_id, source.start_s)
+    if backbone.input == "crops":
         path, row = source.faces
-        return torch.from_numpy(read_rows(path, FACES, [row], only=("crops",))["crops"][0])
+        crops = read_rows(path, FACES, [row], only=("crops",))["crops"][0]
+        return torch.from_numpy(visual_view(crops, key=key, view=view))
     path, row = source.spectrogram
-    return torch.from_numpy(read_rows(path, SPECTROGRAMS, [row], only=("spectrogram",))["spectrogram"][0])
+    stored = read_rows(path, SPECTROGRAMS, [row])
+    waveform, spectrogram = sound_view(
+        stored["waveform"][0], stored["spectrogram"][0], key=key, view=view, params=params
+    )
+    return torch.from_numpy(waveform if backbone.input == "waveform" else spectrogram)
+
+
+def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
+    """{layer: (C_in, L) float32} of one window itself, by every backbone, without the cache."""
+    found = {}
+    for modality in MODALITIES:
+        for chosen in getattr(params.features, modality):
+            backbone = load_backbone(modality, chosen, device)
+            window = window_input(source, backbone, 0, params.spectrograms).to(device)
+            rows = backbone(window[None], length=params.features.length)
+            found |= {layer: values[0] for layer, values in rows.items()}
+    return found
 
 
 def _compute_piece(piece: _Piece) -> None:
@@ -191,10 +220,10 @@ def _compute_piece(piece: _Piece) -> None:
         return
     backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
     rows = []
-    for source, _ in piece.rows:
-        window = window_input(source, backbone).to(piece.device)
-        rows.append(backbone(window, length=piece.variant.length))
-    features = {layer: torch.stack([row[layer] for row in rows]).cpu().numpy() for layer in piece.variant.layers}
+    for source, view in piece.rows:  # one window at a time: its features depend on no other's, to the bit
+        window = window_input(source, backbone, view, piece.spectrograms).to(piece.device)
+        rows.append(backbone(window[None], length=piece.variant.length))
+    features = {layer: torch.cat([row[layer] for row in rows]).cpu().numpy() for layer in piece.variant.layers}
     stage_piece(piece.cache, piece.variant, piece.keys, features)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import nas
 
@@ -96,27 +96,77 @@ class FaceParams(_Section):
 Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]
 
 
-class BackboneParams(_Section):
-    """A frozen timm network."""
+def layer_prefix(name: str) -> str:
+    """What stands before the stage in the names of a backbone's layers."""
+    return name.replace("/", "_").replace(":", "_")
 
-    name: str = Field("tf_efficientnet_lite0", description="any timm name that has features_only")
+
+class NetworkParams(_Section):
+    """A network and where its weights come from."""
+
+    name: str = Field(
+        "tf_efficientnet_lite0",
+        description="a timm name, torchvision:NAME, facenet:InceptionResnetV1, torchaudio:BUNDLE, inflated:resnet50 "
+        "or your own module:attribute",
+    )
     weights: Weights = Field(
         "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
     )
+
+
+class BackboneParams(NetworkParams):
+    """A frozen network."""
+
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
+    precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
+    runtime: Literal["torch", "onnxruntime"] = Field(
+        "torch", description="what computes pictures on the CPU; onnxruntime is an extra to install"
+    )
+
+    @model_validator(mode="after")
+    def _runtime_has_the_precision(self) -> BackboneParams:
+        if self.runtime == "onnxruntime" and self.precision == "half":
+            raise ValueError("precision: half needs runtime: torch")
+        return self
+
+
+Backbones = Annotated[tuple[BackboneParams, ...], Field(min_length=1)]
 
 
 class FeatureParams(_Section):
     """Frozen backbones -> the feature cache."""
 
-    visual: BackboneParams = BackboneParams()
-    audio: BackboneParams = BackboneParams()
+    visual: Backbones = Field((BackboneParams(),), description="a list of backbones over face crops, side by side")
+    audio: Backbones = Field(
+        (BackboneParams(),), description="a list of backbones over spectrograms or waveforms, side by side"
+    )
     length: int = Field(8, ge=1, description="positions along time, L")
     views: int = Field(
         1, ge=1, le=64, description="variants of every window to train on, V; the first is the window itself"
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
-    shard_windows: int = Field(32, ge=1, description="windows per Zarr shard: the unit of work and of resuming")
+
+    @field_validator("visual", "audio")
+    @classmethod
+    def _tell_apart(cls, backbones: tuple[BackboneParams, ...]) -> tuple[BackboneParams, ...]:
+        prefixes = [layer_prefix(backbone.name) for backbone in backbones]
+        twice = next((prefix for prefix in prefixes if prefixes.count(prefix) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two backbones would name their layers {twice}.STAGE: give each another name")
+        return backbones
+
+
+class PretrainParams(_Section):
+    """Optional: train backbones on one modality each, before they are frozen."""
+
+    visual: NetworkParams | None = Field(
+        None, description="timm network to train on crops and video labels: its name and first weights"
+    )
+    audio: NetworkParams | None = Field(None, description="the same on spectrograms and audio labels")
+    epochs: int = Field(10, ge=1, description="passes over the train split; the one of the best AUC on val is kept")
+    batch_size: int = Field(8, ge=2, description="windows per step")
+    learning_rate: float = Field(1e-4, gt=0, description="of Adam, falling to 0 along a cosine")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty")
 
 
 class ComputeParams(_Section):
@@ -140,6 +190,7 @@ class Params(_Section):
     windows: WindowParams = WindowParams()
     spectrograms: SpectrogramParams = SpectrogramParams()
     faces: FaceParams = FaceParams()
+    pretrain: PretrainParams = PretrainParams()
     features: FeatureParams = FeatureParams()
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="one search and one training each")
     search: nas.SearchConfig = nas.SearchConfig()

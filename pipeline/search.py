@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 import nas
-from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features import FeatureCacheError
 from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS
 from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, write_run
+from pipeline.features import open_cache
 from pipeline.params import Params
 from pipeline.workers import device_of, progress_bar
 from pipeline.workspace import Workspace
@@ -52,7 +53,7 @@ class Windows:
     """The whole cache as `nas` takes it, on the device that computes."""
 
     features: dict[str, torch.Tensor]
-    """{layer: (N, C_in, L)}"""
+    """{layer: (N, C_in, L)}, or (V, N, C_in, L) where the cache holds views"""
     labels: NDArray[np.int64]
     """(N,) 1: fake"""
     split: list[str]
@@ -66,13 +67,13 @@ class Windows:
 
 def load_windows(workspace: Workspace, params: Params) -> Windows:
     """All windows of the cache; raises FeatureCacheError when a split has none."""
-    cache = FeatureCache.open(workspace.features)
+    cache = open_cache(workspace, params)
     split = list(cache.index["split"])
     for name in SPLITS:
         if name not in split:
             raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
     device = device_of(params.compute)
-    features = {name: tensor.to(device) for name, tensor in cache.load().items()}
+    features = {name: tensor.to(device) for name, tensor in cache.load(views=cache.views > 1).items()}
     return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
 
 

@@ -33,6 +33,11 @@ class Workspace:
         return self.root / "faces"
 
     @property
+    def pretrain(self) -> Path:
+        """pretrain.json and the weights of trained backbones."""
+        return self.root / "pretrain"
+
+    @property
     def features(self) -> Path:
         """The feature cache, one Zarr v3 hierarchy."""
         return self.root / "features.zarr"

@@ -29,7 +29,6 @@ def small_params(root: Path, **changes: object) -> Params:
         "data": {"root": str(root), "layout": "csv"},
         "split": {"val": 0.3, "test": 0.3},
         "compute": {"workers": 1},
-        "features": {"shard_windows": 8},
         **changes,
     }
     return parse_params(content, source="test")

@@ -126,7 +126,6 @@ def _write_cache(path: Path, index: pd.DataFrame) -> None:
         "backbones": BACKBONES,
         "length": LENGTH,
         "dtype": "float16",
-        "shard_windows": 16,
         "windows": Params().windows.model_dump(),
     }
     writer = FeatureCacheWriter(path, LAYERS, attributes)

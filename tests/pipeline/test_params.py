@@ -26,7 +26,12 @@ def test_the_projects_own_file_is_valid() -> None:
         ("search: {temprature: 3}", "unknown key search.temprature"),
         ("faces: {frames: many}", "faces.frames = 'many'"),
         ("faces: {frames: 0}", "greater than or equal to 1"),
-        ("features: {visual: {weights: /etc/passwd}}", "features.visual.weights = '/etc/passwd'"),
+        ("features: {visual: [{weights: /etc/passwd}]}", "features.visual.0.weights = '/etc/passwd'"),
+        ("features: {audio: []}", "at least 1 item"),
+        (
+            "features: {visual: [{name: 'a:b'}, {name: a_b}]}",
+            "two backbones would name their layers a_b.STAGE: give each another name",
+        ),
         ("windows: {short_clip: loop}", "'wrap', 'repeat_last' or 'quarantine'"),
         ("split: {val: 0.5, test: 0.5}", "leaves nothing to train on"),
         ("spectrograms: {n_fft: 256}", "400 samples at 16000 Hz, more than n_fft 256"),
@@ -67,6 +72,11 @@ def parameter_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from parameter_rows(annotation, f"{prefix}{name}.")
+            continue
+        inner = [part for part in typing.get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if typing.get_origin(annotation) is tuple and inner:
+            yield f"| `{prefix}{name}` | one | {field.description} |"
+            yield from parameter_rows(inner[0], f"{prefix}{name}[].")
             continue
         default = field.get_default(call_default_factory=True)
         text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from pipeline.features import MODALITIES, build_features, window_sources
 from pipeline.manifest import build_manifest
 from pipeline.params import Params
 from pipeline.predict import predict
+from pipeline.pretrain import run_pretrain
 from pipeline.retrain import run_retrain
 from pipeline.search import run_search
 from pipeline.spectrograms import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
@@ -91,8 +93,10 @@ def pixels_of(run: Run, rows: list[int]) -> list[dict[str, torch.Tensor]]:
         crops = read_rows(source.faces[0], FACES, [source.faces[1]])["crops"][0]
         sound = read_rows(source.spectrogram[0], SPECTROGRAMS, [source.spectrogram[1]])["spectrogram"][0]
         for modality, pixels in zip(MODALITIES, (crops, sound), strict=True):
-            backbone = load_backbone(modality, getattr(params.features, modality), "cpu")
-            features |= backbone(torch.from_numpy(pixels), length=params.features.length)
+            for chosen in getattr(params.features, modality):
+                backbone = load_backbone(modality, chosen, "cpu")
+                maps = backbone(torch.from_numpy(pixels)[None], length=params.features.length)
+                features |= {name: values[0] for name, values in maps.items()}
         found.append(features)
     return found
 
@@ -246,6 +250,26 @@ def test_every_kind_of_unusable_clip_is_quarantined_with_a_reason(synth_root: Pa
     assert {row.path for row in read_quarantine(workspace.quarantine("spectrograms"))} == {"cut.mp4", "text.mp4"}
 
 
+def test_pretrained_backbones_side_by_side_with_others(small_run: Run, synth_root: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for part in ("manifest", "windows", "spectrograms", "faces"):
+        (tmp_path / part).symlink_to(small_run[0].root / part)
+    start = {"name": "test_efficientnet", "weights": "seed:0"}
+    entries = run_pretrain(workspace, small_params(synth_root, pretrain={"visual": start, "audio": start, "epochs": 1}))
+    backbones = {
+        entry.modality: [
+            {"name": entry.name, "weights": f"file:{workspace.pretrain / entry.weights}"},
+            {"name": "test_resnet", "weights": "seed:0", "layers": 2},
+        ]
+        for entry in entries
+    }
+    build_features(workspace, small_params(synth_root, features={**backbones, "shard_windows": 8}))
+    cache = FeatureCache.open(workspace.features)
+    found = Counter(name.partition(".")[0] for name in cache.load())
+    assert found == {f"{m}/{net}": n for m in MODALITIES for net, n in (("test_efficientnet", 4), ("test_resnet", 2))}
+    assert all(x.isfinite().all() for x in cache.load().values())
+
+
 @pytest.fixture(scope="module")
 def trained(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with small networks to the end of retrain."""
@@ -287,7 +311,7 @@ def test_predict_refuses_other_backbones(trained: Run, synth_root: Path, tmp_pat
     shutil.copytree(trained[0].retrain, workspace.retrain)
     path = workspace.retrain / "retrain.json"
     content = json.loads(path.read_text())
-    content["backbones"]["audio"]["weights_sha256"] = "0" * 64
+    content["backbones"]["audio"][0]["weights_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
     video = next((synth_root / "clips").glob("*.mp4"))
     with pytest.raises(RuntimeError, match="not those that the networks were trained on"):

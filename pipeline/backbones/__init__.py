@@ -1,0 +1,35 @@
+"""Frozen backbones: networks that give one feature map per stage, pooled without parameters to (C_in, L).
+
+One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+from pipeline.backbones import facenet_family, inflated, own, timm_family, torchaudio_family, torchvision_family
+from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, choose_stages, pool
+from pipeline.params import BackboneParams
+
+__all__ = ["FAMILIES", "Backbone", "BackboneError", "Input", "Modality", "choose_stages", "load_backbone", "pool"]
+
+Builder = Callable[[Modality, BackboneParams], Backbone]
+FAMILIES: Mapping[str, Builder] = {
+    "": timm_family.build,
+    "hf-hub": timm_family.build,  # timm's own prefixes
+    "local-dir": timm_family.build,
+    "torchvision": torchvision_family.build,
+    "facenet": facenet_family.build,
+    "torchaudio": torchaudio_family.build,
+    "inflated": inflated.build,
+}
+"""{prefix of the name: builder}; any other prefix is a module of one's own."""
+
+
+@functools.lru_cache(maxsize=8)
+def load_backbone(modality: Modality, params: BackboneParams, device: str) -> Backbone:
+    """The backbone on the device, once per process; raises BackboneError when it cannot be built."""
+    prefix, colon, _ = params.name.partition(":")
+    builder = FAMILIES.get(prefix if colon else "", own.build)
+    return builder(modality, params).to(device)

@@ -1,0 +1,253 @@
+"""What every backbone is: windows of one kind in, {layer: (B, C_in, L)} out, and an identity."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch.nn.functional import adaptive_max_pool1d
+
+from pipeline.backbones.fusing import fuse_conv_bn
+from pipeline.backbones.onnx_runtime import OnnxNet
+from pipeline.params import BackboneParams, layer_prefix
+
+Modality = Literal["visual", "audio"]
+Input = Literal["crops", "spectrogram", "waveform"]
+_WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
+    "crops": (torch.uint8, "(B, T, S, S, 3)", 5),
+    "spectrogram": (torch.float32, "(B, bands, hops)", 3),
+    "waveform": (torch.int16, "(B, samples)", 2),
+}
+
+
+class BackboneError(ValueError):
+    """A backbone cannot be built or used; the message names it, what is wrong, and the way out."""
+
+
+class Backbone(ABC):
+    """One frozen network. Always in evaluation mode, never trained; a window's features depend on no other window.
+
+    One's own: a subclass that calls this constructor and has `maps`; `name: module:attribute` then names it.
+    """
+
+    runtimes: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def __init__(
+        self,
+        modality: Modality,
+        params: BackboneParams,
+        net: torch.nn.Module,
+        *,
+        input: Input,
+        stages: Sequence[tuple[str, int]],
+        transform: str,
+        example: torch.Tensor | None = None,
+    ) -> None:
+        """Freezes `net`.
+
+        stages: (name, C_in) of the layers that `maps` gives, shallow to deep. transform: what is done to a window
+        before the network sees it, in words; part of the identity. example: a small input of `net`; where it is given,
+        batch norms are folded into the convolutions before them.
+        """
+        if params.runtime not in self.runtimes:
+            raise BackboneError(
+                f"backbone {params.name}: runtime: {params.runtime} is for two-dimensional networks; set runtime: torch"
+            )
+        self.name = params.name
+        self.modality = modality
+        self.runtime = params.runtime
+        self.input = input
+        self.layers = {f"{modality}/{layer_prefix(params.name)}.{stage}": channels for stage, channels in stages}
+        """{layer: C_in}, shallow to deep."""
+        net.eval().requires_grad_(False)
+        self._identity: dict[str, Any] = {
+            "name": params.name,
+            "weights": params.weights.partition(":")[0],
+            "weights_sha256": weights_sha256(net),
+            "layers": list(self.layers),
+            "transform": transform,
+            "pooling": "maximum over space, adaptive maximum over time",
+            "precision": params.precision,
+            "runtime": params.runtime,
+        }
+        self.dtype = torch.float16 if params.precision == "half" else torch.float32
+        net = net if example is None else fuse_conv_bn(net, example)
+        self.net = net.to(self.dtype)
+        self.device = torch.device("cpu")
+
+    def to(self, device: str) -> Self:
+        """Itself, on the device; raises BackboneError when its runtime cannot compute there."""
+        if self.runtime == "onnxruntime" and device != "cpu":
+            raise BackboneError(
+                f"backbone {self.name}: runtime: onnxruntime computes on the CPU, not on {device}; "
+                "set runtime: torch or compute.device: cpu"
+            )
+        self.net.to(device)
+        self.device = torch.device(device)
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What it takes to make the same features again, as JSON can say it; the weights are those before folding."""
+        return dict(self._identity)
+
+    @abstractmethod
+    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+        """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window."""
+
+    @torch.inference_mode()
+    def __call__(self, windows: torch.Tensor, *, length: int) -> dict[str, torch.Tensor]:
+        """{layer: (B, C_in, L) float32} of B windows.
+
+        windows: crops (B, T, S, S, 3) uint8, RGB; spectrogram (B, bands, hops) float32, ln power; or waveform
+        (B, samples) int16, 16 kHz; `input` says which.
+        """
+        dtype, shape, dimensions = _WINDOWS[self.input]
+        if windows.dtype != dtype or windows.ndim != dimensions or (self.input == "crops" and windows.shape[-1] != 3):
+            raise BackboneError(
+                f"backbone {self.name} takes {self.input} {shape} {dtype}, not {tuple(windows.shape)} {windows.dtype}"
+            )
+        maps = self.maps(windows.to(self.device))
+        return {name: pool(found, length=length) for name, found in zip(self.layers, maps, strict=True)}
+
+
+def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:
+    """(B, C, L) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
+
+    feature_map: (B, C, T, ...), time third and space behind it.
+    """
+    over_time = feature_map if feature_map.ndim == 3 else feature_map.flatten(3).amax(dim=3)
+    return adaptive_max_pool1d(over_time.float(), length)
+
+
+def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
+    """The numbers of the stages that `layers` asks for, shallow to deep; raises BackboneError where there is none."""
+    wanted = params.layers
+    stages = list(range(n_stages - wanted, n_stages)) if isinstance(wanted, int) else sorted(set(wanted))
+    if not stages or not set(stages) <= set(range(n_stages)):
+        raise BackboneError(
+            f"backbone {params.name}: layers = {wanted} is not possible: it has {n_stages} stages (0 to {n_stages - 1})"
+        )
+    return stages
+
+
+def weights_sha256(net: torch.nn.Module) -> str:
+    """64 hex digits that name every tensor of the network: its name, shape, type and bytes."""
+    sha = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        sha.update(tensor.cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+class ImageBackbone(Backbone):
+    """A two-dimensional network: pictures one by one, or spectrograms as pictures of one channel.
+
+    `net` gives a list of (N, C, H, W), one for each of `stages`.
+    """
+
+    runtimes = ("torch", "onnxruntime")
+
+    def __init__(
+        self,
+        modality: Modality,
+        params: BackboneParams,
+        net: torch.nn.Module,
+        *,
+        stages: Sequence[tuple[str, int]],
+        mean: Sequence[float],
+        std: Sequence[float],
+        example_px: int = 64,
+    ) -> None:
+        """mean, std: of RGB as fractions of 255."""
+        visual = modality == "visual"
+        super().__init__(
+            modality,
+            params,
+            net,
+            input="crops" if visual else "spectrogram",
+            stages=stages,
+            transform=scaling(mean, std) if visual else STANDARDISED,
+            example=torch.randn(
+                1, IN_CHANNELS[modality], example_px, example_px, generator=torch.Generator().manual_seed(0)
+            ),
+        )
+        self.net.to(memory_format=torch.channels_last)
+        if params.runtime == "onnxruntime":
+            self.net = OnnxNet(self.net)
+        self._scale = torch.tensor([list(mean), list(std)])
+
+    def transform(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B * T, 3, S, S) from crops, or (B, 1, bands, hops) from spectrograms; float32."""
+        if self.input == "crops":
+            return scaled_frames(windows, *self._scale.to(windows.device))
+        return standardised(windows)[:, None]
+
+    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+        """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms."""
+        found = self.net(self.transform(windows).to(self.dtype))
+        if self.input == "crops":
+            return [x.unflatten(0, windows.shape[:2]).transpose(1, 2) for x in found]
+        return [x.transpose(2, 3) for x in found]
+
+
+class ClipBackbone(Backbone):
+    """A three-dimensional network over crops. `net` gives a list of (B, C, T, H, W), one for each of `stages`."""
+
+    def __init__(
+        self,
+        params: BackboneParams,
+        net: torch.nn.Module,
+        *,
+        stages: Sequence[tuple[str, int]],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """mean, std: of RGB as fractions of 255."""
+        super().__init__(
+            "visual",
+            params,
+            net,
+            input="crops",
+            stages=stages,
+            transform=scaling(mean, std),
+            example=torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0)),
+        )
+        self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1, 1)
+
+    def transform(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, 3, T, S, S) float32 from crops."""
+        mean, std = self._scale.to(windows.device)
+        pixels = windows.permute(0, 4, 1, 2, 3).float()
+        return torch.div(pixels / 255 - mean, std)
+
+    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+        """(B, C, T, H, W) as the network gives them."""
+        found: Sequence[torch.Tensor] = self.net(self.transform(windows).to(self.dtype))
+        return found
+
+
+IN_CHANNELS: dict[Modality, int] = {"visual": 3, "audio": 1}
+STANDARDISED = "minus the window's mean, over its standard deviation; one channel, the stem's RGB weights summed"
+
+
+def standardised(windows: torch.Tensor) -> torch.Tensor:
+    """Each (bands, hops) less its own mean, over its own deviation: neither loudness nor another window gets in."""
+    flat = windows.flatten(1)
+    centred = flat - flat.mean(dim=1, keepdim=True)
+    return (centred / (flat.std(dim=1, keepdim=True) + 1e-5)).view_as(windows)
+
+
+def scaled_frames(crops: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(B * T, 3, S, S) float32 from (B, T, S, S, 3) uint8; mean, std: (3,). Channels-last, as crops are."""
+    pixels = crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+    return torch.div(pixels - mean.view(-1, 1, 1), std.view(-1, 1, 1))
+
+
+def scaling(mean: Sequence[float], std: Sequence[float]) -> str:
+    """The words for what ImageBackbone and ClipBackbone do to crops."""
+    # As float32 has them: what the network gets.
+    texts = [torch.tensor(list(values)).tolist() for values in (mean, std)]
+    return f"uint8 / 255, minus {texts[0]}, over {texts[1]}"

