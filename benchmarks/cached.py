@@ -22,8 +22,6 @@ from rich.table import Table
 
 import nas
 from cache_schemas.features import FeatureCache
-from cache_schemas.media import FACES, SPECTROGRAMS
-from cache_schemas.shards import read_rows
 from pipeline.features import window_features, window_sources
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
@@ -40,13 +38,6 @@ def main() -> None:
     entry = json.loads((workspace.retrain / "retrain.json").read_text())["entries"][0]
     network = nas.CompactNetwork.from_spec(entry["spec"])
     sources = window_sources(workspace, params)[:BATCH]
-    pixels = [
-        (
-            read_rows(s.faces[0], FACES, [s.faces[1]])["crops"][0],
-            read_rows(s.spectrogram[0], SPECTROGRAMS, [s.spectrogram[1]])["spectrogram"][0],
-        )
-        for s in sources
-    ]
 
     def step(batch: dict[str, torch.Tensor]) -> None:
         network.zero_grad()
@@ -56,7 +47,7 @@ def main() -> None:
         step({name: x[:BATCH] for name, x in features.items()})
 
     def uncached() -> None:
-        rows = [window_features(crops, sound, params.features, "cpu") for crops, sound in pixels]
+        rows = [window_features(source, params, "cpu") for source in sources]
         step({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
     cached(), uncached()

@@ -33,7 +33,7 @@ from pipeline.workers import console, device_of, progress_bar, run_tasks
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
-PIECE_ROWS = 32
+PIECE_ROWS = 8
 """One task, and what a killed worker loses at most."""
 
 
@@ -89,6 +89,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
     columns = describe(params, sources, device)
     writer = FeatureCacheWriter(workspace.features)
     pieces, fresh = [], set()
+    order = {(source.clip.clip_id, source.window): i for i, source in enumerate(sources)}
     for column in columns:
         writer.add_variant(column.variant)
         of_key = dict(zip(column.keys, _views(sources, params), strict=True))
@@ -102,6 +103,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
                     workspace.features.resolve(), column.params, column.variant, keys, rows, params.spectrograms, device
                 )
             )
+    pieces.sort(key=lambda piece: order[piece.rows[0][0].clip.clip_id, piece.rows[0][0].window])  # window by window
     _compute(writer, columns, pieces, params)
     writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
     console.print(
@@ -205,7 +207,7 @@ def window_input(source: WindowSource, backbone: Backbone, view: int, params: Sp
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
     """{layer: (C_in, L) float32} of one window itself, by every backbone, without the cache."""
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
             backbone = load_backbone(modality, chosen, device)

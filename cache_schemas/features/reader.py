@@ -42,7 +42,7 @@ class LoadedFeatures(dict[str, torch.Tensor]):
     """{layer: (N, C_in, L)} (or (V, N, C_in, L)): the layers are views of one tensor, side by side along channels."""
 
     def __init__(self, packed: torch.Tensor, channels: Mapping[str, int]) -> None:
-        super().__init__(zip(channels, packed.split(list(channels.values()), dim=-2), strict=True))
+        super().__init__(zip(channels, torch.split(packed, list(channels.values()), dim=-2), strict=True))
         self.packed = packed
         """(..., N, sum of C_in, L)"""
         self._channels = channels

@@ -12,10 +12,12 @@ import safetensors.torch
 import torch
 
 import nas
-from cache_schemas.features import FeatureCacheWriter, write_block
+from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantAttributes, stage_piece
+from cache_schemas.files import digest
 from cache_schemas.manifest import Quarantined, write_quarantine
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, write_run
 from pipeline.evaluate import write_results
+from pipeline.features import feature_params
 from pipeline.measure import measure
 from pipeline.params import Params
 from pipeline.workspace import Workspace
@@ -78,10 +80,18 @@ def make_scores(
 
 LAYERS = {f"{modality}/net.blocks.{n}": 3 + n for modality in ("visual", "audio") for n in range(4)}
 LENGTH = 2
-BACKBONES = {
-    "visual": {"name": "net", "weights_sha256": "0" * 64},
-    "audio": {"name": "net", "weights_sha256": "1" * 64},
-}
+VARIANTS = tuple(
+    VariantAttributes(
+        modality=modality,  # type: ignore[arg-type]
+        name="net",
+        backbone={"name": "net", "weights_sha256": digit * 64},
+        layers={name: channels for name, channels in LAYERS.items() if name.startswith(modality)},
+        length=LENGTH,
+        dtype="float16",
+    )
+    for modality, digit in (("visual", "0"), ("audio", "1"))
+)
+BACKBONES = {variant.path: variant.backbone for variant in VARIANTS}
 HOSTILE = Quarantined("c1", '<script>alert("x")</script>.mp4', "faces", "<img src=http://evil.example/a.png> & no face")
 
 
@@ -121,21 +131,17 @@ def write_evaluation(workspace: Workspace, index: pd.DataFrame, **kwargs: Any) -
 
 
 def _write_cache(path: Path, index: pd.DataFrame) -> None:
-    attributes = {
-        "layers": list(LAYERS),
-        "backbones": BACKBONES,
-        "length": LENGTH,
-        "dtype": "float16",
-        "windows": Params().windows.model_dump(),
-    }
-    writer = FeatureCacheWriter(path, LAYERS, attributes)
-    keys = [f"{clip}/{window}" for clip, window in zip(index["clip_id"], index["window"], strict=True)]
-    random = np.random.default_rng(2)
-    for block in writer.plan(keys):
-        features = {name: random.normal(size=(len(block.new), c, LENGTH)) for name, c in LAYERS.items()}
-        write_block(path, block, features)
-        writer.commit(block)
-    writer.finish(index, keys)
+    writer, random, rows = FeatureCacheWriter(path), np.random.default_rng(2), {}
+    for variant in VARIANTS:
+        windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
+        keys = [digest(variant.path, clip, window, digits=32) for clip, window in windows]
+        features = {name: random.normal(size=(len(keys), c, LENGTH)) for name, c in variant.layers.items()}
+        writer.add_variant(variant)
+        stage_piece(path, variant, keys, features)
+        writer.pack(variant, keys, final=True)
+        rows[variant] = keys
+    attributes = IndexAttributes(views=1, variants=list(VARIANTS), params=feature_params(Params()), versions={})
+    writer.finish(index, rows, attributes)
 
 
 def _search_entry(network: Any, seed: int, genotype: nas.Genotype) -> SearchEntry:

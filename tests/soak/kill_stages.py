@@ -17,12 +17,13 @@ from cache_schemas.features import FeatureCache
 from cache_schemas.media import FACES
 from cache_schemas.shards import read_rows, scan_shards
 from pipeline.faces import face_key
+from pipeline.features import PIECE_ROWS
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
 from tests.pipeline.test_pipeline import assert_same_cache, kill_when
 
 KILLS = 3
-STAGES = {"faces": ("*.h5",), "features": ("rows/key/c/*",)}
+STAGES = {"faces": ("*.h5",), "features": ("*/*/*.safetensors",)}
 INPUTS = {
     "faces": ("manifest", "windows", "spectrograms"),
     "features": ("manifest", "windows", "spectrograms", "faces"),
@@ -42,8 +43,9 @@ def main() -> None:
 def _kill_and_compare(stage: str, attempt: int, workspace: Workspace, undisturbed: Workspace, total: int) -> None:
     for part in INPUTS[stage]:
         shutil.copytree(undisturbed.root / part, workspace.root / part)
-    folder: Path = getattr(workspace, stage)
-    finished = len(list(getattr(undisturbed, stage).glob(STAGES[stage][0])))
+    # Finished pieces of the features stage wait beside the cache until they are packed: a piece per backbone.
+    folder = workspace.faces if stage == "faces" else workspace.root / "features.zarr.staging"
+    finished = len(list(undisturbed.faces.glob("*.h5"))) if stage == "faces" else 2 * -(-total // PIECE_ROWS)
     half = max(1, finished // 2)
     command = ["bmnas", stage, "--work", str(workspace.root)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
