@@ -63,7 +63,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         quarantine=quarantine_summary(quarantined),
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
-        trimmed=bool(cache.attributes["windows"]["trim_silence"]),
+        trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
         versions=versions(),
     )
     write_quarantine(workspace.report / "quarantine.csv", quarantined)
