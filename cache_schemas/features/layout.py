@@ -33,7 +33,7 @@ SCHEMA_VERSION = 2
 SHARD_ROWS = 4096
 """A million windows are 245 shards a layer."""
 CHUNK_ROWS = 32
-"""What one checksum covers and one small read from S3 fetches; see docs/cache.md for the measurement."""
+"""What one checksum covers and one small read from S3 fetches."""
 KEY_BYTES = 16
 KEYS = "key"
 CHECKSUM_BYTES = 4
