@@ -235,6 +235,12 @@ class FeatureCache:
         by_variant = self._by_variant(layers)
         channels = {layer: v.layers[layer] for v, layers_of in by_variant.items() for layer in layers_of}
         first = next(iter(by_variant))
+        for variant in by_variant:
+            if (variant.dtype, variant.length) != (first.dtype, first.length):
+                raise FeatureCacheError(
+                    f"{self.path}: {variant.path} is {variant.dtype} of length {variant.length}, {first.path} "
+                    f"{first.dtype} of length {first.length}: they cannot be loaded together, name the layers of one"
+                )
         lead = (self.views, len(positions)) if views else (len(positions),)
         found = LoadedFeatures(
             _empty((*lead, sum(channels.values()), first.length), first.dtype, shared=shared), channels
@@ -343,7 +349,9 @@ class LocalShards:
             mapped.release()
 
     def _array(self, array: str, geometry: Geometry) -> _MappedArray:
-        return self._arrays.setdefault(array, _MappedArray(self._root, array, geometry))
+        if array not in self._arrays:
+            self._arrays[array] = _MappedArray(self._root, array, geometry)
+        return self._arrays[array]
 
 
 class _MappedArray:

@@ -15,7 +15,18 @@ from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.layout import Geometry
 from cache_schemas.features.reader import BLOCK_ROWS, group_by_shard, plan_buffers, plan_ranges
 from cache_schemas.features.shard import Chunks, encode_shard
-from tests.cache_schemas.features.small_cache import AUDIO, LENGTH, SHARD, VISUAL, build, check, key_of, names, truth
+from tests.cache_schemas.features.small_cache import (
+    AUDIO,
+    LENGTH,
+    SHARD,
+    VISUAL,
+    build,
+    check,
+    key_of,
+    names,
+    truth,
+    variant,
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +173,12 @@ def test_the_attributes_say_how_the_features_were_made(cache: FeatureCache) -> N
     assert cache.attributes["backbones"] == {VISUAL.path: {"name": "net"}, AUDIO.path: {"name": "net"}}
     group: Any = zarr.open(cache.path, mode="r")
     assert group[VISUAL.path].attrs["backbone"] == {"name": "net"}
+
+
+def test_layers_of_other_precision_are_not_loaded_side_by_side(tmp_path: Path) -> None:
+    """One tensor holds them all: a silent conversion would be other numbers."""
+    build(tmp_path / "c.zarr", names(3), (VISUAL, variant(modality="audio", dtype="float32")))
+    mixed = FeatureCache.open(tmp_path / "c.zarr")
+    with pytest.raises(FeatureCacheError, match="float32 of length 4.*cannot be loaded together"):
+        mixed.load()
+    assert mixed.load(layers=["audio/net.1"])["audio/net.1"].dtype == torch.float32
