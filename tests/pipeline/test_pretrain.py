@@ -39,7 +39,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Windows whose fake pictures are striped and whose fake sounds have a gap; gives the splits that are read."""
     splits = ["train"] * 16 + ["val"] * 8 + ["test"] * 4
     clips = [clip(i, split, i % 2, i // 2 % 2) for i, split in enumerate(splits)]
-    sources = [WindowSource(c, 0, 0.0, (Path("faces"), i), (Path("sound"), i), {}) for i, c in enumerate(clips)]
+    sources = [WindowSource(c, 0, 0.0, (Path("faces"), i), (Path("sound"), i), "", {}) for i, c in enumerate(clips)]
     read: list[str] = []
 
     def pixels(where: tuple[Path, int], _schema: object, name: str) -> torch.Tensor:

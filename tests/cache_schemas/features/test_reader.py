@@ -179,6 +179,6 @@ def test_layers_of_other_precision_are_not_loaded_side_by_side(tmp_path: Path) -
     """One tensor holds them all: a silent conversion would be other numbers."""
     build(tmp_path / "c.zarr", names(3), (VISUAL, variant(modality="audio", dtype="float32")))
     mixed = FeatureCache.open(tmp_path / "c.zarr")
-    with pytest.raises(FeatureCacheError, match="float32 of length 4.*cannot be loaded together"):
+    with pytest.raises(FeatureCacheError, match=r"float32 of length 4.*cannot be loaded together"):
         mixed.load()
     assert mixed.load(layers=["audio/net.1"])["audio/net.1"].dtype == torch.float32
