@@ -6,11 +6,13 @@ ranges. Either way a chunk is checked against its checksum before a row of it is
 
 from __future__ import annotations
 
+import errno
 import functools
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +72,17 @@ class FeatureCache:
     def open(cls, path: Path | str) -> FeatureCache:
         """The cache at a path or an fsspec URL (s3://bucket/features.zarr).
 
-        Raises FeatureCacheError when there is none, when no run has finished, or when its schema is another.
+        For S3, endpoint and credentials are the usual AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+        (or a profile in ~/.aws); FSSPEC_S3_ENDPOINT_URL, FSSPEC_S3_KEY and FSSPEC_S3_SECRET win over them. Set them
+        before the first URL is opened: file systems are kept. Raises FeatureCacheError when there is no cache, when
+        no run has finished, when its schema is another, or when the server cannot be used.
         """
         url = str(path)
-        try:
-            group = zarr.open_group(_store(url), mode="r", zarr_format=3)
-        except FileNotFoundError:
-            raise FeatureCacheError(f"{url}: no feature cache: run `bmnas features` first") from None
+        with _remote_explained(url):
+            try:
+                group = zarr.open_group(_store(url), mode="r", zarr_format=3)
+            except FileNotFoundError:
+                raise FeatureCacheError(f"{url}: no feature cache: run `bmnas features` first") from None
         attributes = dict(group.attrs)
         if attributes.get("schema_version") != SCHEMA_VERSION:
             raise FeatureCacheError(
@@ -86,7 +92,8 @@ class FeatureCache:
         root = parse(RootAttributes, url, attributes)
         if not root.index:
             raise FeatureCacheError(f"{url}: the features stage did not finish: run `bmnas features` again")
-        return cls(url, group, root.index)
+        with _remote_explained(url):
+            return cls(url, group, root.index)
 
     @functools.cached_property
     def index(self) -> pd.DataFrame:
@@ -414,11 +421,16 @@ class RemoteShards:
         runs = plan_ranges(shard.rows // geometry.chunk_rows, gap=gap)
         starts = [first * geometry.stride for first, _ in runs]
         ends = [(first + count) * geometry.stride for first, count in runs]
-        try:
-            parts = self._files.cat_ranges([path] * len(runs), starts, ends, on_error="raise")
-        except OSError as error:
-            raise FeatureCacheError(f"{array} ({path}) cannot be read: {error}. {REMEDY}") from error
         where = f"{array} ({path})"
+        with _remote_explained(self._files.unstrip_protocol(path)):
+            try:
+                parts = self._files.cat_ranges([path] * len(runs), starts, ends, on_error="raise")
+            except (FileNotFoundError, PermissionError) as error:
+                raise FeatureCacheError(f"{where} cannot be read: {error}. {REMEDY}") from error
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # what a range beyond the end of an object gives
+                    raise
+                raise FeatureCacheError(f"{where} is cut off: {error}. {REMEDY}") from error
         return [
             Chunks(bytes(part), geometry, first=first, count=count, where=where)
             for part, (first, count) in zip(parts, runs, strict=True)
@@ -440,7 +452,30 @@ _GAP_BYTES = 2**20
 
 
 def _store(url: str) -> Any:
-    return zarr.storage.FsspecStore.from_url(url, read_only=True) if "://" in url else Path(url)
+    if "://" not in url:
+        return Path(url)
+    protocol = url.partition("://")[0]
+    try:
+        return zarr.storage.FsspecStore.from_url(url, read_only=True)
+    except ImportError as error:
+        extra = 'pip install "bmnas[s3]"' if protocol == "s3" else "install the package that it names"
+        raise FeatureCacheError(f"{url}: {error}: {extra}") from None
+
+
+@contextmanager
+def _remote_explained(url: str) -> Iterator[None]:
+    """Says which URL could not be read: every file system raises errors of its own for a server out of reach."""
+    try:
+        yield
+    except FeatureCacheError:
+        raise
+    except Exception as error:
+        if "://" not in url:
+            raise
+        raise FeatureCacheError(
+            f"{url} cannot be read: {error or type(error).__name__}. Check the URL, the network, and the endpoint and "
+            "credentials in the environment (for S3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        ) from error
 
 
 def _empty(shape: tuple[int, ...], dtype: str, *, shared: bool) -> torch.Tensor:
