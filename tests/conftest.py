@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: see pipeline/cli.py. One thread, for the suite runs in two processes.
+# Before torch is imported: see pipeline/cli/__init__.py. One thread, for the suite runs in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

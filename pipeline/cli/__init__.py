@@ -1,0 +1,45 @@
+"""The command `bmnas`: one subcommand per stage. Exit code 0: done, 1: the work failed, 2: wrong usage."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.markup import escape
+
+# OpenMP threads that spin while they wait for one another make torch five times slower as soon as any other process
+# wants a core. Must be set before torch is imported; Dask workers inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
+from pipeline.cli import cache, stages
+from pipeline.cli.options import console
+
+app = typer.Typer(
+    name="bmnas",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Search and train audio-visual deepfake detectors over a feature cache that is computed once.\n\n"
+        "Each command is one stage; [bold]dvc repro[/bold] runs them all, in order, as far as something changed:\n\n"
+        "synth → manifest → spectrograms → faces → (pretrain) → features → search → retrain → evaluate → report"
+    ),
+)
+
+for group in (stages, cache):
+    app.add_typer(group.app)
+
+
+def main() -> None:
+    """Runs the command line. Errors that our packages raise are for people: one message, no traceback."""
+    try:
+        app()
+    except Exception as error:
+        ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
+        if not ours and not isinstance(error, OSError):
+            raise
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2 if type(error).__name__ == "ParamsError" else 1)

@@ -1,0 +1,39 @@
+"""What the commands share: options, the console, and parameters as the command line changed them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+    from pipeline.workspace import Workspace
+
+console = Console(stderr=True)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="the parameters of every stage", metavar="FILE")]
+Work = Annotated[Path, typer.Option("--work", help="folder of all results", metavar="FOLDER")]
+Scheduler = Annotated[
+    str,
+    typer.Option("--scheduler", help="address of a running Dask scheduler; else workers start here", metavar="ADDRESS"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="worker processes on this machine; 0: one per core, 1: this process"),
+]
+PARAMS, WORK = Path("params.yaml"), Path("work")
+
+
+def setup(params_file: Path, work: Path, scheduler: str = "", workers: int | None = None) -> tuple[Workspace, Params]:
+    """The results' folder and the parameters, as the command line changed them."""
+    from pipeline.params import load_params
+    from pipeline.workspace import Workspace
+
+    params = load_params(params_file)
+    chosen = {"scheduler": scheduler} if scheduler else {}
+    update = chosen if workers is None else {**chosen, "workers": workers}
+    compute = params.compute.model_copy(update=update)
+    return Workspace(work), params.model_copy(update={"compute": compute})
