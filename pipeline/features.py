@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +36,9 @@ from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 8
-"""One task, and what a killed worker loses at most; on a GPU, one pass."""
+"""One task, and what a killed worker loses at most."""
+PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
+"""Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.views gives other values."""
 
@@ -230,10 +233,9 @@ def window_inputs(
 def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
     """{layer: (n, C_in, L) float32, on the CPU} of n windows, each read while the one before is computed.
 
-    A window's features depend on no other's: on the CPU, where batches save nothing and some change the last bits,
-    each has a pass of its own; on a GPU all passes have PIECE_ROWS windows, the last one filled up.
+    All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
     """
-    size = 1 if backbone.device.type == "cpu" else PIECE_ROWS
+    size = PASS_WINDOWS[backbone.device.type]
     passes = []
     for batch in one_ahead(_batches(windows, size)):
         filled = torch.stack([*batch, *batch[-1:] * (size - len(batch))])
@@ -294,13 +296,18 @@ def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
 
 
 def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
-    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
     return IndexAttributes(
         views=params.features.views,
         variants=[column.variant for column in columns],
         params=feature_params(params),
-        versions={name: importlib.metadata.version(name) for name in libraries},
+        versions=_versions(),
     )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
+    return {name: importlib.metadata.version(name) for name in libraries}
 
 
 def _index(sources: list[WindowSource]) -> pd.DataFrame:
