@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from cache_schemas.features import (
     FeatureCache,
@@ -24,7 +25,7 @@ from cache_schemas.features import (
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
-from cache_schemas.shards import ClipEntry, read_rows, scan_shards
+from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
 from pipeline.backbones import Backbone, Input, Modality, load_backbone
 from pipeline.faces import face_key, windows_digest
 from pipeline.params import BackboneParams, Params, SpectrogramParams
@@ -206,28 +207,47 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
     ]
 
 
+STORED: Mapping[Input, tuple[ShardSchema, tuple[str, ...]]] = {
+    "crops": (FACES, ("crops",)),
+    "spectrogram": (SPECTROGRAMS, ("spectrogram", "waveform")),
+    "waveform": (SPECTROGRAMS, ("waveform",)),
+}
+"""The arrays that the views of a backbone's input are made from."""
+
+
 def window_inputs(
     source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
 ) -> Iterator[torch.Tensor]:
-    """Yields each view of a window as a backbone takes it: crops, a spectrogram or a waveform.
+    """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
+    schema, names = STORED[takes]
+    path, row = source.faces if takes == "crops" else source.spectrogram
+    stored = {name: rows[0] for name, rows in read_rows(path, schema, [row], only=names).items()}
+    return input_views(stored, takes, clip_id=source.clip.clip_id, start_s=source.start_s, views=views, params=params)
 
-    What is stored of the window is read once for all views.
+
+def input_views(
+    stored: Mapping[str, NDArray[Any]],
+    takes: Input,
+    *,
+    clip_id: str,
+    start_s: float,
+    views: Iterable[int],
+    params: SpectrogramParams,
+) -> Iterator[torch.Tensor]:
+    """Yields views of one window as a backbone takes it: crops, a spectrogram or a waveform.
+
+    stored: the window's arrays that STORED names.
     """
-    key = digest(source.clip.clip_id, source.start_s)
-    if takes == "crops":
-        path, row = source.faces
-        crops = read_rows(path, FACES, [row], only=("crops",))["crops"][0]
-        for view in views:
-            yield torch.from_numpy(visual_view(crops, key=key, view=view))
-        return
-    path, row = source.spectrogram
-    stored = {name: rows[0] for name, rows in read_rows(path, SPECTROGRAMS, [row]).items()}
-    waveform, spectrogram = stored["waveform"], stored["spectrogram"]
+    key = digest(clip_id, start_s)
     for view in views:
-        if takes == "waveform":
-            yield torch.from_numpy(audio_view(waveform, rate_hz=params.sample_rate_hz, key=key, view=view))
+        if takes == "crops":
+            yield torch.from_numpy(visual_view(stored["crops"], key=key, view=view))
+        elif takes == "waveform":
+            rate = params.sample_rate_hz
+            yield torch.from_numpy(audio_view(stored["waveform"], rate_hz=rate, key=key, view=view))
         else:
-            yield torch.from_numpy(sound_view(waveform, spectrogram, key=key, view=view, params=params)[1])
+            pair = sound_view(stored["waveform"], stored["spectrogram"], key=key, view=view, params=params)
+            yield torch.from_numpy(pair[1])
 
 
 def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
