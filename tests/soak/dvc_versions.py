@@ -1,7 +1,7 @@
-"""`make soak-dvc_versions`: what a second version of the feature cache adds to DVC's cache, and that the first comes back.
+"""`make soak-dvc_versions`: what a second version of the cache adds to DVC's cache, and that the first comes back.
 
 In a clone of this repository: 24 drawn clips, `dvc repro features`, commit; 8 clips more, `dvc repro features`, commit;
-then the first commit is checked out again. Files are hard links into DVC's cache, so whoever wrote into one would change
+then the first commit is checked out again. Files are hard links into DVC's cache: whoever wrote into one would change
 an object. Prints bytes and objects; fails when an object changed, when a shard was written again, or when the first
 cache is not the first cache.
 """
@@ -70,7 +70,8 @@ class Repository:
     def run(self, *command: str) -> None:
         """Runs a command there; what it says is shown when it fails."""
         paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(command, cwd=self.path, env=os.environ | paths, capture_output=True, text=True)
+        environment = os.environ | paths
+        done = subprocess.run(command, check=False, cwd=self.path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
     def version(self, identities: int) -> dict[str, tuple[str, int]]:
