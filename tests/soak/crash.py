@@ -124,7 +124,9 @@ class Crash:
     def _kill(self, victims: list[Run]) -> bool:
         """Waits for a moment of the first run's writer, then kills; False when the run ended before."""
         phase = self.random.choice(PHASES)
-        occurrence, seconds = self.random.choice([(n, s) for p, n, s in self.moments if p == phase])
+        # Early ones rather than late: the less is left to do, the fewer come.
+        drawn = self.random.choices([(n, s) for p, n, s in self.moments if p == phase], k=2)
+        occurrence, seconds = min(drawn)
         if not victims[0].wait_for(phase, occurrence):
             return False
         time.sleep(self.random.random() * seconds)
