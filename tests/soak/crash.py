@@ -150,6 +150,7 @@ class Crash:
         """The cache is the undisturbed one, before and after `gc`, and nothing else is left."""
         for collect in (False, True):
             if collect:
+                grow_old(workspace)
                 collect_garbage(workspace.features)
             ours, theirs = FeatureCache.open(workspace.features), FeatureCache.open(self.undisturbed.features)
             assert ours.index.equals(theirs.index)
@@ -222,12 +223,18 @@ def moments(marks: Path) -> list[tuple[str, int, float]]:
     return found
 
 
+def grow_old(workspace: Workspace) -> None:
+    """Lets the files of killed workers look like last week's: `gc` leaves young ones alone, a run may be at work."""
+    for file in workspace.features.with_name(f"{workspace.features.name}.staging").rglob("*"):
+        os.utime(file, (0, 0))
+
+
 def leftovers(workspace: Workspace) -> list[Path]:
     """Files that belong to no cache: temporary ones, staged pieces, shards of a layer without their like in others."""
     found = [
         path
         for path in workspace.root.rglob("*")
-        if not path.is_symlink() and path.is_file() and ("tmp" in path.name or path.suffix == ".safetensors")
+        if not path.is_symlink() and ("tmp" in path.name or path.suffix in (".safetensors", ".partial"))
     ]
     for variant in FeatureCache.open(workspace.features).variants:
         arrays = [path for path in (workspace.features / variant.path).iterdir() if path.is_dir()]
