@@ -13,7 +13,7 @@ from pipeline.cli import main
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict",
+    "predict", "export",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
