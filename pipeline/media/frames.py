@@ -48,8 +48,8 @@ def read_frames(path: Path, times_s: Sequence[float]) -> Frames:
     size = _scaled(found, MAX_FRAME_HEIGHT_PX)
     with memory_files(2) as files:
         pixels, stamps = (file.fileno() for file in files)
-        chosen = _input_to(path, found, max(times_s)).filter("select", _at_times(found, times_s))
-        run(*_outputs(chosen, size, pixels, stamps), pass_fds=[pixels, stamps])
+        chosen = _input_to(path, found, max(times_s)).filter("select", _Stamps(found).nearest(times_s))
+        run(*_outputs(chosen, found, size, pixels, stamps), pass_fds=[pixels, stamps])
         return _nearest(_read_back(files, size, found), times_s)
 
 
@@ -85,9 +85,13 @@ class Video:
         if seen == 0:
             raise _nothing(self._process)
 
-    def full(self) -> Frames:
-        """Row i: the picture nearest to full_at_s[i]. Call it when `small` has come to its end."""
-        return _nearest(_read_back(self._full_files, self.full_size_px, self.probe), self._times_s)
+    def full(self, first: int = 0, last: int | None = None) -> Frames:
+        """Row i: the picture nearest to full_at_s[first + i], up to `last` (None: all), which is not among them.
+
+        Call it when `small` has come to its end.
+        """
+        frames = _read_back(self._full_files, self.full_size_px, self.probe)
+        return _nearest(frames, self._times_s[first:last])
 
     def _read(self, size: int) -> bytearray:
         data = bytearray()
@@ -107,10 +111,9 @@ class Video:
         while True:
             ended = self._process.popen.poll() is not None
             listed = os.pread(self._small_stamps.fileno(), 1 << 26, 0).decode("ascii", "replace")
-            pts = parse_packets(listed[: listed.rfind("\n") + 1], stream=0).pts_s
-            if len(pts) >= first + count or ended or time.monotonic() > patience:
-                found: NDArray[np.float64] = pts[first : first + count] - self.probe.origin_s
-                return found
+            stamps = parse_packets(listed[: listed.rfind("\n") + 1], stream=0).pts_s
+            if len(stamps) >= first + count or ended or time.monotonic() > patience:
+                return _Stamps(self.probe).times_s(stamps[first : first + count])
             time.sleep(0.001)
 
 
@@ -137,14 +140,12 @@ def open_video(
         fds = [write_end, *(file.fileno() for file in files)]
         last_s = max([*full_at_s, *(end for _, end in spans_s)]) if spans_s is not None else MAX_SECONDS
         split = _input_to(path, found, last_s).filter_multi_output("split", 2)
-        spans = "+".join(
-            f"between(t,{start + found.origin_s:.6f},{end + found.origin_s:.6f})" for start, end in spans_s or ()
-        )
-        terms = [f"not(mod(n,{small_every}))" if small_every > 1 else "1", f"({spans})" if spans else "1"]
-        small = split[0].filter("select", "*".join(terms))
-        full = split[1].filter("select", _at_times(found, full_at_s))
+        stamps = _Stamps(found)
+        inside = stamps.within(spans_s) if spans_s is not None else "1"
+        small = split[0].filter("select", f"not(mod(n,{small_every}))*({inside})" if small_every > 1 else inside)
+        full = split[1].filter("select", stamps.nearest(full_at_s))
         try:
-            outputs = [*_outputs(small, small_px, fds[0], fds[1]), *_outputs(full, full_px, fds[2], fds[3])]
+            outputs = [*_outputs(small, found, small_px, fds[0], fds[1]), *_outputs(full, found, full_px, fds[2], fds[3])]
             process = Process(outputs, fds, subprocess.DEVNULL)
         finally:
             os.close(write_end)
@@ -155,14 +156,17 @@ def open_video(
 def _input_to(path: Path, found: Probe, last_s: float) -> Any:
     """The picture up to `last_s`, and what a decoder reorders beyond it."""
     before_s = -min(found.audio.start_s, 0) if found.audio else 0.0
-    return media_input(path, seconds=before_s + last_s + 2 + 20 / max(found.fps, 0.1))["V:0"]
+    pictures = media_input(path, seconds=before_s + last_s + 2 + 20 / max(found.fps, 0.1))["V:0"]
+    return pictures if found.stamped else pictures.filter("setpts", "N/TB")
 
 
-def _outputs(pictures: Any, size: tuple[int, int], pixels_fd: int, stamps_fd: int) -> list[Any]:
+def _outputs(pictures: Any, found: Probe, size: tuple[int, int], pixels_fd: int, stamps_fd: int) -> list[Any]:
     """The pixels of the chosen pictures, and beside them a list of their time stamps."""
     split = pictures.filter_multi_output("split", 2)
     options = {"fps_mode": "passthrough", "enc_time_base": f"1/{_TICK_HZ}", "c": "rawvideo"}
-    shown = split[0].filter("scale", *size, flags="area+accurate_rnd+full_chroma_int")
+    # What keeps its size is only turned into RGB, as ffmpeg does by itself; the filter still guards the size.
+    unchanged = size == (found.width_px, found.height_px)
+    shown = split[0].filter("scale", *size, flags="bicubic" if unchanged else "area")
     # framecrc sums up what it lists: a thumbnail costs nothing.
     listed = split[1].filter("scale", 8, 8, flags="neighbor")
     return [
@@ -176,21 +180,45 @@ def _scaled(found: Probe, height_px: int) -> tuple[int, int]:
     return max(1, round(found.width_px * height / found.height_px)), height
 
 
-def _at_times(found: Probe, times_s: Sequence[float]) -> str:
-    """An expression that is true for the picture nearest to each time, and no other.
+class _Stamps:
+    """The decoded pictures' stamps, seconds: the file's own, or the pictures' numbers where it has none."""
 
-    It is the first one behind the middle between it and its forerunner, whatever rounding the decoder's stamps have.
-    """
-    shown = found.times_s
-    middles = np.concatenate([[-1e6], (shown[:-1] + shown[1:]) / 2])
-    wanted = np.unique(np.searchsorted(middles, np.asarray(times_s, float), side="right") - 1)
-    marks = [found.origin_s + middles[i] if i else -1e6 for i in wanted]
-    return "+".join(f"gte(t,{mark:.6f})*(isnan(prev_t)+lt(prev_t,{mark:.6f}))" for mark in marks) or "0"
+    def __init__(self, found: Probe) -> None:
+        self._times_s, self._stamped, self._origin_s = found.times_s, found.stamped, found.origin_s
+        stamps = found.times_s + found.origin_s if found.stamped else np.arange(len(found.times_s), dtype=float)
+        self._middles = (stamps[:-1] + stamps[1:]) / 2
+
+    def nearest(self, times_s: Sequence[float]) -> str:
+        """An expression that is true for the picture nearest to each time, and no other.
+
+        It is the first one behind the middle between it and its forerunner, whatever rounding its stamp has.
+        """
+        between_s = (self._times_s[:-1] + self._times_s[1:]) / 2
+        marks = [self._mark(i) for i in np.unique(np.searchsorted(between_s, np.asarray(times_s, float)))]
+        return "+".join(f"gte(t,{mark:.6f})*(isnan(prev_t)+lt(prev_t,{mark:.6f}))" for mark in marks) or "0"
+
+    def within(self, spans_s: Sequence[Span]) -> str:
+        """An expression that is true for the pictures shown inside the spans."""
+        edges = ((np.searchsorted(self._times_s, a), np.searchsorted(self._times_s, b, side="right")) for a, b in spans_s)
+        return "+".join(f"between(t,{self._mark(a):.6f},{self._mark(b):.6f})" for a, b in edges if a < b) or "0"
+
+    def times_s(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(pictures,) on the clip's clock."""
+        if self._stamped:
+            return stamps - self._origin_s
+        found: NDArray[np.float64] = self._times_s[np.clip(np.rint(stamps).astype(int), 0, len(self._times_s) - 1)]
+        return found
+
+    def _mark(self, picture: int) -> float:
+        """A stamp between the picture and its forerunner."""
+        if picture == 0:
+            return -1e6
+        return float(self._middles[picture - 1]) if picture <= len(self._middles) else 1e9
 
 
 def _read_back(files: Sequence[IO[bytes]], size: tuple[int, int], found: Probe) -> Frames:
     pixels_file, stamps_file = files
-    times = parse_packets(content(stamps_file).decode("ascii", "replace"), stream=0).pts_s - found.origin_s
+    times = _Stamps(found).times_s(parse_packets(content(stamps_file).decode("ascii", "replace"), stream=0).pts_s)
     width, height = size
     frame_bytes = width * height * 3
     count = min(len(times), os.fstat(pixels_file.fileno()).st_size // frame_bytes)

@@ -51,6 +51,8 @@ class Probe:
     """(pictures,) when each is shown, ascending from 0."""
     origin_s: float = 0.0
     """The file's own time stamp of the first picture."""
+    stamped: bool = True
+    """Whether packets say when they are shown. In AVI with B-frames they do not: only their order counts."""
 
     @property
     def has_audio(self) -> bool:
@@ -106,6 +108,7 @@ def parse_probe(path: Path, listing: bytes, log: str) -> Probe:
         audio=_audio(text, head, float(pts[0])),
         times_s=times,
         origin_s=float(pts[0]),
+        stamped=pictures.stamped,
     )
 
 
@@ -135,6 +138,8 @@ class Packets:
     pts_s: NDArray[np.float64]
     durations_s: NDArray[np.float64]
     sizes: NDArray[np.int64]
+    stamped: bool
+    """Whether any has a time of presentation; else `pts_s` are times of decoding."""
 
 
 _NO_STAMP = ("NOPTS", str(-(2**63)))
@@ -148,10 +153,11 @@ def parse_packets(text: str, *, stream: int) -> Packets:
     tick_s = int(tick[1]) / int(tick[2]) if tick else 0.0
     # "0, dts, pts, duration, size, crc[, F=flags]". MPEG streams give some packets no pts; those have their dts.
     pattern = rf"^{stream},\s*(-?\d+|NOPTS),\s*(-?\d+|NOPTS),\s*(-?\d+),\s*(\d+), 0x\w+(?:, F=0x([0-9A-Fa-f]+))?"
-    rows = []
+    rows, stamped = [], False
     for dts, pts, duration, size, flags in re.findall(pattern, text, flags=re.MULTILINE):
+        stamped |= pts not in _NO_STAMP
         stamp = pts if pts not in _NO_STAMP else dts
         if stamp not in _NO_STAMP and not int(flags or "0", 16) & _DISCARD:
             rows.append((int(stamp), int(duration), int(size)))
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return Packets(table[:, 0] * tick_s, table[:, 1] * tick_s, table[:, 2].astype(np.int64))
+    return Packets(table[:, 0] * tick_s, table[:, 1] * tick_s, table[:, 2].astype(np.int64), stamped)
