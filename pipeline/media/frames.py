@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,17 +55,34 @@ def read_frames(path: Path, times_s: Sequence[float]) -> Frames:
 class Video:
     """One decode that is under way: first the small pictures, one batch after the other, then the full ones."""
 
-    def __init__(
-        self, found: Probe, process: Process, small: Any, full: Any, small_px: tuple[int, int], full_px: tuple[int, int]
-    ) -> None:
+    def __init__(self, found: Probe, small_height_px: int, full_at_s: Sequence[float]) -> None:
         self.probe = found
-        self.small_size_px = small_px
+        self.small_size_px = _scaled(found, small_height_px)
         """(width, height)"""
-        self.full_size_px = full_px
+        self.full_size_px = _scaled(found, MAX_FRAME_HEIGHT_PX)
         """(width, height)"""
-        self._process = process
-        self._pipe, self._small_stamps = small
-        self._full_files, self._times_s = full
+        self._full_at_s = full_at_s
+
+    def _start(self, stack: contextlib.ExitStack, path: Path, spans_s: Sequence[Span] | None, small_every: int) -> None:
+        read_end, write_end = os.pipe()
+        self._pipe = stack.enter_context(os.fdopen(read_end, "rb", buffering=0))
+        self._small_stamps, *self._full_files = stack.enter_context(memory_files(3))
+        fds = [write_end, *(file.fileno() for file in (self._small_stamps, *self._full_files))]
+        last_s = max([*self._full_at_s, *(end for _, end in spans_s)]) if spans_s is not None else MAX_SECONDS
+        split = _input_to(path, self.probe, last_s).filter_multi_output("split", 2)
+        stamps = _Stamps(self.probe)
+        inside = stamps.within(spans_s) if spans_s is not None else "1"
+        small = split[0].filter("select", f"not(mod(n,{small_every}))*({inside})" if small_every > 1 else inside)
+        full = split[1].filter("select", stamps.nearest(self._full_at_s))
+        try:
+            outputs = [
+                *_outputs(small, self.probe, self.small_size_px, fds[0], fds[1]),
+                *_outputs(full, self.probe, self.full_size_px, fds[2], fds[3]),
+            ]
+            self._process = Process(outputs, fds)
+        finally:
+            os.close(write_end)
+        stack.callback(self._process.kill)
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
         """The pictures inside the spans, in order; each batch is new memory."""
@@ -91,7 +107,7 @@ class Video:
         Call it when `small` has come to its end.
         """
         frames = _read_back(self._full_files, self.full_size_px, self.probe)
-        return _nearest(frames, self._times_s[first:last])
+        return _nearest(frames, self._full_at_s[first:last])
 
     def _read(self, size: int) -> bytearray:
         data = bytearray()
@@ -131,32 +147,16 @@ def open_video(
     Every `small_every`-th picture of the clip is taken. ffmpeg decodes while the caller works, and is gone when the
     block ends. Raises MediaError.
     """
-    found = probe(path)
-    small_px, full_px = _scaled(found, small_height_px), _scaled(found, MAX_FRAME_HEIGHT_PX)
-    read_end, write_end = os.pipe()
+    video = Video(probe(path), small_height_px, full_at_s)
     with contextlib.ExitStack() as stack:
-        pipe = stack.enter_context(os.fdopen(read_end, "rb", buffering=0))
-        files = stack.enter_context(memory_files(3))
-        fds = [write_end, *(file.fileno() for file in files)]
-        last_s = max([*full_at_s, *(end for _, end in spans_s)]) if spans_s is not None else MAX_SECONDS
-        split = _input_to(path, found, last_s).filter_multi_output("split", 2)
-        stamps = _Stamps(found)
-        inside = stamps.within(spans_s) if spans_s is not None else "1"
-        small = split[0].filter("select", f"not(mod(n,{small_every}))*({inside})" if small_every > 1 else inside)
-        full = split[1].filter("select", stamps.nearest(full_at_s))
-        try:
-            outputs = [*_outputs(small, found, small_px, fds[0], fds[1]), *_outputs(full, found, full_px, fds[2], fds[3])]
-            process = Process(outputs, fds, subprocess.DEVNULL)
-        finally:
-            os.close(write_end)
-        stack.callback(process.kill)
-        yield Video(found, process, (pipe, files[0]), (files[1:], full_at_s), small_px, full_px)
+        video._start(stack, path, spans_s, small_every)
+        yield video
 
 
 def _input_to(path: Path, found: Probe, last_s: float) -> Any:
-    """The picture up to `last_s`, and what a decoder reorders beyond it."""
+    """The pictures up to `last_s` and a few more: no picture is decoded after it is shown."""
     before_s = -min(found.audio.start_s, 0) if found.audio else 0.0
-    pictures = media_input(path, seconds=before_s + last_s + 2 + 20 / max(found.fps, 0.1))["V:0"]
+    pictures = media_input(path, seconds=before_s + last_s + 0.5 + 2 / max(found.fps, 0.1))["V:0"]
     return pictures if found.stamped else pictures.filter("setpts", "N/TB")
 
 
@@ -199,8 +199,13 @@ class _Stamps:
 
     def within(self, spans_s: Sequence[Span]) -> str:
         """An expression that is true for the pictures shown inside the spans."""
-        edges = ((np.searchsorted(self._times_s, a), np.searchsorted(self._times_s, b, side="right")) for a, b in spans_s)
-        return "+".join(f"between(t,{self._mark(a):.6f},{self._mark(b):.6f})" for a, b in edges if a < b) or "0"
+        terms = []
+        for start_s, end_s in spans_s:
+            first = int(np.searchsorted(self._times_s, start_s))
+            behind = int(np.searchsorted(self._times_s, end_s, side="right"))
+            if first < behind:
+                terms.append(f"between(t,{self._mark(first):.6f},{self._mark(behind):.6f})")
+        return "+".join(terms) or "0"
 
     def times_s(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
         """(pictures,) on the clip's clock."""

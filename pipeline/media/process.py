@@ -49,7 +49,7 @@ def ffmpeg_exe() -> str:
         return found
 
 
-def media_input(path: Path, *, seconds: float = MAX_SECONDS) -> Any:
+def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> Any:
     """The ffmpeg-python node of a file's first `seconds`, with what it may open and how large it may be."""
     check_file(path)
     # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
@@ -61,17 +61,23 @@ def media_input(path: Path, *, seconds: float = MAX_SECONDS) -> Any:
         max_pixels=MAX_PIXELS,
         t=min(seconds, MAX_SECONDS),
         threads=1,
+        **options,
     )
 
 
 class Process:
     """A running ffmpeg: its output files by number, its log, and its end."""
 
-    def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int], stdout: IO[bytes] | int) -> None:
+    def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int]) -> None:
         command = ffmpeg.compile(ffmpeg.merge_outputs(*outputs), cmd=[*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS])
         self._log = memory_file()
         self.popen = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=self._log, pass_fds=pass_fds, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            pass_fds=pass_fds,
+            start_new_session=True,
         )
         _limit(self.popen.pid)
 
@@ -95,13 +101,13 @@ class Process:
         return _explain(self.log())
 
 
-def run(*outputs: Any, pass_fds: Sequence[int] = (), stdout: IO[bytes] | int = subprocess.DEVNULL) -> str:
+def run(*outputs: Any, pass_fds: Sequence[int]) -> str:
     """ffmpeg's log, after it has written `outputs` (nodes of ffmpeg-python) to the files behind `pass_fds`.
 
     Raises MediaError only where it fails before it opens its outputs or is killed: what it wrote until some later
     failure is what there is of a damaged file.
     """
-    process = Process(outputs, pass_fds, stdout)
+    process = Process(outputs, pass_fds)
     try:
         code = process.popen.wait(timeout=WALL_SECONDS)
         log = process.log()
@@ -139,7 +145,10 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
         yield [stack.enter_context(memory_file()) for _ in range(count)]
 
 
-_GLOBAL_OPTIONS = ("-nostdin", "-hide_banner", "-nostats", "-copyts", "-max_alloc", str(1 << 30), "-filter_threads", "1")
+_GLOBAL_OPTIONS = (
+    *("-nostdin", "-hide_banner", "-nostats"),
+    *("-copyts", "-max_alloc", str(1 << 30), "-filter_threads", "1"),
+)
 
 
 @functools.cache

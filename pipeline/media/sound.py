@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.media.files import MediaError
 from pipeline.media.process import MAX_SECONDS, content, media_input, memory_files, run
-from pipeline.media.timeline import Probe, packet_output, parse_packets, parse_probe
+from pipeline.media.timeline import Probe, describe, packet_output, parse_packets
 
 _MAX_DRIFT_S = 0.010
 """Stamps are rounded (Matroska: to 1 ms). Only where they are off by more than this is sound missing or doubled."""
@@ -34,12 +34,12 @@ def read_sound(path: Path, *, sample_rate_hz: int) -> Sound:
     """
     source = media_input(path)
     # Channels are mixed with weights that sum to 1, so that nothing clips. A long filter: flat to 90 % of the new
-    # band, 80 dB down where it would alias.
+    # band, 90 dB down where it would alias.
     mixed = source["a:0"].filter(
         "aresample",
         sample_rate_hz,
         resampler="swr",
-        filter_size=64,
+        filter_size=128,
         cutoff=0.95,
         out_chlayout="mono",
         out_sample_fmt="flt",
@@ -55,12 +55,12 @@ def read_sound(path: Path, *, sample_rate_hz: int) -> Sound:
             pass_fds=[packets, stamps, waves],
         )
         listing, stamped, raw = (content(file) for file in files)
-    found = parse_probe(path, listing, log)
+    found = describe(path, listing.decode("ascii", "replace"), log)
     pieces = parse_packets(stamped.decode("ascii", "replace"), stream=0)
     decoded = np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<f4")
     if len(decoded) == 0:
         raise MediaError("the sound track is empty or cannot be decoded")
-    samples = lay_out(decoded, pieces.pts_s - found.origin_s, pieces.sizes // 4, sample_rate_hz=sample_rate_hz)
+    samples = lay_out(decoded, pieces.pts_s - found.shown_s, pieces.sizes // 4, sample_rate_hz=sample_rate_hz)
     if not np.isfinite(samples).all():
         raise MediaError("the sound track decodes to values that are not finite")
     if len(samples) == 0:

@@ -50,7 +50,9 @@ class Probe:
     times_s: NDArray[np.float64] = field(repr=False)
     """(pictures,) when each is shown, ascending from 0."""
     origin_s: float = 0.0
-    """The file's own time stamp of the first picture."""
+    """ffmpeg's time stamp of the first picture."""
+    shown_s: float = 0.0
+    """The same, but exact: ffmpeg moves the first picture behind an edit list's cut onto the cut."""
     stamped: bool = True
     """Whether packets say when they are shown. In AVI with B-frames they do not: only their order counts."""
 
@@ -62,9 +64,14 @@ class Probe:
 
 def probe(path: Path) -> Probe:
     """The clip's timeline and streams; raises MediaError when there is no picture."""
+    return describe(path, *_list_packets(path))
+
+
+def _list_packets(path: Path, **options: Any) -> tuple[str, str]:
     with memory_files(1) as (packets,):
-        log = run(packet_output(media_input(path), packets.fileno(), "a:0?"), pass_fds=[packets.fileno()])
-        return parse_probe(path, content(packets), log)
+        fd = packets.fileno()
+        log = run(packet_output(media_input(path, **options), fd, "a:0?"), pass_fds=[fd])
+        return content(packets).decode("ascii", "replace"), log
 
 
 def packet_output(source: Any, fd: int, *more: str) -> Any:
@@ -73,9 +80,8 @@ def packet_output(source: Any, fd: int, *more: str) -> Any:
     return ffmpeg.output(*streams, f"pipe:{fd}", c="copy", copypriorss=1, f="framecrc")
 
 
-def parse_probe(path: Path, listing: bytes, log: str) -> Probe:
-    """What `packet_output` listed; raises MediaError when there is no picture in it."""
-    text = listing.decode("ascii", "replace")
+def describe(path: Path, text: str, log: str) -> Probe:
+    """What `packet_output` listed in `text`; raises MediaError when there is no picture in it."""
     head = dict(re.findall(r"^#(\w+ \d+): (.*)$", text, flags=re.MULTILINE))
     pictures = parse_packets(text, stream=0)
     size = re.fullmatch(r"(\d+)x(\d+)", head.get("dimensions 0", ""))
@@ -94,6 +100,7 @@ def parse_probe(path: Path, listing: bytes, log: str) -> Probe:
     times = pts - pts[0]
     times = times[times <= MAX_SECONDS]
     duration = float(times[-1]) + max(step, 0.0)
+    shown = float(pts[0]) + (_moved_s(path, pictures) if pictures.hidden else 0.0)
     container = re.search(r"^Input #0, (\S+), from", stated, flags=re.MULTILINE)
     return Probe(
         container=container[1] if container else "",
@@ -105,11 +112,21 @@ def parse_probe(path: Path, listing: bytes, log: str) -> Probe:
         bit_rate_bps=path.stat().st_size * 8 / max(duration, 1e-3),
         n_streams=len(re.findall(r"^  Stream #0:\d+", stated, flags=re.MULTILINE)),
         n_audio=len(re.findall(r"^  Stream #0:\d+.*?: Audio:", stated, flags=re.MULTILINE)),
-        audio=_audio(text, head, float(pts[0])),
+        audio=_audio(text, head, shown),
         times_s=times,
         origin_s=float(pts[0]),
+        shown_s=shown,
         stamped=pictures.stamped,
     )
+
+
+def _moved_s(path: Path, pictures: Packets) -> float:
+    """How much later than ffmpeg says the first picture is shown: less than a picture's time."""
+    plain = parse_packets(_list_packets(path, advanced_editlist=0)[0], stream=0)
+    if len(plain.pts_s) != len(pictures.pts_s) + pictures.hidden:
+        return 0.0  # several edits: each may be moved on its own
+    moved = float(plain.pts_s[pictures.hidden] - pictures.pts_s[0])
+    return moved if 0 < moved < pictures.durations_s[0] else 0.0
 
 
 def _audio(text: str, head: dict[str, str], origin_s: float) -> AudioInfo | None:
@@ -140,9 +157,11 @@ class Packets:
     sizes: NDArray[np.int64]
     stamped: bool
     """Whether any has a time of presentation; else `pts_s` are times of decoding."""
+    hidden: int
+    """So many more are hidden by an edit list."""
 
 
-_NO_STAMP = ("NOPTS", str(-(2**63)))
+_NO_STAMP = -(2**63)
 _DISCARD = 0x4
 """The flag of a packet that the decoder needs but an edit list hides."""
 
@@ -151,13 +170,25 @@ def parse_packets(text: str, *, stream: int) -> Packets:
     """The listed packets that have a time stamp and are shown."""
     tick = re.search(rf"^#tb {stream}: (\d+)/([1-9]\d*)$", text, flags=re.MULTILINE)
     tick_s = int(tick[1]) / int(tick[2]) if tick else 0.0
-    # "0, dts, pts, duration, size, crc[, F=flags]". MPEG streams give some packets no pts; those have their dts.
+    # "0, dts, pts, duration, size, crc[, F=flags]".
     pattern = rf"^{stream},\s*(-?\d+|NOPTS),\s*(-?\d+|NOPTS),\s*(-?\d+),\s*(\d+), 0x\w+(?:, F=0x([0-9A-Fa-f]+))?"
-    rows, stamped = [], False
-    for dts, pts, duration, size, flags in re.findall(pattern, text, flags=re.MULTILINE):
-        stamped |= pts not in _NO_STAMP
-        stamp = pts if pts not in _NO_STAMP else dts
-        if stamp not in _NO_STAMP and not int(flags or "0", 16) & _DISCARD:
-            rows.append((int(stamp), int(duration), int(size)))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return Packets(table[:, 0] * tick_s, table[:, 1] * tick_s, table[:, 2].astype(np.int64), stamped)
+    rows = [
+        (*(_NO_STAMP if number == "NOPTS" else int(number) for number in numbers), int(flags or "0", 16) & _DISCARD)
+        for *numbers, flags in re.findall(pattern, text, flags=re.MULTILINE)
+    ]
+    dts, pts, durations, sizes, hidden = np.array(rows, dtype=np.int64).reshape(-1, 5).T
+    missing = pts == _NO_STAMP
+    both = np.flatnonzero(~missing & (dts != _NO_STAMP))
+    if missing.any() and len(both):
+        # MPEG streams give a pts to some packets only. All are shown in the rhythm in which they are decoded.
+        pts = np.where(dts == _NO_STAMP, pts, dts + (pts - dts)[both[0]])
+    elif missing.all():
+        pts = dts
+    kept = (pts != _NO_STAMP) & (hidden == 0)
+    return Packets(
+        pts_s=pts[kept] * tick_s,
+        durations_s=durations[kept] * tick_s,
+        sizes=sizes[kept],
+        stamped=not missing.all(),
+        hidden=int((hidden != 0).sum()),
+    )

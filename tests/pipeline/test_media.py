@@ -25,7 +25,7 @@ CONTAINERS = {
     "clip.mp4": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
     "clip.mkv": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
     "clip.mov": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "pcm_s16le"],
-    "clip.avi": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "mp3"],
+    "clip.avi": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "pcm_s16le"],
     "clip.mpg": ["-c:v", "mpeg1video", "-q:v", "1", "-c:a", "mp2"],
     "clip.webm": ["-c:v", "libvpx", "-b:v", "2M", "-c:a", "libopus"],
 }
