@@ -52,9 +52,8 @@ def ffmpeg_exe() -> str:
 def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> Any:
     """The ffmpeg-python node of a file's first `seconds`, with what it may open and how large it may be."""
     check_file(path)
-    # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
     return ffmpeg.input(
-        f"file:{path.absolute()}",
+        _NAME + os.fsencode(path.absolute()).hex(),  # ffmpeg-python knows no names that are not UTF-8
         protocol_whitelist="file,pipe",
         format_whitelist=_CONTAINERS,
         max_streams=MAX_STREAMS + 1,  # some formats only leave out what is beyond: so that it can be seen
@@ -65,11 +64,20 @@ def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> 
     )
 
 
+_NAME = "name-in-hex:"
+
+
+def _with_name(word: str) -> str:
+    # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
+    return f"file:{os.fsdecode(bytes.fromhex(word.removeprefix(_NAME)))}" if word.startswith(_NAME) else word
+
+
 class Process:
     """A running ffmpeg: its output files by number, its log, and its end."""
 
     def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int]) -> None:
-        command = ffmpeg.compile(ffmpeg.merge_outputs(*outputs), cmd=[*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS])
+        command = [*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS]
+        command += [_with_name(word) for word in ffmpeg.get_args(ffmpeg.merge_outputs(*outputs))]
         self._log = memory_file()
         self.popen = subprocess.Popen(  # noqa: S603
             command,
@@ -183,8 +191,7 @@ def _limit(pid: int) -> None:
 
 _REASONS = (
     ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
-    ("not allowed by the format whitelist", "not a container that is accepted (playlists never are)"),
-    ("not in allowed list", "not a container that is accepted (playlists never are)"),
+    ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
     ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
     ("does not contain any stream", "the file holds no stream"),
