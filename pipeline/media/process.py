@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -79,15 +80,24 @@ class Process:
         command = [*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS]
         command += [_with_name(word) for word in ffmpeg.get_args(ffmpeg.merge_outputs(*outputs))]
         self._log = memory_file()
+        self._ended, held = os.pipe()  # at its end when the child is: to wait for it without looking again and again
         self.popen = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
-            pass_fds=pass_fds,
+            pass_fds=[*pass_fds, held],
             start_new_session=True,
         )
+        os.close(held)
         _limit(self.popen.pid)
+
+    def wait(self) -> int:
+        """The exit status; raises MediaError when it takes too long."""
+        ready, _, _ = select.select([self._ended], [], [], WALL_SECONDS)
+        if not ready:
+            raise too_long()
+        return self.popen.wait()
 
     def log(self) -> str:
         """What ffmpeg said so far."""
@@ -98,6 +108,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
+        os.close(self._ended)
         self._log.close()
 
     def error(self) -> MediaError:
@@ -117,13 +128,11 @@ def run(*outputs: Any, pass_fds: Sequence[int]) -> str:
     """
     process = Process(outputs, pass_fds)
     try:
-        code = process.popen.wait(timeout=WALL_SECONDS)
+        code = process.wait()
         log = process.log()
         if code < 0 or (code > 0 and "\nOutput #0" not in log):
             raise process.error()
         return log
-    except subprocess.TimeoutExpired:
-        raise too_long() from None
     finally:
         process.kill()
 

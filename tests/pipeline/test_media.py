@@ -150,7 +150,7 @@ def test_playlists_that_open_other_files_are_refused(tmp_path: Path, kind: str, 
     inner.write_bytes(b"G" * 188 * 20)
     path = tmp_path / f"playlist.{suffix}"
     path.write_text(playlists(inner)[kind])
-    with pytest.raises(media.MediaError, match="not a container|not a media file|no picture"):
+    with pytest.raises(media.MediaError, match=r"not a container|not a media file|no picture"):
         media.probe(path)
 
 
