@@ -152,7 +152,7 @@ class Leak:
 
 
 def find_leaks(clips: Iterable[Clip], split_of: Callable[[Clip], str] = lambda clip: clip.split) -> list[Leak]:
-    """Everybody (subject, source or target) who is in two splits or more, by name; clips without a split are ignored."""
+    """Everybody (subject, source or target) who is in two splits or more, by name; clips without one do not count."""
     where: dict[str, dict[str, list[Clip]]] = {}
     for clip in clips:
         if split := split_of(clip):
