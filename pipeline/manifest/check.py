@@ -1,4 +1,4 @@
-"""`bmnas manifest --check`: what a careful person wants to know of a data set before using it. Pure, of tables."""
+"""`bmnas manifest --check`: what a careful person wants to know of a data set before using it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.manifest import SPLITS, Clip, Leak, Quarantined, find_leaks
-from pipeline.manifest.facts import ClipFacts
+from cache_schemas.files import write_json
+from cache_schemas.manifest import SPLITS, Clip, Leak, Quarantined, find_leaks, read_manifest, read_quarantine
+from pipeline.datasets import LAYOUTS
+from pipeline.manifest.facts import ClipFacts, measure_clips
 from pipeline.manifest.splits import identity_components
 from pipeline.manifest.warn import warnings
 from pipeline.measure import chance_auc, shortcut_auc
-from pipeline.params import SplitParams
+from pipeline.params import Params, SplitParams
+from pipeline.workspace import Workspace
 
 LOUD_AUC = 0.6
 """A property that tells fake from real better than this, and than chance in so few clips, is called suspicious."""
@@ -25,7 +28,19 @@ NUMBERS = (
 )  # fmt: skip
 NAMES = ("resolution", "container", "video_codec", "audio_codec", "dataset")
 LABELS = ("label", "video_label", "audio_label")
+CLASSES = ("real", "fake")
 _MOST_VALUES = 20
+
+
+def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """What there is to know of the workspace's manifest; also written to `workspace.check`."""
+    clips = read_manifest(workspace.manifest)
+    facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
+    quarantined = read_quarantine(workspace.quarantine("manifest"))
+    identity = LAYOUTS[params.data.layout].identity
+    result = check(clips, facts, quarantined, split=params.split, identity=identity)
+    write_json(workspace.check / "manifest.json", result)
+    return result
 
 
 def check(
@@ -54,7 +69,7 @@ def check(
         },
         "duplicates": duplicates(clips, quarantined),
         "segments": segments(clips, facts),
-        "properties": {name: {side: describe(table, name, side) for side in (0, 1)} for name in (*NUMBERS, *NAMES)},
+        "properties": {name: {side: describe(table, name, side) for side in CLASSES} for name in (*NUMBERS, *NAMES)},
         "shortcuts": shortcuts(table),
     }
     return result | {"warnings": warnings(result, split)}
@@ -143,9 +158,9 @@ def segments(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> dict[str,
     return found
 
 
-def describe(table: pd.DataFrame, name: str, label: int) -> dict[str, Any]:
+def describe(table: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
     """One class's values of a property: quantiles of a number, the most frequent of a name."""
-    values = table.loc[table["label"] == label, name].dropna()
+    values = table.loc[table["label"] == CLASSES.index(side), name].dropna()
     if name in NAMES:
         top = values.value_counts()
         shown = {str(value): int(number) for value, number in top.head(_MOST_VALUES).items()}

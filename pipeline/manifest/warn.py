@@ -12,7 +12,11 @@ _LARGE_GROUP = 0.5
 _ONE_SIDED = 10
 _OFF_SHARE = 0.1
 _BOTH_CLASSES = 0.5
-_SIDES = {"label": "fake from real", "video_label": "fake from real pictures", "audio_label": "fake from real sound"}
+_SIDES = {
+    "label": "fake from real clips",
+    "video_label": "fake from real pictures",
+    "audio_label": "fake from real sound",
+}
 
 
 def warnings(result: Mapping[str, Any], split: SplitParams) -> list[str]:
@@ -33,15 +37,21 @@ def _leaks(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shortcuts(result: Mapping[str, Any]) -> Iterator[str]:
-    for entry in result["shortcuts"]:
-        if entry["suspicious"]:
-            label = max(_SIDES, key=lambda side: entry[side]["auc"] or 0)
-            best = entry[label]
-            value = f" = {best['value']}" if "value" in best else ""
-            yield (
-                f"{entry['property']}{value} alone tells {_SIDES[label]}: AUC {best['auc']:.2f} (chance stays below "
-                f"{best['chance']:.2f})."
-            )
+    """One sentence a side: which properties tell most there."""
+    for label, side in _SIDES.items():
+        found = [entry for entry in result["shortcuts"] if entry["suspicious"] and _best(entry) == label]
+        if found:
+            shown = (f"{entry['property']}{_value(entry[label])} {entry[label]['auc']:.2f}" for entry in found)
+            chance = found[0][label]["chance"]
+            yield f"Tell {side} alone, as AUC: {', '.join(shown)}. Chance stays below {chance:.2f}."
+
+
+def _best(entry: Mapping[str, Any]) -> str:
+    return max(_SIDES, key=lambda side: entry[side]["auc"] or 0)
+
+
+def _value(found: Mapping[str, Any]) -> str:
+    return f" ({found['value']})" if "value" in found else ""
 
 
 def _copies(result: Mapping[str, Any]) -> Iterator[str]:
