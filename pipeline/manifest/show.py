@@ -14,7 +14,7 @@ from cache_schemas.manifest import Clip
 from pipeline.manifest.check import CLASSES, LABELS, LOUD_AUC, NUMBERS, people
 
 _MOST_ROWS = 40
-_MOST_VALUES = 4
+_MOST_VALUES = 3
 _MOST_LETTERS = 16
 
 
@@ -30,8 +30,8 @@ def print_check(result: Mapping[str, Any], console: Console) -> None:
     console.print(_properties(result))
     console.print(
         "AUC: how well that one property tells fake from real (any fake; picture; sound), whichever way round; 0.5 "
-        f"knows nothing. Of a name: by having the value below it or not. [bold red]!![/] above {LOUD_AUC:g} and above chance: a detector can look right without "
-        "looking at a face.",
+        "knows nothing. Of a name: whether it is the value below it. "
+        f"[bold red]!![/] above {LOUD_AUC:g} and above chance: a detector can look right without looking at a face.",
         highlight=False,
     )
     _print_leaks(result["leaks"], console)
