@@ -24,9 +24,11 @@ LOUD_AUC = 0.6
 
 NUMBERS = (
     "duration_s", "fps", "width_px", "height_px", "bit_rate_kbps", "file_bytes",
-    "has_audio", "sample_rate_hz", "channels", "loudness_db", "leading_silence_s",
+    "has_audio", "sample_rate_hz", "loudness_db", "leading_silence_s",
 )  # fmt: skip
-NAMES = ("resolution", "container", "video_codec", "audio_codec", "dataset")
+NAMES = ("resolution", "container", "video_codec", "audio_codec", "channels", "dataset")
+OF_SOUND = frozenset({"sample_rate_hz", "loudness_db", "leading_silence_s", "audio_codec", "channels"})
+"""Compared among clips with a sound track: what its absence tells, has_audio tells."""
 LABELS = ("label", "video_label", "audio_label")
 CLASSES = ("real", "fake")
 _MOST_VALUES = 20
@@ -82,8 +84,8 @@ def clip_table(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> pd.Data
         known = facts[clip.clip_id]
         row = asdict(known) | {name: getattr(clip, name) for name in (*LABELS, "dataset", "file_bytes")}
         decoded = not known.reason
-        row["has_audio"] = float(known.loudness_db is not None) if decoded else None
-        row["resolution"] = f"{known.width_px}x{known.height_px}" if decoded else None
+        row["has_audio"] = float(known.audio_codec is not None) if decoded else None
+        row["resolution"] = f"{known.width_px}x{known.height_px}" if known.width_px else None
         row["bit_rate_kbps"] = clip.file_bytes * 0.008 / known.duration_s if known.duration_s else None
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -187,7 +189,8 @@ def shortcuts(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _tell(table: pd.DataFrame, name: str, label: str) -> dict[str, Any]:
-    labelled = table[table[label].notna()].assign(label=lambda rows: rows[label].astype(int))
+    among = table[table["has_audio"] == 1] if name in OF_SOUND else table
+    labelled = among[among[label].notna()].assign(label=lambda rows: rows[label].astype(int))
     chance = {"chance": chance_auc(labelled)}
     if name in NUMBERS:
         return shortcut_auc(labelled, name) | chance

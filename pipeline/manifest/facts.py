@@ -37,7 +37,7 @@ class ClipFacts:
     video_codec: str | None = None
     audio_codec: str | None = None
     sample_rate_hz: int | None = None
-    channels: int | None = None
+    channels: str | None = None
     loudness_db: float | None = None
     leading_silence_s: float | None = None
     reason: str = ""
@@ -73,24 +73,41 @@ def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
 
 
 def _measure(path: Path, params: Params) -> ClipFacts:
-    video = media.probe(path)
+    rate = params.spectrograms.sample_rate_hz
+    try:
+        sound = media.read_sound(path, sample_rate_hz=rate)
+    except media.NoAudioError:
+        return ClipFacts(**_container(media.probe(path)))
+    except media.MediaError as error:
+        return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
+    power = float(np.mean(np.square(sound.samples, dtype=np.float64)))
+    return ClipFacts(
+        **_container(sound.probe),
+        loudness_db=round(10 * float(np.log10(power + 1e-12)), 2),
+        leading_silence_s=_leading_silence_s(sound, params.windows.silence_db),
+    )
+
+
+def _container(found: media.Probe) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "duration_s": round(video.duration_s, 3),
-        "fps": round(video.fps, 3),
-        "width_px": video.width_px,
-        "height_px": video.height_px,
+        "duration_s": round(found.duration_s, 3),
+        "fps": round(found.fps, 3),
+        "width_px": found.width_px,
+        "height_px": found.height_px,
+        "container": found.container,
+        "video_codec": found.codec,
     }
-    if video.has_audio:
-        rate = params.spectrograms.sample_rate_hz
-        samples = media.read_audio(path, sample_rate_hz=rate)
-        facts["loudness_db"] = round(10 * float(np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12)), 2)
-        try:
-            facts["leading_silence_s"] = leading_silence_s(
-                samples, sample_rate_hz=rate, silence_db=params.windows.silence_db
-            )
-        except media.NoAudioError:
-            facts["leading_silence_s"] = None  # nothing but silence
-    return ClipFacts(**facts)
+    if found.audio is not None:
+        audio = found.audio
+        facts |= {"audio_codec": audio.codec, "sample_rate_hz": audio.sample_rate_hz, "channels": audio.channels}
+    return facts
+
+
+def _leading_silence_s(sound: media.Sound, silence_db: float) -> float | None:
+    try:
+        return leading_silence_s(sound.samples, sample_rate_hz=sound.sample_rate_hz, silence_db=silence_db)
+    except media.NoAudioError:
+        return None  # nothing but silence
 
 
 def _measure_all(root: Path, clips: Iterable[Clip], params: Params) -> Iterator[tuple[Clip, ClipFacts]]:
@@ -121,8 +138,9 @@ def _read(store: Path, key: str) -> dict[str, ClipFacts]:
     for line in lines:
         try:
             row = json.loads(line)
+            clip_id = row.pop("clip_id")
             if row.pop("key") == key:
-                known[row.pop("clip_id")] = ClipFacts(**row)
+                known[clip_id] = ClipFacts(**row)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # the line that a killed run was writing, or another version's
     return known
