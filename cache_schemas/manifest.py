@@ -81,7 +81,7 @@ class Clip:
 def _label_between(label: int, segments: Segments, start_s: float, end_s: float) -> int:
     if not (label and segments):
         return label
-    return int(overlap_s(segments, start_s, end_s) > MIN_FAKE_S)
+    return int(round(overlap_s(segments, start_s, end_s), 6) > MIN_FAKE_S)  # starts are rounded to 1 us, too
 
 
 def people_of(*ids: str) -> list[str]:
