@@ -57,7 +57,7 @@ def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> 
         f"file:{path.absolute()}",
         protocol_whitelist="file,pipe",
         format_whitelist=_CONTAINERS,
-        max_streams=MAX_STREAMS,
+        max_streams=MAX_STREAMS + 1,  # some formats only leave out what is beyond: so that it can be seen
         max_pixels=MAX_PIXELS,
         t=min(seconds, MAX_SECONDS),
         threads=1,
@@ -175,8 +175,10 @@ def _limit(pid: int) -> None:
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
     ):
+        _, hardest = resource.getrlimit(kind)
+        allowed = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            resource.prlimit(pid, kind, (limit, limit))
+            resource.prlimit(pid, kind, (allowed, allowed))
 
 
 _REASONS = (
@@ -184,7 +186,7 @@ _REASONS = (
     ("not allowed by the format whitelist", "not a container that is accepted (playlists never are)"),
     ("not in allowed list", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
-    ("exceeding max_streams", f"the file has more than {MAX_STREAMS} streams"),
+    ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
     ("does not contain any stream", "the file holds no stream"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
 )
