@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
 import ffmpeg
 import imageio_ffmpeg
 
+from cache_schemas.paths import path_name, path_text
 from pipeline.media.files import MediaError, NoAudioError, check_file
 
 MAX_SECONDS = 3600.0
@@ -54,7 +56,7 @@ def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> 
     check_file(path)
     # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
     return ffmpeg.input(
-        f"file:{path.absolute()}",
+        f"file:{path_text(str(path.absolute()))}",  # ffmpeg-python wants UTF-8; `Process` gives it its bytes back
         protocol_whitelist="file,pipe",
         format_whitelist=_CONTAINERS,
         max_streams=MAX_STREAMS + 1,  # some formats only leave out what is beyond: so that it can be seen
@@ -69,7 +71,8 @@ class Process:
     """A running ffmpeg: its output files by number, its log, and its end."""
 
     def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int]) -> None:
-        command = ffmpeg.compile(ffmpeg.merge_outputs(*outputs), cmd=[*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS])
+        built = ffmpeg.compile(ffmpeg.merge_outputs(*outputs), cmd=[*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS])
+        command = [path_name(now) if before == "-i" else now for before, now in pairwise(["", *built])]
         self._log = memory_file()
         self.popen = subprocess.Popen(  # noqa: S603
             command,
