@@ -147,6 +147,9 @@ def test_a_planted_shortcut_is_loud(
     entry = next(each for each in result["shortcuts"] if each["property"] == name)
     assert entry["suspicious"]
     assert entry[label]["auc"] == 1.0
+    if name == "has_audio":  # what the absence of sound tells, it tells alone
+        told = {each["property"] for each in result["shortcuts"] if each["suspicious"]}
+        assert told == {"has_audio"}
     assert value is None or entry[label]["value"] in (value, "h264", "256x128")
     assert any(f"{name} " in text and " 1.00" in text for text in result["warnings"])
 
