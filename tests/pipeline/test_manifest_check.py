@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_schemas.manifest import Clip, category_of, check_splits, find_leaks, read_quarantine
+from pipeline.cli import main
 from pipeline.manifest import assign_splits, build_manifest, identity_components
 from pipeline.manifest.check import check, check_manifest
 from pipeline.manifest.facts import ClipFacts
@@ -247,3 +249,55 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, tiny: TinyClips, monkeypa
     assert check_manifest(workspace, params) == whole
     assert len(opened) == 3
     assert store.read_text().splitlines(keepends=True) == lines
+
+
+def test_the_command_prints_tables_or_json(
+    tmp_path: Path, tiny: TinyClips, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_folders(tmp_path / "data", tiny)
+    (tmp_path / "params.yaml").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+    def bmnas(*options: str) -> tuple[int, str, str]:
+        arguments = ["bmnas", "manifest", "--layout", "folders", "--root", "data", *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    code, out, _ = bmnas("--check")
+    assert code == 0
+    for text in (
+        "People",
+        "!! leading_silence_s",
+        "Container and sound",
+        "warnings",
+        "the folder below real/ or fake/",
+    ):
+        assert text in " ".join(out.split())
+    code, out, _ = bmnas("--check", "--json")
+    assert (code, json.loads(out)) == (0, json.loads((tmp_path / "work" / "check" / "manifest.json").read_text()))
+    code, _, err = bmnas("--split", "official")
+    assert code == 1
+    assert "use split.kind: subject" in " ".join(err.split())
+    code, _, err = bmnas("--split", "authors")
+    assert code == 2
+    assert "'subject' or 'official'" in err
+
+
+def test_the_real_recordings_sources_tell_the_label(realset: Path, tmp_path: Path) -> None:
+    header, *rows = (realset / "manifest.csv").read_text().splitlines()
+    root, workspace = tmp_path / "data", Workspace(tmp_path / "work")
+    (root / "clips").mkdir(parents=True)
+    for row in rows[::6]:
+        name = row.split(",")[1]
+        shutil.copy(realset / name, root / name)
+    (root / "manifest.csv").write_text("\n".join([header, *rows[::6]]))
+    params = small_params(root, compute={"workers": 2})
+    clips = build_manifest(workspace, params)
+    result = check_manifest(workspace, params)
+    assert result["clips"] == len(clips) == len(rows[::6])
+    assert result["unusable"]["clips"] == {}
+    assert result["leaks"] == {"split": [], "official": []}
+    told = {entry["property"] for entry in result["shortcuts"] if entry["suspicious"]}
+    assert {"height_px", "video_codec", "dataset"} <= told
