@@ -23,7 +23,9 @@ class DataParams(_Section):
     """Where the clips are and how their labels are written down."""
 
     root: str = Field("data/synth", description="folder of the clips; no clip outside it is read")
-    layout: Literal["synth", "csv", "fakeavceleb"] = Field("synth", description="how labels are stored there")
+    layout: Literal["synth", "csv", "folders", "fakeavceleb", "swan-df", "lav-df", "av-deepfake1m", "dfdc"] = Field(
+        "synth", description="how labels are stored there"
+    )
 
 
 class SynthParams(_Section):
@@ -35,8 +37,12 @@ class SynthParams(_Section):
 
 
 class SplitParams(_Section):
-    """Subject-disjoint split."""
+    """How clips are split."""
 
+    kind: Literal["subject", "official"] = Field(
+        "subject",
+        description="nobody (subject, source, target) in two splits, or the data set's own splits, leaks reported",
+    )
     val: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for validation")
     test: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for the test")
 

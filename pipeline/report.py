@@ -115,7 +115,10 @@ def interval(value: Mapping[str, Any]) -> Markup:
 
 
 def data_counts(index: pd.DataFrame) -> dict[str, Any]:
-    """Clips per split and category, and clips, windows and subjects per split; index: as in FeatureCache.index."""
+    """Clips per split and category, and clips, windows and subjects per split, and how many subjects are in two.
+
+    index: as in FeatureCache.index.
+    """
     table = clips(index)
     categories = sorted(str(name) for name in table["category"].unique())
     rows = []
@@ -131,7 +134,8 @@ def data_counts(index: pd.DataFrame) -> dict[str, Any]:
                 "subjects": int(part["subject_id"].nunique()),
             }
         )
-    return {"categories": categories, "rows": rows}
+    shared = int((table.groupby("subject_id")["split"].nunique() > 1).sum())
+    return {"categories": categories, "rows": rows, "shared_subjects": shared}
 
 
 def quarantine_summary(rows: Sequence[Quarantined]) -> dict[str, Any]:

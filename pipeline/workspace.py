@@ -18,6 +18,11 @@ class Workspace:
         return self.root / "manifest" / "manifest.csv"
 
     @property
+    def check(self) -> Path:
+        """manifest.json, what `bmnas manifest --check` found, and facts.jsonl, what it measured of every clip."""
+        return self.root / "check"
+
+    @property
     def windows(self) -> Path:
         """The windows of every usable clip, for picture and sound alike."""
         return self.root / "windows" / "windows.csv"
