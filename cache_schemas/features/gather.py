@@ -74,7 +74,7 @@ class Gather:
         for layer, place in self._places.items():
             values = packed[:, start : start + place.size]
             if (start | packed.shape[1]) % place.torch_dtype.itemsize:  # beside a layer of narrower numbers
-                values = values.contiguous()
+                values = values.clone(memory_format=torch.contiguous_format)
             found[layer] = values.view(place.torch_dtype).view(len(rows), *place.shape)
             start += place.size
         return found

@@ -106,7 +106,7 @@ def _copied(
         geometry, numbers = variant.geometry(layer), rows[variant.path]
         places[layer] = Place(size, geometry.row_bytes * numbers.shape[1], geometry.row_shape, geometry.dtype)
         size += geometry.row_bytes * numbers.size
-    buffer = _empty(size, shared=shared)
+    buffer = _empty(max(1, size), shared=shared)  # torch cannot view no bytes as numbers
     for layer, variant in layers.items():
         stored, numbers = StoredRows(source, {layer: variant}, last_rows(rows)), rows[variant.path].reshape(-1)
         _ensure(stored, {layer: variant}, rows, pool)
