@@ -53,6 +53,7 @@ def main() -> None:
         folder = Path(name)
         values = build(folder / "cache.zarr", np.random.default_rng(0))
         np.concatenate([x.reshape(-1) for x in values.values()]).tofile(folder / "flat.bin")
+        os.sync()  # else the system writes while we measure
         cache = FeatureCache.open(folder / "cache.zarr")
         files = count_objects(Path(cache.path))
         Console().print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,36 +53,43 @@ class Gather:
 
     def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], columns: Mapping[str, int]) -> None:
         """buffer: (bytes,) uint8; columns: {layer: which of a window's row numbers is the layer's}."""
-        self._places = places
-        unit = math.gcd(*(n for place in places.values() for n in (place.start, place.stride, place.size)))
-        unit = max(unit, 1)
-        whole = buffer[: len(buffer) // unit * unit].view(-1, unit)
-        dtype = next((dtype for dtype in _WIDEST if unit % dtype.itemsize == 0), torch.uint8)
-        self._pieces = whole.view(dtype)
-        counts = [place.size // unit for place in places.values()]
-        self._step = _repeated([place.stride // unit for place in places.values()], counts)
-        self._first = torch.cat(
-            [torch.arange(n) + place.start // unit for n, place in zip(counts, places.values(), strict=True)]
-        )
-        self._column = _repeated([columns[layer] for layer in places], counts)
+        by_dtype: dict[str, dict[str, Place]] = {}
+        for layer, place in places.items():
+            by_dtype.setdefault(place.dtype, {})[layer] = place
+        self._groups = [_Group(buffer, group, columns) for group in by_dtype.values()]
+        self._order = list(places)
 
     def __call__(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{layer: (B, *shape)}, views of one new tensor; rows: (B, columns) int64."""
-        taken = self._pieces.index_select(0, self._numbers(rows)).view(torch.uint8)
-        packed = taken.view(len(rows), sum(place.size for place in self._places.values()))
-        found, start = {}, 0
-        for layer, place in self._places.items():
-            values = packed[:, start : start + place.size]
-            if (start | packed.shape[1]) % place.torch_dtype.itemsize:  # beside a layer of narrower numbers
-                values = values.clone(memory_format=torch.contiguous_format)
-            found[layer] = values.view(place.torch_dtype).view(len(rows), *place.shape)
-            start += place.size
-        return found
+        """{layer: (B, *shape)}, views of one new tensor for each dtype; rows: (B, columns) int64."""
+        found = {layer: values for group in self._groups for layer, values in group.take(rows)}
+        return {layer: found[layer] for layer in self._order}
 
-    def _numbers(self, rows: torch.Tensor) -> torch.Tensor:
-        """(B * pieces of a row,): which pieces make up the rows."""
-        taken = rows if rows.shape[1] == 1 else rows.index_select(1, self._column)
-        return (taken * self._step + self._first).view(-1)
+
+class _Group:
+    """The layers of one dtype."""
+
+    def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], columns: Mapping[str, int]) -> None:
+        unit = math.gcd(*(n for place in places.values() for n in (place.start, place.stride, place.size)))
+        whole = buffer[: len(buffer) // unit * unit].view(-1, unit)
+        self._pieces = whole.view(next((d for d in _WIDEST if unit % d.itemsize == 0), torch.uint8))
+        counts = [place.size // unit for place in places.values()]
+        self._step = _repeated([place.stride // unit for place in places.values()], counts)
+        first = _repeated([place.start // unit for place in places.values()], counts)
+        self._first = first + torch.cat([torch.arange(count) for count in counts])
+        self._column = _repeated([columns[layer] for layer in places], counts)
+        # Kept ready: working this out for every batch would cost a tenth of the time.
+        self._dtype = next(iter(places.values())).torch_dtype
+        self._shapes = {layer: place.shape for layer, place in places.items()}
+        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
+        self._row_size = sum(self._sizes)
+
+    def take(self, rows: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields every layer with its (B, *shape)."""
+        wanted = rows if rows.shape[1] == 1 else rows.index_select(1, self._column)
+        pieces = self._pieces.index_select(0, (wanted * self._step + self._first).view(-1))
+        packed = pieces.view(self._dtype).view(len(rows), self._row_size)
+        for (layer, shape), values in zip(self._shapes.items(), torch.split(packed, self._sizes, 1), strict=True):
+            yield layer, values.view(len(rows), *shape)
 
 
 def _repeated(values: list[int], counts: list[int]) -> torch.Tensor:

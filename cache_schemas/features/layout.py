@@ -221,7 +221,7 @@ def create_variant(folder: Path | Store, variant: VariantAttributes) -> None:
 
 
 def create_index(
-    folder: Path | Store, attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]
+    folder: Path, attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]
 ) -> None:
     """Writes an index into `folder`: columns {name: (N,)}, rows {variant path: (N, V) int64}."""
     group = zarr.create_group(folder, zarr_format=3, attributes=attributes.model_dump())

@@ -23,7 +23,7 @@ from cache_schemas.features.layout import (
     shard_name,
     table_name,
 )
-from cache_schemas.features.metadata import index_problems, variant_problems
+from cache_schemas.features.metadata import variant_problems
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.shard import REMEDY, check_shard
 from cache_schemas.features.sources import LocalShards, explained
@@ -158,7 +158,6 @@ def _verify_index(path: Path, found: Verification) -> None:
     name = read_root(path).index
     if index_name(cache.index_attributes, columns, numbers_of) != name:
         found.problems.append(f"{path}/index/{name}: its name does not fit its content. {REMEDY}")
-    found.problems += index_problems(path / "index" / name, cache.index_attributes, columns, numbers_of)
     stored = {variant.path for variant in stored_variants(path)}
     for variant, numbers in rows.items():
         if variant.path not in stored:

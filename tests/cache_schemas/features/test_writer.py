@@ -30,7 +30,7 @@ def shard_files(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c.*.0.0")}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(windows, windows, st.integers(0, 12))
 def test_a_cache_that_was_killed_and_grew_reads_like_a_new_one(
     tmp_path_factory: pytest.TempPathFactory, first: list[str], second: list[str], stop: int
