@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import crc32c
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from cache_schemas.features import FeatureCache
 from cache_schemas.features.upkeep import verify
@@ -60,3 +62,20 @@ def test_a_cache_written_today_is_the_frozen_one_byte_for_byte(tmp_path: Path) -
     for array in (of.array(name) for of in (VISUAL, AUDIO) for name in (*of.layers, "x/key", "x/checksum")):
         for file in (FROZEN / array).glob("c.*"):
             assert (tmp_path / "c.zarr" / array / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_documented_check_of_a_plain_zarr_reader_finds_damage(tmp_path: Path) -> None:
+    """The lines of docs/cache.md, run as they stand there."""
+    text = (Path(__file__).parents[3] / "docs" / "cache.md").read_text()
+    check = compile(text.split("```python\n")[1].split("```")[0], "docs/cache.md", "exec")
+    path = tmp_path / "c.zarr"
+    build(path, WINDOWS[:5])
+    build(path, WINDOWS)
+    for of in (VISUAL, AUDIO):
+        exec(check, {"zarr": zarr, "crc32c": crc32c, "variant": path / of.path})  # noqa: S102 - our own text
+    file = path / VISUAL.array("visual/net.2") / "c.1.0.0"
+    content = bytearray(file.read_bytes())
+    content[700] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(AssertionError, match=r"visual/net\.2"):
+        exec(check, {"zarr": zarr, "crc32c": crc32c, "variant": path / VISUAL.path})  # noqa: S102
