@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.side_by_side import Figure, compare, publish
 from cache_schemas.features import INDEX_COLUMNS, FeatureCache, FeatureCacheWriter, IndexAttributes, VariantAttributes
-from cache_schemas.features.layout import SHARD_ROWS
+from cache_schemas.features.layout import CHUNK_ROWS, SHARD_ROWS
 from cache_schemas.features.loading import load_rows
 from cache_schemas.features.sources import source_of
 
@@ -80,7 +80,7 @@ def random_batches() -> list[NDArray[np.int64]]:
     return [rng.permutation(WINDOWS)[:BATCH] for _ in range(BATCHES)]
 
 
-def build(path: Path, rng: np.random.Generator) -> Values:
+def build(path: Path, rng: np.random.Generator, *, windows: int = WINDOWS, chunk_rows: int = CHUNK_ROWS) -> Values:
     """{layer: (N, C_in, L)} as written to a new cache."""
     writer = FeatureCacheWriter(path)
     values: Values = {}
@@ -88,19 +88,25 @@ def build(path: Path, rng: np.random.Generator) -> Values:
     for modality in ("visual", "audio"):
         layers = {f"{modality}/resnet34.layer{i + 1}": c for i, c in enumerate(CHANNELS)}
         variant = VariantAttributes(
-            modality=modality, name="resnet34", backbone={}, layers=layers, length=LENGTH, dtype="float16"
+            modality=modality,
+            name="resnet34",
+            backbone={},
+            layers=layers,
+            length=LENGTH,
+            dtype="float16",
+            chunk_rows=chunk_rows,
         )
         of: Values = {
-            layer: rng.standard_normal((WINDOWS, c, LENGTH), np.float32).astype(np.float16)
+            layer: rng.standard_normal((windows, c, LENGTH), np.float32).astype(np.float16)
             for layer, c in layers.items()
         }
-        keys = [f"{i + 1:032x}" for i in range(WINDOWS)]
+        keys = [f"{i + 1:032x}" for i in range(windows)]
         writer.add_variant(variant)
         with writer.lock():
             writer.append(variant, keys, lambda layer, start, stop, of=of: of[layer][start:stop])
         values |= of
         rows[variant] = keys
-    index = pd.DataFrame({c: [{"string": "x", "bool": True}.get(d, 0)] * WINDOWS for c, d in INDEX_COLUMNS.items()})
+    index = pd.DataFrame({c: [{"string": "x", "bool": True}.get(d, 0)] * windows for c, d in INDEX_COLUMNS.items()})
     writer.finish(index, rows, IndexAttributes(views=1, variants=list(rows), params={}, versions={}))
     return values
 
