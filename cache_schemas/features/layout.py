@@ -34,7 +34,7 @@ from cache_schemas.files import digest
 SCHEMA_VERSION = 3
 SHARD_ROWS = 4096
 """A million windows are 245 shards a layer."""
-CHUNK_ROWS = 64
+CHUNK_ROWS = 128
 """What one checksum covers and one small read from S3 fetches; benchmarks/chunks.py measures what it costs."""
 KEY_BYTES = 16
 KEYS = "key"

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 MAPS = os.name == "posix"
 """Whether files can be mapped to a chosen address; elsewhere they are read into the range."""
+WINDOW_BYTES = 2**16
+"""What Linux maps around a byte that is touched."""
 _MAP_FIXED = 0x10  # the same on Linux, macOS and the BSDs; Python's mmap does not name it
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0x40  # room to map into, which costs no memory
 
@@ -20,8 +22,12 @@ _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0x40  # room to map into
 class Memory:
     """`size` bytes, zeros until something is put there; only what is touched takes memory."""
 
-    def __init__(self, size: int, *, writable: bool) -> None:
-        """writable: who has the bytes may change them; what is mapped then becomes a private copy, page by page."""
+    def __init__(self, size: int, *, writable: bool, maps: bool) -> None:
+        """writable: who has the bytes may change them; what is mapped then becomes a private copy, page by page.
+
+        maps: files may be mapped; without, they are read into the range.
+        """
+        self._maps = maps and MAPS
         flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE} if MAPS else {}
         self._range = mmap.mmap(-1, max(1, size), **flags)
         self._protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0) if MAPS else 0
@@ -35,7 +41,7 @@ class Memory:
 
         room: bytes up to the next file: only whole pages can be mapped.
         """
-        if not MAPS or start % mmap.PAGESIZE or room % mmap.PAGESIZE:
+        if not self._maps or start % mmap.PAGESIZE or room % mmap.PAGESIZE:
             return False
         flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
         address = self.bytes.ctypes.data + start

@@ -66,8 +66,9 @@ class StoredRows:
         rows: Mapping[str, int],
         *,
         writable: bool = False,
+        maps: bool = True,
     ) -> None:
-        """rows: {variant path: how many of its rows, from the first on, may be asked for}."""
+        """rows: {variant path: how many of its rows, from the first on, may be asked for}; the rest: as in Memory."""
         self._source, self._layers = source, layers
         self._ready: dict[str, NDArray[np.bool_]] = {}
         self._starts: dict[str, int] = {}
@@ -78,7 +79,7 @@ class StoredRows:
             self._starts[layer] = size
             self._ready[layer] = np.zeros(shards * geometry.shard_chunks, bool)
             size += shards * geometry.shard_bytes
-        self._memory = Memory(size, writable=writable)
+        self._memory = Memory(size, writable=writable, maps=maps)
         self.bytes = torch.from_numpy(self._memory.bytes)
         """All of it, uint8."""
 

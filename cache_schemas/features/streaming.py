@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.features.gather import Gather
 from cache_schemas.features.layout import VariantAttributes
+from cache_schemas.features.memory import WINDOW_BYTES
 from cache_schemas.features.stored import Source, StoredRows, chunks_of, last_rows
 
 BLOCK_ROWS = 128
@@ -48,7 +49,9 @@ class Stream:
         count = max(1, (room // self._row_bytes - 2 * block_rows) // batch_size) * batch_size
         plan = plan_buffers(positions, first, rng, block_rows=block_rows, buffer_rows=count)
         buffers = [part for buffer in plan for part in self._fitting(buffer, room, batch_size)]
-        stored = [StoredRows(self.source, self.layers, last_rows(self.rows)) for _ in range(2)]
+        # A mapped chunk takes whole windows of memory, which is much when it is small.
+        maps = min(variant.geometry(layer).chunk_bytes for layer, variant in self.layers.items()) >= WINDOW_BYTES
+        stored = [StoredRows(self.source, self.layers, last_rows(self.rows), maps=maps) for _ in range(2)]
         columns = {layer: list(self.rows).index(variant.path) for layer, variant in self.layers.items()}
         gathers = [Gather(s.bytes, {layer: s.place(layer) for layer in self.layers}, columns) for s in stored]
         with ThreadPoolExecutor(max_workers=1) as pool:

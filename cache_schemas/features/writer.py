@@ -84,9 +84,8 @@ class FeatureCacheWriter:
     def __init__(self, path: Path) -> None:
         """Opens the cache at `path`, or begins one; raises FeatureCacheError when something else is there."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
-        with self._lock:
+        with _explained(path), self._lock:  # which makes its folder
             if not (path / "zarr.json").exists():
                 with _new_folder(path) as folder:
                     create_root(folder)
@@ -95,7 +94,7 @@ class FeatureCacheWriter:
     def add_variant(self, variant: VariantAttributes) -> None:
         """Begins the variant's group unless it is there."""
         folder = self.path / variant.path
-        with self._lock:
+        with _explained(folder), self._lock:
             if not (folder / "zarr.json").exists():
                 modality = self.path / variant.modality
                 if not (modality / "zarr.json").exists():
@@ -168,7 +167,8 @@ class FeatureCacheWriter:
             array, count = group[name], -(-rows // variant.chunk_rows) if name == CHECKSUMS else rows
             assert isinstance(array, zarr.Array)  # noqa: S101 - create_variant made it
             if array.shape[0] != count:
-                array.resize((count, *array.shape[1:]))
+                with _explained(self.path / variant.path / name):
+                    array.resize((count, *array.shape[1:]))
 
     def finish(
         self, index: pd.DataFrame, rows: Mapping[VariantAttributes, Sequence[str]], attributes: IndexAttributes
@@ -197,16 +197,17 @@ class FeatureCacheWriter:
         }
         name = index_name(attributes, columns, rows)
         parent = self.path / "index"
-        if not (parent / name / "zarr.json").exists():
-            if not (parent / "zarr.json").exists():
-                with _new_folder(parent) as folder:
-                    zarr.create_group(folder, zarr_format=3)
-            with _new_folder(parent / name) as folder:
-                create_index(folder, attributes, columns, rows)
-        set_index(self.path, name)
-        for old in parent.iterdir():
-            if old.is_dir() and old.name != name:
-                shutil.rmtree(old)
+        with _explained(parent):
+            if not (parent / name / "zarr.json").exists():
+                if not (parent / "zarr.json").exists():
+                    with _new_folder(parent) as folder:
+                        zarr.create_group(folder, zarr_format=3)
+                with _new_folder(parent / name) as folder:
+                    create_index(folder, attributes, columns, rows)
+            set_index(self.path, name)
+            for old in parent.iterdir():
+                if old.is_dir() and old.name != name:
+                    shutil.rmtree(old)
 
     def lock(self) -> FileLock:
         """The lock that `append` and `write_index` need."""

@@ -24,8 +24,8 @@ from cache_schemas.features import INDEX_COLUMNS, FeatureCache, FeatureCacheWrit
 
 LENGTH, BATCH = 8, 64
 CHANNELS = (1, 2, 3, 4)
-SLACK_BYTES = 24 * 2**20
-"""What an epoch may need besides: row numbers, its order, Python's own."""
+SLACK_BYTES, WINDOW_BYTES = 24 * 2**20, 96
+"""What an epoch may need besides: Python's own, and for every window its numbers, its place, and copies of these."""
 
 
 def build(path: Path, count: int) -> None:
@@ -159,9 +159,10 @@ def main() -> None:
     chosen = parser.parse_args()
     report = measure(chosen.windows, [m * 2**20 for m in chosen.memory_mb])
     console = Console()
+    console.print(f"{chosen.windows:,} windows: {report.files:,} files, {report.bytes / 1e6:.0f} MB")
     console.print(
-        f"{chosen.windows:,} windows: {report.files:,} files, {report.bytes / 1e6:.0f} MB; "
-        f"written in {report.write_seconds:.1f} s, opened in {report.open_seconds:.3f} s, index in {report.index_seconds:.1f} s"
+        f"written in {report.write_seconds:.1f} s, opened in {report.open_seconds:.3f} s, "
+        f"all columns of its index read in {report.index_seconds:.1f} s"
     )
     table = Table("memory", "epoch", "growth", "peak", "rank correlation", "neighbours in a batch", "spread of a batch")
     for e in report.epochs:
@@ -175,7 +176,7 @@ def main() -> None:
         "full shuffle", "", "", "", f"{full.rank_correlation:.4f}", f"{full.neighbours:.3%}", f"{full.spread:.3f}"
     )
     console.print(table)
-    bounded = all(e.growth_bytes <= e.memory_bytes + SLACK_BYTES for e in report.epochs)
+    bounded = all(e.growth_bytes <= e.memory_bytes + SLACK_BYTES + WINDOW_BYTES * chosen.windows for e in report.epochs)
     raise SystemExit(not (bounded and report.files < 5000))
 
 
