@@ -16,8 +16,8 @@ class Place:
     start: int
     stride: int
     """Bytes from one row to the next."""
-    shape: tuple[int, ...]
-    """Of one row: (C_in, L), or (V, C_in, L)."""
+    shape: tuple[int, int]
+    """Of one row: (C_in, L), or (V * C_in, L)."""
     dtype: str
 
     @property
@@ -53,20 +53,24 @@ class Gather:
 
     def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], columns: Mapping[str, int]) -> None:
         """buffer: (bytes,) uint8; columns: {layer: which of a window's row numbers is the layer's}."""
-        by_dtype: dict[str, dict[str, Place]] = {}
+        alike: dict[tuple[str, int], dict[str, Place]] = {}
         for layer, place in places.items():
-            by_dtype.setdefault(place.dtype, {})[layer] = place
-        self._groups = [_Group(buffer, group, columns) for group in by_dtype.values()]
+            alike.setdefault((place.dtype, place.shape[1]), {})[layer] = place
+        self._groups = [_Group(buffer, group, columns) for group in alike.values()]
         self._order = list(places)
 
     def __call__(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{layer: (B, *shape)}, views of one new tensor for each dtype; rows: (B, columns) int64."""
-        found = {layer: values for group in self._groups for layer, values in group.take(rows)}
+        """{layer: (B, *shape)}, views of one new tensor for layers that are alike; rows: (B, columns) int64."""
+        found: dict[str, torch.Tensor] = {}
+        for group in self._groups:
+            found.update(group.take(rows))
+        if len(self._groups) == 1:
+            return found
         return {layer: found[layer] for layer in self._order}
 
 
 class _Group:
-    """The layers of one dtype."""
+    """Layers of one dtype and length."""
 
     def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], columns: Mapping[str, int]) -> None:
         unit = math.gcd(*(n for place in places.values() for n in (place.start, place.stride, place.size)))
@@ -78,18 +82,17 @@ class _Group:
         self._first = first + torch.cat([torch.arange(count) for count in counts])
         self._column = _repeated([columns[layer] for layer in places], counts)
         # Kept ready: working this out for every batch would cost a tenth of the time.
-        self._dtype = next(iter(places.values())).torch_dtype
-        self._shapes = {layer: place.shape for layer, place in places.items()}
-        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
-        self._row_size = sum(self._sizes)
+        first_place = next(iter(places.values()))
+        self._dtype, self._length = first_place.torch_dtype, first_place.shape[1]
+        self._layers, self._channels = list(places), [place.shape[0] for place in places.values()]
+        self._all_channels = sum(self._channels)
 
     def take(self, rows: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields every layer with its (B, *shape)."""
+        """Every layer with its (B, *shape)."""
         wanted = rows if rows.shape[1] == 1 else rows.index_select(1, self._column)
         pieces = self._pieces.index_select(0, (wanted * self._step + self._first).view(-1))
-        packed = pieces.view(self._dtype).view(len(rows), self._row_size)
-        for (layer, shape), values in zip(self._shapes.items(), torch.split(packed, self._sizes, 1), strict=True):
-            yield layer, values.view(len(rows), *shape)
+        packed = pieces.view(self._dtype).view(len(rows), self._all_channels, self._length)
+        return zip(self._layers, torch.split(packed, self._channels, 1), strict=True)
 
 
 def _repeated(values: list[int], counts: list[int]) -> torch.Tensor:

@@ -19,17 +19,23 @@ from cache_schemas.features.stored import Source, StoredRows, chunks_of, last_ro
 class LoadedFeatures(dict[str, torch.Tensor]):
     """{layer: (N, C_in, L)} (or (V, N, C_in, L)), views of one buffer."""
 
-    def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], count: int, *, views: bool) -> None:
-        super().__init__({layer: place.tensor(buffer, count) for layer, place in places.items()})
+    def __init__(self, buffer: torch.Tensor, places: Mapping[str, Place], count: int, *, views: int | None) -> None:
+        """places: where windows lie; with `views`, a row is all of a window's: (V * C_in, L)."""
         self._views = views
-        if views:  # (N, V, C_in, L) in memory
-            self.update({layer: values.transpose(0, 1) for layer, values in self.items()})
         self._gather = Gather(buffer, places, dict.fromkeys(places, 0))
+        super().__init__(self._split({layer: place.tensor(buffer, count) for layer, place in places.items()}))
 
     def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """{layer: (B, C_in, L)} (or (V, B, C_in, L)) of the windows at `rows` (B,): one gather for all layers."""
-        found = self._gather(rows[:, None])
-        return {layer: values.transpose(0, 1) for layer, values in found.items()} if self._views else found
+        return self._split(self._gather(rows[:, None]))
+
+    def _split(self, layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self._views is None:
+            return layers
+        split = {
+            layer: x.view(len(x), self._views, x.shape[1] // self._views, x.shape[2]) for layer, x in layers.items()
+        }
+        return {layer: x.transpose(0, 1) for layer, x in split.items()}
 
 
 def load_rows(
@@ -57,9 +63,10 @@ def load_rows(
             for layer, variant in layers.items():
                 first, step = regular[variant.path] or (0, 1)
                 places[layer] = stored.place(layer, first=first, step=step)
-    if views:
-        places = {layer: replace(place, shape=(width, *place.shape)) for layer, place in places.items()}
-    return LoadedFeatures(buffer, places, count, views=views)
+    if not views:
+        return LoadedFeatures(buffer, places, count, views=None)
+    grouped = {layer: replace(place, shape=(width * place.shape[0], place.shape[1])) for layer, place in places.items()}
+    return LoadedFeatures(buffer, grouped, count, views=width)
 
 
 def regular_rows(rows: NDArray[np.int64]) -> tuple[int, int] | None:

@@ -54,7 +54,7 @@ def with_checksum(data: bytes) -> bytes:
 def checked(data: bytes, where: str) -> bytes:
     """`data` without its checksum; raises FeatureCacheError when they disagree."""
     if len(data) <= CHECKSUM_BYTES or with_checksum(data[:-CHECKSUM_BYTES]) != data:
-        raise FeatureCacheError(f"{where} is damaged: its checksum does not fit its content. {REMEDY}")
+        raise damaged(where)
     return data[:-CHECKSUM_BYTES]
 
 
@@ -66,10 +66,9 @@ def decode_checksums(data: bytes, variant: VariantAttributes, where: str) -> NDA
     return table.reshape(shape)
 
 
-def check_chunk(data: memoryview, checksum: int, where: str) -> None:
-    """Raises FeatureCacheError when a chunk's bytes do not fit its checksum; where: array, file and chunk."""
-    if crc32c(data) != checksum:
-        raise FeatureCacheError(f"{where} is damaged: its checksum does not fit its content. {REMEDY}")
+def damaged(where: str) -> FeatureCacheError:
+    """What to raise for bytes that do not fit their checksum."""
+    return FeatureCacheError(f"{where} is damaged: its checksum does not fit its content. {REMEDY}")
 
 
 def stored_chunks(size: int, geometry: Geometry) -> int:
@@ -92,5 +91,6 @@ def check_shard(data: bytes, geometry: Geometry, checksums: NDArray[np.uint32], 
     view = memoryview(data)
     for i in range(count):
         chunk = view[i * geometry.chunk_bytes : (i + 1) * geometry.chunk_bytes]
-        check_chunk(chunk, int(checksums[i]), f"{where}, chunk {i}")
+        if crc32c(chunk) != checksums[i]:
+            raise damaged(f"{where}, chunk {i}")
     return count * geometry.chunk_rows

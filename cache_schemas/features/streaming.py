@@ -19,7 +19,7 @@ BLOCK_ROWS = 128
 """Neighbouring rows that a stream reads at once; whole chunks in any case."""
 MIN_BLOCKS = 8
 """Fewer would leave too many neighbours in one buffer."""
-GATHER_BYTES = 4 * 2**20
+GATHER_BYTES = 8 * 2**20
 """Batches of together so many bytes are gathered at once: every call makes two threads wait for one another."""
 
 
@@ -83,9 +83,9 @@ class Stream:
         self, gather: Gather, positions: NDArray[np.int64], batch_size: int
     ) -> Iterator[tuple[NDArray[np.int64], dict[str, torch.Tensor]]]:
         values = gather(torch.from_numpy(np.stack([rows[positions] for rows in self.rows.values()], axis=1)))
-        for start in range(0, len(positions), batch_size):
-            batch = slice(start, start + batch_size)
-            yield positions[batch], {layer: x[batch] for layer, x in values.items()}
+        parts = {layer: torch.split(x, batch_size) for layer, x in values.items()}
+        for i, start in enumerate(range(0, len(positions), batch_size)):
+            yield positions[start : start + batch_size], {layer: part[i] for layer, part in parts.items()}
 
     def _fitting(self, positions: NDArray[np.int64], room: int, batch_size: int) -> list[NDArray[np.int64]]:
         """`positions` in as few parts as it takes for the chunks of each to fit: rows may lie far apart."""
