@@ -22,9 +22,9 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 import nas
-from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
+from pipeline.features import feature_params, open_cache
 from pipeline.measure import curves, measure
 from pipeline.params import Params
 from pipeline.workspace import Workspace
@@ -39,7 +39,7 @@ class EvaluateError(ValueError):
 
 def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, Any]:
     """The metrics of every retrained network on the test split, as written to work/evaluate."""
-    cache = FeatureCache.open(workspace.features)
+    cache = open_cache(workspace, params)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     test = cache.index[cache.index["split"] == "test"]
     if test.empty:
@@ -48,6 +48,11 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         raise EvaluateError(
             f"the networks in {workspace.retrain} were trained on the features of other backbones than "
             f"{workspace.features} holds: run `bmnas search` and `bmnas retrain` again"
+        )
+    if feature_params(Params.model_validate(run.params)) != feature_params(params):
+        raise EvaluateError(
+            f"the networks in {workspace.retrain} were trained on features of other parameters (windows, spectrograms, "
+            f"faces or features) than {workspace.features} holds: run `bmnas search` and `bmnas retrain` again"
         )
     features = cache.load("test")
     scores = pd.concat(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from cache_schemas.features import (
     FeatureCache,
@@ -22,21 +25,21 @@ from cache_schemas.features import (
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, category_of, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
-from cache_schemas.shards import ClipEntry, read_rows, scan_shards
-from pipeline.backbones import Backbone, Modality, load_backbone
+from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
+from pipeline.backbones import Backbone, Input, Modality, load_backbone
 from pipeline.faces import face_key, windows_digest
 from pipeline.params import BackboneParams, Params, SpectrogramParams
 from pipeline.shard_stage import StageError
 from pipeline.spectrograms import spectrogram_key
-from pipeline.views import sound_view, visual_view
-from pipeline.workers import console, device_of, progress_bar, run_tasks
+from pipeline.views import audio_view, sound_view, visual_view
+from pipeline.workers import console, device_of, one_ahead, progress_bar, run_tasks
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 8
 """One task, and what a killed worker loses at most."""
-
-
+PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
+"""Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.views gives other values."""
 
@@ -93,29 +96,34 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
     device = device_of(params.compute)
     columns = describe(params, sources, device)
     writer = FeatureCacheWriter(workspace.features)
-    pieces, fresh = [], set()
-    order = {(source.clip.clip_id, source.window): i for i, source in enumerate(sources)}
     for column in columns:
         writer.add_variant(column.variant)
-        of_key = dict(zip(column.keys, _views(sources, params), strict=True))
-        missing = writer.missing(column.variant, column.keys)
-        fresh |= {(of_key[key][0].clip.clip_id, of_key[key][0].window) for key in missing}
-        for i in range(0, len(missing), PIECE_ROWS):
-            keys = tuple(missing[i : i + PIECE_ROWS])
-            rows = tuple(of_key[key] for key in keys)
-            pieces.append(
-                _Piece(
-                    workspace.features.resolve(), column.params, column.variant, keys, rows, params.spectrograms, device
-                )
-            )
-    pieces.sort(key=lambda piece: order[piece.rows[0][0].clip.clip_id, piece.rows[0][0].window])  # window by window
+    pieces = _missing_pieces(writer, columns, sources, params, device)
     _compute(writer, columns, pieces, params)
     writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
+    fresh = {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
     console.print(
         f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
         f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} clips)"
     )
     return FeatureCache.open(workspace.features)
+
+
+def _missing_pieces(
+    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
+) -> list[_Piece]:
+    """What is to be computed, window by window: all backbones of a window one after the other."""
+    cache, views = writer.path.resolve(), list(_views(sources, params))
+    pieces = []
+    for column in columns:
+        place = {key: i for i, key in enumerate(column.keys)}
+        missing = writer.missing(column.variant, column.keys)
+        for i in range(0, len(missing), PIECE_ROWS):
+            keys = tuple(missing[i : i + PIECE_ROWS])
+            rows = tuple(views[place[key]] for key in keys)
+            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, device)
+            pieces.append((place[keys[0]], piece))
+    return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
 def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> None:
@@ -148,8 +156,7 @@ def describe(params: Params, sources: Sequence[WindowSource], device: str) -> li
                 length=params.features.length,
                 dtype=params.features.dtype,
             )
-            keys = [_row_key(variant, source, view, params) for source, view in _views(sources, params)]
-            columns.append(Column(backbone_params, variant, tuple(keys)))
+            columns.append(Column(backbone_params, variant, _row_keys(variant, sources, params)))
     return columns
 
 
@@ -157,11 +164,21 @@ def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[Wi
     return ((source, view) for source in sources for view in range(params.features.views))
 
 
-def _row_key(variant: VariantAttributes, source: WindowSource, view: int, params: Params) -> str:
-    """Names a row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
-    pixels = [face_key(params), source.plan] if variant.modality == "visual" else [spectrogram_key(params)]
-    of_view = [view, _VIEWS_VERSION] if view else [0]
-    return digest(variant.path, source.clip.clip_id, source.start_s, pixels, of_view, digits=32)
+def _row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
+    """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
+    visual = variant.modality == "visual"
+    stage = face_key(params) if visual else spectrogram_key(params)
+    return tuple(
+        digest(
+            variant.path,
+            source.clip.clip_id,
+            source.start_s,
+            [stage, source.plan] if visual else [stage],
+            [view, _VIEWS_VERSION] if view else [0],
+            digits=32,
+        )
+        for source, view in _views(sources, params)
+    )
 
 
 def window_sources(workspace: Workspace, params: Params) -> list[WindowSource]:
@@ -195,19 +212,67 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
     ]
 
 
-def window_input(source: WindowSource, backbone: Backbone, view: int, params: SpectrogramParams) -> torch.Tensor:
-    """What the backbone takes of a window's view: crops, a spectrogram or a waveform, as `backbone.input` says."""
-    key = digest(source.clip.clip_id, source.start_s)
-    if backbone.input == "crops":
-        path, row = source.faces
-        crops = read_rows(path, FACES, [row], only=("crops",))["crops"][0]
-        return torch.from_numpy(visual_view(crops, key=key, view=view))
-    path, row = source.spectrogram
-    stored = read_rows(path, SPECTROGRAMS, [row])
-    waveform, spectrogram = sound_view(
-        stored["waveform"][0], stored["spectrogram"][0], key=key, view=view, params=params
-    )
-    return torch.from_numpy(waveform if backbone.input == "waveform" else spectrogram)
+STORED: Mapping[Input, tuple[ShardSchema, tuple[str, ...]]] = {
+    "crops": (FACES, ("crops",)),
+    "spectrogram": (SPECTROGRAMS, ("spectrogram", "waveform")),
+    "waveform": (SPECTROGRAMS, ("waveform",)),
+}
+"""The arrays that the views of a backbone's input are made from."""
+
+
+def window_inputs(
+    source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
+) -> Iterator[torch.Tensor]:
+    """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
+    schema, names = STORED[takes]
+    path, row = source.faces if takes == "crops" else source.spectrogram
+    stored = {name: rows[0] for name, rows in read_rows(path, schema, [row], only=names).items()}
+    return input_views(stored, takes, clip_id=source.clip.clip_id, start_s=source.start_s, views=views, params=params)
+
+
+def input_views(
+    stored: Mapping[str, NDArray[Any]],
+    takes: Input,
+    *,
+    clip_id: str,
+    start_s: float,
+    views: Iterable[int],
+    params: SpectrogramParams,
+) -> Iterator[torch.Tensor]:
+    """Yields views of one window as a backbone takes it: crops, a spectrogram or a waveform.
+
+    stored: the window's arrays that STORED names.
+    """
+    key = digest(clip_id, start_s)
+    for view in views:
+        if takes == "crops":
+            yield torch.from_numpy(visual_view(stored["crops"], key=key, view=view))
+        elif takes == "waveform":
+            rate = params.sample_rate_hz
+            yield torch.from_numpy(audio_view(stored["waveform"], rate_hz=rate, key=key, view=view))
+        else:
+            pair = sound_view(stored["waveform"], stored["spectrogram"], key=key, view=view, params=params)
+            yield torch.from_numpy(pair[1])
+
+
+def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
+    """{layer: (n, C_in, L) float32, on the CPU} of n windows, each read while the one before is computed.
+
+    All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
+    """
+    size = PASS_WINDOWS[backbone.device.type]
+    passes = []
+    for batch in one_ahead(_batches(windows, size)):
+        filled = torch.stack([*batch, *batch[-1:] * (size - len(batch))])
+        found = backbone(filled.to(backbone.device), length=length)
+        passes.append({layer: rows[: len(batch)].cpu() for layer, rows in found.items()})
+    return {layer: torch.cat([rows[layer] for rows in passes]) for layer in backbone.layers}
+
+
+def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
+    remaining = iter(windows)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
@@ -216,8 +281,8 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
             backbone = load_backbone(modality, chosen, device)
-            window = window_input(source, backbone, 0, params.spectrograms).to(device)
-            rows = backbone(window[None], length=params.features.length)
+            windows = window_inputs(source, backbone.input, [0], params.spectrograms)
+            rows = run_backbone(backbone, windows, length=params.features.length)
             found |= {layer: values[0] for layer, values in rows.items()}
     return found
 
@@ -226,12 +291,14 @@ def _compute_piece(piece: _Piece) -> None:
     if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
         return
     backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
-    rows = []
-    for source, view in piece.rows:  # one window at a time: its features depend on no other's, to the bit
-        window = window_input(source, backbone, view, piece.spectrograms).to(piece.device)
-        rows.append(backbone(window[None], length=piece.variant.length))
-    features = {layer: torch.cat([row[layer] for row in rows]).cpu().numpy() for layer in piece.variant.layers}
-    stage_piece(piece.cache, piece.variant, piece.keys, features)
+    features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
+    stage_piece(piece.cache, piece.variant, piece.keys, {layer: rows.numpy() for layer, rows in features.items()})
+
+
+def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
+    for _, rows in itertools.groupby(piece.rows, key=lambda row: (row[0].clip.clip_id, row[0].window)):
+        of_window = list(rows)
+        yield from window_inputs(of_window[0][0], takes, [view for _, view in of_window], piece.spectrograms)
 
 
 def feature_params(params: Params) -> dict[str, Any]:
@@ -254,13 +321,18 @@ def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
 
 
 def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
-    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
     return IndexAttributes(
         views=params.features.views,
         variants=[column.variant for column in columns],
         params=feature_params(params),
-        versions={name: importlib.metadata.version(name) for name in libraries},
+        versions=_versions(),
     )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
+    return {name: importlib.metadata.version(name) for name in libraries}
 
 
 def _index(sources: list[WindowSource]) -> pd.DataFrame:

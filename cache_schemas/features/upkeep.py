@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,11 +262,11 @@ def _repack(writer: FeatureCacheWriter, variant: VariantAttributes, rows: NDArra
 
 def _remove_leftovers(path: Path, variants: list[VariantAttributes]) -> None:
     """What killed runs left: temporary files, shards whose keys never came, pieces of variants that are gone."""
-    for leftover in path.rglob(".*.tmp"):
+    for leftover in _temporary(path):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
     for variant in variants:
         numbers = set(shard_numbers(path, variant))
         for layer in variant.layers:
@@ -278,6 +280,22 @@ def _remove_leftovers(path: Path, variants: list[VariantAttributes]) -> None:
         for folder in (staging_folder(path) / modality).glob("*"):
             if folder.name not in {v.path.partition("/")[2] for v in variants if v.modality == modality}:
                 shutil.rmtree(folder)
+
+
+STALE_SECONDS = 3600.0
+"""A temporary file among staged pieces, which workers write without the lock, is a leftover from this age on."""
+
+
+def _temporary(path: Path) -> list[Path]:
+    """Files and folders that some writer began and never finished. Who calls holds the lock."""
+    found = [*path.parent.glob(f".{path.name}.*.tmp"), *path.rglob(".*.tmp")]
+    found += path.rglob("*.partial")  # Zarr's own, of a zarr.json
+    now = time.time()
+    for file in staging_folder(path).rglob(".*.tmp"):
+        with suppress(FileNotFoundError):  # just finished by its worker
+            if now - file.stat().st_mtime > STALE_SECONDS:
+                found.append(file)
+    return found
 
 
 def merge(path: Path, source: Path) -> dict[str, int]:

@@ -65,7 +65,8 @@ def stage_piece(cache: Path, variant: VariantAttributes, keys: Sequence[str], fe
             )
     path = staged_piece(cache, variant, keys)
     with _explained(path), replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, {"keys": json.dumps(list(keys))})
+        # Not save_file: it makes a temporary file of its own, which stays behind when the process is killed.
+        temporary.write_bytes(safetensors.numpy.save(arrays, {"keys": json.dumps(list(keys))}))
 
 
 def staged_piece(cache: Path, variant: VariantAttributes, keys: Sequence[str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch.nn.functional import adaptive_max_pool1d
 
-from pipeline.backbones.fusing import fuse_conv_bn
+from pipeline.backbones.fusing import fuse_conv_bn, largest_error
 from pipeline.backbones.onnx_runtime import OnnxNet
 from pipeline.params import BackboneParams, layer_prefix
 
@@ -74,8 +74,7 @@ class Backbone(ABC):
             "runtime": params.runtime,
         }
         self.dtype = torch.float16 if params.precision == "half" else torch.float32
-        net = net if example is None else fuse_conv_bn(net, example)
-        self.net = net.to(self.dtype)
+        self.net = _in_half(params.name, net, example) if params.precision == "half" else _folded(net, example)
         self.device = torch.device("cpu")
 
     def to(self, device: str) -> Self:
@@ -111,6 +110,29 @@ class Backbone(ABC):
             )
         maps = self.maps(windows.to(self.device))
         return {name: pool(found, length=length) for name, found in zip(self.layers, maps, strict=True)}
+
+
+HALF_TOLERANCE = 1e-2
+"""Largest change of a feature map that half precision may make, relative to the map's largest value."""
+
+
+def _folded(net: torch.nn.Module, example: torch.Tensor | None) -> torch.nn.Module:
+    return net if example is None else fuse_conv_bn(net, example)
+
+
+@torch.inference_mode()
+def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> torch.nn.Module:
+    """The network, folded, in float16; raises BackboneError when that changes the example's maps too much."""
+    wanted = None if example is None else net(example)
+    half = _folded(net, example).to(torch.float16)
+    if example is not None and wanted is not None:
+        error = largest_error(half(example.to(torch.float16)), wanted)
+        if not error <= HALF_TOLERANCE:  # also where something overflowed
+            raise BackboneError(
+                f"backbone {name}: precision: half changes a layer by {error:.1e} of its largest value, more than "
+                f"{HALF_TOLERANCE:g}: set precision: full"
+            )
+    return half
 
 
 def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:

@@ -122,7 +122,10 @@ def test_folding_changes_features_by_less_than_a_ten_thousandth(
 
 
 @member
-def test_identity_is_json_and_follows_everything_that_changes_features(modality: Modality, name: str) -> None:
+def test_identity_is_json_and_follows_everything_that_changes_features(
+    modality: Modality, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "HALF_TOLERANCE", float("inf"))  # random weights can be worthless in half precision
     identity = make(modality, name).identity()
     assert json.loads(json.dumps(identity)) == identity == make(modality, name).identity()
     assert len(identity["weights_sha256"]) == 64
@@ -154,6 +157,12 @@ def test_half_precision_stays_within_a_hundredth(name: str) -> None:
     for layer, x in half(windows, length=2).items():
         assert x.dtype == torch.float32
         assert 0 < relative_error(x, reference[layer]) < 1e-2, layer
+
+
+def test_half_precision_that_changes_features_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.backbones.base.HALF_TOLERANCE", 1e-9)
+    with pytest.raises(BackboneError, match=r"precision: half changes a layer by .* set precision: full"):
+        make("visual", "test_resnet", precision="half")
 
 
 def test_the_same_stages_by_number_in_any_order() -> None:
