@@ -10,12 +10,13 @@ from torch import Tensor
 from nas.config import SearchConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import Dropout, Pass
 from nas.metrics import area_under_roc
-from nas.space import Candidates, fixed_mix
+from nas.optimiser import Adam
+from nas.space import Candidates, Mix, fixed_mix
 from nas.streams import Streams
-from nas.supernet import Supernet, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.supernet import Supernet
+from nas.training import WeightOptimiser, evaluate, frozen
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -104,20 +105,12 @@ class _Search:
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
         self.views = Streams(seeds, "train views", data.device)
         self.choices = Streams(seeds, "choices", data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        self.sites = dropout_sites(self.candidates)
+        self.dropout = Dropout(seeds, config.dropout, data.device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser, self.schedule = weight_optimiser(
-            list(self.supernet.weight_parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
-        )
-        self.arch_optimiser = torch.optim.Adam(
-            list(self.supernet.arch_parameters()),
+        self.weight_optimiser = WeightOptimiser(self.supernet.weight_parameters(), config, self.steps)
+        self.arch_optimiser = Adam(
+            self.supernet.arch_parameters(),
             lr=config.arch_lr,
             betas=(0.5, 0.999),
             weight_decay=config.arch_weight_decay,
@@ -136,30 +129,29 @@ class _Search:
             self._check_gradient(norm.tolist(), epoch)
         return self._rows(epoch, train_loss, norm if searching else None)
 
-    def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
+    def _sample(self) -> Mix:
         config = self.config
-        mix = self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
+        return self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
+
+    def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
     def _weight_step(self) -> Tensor:
         rows = self.train.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
-        per_run = self._losses(rows, Pass("track", dropout), self.data.draw_views(rows, self.views))
-        set_gradients(per_run.sum(), list(self.supernet.weight_parameters()))
-        self.weight_optimiser.step()
-        self.schedule.step()
+        with torch.no_grad():  # the choices are constants here: their gradient would cost a third of the step
+            mix = self._sample()
+        per_run = self._losses(rows, mix, Pass("track", self.dropout), self.data.draw_views(rows, self.views))
+        self.weight_optimiser.step(per_run.sum())
         return per_run.detach()
 
     def _arch_step(self) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
-        per_run = self._losses(self.val.next(), Pass("batch"))
-        parameters = list(self.supernet.arch_parameters())
-        set_gradients(per_run.sum(), parameters)
-        self.arch_optimiser.step()
-        gradients = [parameter.grad.flatten(1) for parameter in parameters if parameter.grad is not None]
-        return torch.cat(gradients, dim=1).square().sum(dim=1).sqrt()
+        with frozen(self.supernet.weight_parameters()):
+            per_run = self._losses(self.val.next(), self._sample(), Pass("batch"))
+        gradients = torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters)
+        self.arch_optimiser.step(gradients)
+        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
         vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}
