@@ -129,20 +129,21 @@ class _ConvNorm(torch.autograd.Function):
         if scaled is not None:
             shift, slope = shift * scaled, slope * scaled
         gate = None
+        affine = None
         if activation == "glu":
             affine = torch.addcmul(shift, h, slope)
             gate = affine[..., O // 2 :].sigmoid()
             out = affine[..., : O // 2] * gate
         elif room is not None:
-            affine, out = h, torch.addcmul(shift, h, slope, out=room[0].view(R, B * L, O))
+            out = torch.addcmul(shift, h, slope, out=room[0].view(R, B * L, O))
         else:
-            affine, out = h, torch.addcmul(shift, h, slope)
+            out = torch.addcmul(shift, h, slope)
         if activation == "relu":
             out.relu_()
         if keep is not None:
             out.mul_(keep.view_as(out))
         ctx.activation, ctx.inputs = activation, len(inputs)
-        saved = (keep, affine, gate) if activation == "glu" else (out, None, None)
+        saved = (out, None, None) if activation == "relu" else (keep, affine, gate)
         ctx.save_for_backward(weight, gamma, scaled, h, deviation, slope, *saved, *inputs)
         ctx.mark_non_differentiable(mean, variance)
         return out.view(R, B, L, -1), mean[:, 0], variance[:, 0]
@@ -161,7 +162,9 @@ class _ConvNorm(torch.autograd.Function):
         of_gamma, of_beta = deviation * along, total
         if scaled is not None:
             of_gamma, of_beta = of_gamma * scaled, of_beta * scaled
-        of_weight, of_inputs = _convolve_backward(of_h, weight, inputs, ctx.needs_input_grad[4], ctx.needs_input_grad[7:])
+        of_weight, of_inputs = _convolve_backward(
+            of_h, weight, inputs, ctx.needs_input_grad[4], ctx.needs_input_grad[7:]
+        )
         return None, None, None, None, of_weight, of_gamma[:, 0], of_beta[:, 0], *of_inputs
 
 
@@ -194,7 +197,7 @@ def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
     parts = weight.split([x.shape[2] for x in rows], dim=2)
     out = torch.bmm(rows[0], parts[0].transpose(1, 2))
     for x, part in zip(rows[1:], parts[1:], strict=True):
-        out = out.baddbmm_(x, part.transpose(1, 2))
+        out = torch.baddbmm(out, x, part.transpose(1, 2))
     return out
 
 

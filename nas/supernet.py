@@ -131,4 +131,3 @@ class Supernet(nn.Module):
 def module_key(layer: str) -> str:
     """Return a layer's name as part of a parameter's name, where torch allows no dots."""
     return layer.replace("%", "%25").replace(".", "%2E")
-

@@ -58,7 +58,9 @@ class WeightOptimiser:
 
     def step(self, loss: Tensor) -> None:
         """Move the weights along the gradient of a loss that is summed over the runs."""
-        self.adam.set_lr([_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs])
+        self.adam.set_lr(
+            [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
+        )
         self.adam.step(torch.autograd.grad(loss, self.adam.parameters))
         self.done += 1
 
