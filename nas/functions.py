@@ -106,7 +106,7 @@ class _ConvNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any,
         activation: str,
         room: tuple[Tensor] | None,
@@ -117,14 +117,14 @@ class _ConvNorm(torch.autograd.Function):
         beta: Tensor,
         *inputs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        R, O, _ = weight.shape
+        R, outputs, _ = weight.shape
         B, L = inputs[0].shape[1:3]
         h = convolve([x.reshape(R, B * L, -1) for x in inputs], weight)
         mean = h.mean(1, keepdim=True)
         h.sub_(mean)
         variance = torch.linalg.vecdot(h, h, dim=1)[:, None] / (B * L)
         deviation = torch.rsqrt(variance + EPSILON)
-        scaled = _scale_row(scale, activation, O)
+        scaled = _scale_row(scale, activation, outputs)
         shift, slope = beta[:, None], gamma[:, None] * deviation
         if scaled is not None:
             shift, slope = shift * scaled, slope * scaled
@@ -132,10 +132,10 @@ class _ConvNorm(torch.autograd.Function):
         affine = None
         if activation == "glu":
             affine = torch.addcmul(shift, h, slope)
-            gate = affine[..., O // 2 :].sigmoid()
-            out = affine[..., : O // 2] * gate
+            gate = affine[..., outputs // 2 :].sigmoid()
+            out = affine[..., : outputs // 2] * gate
         elif room is not None:
-            out = torch.addcmul(shift, h, slope, out=room[0].view(R, B * L, O))
+            out = torch.addcmul(shift, h, slope, out=room[0].view(R, B * L, outputs))
         else:
             out = torch.addcmul(shift, h, slope)
         if activation == "relu":
@@ -144,14 +144,14 @@ class _ConvNorm(torch.autograd.Function):
             out.mul_(keep.view_as(out))
         ctx.activation, ctx.inputs = activation, len(inputs)
         saved = (out, None, None) if activation == "relu" else (keep, affine, gate)
-        ctx.save_for_backward(weight, gamma, scaled, h, deviation, slope, *saved, *inputs)
+        ctx.save_for_backward(weight, scaled, h, deviation, slope, *saved, *inputs)
         ctx.mark_non_differentiable(mean, variance)
         return out.view(R, B, L, -1), mean[:, 0], variance[:, 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        weight, gamma, scaled, h, deviation, slope, *saved = ctx.saved_tensors
+        weight, scaled, h, deviation, slope, *saved = ctx.saved_tensors
         inputs = saved[3:]
         R, N, _ = h.shape
         gradient = _through_activation(ctx.activation, gradient.reshape(R, N, -1), *saved[:3])
@@ -194,7 +194,7 @@ def conv_norm(
 
 def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
     """Return sum_i rows[i] @ weight[:, :, columns i]^T: (R, N, O) of rows (R, N, C_i), weight (R, O, sum C_i)."""
-    parts = weight.split([x.shape[2] for x in rows], dim=2)
+    parts = torch.split(weight, [x.shape[2] for x in rows], dim=2)
     out = torch.bmm(rows[0], parts[0].transpose(1, 2))
     for x, part in zip(rows[1:], parts[1:], strict=True):
         out = torch.baddbmm(out, x, part.transpose(1, 2))
@@ -209,9 +209,9 @@ def _convolve_backward(
     widths = [x.shape[3] for x in inputs]
     result = torch.empty_like(weight) if of_weight else None
     if result is not None:
-        for x, columns in zip(inputs, result.split(widths, dim=2), strict=True):
+        for x, columns in zip(inputs, torch.split(result, widths, dim=2), strict=True):
             torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=columns)
-    parts = weight.split(widths, dim=2)
+    parts = torch.split(weight, widths, dim=2)
     return result, [
         torch.bmm(gradient, part).view(x.shape) if needed else None
         for x, part, needed in zip(inputs, parts, of_inputs, strict=True)
@@ -260,13 +260,13 @@ class _Attention(torch.autograd.Function):
         out = torch.bmm(scaled, keys).view(R, B, L, C)
         if keep is not None:
             out.mul_(keep)
-        ctx.save_for_backward(queries, keys, shares, scaled, keep, scale)
+        ctx.save_for_backward(queries, keys, shares, scaled, keep)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, shares, scaled, keep, scale = ctx.saved_tensors
+        queries, keys, shares, scaled, keep = ctx.saved_tensors
         shape = gradient.shape
         if keep is not None:
             gradient = gradient * keep
