@@ -7,13 +7,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import EstimatorName, SpaceName
+from nas.config import SearchConfig, SpaceName
 from nas.estimators import ESTIMATORS, draws
 from nas.genotype import Cell, Genotype, Step
 from nas.space import Candidates, CellMix, Mix
 from nas.streams import Streams, generator
 
 INITIAL_SCALE = 1e-3
+
+
+class Chooser:
+    """Makes mixing weights for the runs of one estimator and number of samples, out of the runs' own noise."""
+
+    def __init__(
+        self, configs: Sequence[SearchConfig], seeds: Sequence[int], runs: Sequence[int], device: torch.device
+    ) -> None:
+        """configs, seeds: of all runs; runs: those of one estimator and number of samples."""
+        first = configs[runs[0]]
+        self.estimator = ESTIMATORS[first.estimator]
+        self.draws = draws(first.estimator, first.samples)
+        self.every = len(runs) == len(seeds)
+        self.runs = torch.tensor(runs, device=device)
+        self.streams = Streams([seeds[run] for run in runs], "choices", device)
+        self.temperature = torch.tensor([configs[run].temperature for run in runs], device=device)
+
+    @classmethod
+    def of(cls, configs: Sequence[SearchConfig], seeds: Sequence[int], device: torch.device) -> "list[Chooser]":
+        """Return as few choosers as serve all runs."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for run, config in enumerate(configs):
+            groups.setdefault((config.estimator, config.samples), []).append(run)
+        return [cls(configs, seeds, runs, device) for runs in groups.values()]
+
+    def choose(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Return weights (runs, ...) out of logits (R, ...) per parameter."""
+        own = list(logits) if self.every else [parameter[self.runs] for parameter in logits]
+        sizes = [parameter[0].numel() for parameter in own]
+        noise = self.streams.exponential((self.draws, sum(sizes))).transpose(0, 1)
+        return [
+            self.estimator(
+                parameter,
+                part.view(-1, *parameter.shape),
+                self.temperature.view(-1, *[1] * (parameter.ndim - 1)),
+            )
+            for parameter, part in zip(own, torch.split(noise, sizes, dim=2), strict=True)
+        ]
 
 
 class ArchitectureParameters(nn.Module):
@@ -47,15 +85,15 @@ class ArchitectureParameters(nn.Module):
                 source = generator(seed, f"architecture.{name}")
                 row.copy_(INITIAL_SCALE * torch.randn(row.shape, generator=source))
 
-    def sample(self, streams: Streams, estimator: EstimatorName, temperature: float, samples: int) -> Mix:
-        """Return the mix that the estimator makes of the logits and one draw of noise per run."""
+    def sample(self, choosers: Sequence["Chooser"]) -> Mix:
+        """Return the mix that each chooser makes, for its own runs, of the logits and one draw of noise per run."""
         logits = [*self.alpha, *self.beta, self.gamma]
-        sizes = [parameter[0].numel() for parameter in logits]
-        noise = streams.exponential((draws(estimator, samples), sum(sizes))).transpose(0, 1)
-        mixed = [
-            ESTIMATORS[estimator](parameter, part.view(-1, *parameter.shape), temperature)
-            for parameter, part in zip(logits, torch.split(noise, sizes, dim=2), strict=True)
-        ]
+        parts = [chooser.choose(logits) for chooser in choosers]
+        if len(parts) == 1:
+            mixed = parts[0]
+        else:
+            back = torch.argsort(torch.cat([chooser.runs for chooser in choosers]))
+            mixed = [torch.cat(of_site)[back] for of_site in zip(*parts, strict=True)]
         S, T = len(self.alpha), len(self.beta)
         alpha, beta, gamma = mixed[:S], mixed[S : S + T], mixed[-1]
         return Mix(

@@ -1,5 +1,6 @@
 """Settings of the search and of the final training; every field has a default that works."""
 
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +66,42 @@ class SearchConfig(NetworkConfig):
     weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")
     arch_lr: float = Field(default=0.1, gt=0.0, description="learning rate of the architecture parameters")
     arch_weight_decay: float = Field(default=1e-3, ge=0.0, description="L2 penalty of the architecture parameters")
+
+
+PER_RUN = frozenset(
+    {
+        "estimator",
+        "temperature",
+        "samples",
+        "weight_lr",
+        "weight_lr_min",
+        "weight_decay",
+        "arch_lr",
+        "arch_weight_decay",
+    }
+)
+"""Settings that may differ between the runs of one batch; all others shape the work that the runs share."""
+
+
+def batch_key(config: SearchConfig) -> Hashable:
+    """Return a key that is equal for the configs whose runs can share one batch."""
+    return tuple(sorted((name, value) for name, value in config if name not in PER_RUN))
+
+
+def check_configs(configs: SearchConfig | Sequence[SearchConfig], runs: int) -> list[SearchConfig]:
+    """Return one config per run; ValueError names the setting in which they may not differ."""
+    given = [configs] * runs if isinstance(configs, SearchConfig) else list(configs)
+    if len(given) != runs:
+        raise ValueError(f"configs has {len(given)} entries for {runs} seeds; allowed: one config, or one per seed")
+    for name, value in given[0]:
+        values = [getattr(config, name) for config in given]
+        if name not in PER_RUN and any(other != value for other in values):
+            listed = ", ".join(dict.fromkeys(str(other) for other in values))
+            raise ValueError(
+                f"configs differ in {name}: {listed}; the runs of one call share it (only {', '.join(sorted(PER_RUN))} "
+                "may differ): search in one call per nas.batch_key"
+            )
+    return given
 
 
 class RetrainConfig(NetworkConfig):

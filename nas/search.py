@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.config import SearchConfig
+from nas.architecture import Chooser
+from nas.config import SearchConfig, check_configs
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.metrics import area_under_roc
+from nas.optimiser import Adam, CosineRestarts
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
 from nas.supernet import Supernet, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.training import evaluate
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -56,12 +58,15 @@ def search(
     features: Mapping[str, Tensor],
     labels: Any,
     split: Sequence[str],
-    config: SearchConfig = DEFAULTS,
+    configs: SearchConfig | Sequence[SearchConfig] = DEFAULTS,
     seeds: Sequence[int] = (0,),
     *,
     progress: Progress | None = None,
 ) -> list[SearchResult]:
     """Return one result per seed; all runs train at once, and none depends on the others.
+
+    configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
+    (equal `nas.batch_key`), others are a ValueError.
 
     features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
     (N,) of train, val, test. Test rows are never read.
@@ -70,8 +75,11 @@ def search(
     train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
     Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
     """
+    seeds = check_seeds(seeds)
+    per_run = check_configs(configs, len(seeds))
+    config = per_run[0]
     data = prepare(features, labels, split, config.device, reads="train_val")
-    state = _Search(data, config, check_seeds(seeds))
+    state = _Search(data, per_run, seeds)
     curves: list[list[dict[str, Any]]] = [[] for _ in state.seeds]
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
@@ -87,10 +95,11 @@ def search(
 
 
 class _Search:
-    """The state of R searches."""
+    """The state of R searches; `config` is any run's, where only shared settings are read."""
 
-    def __init__(self, data: Dataset, config: SearchConfig, seeds: tuple[int, ...]) -> None:
-        self.data, self.config, self.seeds = data, config, seeds
+    def __init__(self, data: Dataset, configs: Sequence[SearchConfig], seeds: tuple[int, ...]) -> None:
+        self.data, self.config, self.seeds = data, configs[0], seeds
+        config = self.config
         self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps)
         self.supernet = Supernet(
             self.candidates,
@@ -103,25 +112,23 @@ class _Search:
         self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
         self.views = Streams(seeds, "train views", data.device)
-        self.choices = Streams(seeds, "choices", data.device)
+        self.choosers = Chooser.of(configs, seeds, data.device)
         self.dropout = Streams(seeds, "dropout", data.device)
         self.sites = dropout_sites(self.candidates)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser, self.schedule = weight_optimiser(
-            list(self.supernet.weight_parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
+
+        def per_run(name: str) -> Tensor:
+            return torch.tensor([getattr(c, name) for c in configs], device=data.device)
+
+        self.weight_optimiser = Adam(self.supernet.weight_parameters(), weight_decay=per_run("weight_decay"))
+        self.weight_lr = CosineRestarts(
+            per_run("weight_lr"), per_run("weight_lr_min"), period=config.restart_epochs * self.steps
         )
-        self.arch_optimiser = torch.optim.Adam(
-            list(self.supernet.arch_parameters()),
-            lr=config.arch_lr,
-            betas=(0.5, 0.999),
-            weight_decay=config.arch_weight_decay,
+        self.arch_optimiser = Adam(
+            self.supernet.arch_parameters(), weight_decay=per_run("arch_weight_decay"), betas=(0.5, 0.999)
         )
+        self.arch_lr = per_run("arch_lr")
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
@@ -137,8 +144,7 @@ class _Search:
         return self._rows(epoch, train_loss, norm if searching else None)
 
     def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
-        config = self.config
-        mix = self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
+        mix = self.supernet.architecture.sample(self.choosers)
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
@@ -147,19 +153,14 @@ class _Search:
         shape = (rows.shape[1], self.config.channels, self.data.length)
         dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
         per_run = self._losses(rows, Pass("track", dropout), self.data.draw_views(rows, self.views))
-        set_gradients(per_run.sum(), list(self.supernet.weight_parameters()))
-        self.weight_optimiser.step()
-        self.schedule.step()
+        self.weight_optimiser.step(per_run.sum(), self.weight_lr.next())
         return per_run.detach()
 
     def _arch_step(self) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
         per_run = self._losses(self.val.next(), Pass("batch"))
-        parameters = list(self.supernet.arch_parameters())
-        set_gradients(per_run.sum(), parameters)
-        self.arch_optimiser.step()
-        gradients = [parameter.grad.flatten(1) for parameter in parameters if parameter.grad is not None]
-        return torch.cat(gradients, dim=1).square().sum(dim=1).sqrt()
+        gradients = self.arch_optimiser.step(per_run.sum(), self.arch_lr)
+        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
         vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}

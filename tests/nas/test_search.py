@@ -50,6 +50,39 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(space):
         assert row == pytest.approx(beside, abs=1e-5)
 
 
+MIXED = [
+    SMALL.model_copy(update=changes)
+    for changes in (
+        {"estimator": "gumbel_rao", "samples": 3, "temperature": 0.5},
+        {},
+        {"estimator": "softmax", "arch_lr": 0.02, "arch_weight_decay": 0.1},
+        {"temperature": 9.0, "weight_lr": 1e-2, "weight_lr_min": 1e-3, "weight_decay": 0.1},
+        {"estimator": "gumbel", "samples": 4},
+    )
+]
+
+
+def test_a_run_does_not_depend_on_the_settings_of_the_runs_beside_it():
+    seeds = (7, 8, 9, 7, 7)
+    together = nas.search(*noise(), MIXED, seeds)
+    for config, seed, beside in zip(MIXED, seeds, together, strict=True):
+        alone = nas.search(*noise(), config, (seed,))[0]
+        assert alone.genotype == beside.genotype
+        for row, other in zip(alone.curves, beside.curves, strict=True):
+            assert row == pytest.approx(other, abs=1e-5)
+    assert len({str(result.curves) for result in together}) == len(MIXED)
+
+
+def test_runs_that_cannot_share_a_batch_are_refused_and_told_by_their_key():
+    other = SMALL.model_copy(update={"cells": 1})
+    with pytest.raises(ValueError, match=r"configs differ in cells: 2, 1; .*only arch_lr.*nas\.batch_key"):
+        nas.search(*noise(), [SMALL, other], (0, 1))
+    with pytest.raises(ValueError, match="configs has 1 entries for 2 seeds"):
+        nas.search(*noise(), [SMALL], (0, 1))
+    assert len({nas.batch_key(config) for config in MIXED}) == 1
+    assert nas.batch_key(other) != nas.batch_key(SMALL)
+
+
 def test_rows_of_the_test_split_are_never_read(results):
     features, labels, split = noise()
     test = torch.tensor([name == "test" for name in split])
@@ -74,7 +107,7 @@ def test_one_epoch_moves_every_weight_and_every_choice():
     """Defect 3: the reference code leaves the reshape layers out of the optimiser, at their random start."""
     data = prepare(*noise(), None, reads="train_val")
     config = SMALL.model_copy(update={"warmup_epochs": 0, "samples": 15, "batch_size": 24})
-    state = _Search(data, config, (0,))
+    state = _Search(data, [config], (0,))
     before = {name: p.detach().clone() for name, p in state.supernet.named_parameters()}
     state.epoch(0)
     still = [name for name, p in state.supernet.named_parameters() if torch.equal(p, before[name])]

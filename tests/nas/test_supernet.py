@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas import Cell, CompactNetwork, Genotype, Step
+from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
+from nas.architecture import Chooser
 from nas.layers import EVALUATION, Pass
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
@@ -27,7 +28,9 @@ def features(runs=R, seed=0):
 
 
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
-    return network.architecture.sample(Streams(list(seeds), "choices", CPU), estimator, 10.0, samples)
+    config = SearchConfig(estimator=estimator, samples=samples, temperature=10.0)
+    seeds = list(seeds)
+    return network.architecture.sample(Chooser.of([config] * len(seeds), seeds, CPU))
 
 
 def randomise_architecture(network):
