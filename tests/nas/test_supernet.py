@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas import Cell, CompactNetwork, Genotype, Step
+from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
+from nas.choices import Choosers
 from nas.layers import EVALUATION, Dropout, Pass
 from nas.space import Candidates, fixed_mix
-from nas.streams import Streams
 from nas.supernet import Supernet
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
@@ -27,7 +27,9 @@ def features(runs=R, seed=0):
 
 
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
-    return network.architecture.sample(Streams(list(seeds), "choices", CPU), estimator, 10.0, samples)
+    config = SearchConfig(estimator=estimator, samples=samples, temperature=10.0)
+    seeds = list(seeds)
+    return network.architecture.sample(Choosers([config] * len(seeds), seeds, CPU))
 
 
 def randomise_architecture(network):
