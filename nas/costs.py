@@ -30,7 +30,7 @@ class CostShare:
         operations = candidates.cells[0].steps[0].operations
         of_layers = [getattr(reshape_cost(in_channels[name], channels, length), kind) for name in layers]
         of_operations = [getattr(operation_cost(name, channels, length), kind) for name in operations]
-        self.whole = sum(of_layers) + sum(of_operations) * sum(len(cell.steps) for cell in candidates.cells)
+        self.whole: int = sum(of_layers) + sum(of_operations) * sum(len(cell.steps) for cell in candidates.cells)
         self.of_layers = torch.tensor(of_layers, dtype=torch.float32, device=device)
         self.of_operations = torch.tensor(of_operations, dtype=torch.float32, device=device)
 
