@@ -21,9 +21,9 @@ class Adam:
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        lr: float | Sequence[float],
-        betas: tuple[float, float] | Sequence[tuple[float, float]] = (0.9, 0.999),
-        weight_decay: float | Sequence[float] = 0.0,
+        lr: float | list[float],
+        betas: tuple[float, float] | list[tuple[float, float]] = (0.9, 0.999),
+        weight_decay: float | list[float] = 0.0,
     ) -> None:
         """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run."""
         self.parameters = list(parameters)
@@ -55,14 +55,14 @@ class Adam:
     def _views(self, buffer: Tensor) -> list[Tensor]:
         """Return the columns of every parameter in a buffer (R, all), in the parameters' shapes."""
         sizes = [p[0].numel() for p in self.parameters]
-        columns = buffer.split(sizes, dim=1)
+        columns = torch.split(buffer, sizes, dim=1)
         return [part.view(p.shape) for part, p in zip(columns, self.parameters, strict=True)]
 
 
-def per_run(setting: Setting | Sequence[Setting], runs: int) -> list[Setting]:
+def per_run(setting: Setting | list[Setting], runs: int) -> list[Setting]:
     """Return one setting per run of one for all, or of a list with one each."""
     if not isinstance(setting, list):
-        return [setting] * runs  # type: ignore[list-item]
+        return [setting] * runs
     if len(setting) != runs:
         raise ValueError(f"a setting has {len(setting)} values for {runs} runs; allowed: one, or a list of {runs}")
     return setting

@@ -15,6 +15,7 @@ from nas.space import Mix
 from nas.supernet import FusionNetwork
 
 EVALUATION_ROWS = 256
+TrainedConfig = SearchConfig | RetrainConfig
 
 
 @torch.no_grad()
@@ -44,13 +45,14 @@ class WeightOptimiser:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        configs: SearchConfig | RetrainConfig | Sequence[SearchConfig | RetrainConfig],
+        configs: TrainedConfig | Sequence[TrainedConfig],
         steps: int,
     ) -> None:
         """configs: one for all runs or one per run; steps: minibatches in an epoch. Parameters: (R, ...) each."""
         held = list(parameters)
+        given: TrainedConfig | list[TrainedConfig]
         given = configs if isinstance(configs, SearchConfig | RetrainConfig) else list(configs)
-        self.configs = per_run(given, len(held[0]))
+        self.configs: list[TrainedConfig] = per_run(given, len(held[0]))
         self.adam = Adam(
             held, lr=[c.weight_lr for c in self.configs], weight_decay=[c.weight_decay for c in self.configs]
         )
@@ -68,7 +70,7 @@ class WeightOptimiser:
         self.done += 1
 
 
-def _annealed(config: SearchConfig | RetrainConfig, cycles: float) -> float:
+def _annealed(config: TrainedConfig, cycles: float) -> float:
     """Return the learning rate after so many cycles between warm restarts."""
     swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
     return config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing

@@ -18,7 +18,7 @@ def build(kind: type[Operation], seeds: tuple[int, ...] = tuple(range(R)), chann
     with torch.no_grad():
         for parameter in module.parameters():
             for row, seed in zip(parameter, seeds, strict=True):
-                row += 0.1 * torch.randn(row.shape, generator=torch.Generator().manual_seed(seed))
+                row.add_(torch.randn(row.shape, generator=torch.Generator().manual_seed(seed)), alpha=0.1)
     return module
 
 
@@ -84,9 +84,9 @@ class Conformance:
             assert (gradient != 0).any()
             step = torch.randn(tensor.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
             with torch.no_grad():
-                tensor += 1e-6 * step
+                tensor.add_(step, alpha=1e-6)
                 above = loss()
-                tensor -= 2e-6 * step
+                tensor.sub_(step, alpha=2e-6)
                 below = loss()
-                tensor += 1e-6 * step
+                tensor.add_(step, alpha=1e-6)
             torch.testing.assert_close((gradient * step).sum(), (above - below) / 2e-6, rtol=1e-4, atol=1e-6)

@@ -13,7 +13,7 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
-def plain_conv_norm(inputs, weight, gamma, beta, activation, keep, scale):
+def plain_conv_norm(inputs, weight, gamma, beta, *, activation, keep, scale):
     joined = torch.cat(inputs, 3)
     h = torch.einsum("rblc,roc->rblo", joined, weight)
     mean, variance = h.mean((1, 2), keepdim=True), h.var((1, 2), unbiased=False, keepdim=True)
@@ -35,7 +35,7 @@ def test_conv_norm(activation, count, drop):
         return conv_norm(inputs, weight, gamma, beta, activation=activation, keep=keep, scale=scale)[0]
 
     arguments = (weight, gamma, beta, *inputs)
-    expected = plain_conv_norm(inputs, weight, gamma, beta, activation, keep, scale)
+    expected = plain_conv_norm(inputs, weight, gamma, beta, activation=activation, keep=keep, scale=scale)
     torch.testing.assert_close(ours(*arguments), expected)
     direction = torch.randn(expected.shape, dtype=torch.float64)
     theirs = torch.autograd.grad((expected * direction).sum(), arguments)
