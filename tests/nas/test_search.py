@@ -87,7 +87,7 @@ def test_a_run_does_not_depend_on_the_settings_of_the_runs_beside_it():
 
 def test_runs_that_cannot_share_a_batch_are_refused_and_told_by_their_key():
     other = SMALL.model_copy(update={"cells": 1})
-    with pytest.raises(ValueError, match=r"configs differ in cells: 2, 1; .*only arch_lr.*nas\.batch_key"):
+    with pytest.raises(ValueError, match=r"configs differ in cells: 2, 1; .*only arch_beta.*nas\.batch_key"):
         nas.search(*noise(), [SMALL, other], (0, 1))
     with pytest.raises(ValueError, match="configs has 1 entries for 2 seeds"):
         nas.search(*noise(), [SMALL], (0, 1))
