@@ -39,5 +39,4 @@ class CostShare:
         count = len(self.of_layers)
         unread = torch.stack([(1.0 - cell.inputs[..., :count]).prod(dim=1) for cell in mix.cells]).prod(dim=0)
         operations = torch.stack([weights for cell in mix.cells for weights in cell.operations]).sum(dim=0)
-        cost: Tensor = (1.0 - unread) @ self.of_layers + operations @ self.of_operations
-        return cost / self.whole
+        return ((1.0 - unread) @ self.of_layers + operations @ self.of_operations).div(self.whole)
