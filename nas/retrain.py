@@ -11,12 +11,12 @@ from nas.compact import CompactNetwork
 from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import Dropout, Pass
 from nas.metrics import area_under_roc
 from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
-from nas.supernet import FusionNetwork, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.supernet import FusionNetwork
+from nas.training import WeightOptimiser, evaluate
 
 DEFAULTS = RetrainConfig()
 
@@ -95,20 +95,10 @@ class _Training:
         self.mix = fixed_mix(candidates, genotypes, data.device)
         self.batches = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
         self.views = Streams(seeds, "train views", data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        # Drawn for the whole space: what a run draws must not depend on what its neighbours read.
-        whole = Candidates.full(tuple(data.features), len(genotypes[0].cells), len(genotypes[0].cells[0].steps))
-        self.sites = dropout_sites(whole)
+        self.dropout = Dropout(seeds, config.dropout, data.device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
-        self.optimiser, self.schedule = weight_optimiser(
-            list(self.network.parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
-        )
+        self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
         self.curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.active = [True] * len(seeds)
         self.best = [(-1.0, 0.0)] * len(seeds)
@@ -135,14 +125,11 @@ class _Training:
 
     def _step(self) -> Tensor:
         rows = self.batches.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
+        how = Pass("track", self.dropout)
         views = self.data.draw_views(rows, self.views)
         logits = self.network(self.data.gather(rows, self.network.candidates.layers, views), self.mix, how)
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
-        set_gradients(per_run.sum(), list(self.network.parameters()))
-        self.optimiser.step()
-        self.schedule.step()
+        self.optimiser.step(per_run.sum())
         return per_run.detach()
 
     def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
