@@ -1,5 +1,7 @@
 """The table of fusion operations, one for the search and for the derived network (DESIGN section 3)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +10,12 @@ from nas.layers import BatchNorm, Block, ConvBlock, LayerNorm, Pass, Pointwise
 
 
 class Operation(Block):
-    """One way to fuse x, y: (R, B, C, L) into (R, B, C, L)."""
+    """One way to fuse x, y: (R, B, C, L) into (R, B, C, L).
+
+    symmetric: whether exchanging x and y amounts to a permutation of the weights.
+    """
+
+    symmetric: ClassVar[bool] = False
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__()
@@ -20,6 +27,8 @@ class Operation(Block):
 
 class Sum(Operation):
     """x + y."""
+
+    symmetric = True
 
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
         """Return x + y."""
@@ -43,6 +52,8 @@ class ScaledDotAttn(Operation):
 class LinearGLU(Operation):
     """1x1 convolution of [x; y] to 2C, batch norm, gated linear unit a * sigmoid(b), dropout."""
 
+    symmetric = True
+
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)
         self.convolution = Pointwise(runs, 2 * channels, 2 * channels)
@@ -55,6 +66,8 @@ class LinearGLU(Operation):
 
 class ConcatFC(Operation):
     """1x1 convolution of [x; y] to C, batch norm, ReLU, dropout."""
+
+    symmetric = True
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)

@@ -10,13 +10,12 @@ from torch import Tensor
 from nas.compact import CompactNetwork
 from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
+from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import EVALUATION, Pass
 from nas.metrics import area_under_roc
-from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
-from nas.supernet import FusionNetwork, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.training import EVALUATION_ROWS, set_gradients, weight_optimiser
 
 DEFAULTS = RetrainConfig()
 
@@ -84,21 +83,25 @@ def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], dat
 
 
 class _Training:
-    """The state of R trainings."""
+    """The state of R trainings.
+
+    What a run draws comes from its seed and the place it is drawn for. Runs of one and the same seed therefore draw the
+    same: minibatches and dropout are then drawn once, with a leading axis of 1, and read by all of them.
+    """
 
     def __init__(self, data: Dataset, config: RetrainConfig, genotypes: list[Genotype], seeds: tuple[int, ...]) -> None:
         self.data, self.config, self.genotypes, self.seeds = data, config, genotypes, seeds
-        candidates = Candidates.union(genotypes)
-        self.network = FusionNetwork(
-            candidates, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
+        self.network = FixedNetwork(
+            genotypes, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
         ).to(data.device)
-        self.mix = fixed_mix(candidates, genotypes, data.device)
-        self.batches = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
-        self.views = Streams(seeds, "train views", data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        # Drawn for the whole space: what a run draws must not depend on what its neighbours read.
-        whole = Candidates.full(tuple(data.features), len(genotypes[0].cells), len(genotypes[0].cells[0].steps))
-        self.sites = dropout_sites(whole)
+        self.shared = len(set(seeds)) == 1
+        drawing = seeds[:1] if self.shared else seeds
+        self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
+        self.views = Streams(drawing, "train views", data.device)
+        self.dropout = {
+            site: Streams(seeds[:1] if self.shared else [seeds[r] for r in runs], f"dropout {site}", data.device)
+            for site, runs in self.network.sites().items()
+        }
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
         self.optimiser, self.schedule = weight_optimiser(
@@ -120,7 +123,7 @@ class _Training:
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         for _ in range(self.steps):
             train_loss += self._step() / self.steps
-        logits = evaluate(self.network, self.mix, self.data, self.data.val)
+        logits = evaluate(self.network, self.data, self.data.val)
         labels = self.data.labels[self.data.val]
         columns = {
             "train_loss": train_loss.tolist(),
@@ -135,19 +138,36 @@ class _Training:
 
     def _step(self) -> Tensor:
         rows = self.batches.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
-        views = self.data.draw_views(rows, self.views)
-        logits = self.network(self.data.gather(rows, self.network.candidates.layers, views), self.mix, how)
+        features = self._gather(rows, self.data.draw_views(rows, self.views))
+        logits = self.network(features, Pass("track", self._draw_dropout(rows.shape[1])))
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
         set_gradients(per_run.sum(), list(self.network.parameters()))
         self.optimiser.step()
         self.schedule.step()
         return per_run.detach()
 
+    def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
+        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, C_in, L)}."""
+        features = {}
+        for name, runs in self.network.readers.items():
+            of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)
+            chosen = None if views is None else views[of_readers]
+            features |= self.data.gather(rows[of_readers], (name,), chosen)
+        return features
+
+    def _draw_dropout(self, batch: int) -> dict[str, Tensor] | None:
+        """Return the dropout scales of every site for the runs that pass it, (runs or 1, B, C, L)."""
+        if self.config.dropout == 0.0:
+            return None
+        shape = (batch, self.data.length, self.config.channels)
+        return {
+            site: streams.dropout_scales(shape, self.config.dropout).transpose(2, 3)
+            for site, streams in self.dropout.items()
+        }
+
     def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
         """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
-        better = []
+        better = set()
         for r, row in enumerate(rows):
             if not self.active[r]:
                 continue
@@ -155,17 +175,17 @@ class _Training:
             reached = (row["val_auc"], -row["val_loss"])
             if epoch == 0 or reached > self.best[r]:
                 self.best[r], self.best_epoch[r] = reached, epoch
-                better.append(r)
+                better.add(r)
             self.active[r] = epoch - self.best_epoch[r] < self.config.patience
-        index = torch.tensor(better, dtype=torch.long, device=self.data.device)
         for name, value in self.network.state_dict().items():
-            self.best_state[name][index] = value[index]
+            kept = [i for i, r in enumerate(self.network.runs_of(name)) if r in better]
+            self.best_state[name][kept] = value[kept]
 
     def results(self) -> list[RetrainResult]:
         """Return the results with the best weights of every run."""
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
-        scores = evaluate(self.network, self.mix, self.data, every).softmax(-1)[..., 1].cpu()
+        scores = evaluate(self.network, self.data, every).softmax(-1)[..., 1].cpu()
         return [
             RetrainResult(
                 genotype,
@@ -173,7 +193,15 @@ class _Training:
                 scores[r].clone(),
                 self.curves[r],
                 self.best_epoch[r],
-                CompactNetwork.from_run(self.network, r, genotype, self.data.in_channels, self.data.length),
+                CompactNetwork.from_weights(genotype, self.network.state_of(r), self.data.in_channels),
             )
             for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
         ]
+
+
+@torch.no_grad()
+def evaluate(network: FixedNetwork, data: Dataset, rows: Tensor) -> Tensor:
+    """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+    layers = tuple(network.readers)
+    parts = torch.split(rows, EVALUATION_ROWS)
+    return torch.cat([network(data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
