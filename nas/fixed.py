@@ -22,7 +22,7 @@ Runs = tuple[int, ...]
 class FixedNetwork(nn.Module):
     """R derived networks, run r of architecture genotypes[r]; all have as many cells, and cells as many steps.
 
-    readers: {layer: the runs that read it}, in the order of first use.
+    readers: {layer: the runs that read it}; users[i][t]: {operation: the runs that use it} in step t of cell i.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class FixedNetwork(nn.Module):
             {module_key(name): ConvBlock(len(runs), in_channels[name], channels) for name, runs in self.readers.items()}
         )
         cells = list(zip(*(genotype.cells for genotype in genotypes), strict=True))
-        self.cells = nn.ModuleList(FixedCell(of_runs, channels, length) for of_runs in cells)
+        blocks = [FixedCell(of_runs, channels, length) for of_runs in cells]
+        self.cells = nn.ModuleList(blocks)
+        self.users = [block.users for block in blocks]
         self.classifier = Linear(len(genotypes), len(cells) * channels * length, 2)
         held = {**self.readers, **{cell_name(i): self.runs for i in range(len(cells))}}
         self.inputs = nn.ModuleList(Route(both_slots(self.runs, of_runs), held) for of_runs in cells)
@@ -72,17 +74,16 @@ class FixedNetwork(nn.Module):
         if parts[0] == "reshape" and len(parts) > 1:
             return next(runs for layer, runs in self.readers.items() if module_key(layer) == parts[1])
         if "operations" in parts[:-1]:
-            step: FixedStep = self.get_submodule(".".join(parts[: parts.index("operations")]))  # type: ignore[assignment]
-            return step.users[parts[parts.index("operations") + 1]]
+            return self.users[int(parts[1])][int(parts[3])][parts[5]]
         return self.runs
 
     def sites(self) -> dict[str, Runs]:
         """Return the places with dropout and the runs that pass each."""
         found = dict(self.readers)
-        for i, cell in enumerate(self.cells):
+        for i, cell in enumerate(self.users):
             found[cell_name(i)] = self.runs
-            for t, step in enumerate(cell.steps):
-                of_step = {f"{cell_name(i)}.{step_name(t)}.{name}": runs for name, runs in step.users.items()}
+            for t, step in enumerate(cell):
+                of_step = {f"{cell_name(i)}.{step_name(t)}.{name}": runs for name, runs in step.items()}
                 found |= {site: runs for site, runs in of_step.items() if not site.endswith(".Sum")}
         return found
 
@@ -107,12 +108,14 @@ class FixedNetwork(nn.Module):
 
 
 class FixedCell(Block):
-    """One cell: steps, their weighted sum, 1x1 convolution block, residual, layer norm."""
+    """One cell: steps, their weighted sum, 1x1 convolution block, residual, layer norm. users: those of each step."""
 
     def __init__(self, cells: Sequence[Cell], channels: int, length: int) -> None:
         super().__init__()
         R, T = len(cells), len(cells[0].steps)
-        self.steps = nn.ModuleList(FixedStep([cell.steps[t] for cell in cells], channels, length) for t in range(T))
+        steps = [FixedStep([cell.steps[t] for cell in cells], channels, length) for t in range(T)]
+        self.steps = nn.ModuleList(steps)
+        self.users = [step.users for step in steps]
         self.step_weights = nn.Parameter(torch.ones(R, 1, T))
         self.output = ConvBlock(R, channels, channels)
         self.norm = LayerNorm(R, channels, length)

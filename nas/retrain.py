@@ -54,7 +54,7 @@ def retrain(  # noqa: PLR0917 - callers may name them
     """
     data = prepare(features, labels, split, config.device, reads="all")
     seeds = check_seeds(seeds)
-    state = _Training(data, config, _per_run(genotypes, seeds, data), seeds)
+    state = Training(data, config, _per_run(genotypes, seeds, data), seeds)
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
         if progress is not None:
@@ -82,7 +82,7 @@ def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], dat
     return given * len(seeds) if len(given) == 1 else given
 
 
-class _Training:
+class Training:
     """The state of R trainings.
 
     What a run draws comes from its seed and the place it is drawn for. Runs of one and the same seed therefore draw the
@@ -122,8 +122,8 @@ class _Training:
         """Return one row of the curves per run after one epoch; rows of stopped runs are not recorded."""
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         for _ in range(self.steps):
-            train_loss += self._step() / self.steps
-        logits = evaluate(self.network, self.data, self.data.val)
+            train_loss += self.step() / self.steps
+        logits = self.evaluate(self.data.val)
         labels = self.data.labels[self.data.val]
         columns = {
             "train_loss": train_loss.tolist(),
@@ -136,7 +136,8 @@ class _Training:
         self._keep_best(epoch, rows)
         return rows
 
-    def _step(self) -> Tensor:
+    def step(self) -> Tensor:
+        """Return the loss per run (R,) of one step on a train minibatch."""
         rows = self.batches.next()
         features = self._gather(rows, self.data.draw_views(rows, self.views))
         logits = self.network(features, Pass("track", self._draw_dropout(rows.shape[1])))
@@ -146,9 +147,16 @@ class _Training:
         self.schedule.step()
         return per_run.detach()
 
+    @torch.no_grad()
+    def evaluate(self, rows: Tensor) -> Tensor:
+        """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+        layers = tuple(self.network.readers)
+        parts = torch.split(rows, EVALUATION_ROWS)
+        return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
+
     def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
         """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, C_in, L)}."""
-        features = {}
+        features: dict[str, Tensor] = {}
         for name, runs in self.network.readers.items():
             of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)
             chosen = None if views is None else views[of_readers]
@@ -185,7 +193,7 @@ class _Training:
         """Return the results with the best weights of every run."""
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
-        scores = evaluate(self.network, self.data, every).softmax(-1)[..., 1].cpu()
+        scores = self.evaluate(every).softmax(-1)[..., 1].cpu()
         return [
             RetrainResult(
                 genotype,
@@ -197,11 +205,3 @@ class _Training:
             )
             for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
         ]
-
-
-@torch.no_grad()
-def evaluate(network: FixedNetwork, data: Dataset, rows: Tensor) -> Tensor:
-    """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
-    layers = tuple(network.readers)
-    parts = torch.split(rows, EVALUATION_ROWS)
-    return torch.cat([network(data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
