@@ -39,18 +39,19 @@ class Chooser:
             groups.setdefault((config.estimator, config.samples), []).append(run)
         return [cls(configs, seeds, runs, device) for runs in groups.values()]
 
-    def choose(self, logits: Sequence[Tensor]) -> list[Tensor]:
-        """Return weights (runs, ...) out of logits (R, ...) per parameter."""
-        own = list(logits) if self.every else [parameter[self.runs] for parameter in logits]
+    def choose(self, logits: Sequence[Tensor], windows: int) -> list[Tensor]:
+        """Return weights (runs, windows, ...) out of logits (R, ...) per parameter; each window has its own draws."""
+        own = [parameter if self.every else parameter[self.runs] for parameter in logits]
         sizes = [parameter[0].numel() for parameter in own]
-        noise = self.streams.exponential((self.draws, sum(sizes))).transpose(0, 1)
+        own = [parameter[:, None].expand(-1, windows, *parameter.shape[1:]) for parameter in own]
+        noise = self.streams.exponential((self.draws, windows, sum(sizes))).transpose(0, 1)
         return [
             self.estimator(
                 parameter,
-                part.view(-1, *parameter.shape),
+                part.reshape(-1, *parameter.shape),
                 self.temperature.view(-1, *[1] * (parameter.ndim - 1)),
             )
-            for parameter, part in zip(own, torch.split(noise, sizes, dim=2), strict=True)
+            for parameter, part in zip(own, torch.split(noise, sizes, dim=3), strict=True)
         ]
 
 
@@ -85,10 +86,10 @@ class ArchitectureParameters(nn.Module):
                 source = generator(seed, f"architecture.{name}")
                 row.copy_(INITIAL_SCALE * torch.randn(row.shape, generator=source))
 
-    def sample(self, choosers: Sequence["Chooser"]) -> Mix:
+    def sample(self, choosers: Sequence["Chooser"], windows: int = 1) -> Mix:
         """Return the mix that each chooser makes, for its own runs, of the logits and one draw of noise per run."""
         logits = [*self.alpha, *self.beta, self.gamma]
-        parts = [chooser.choose(logits) for chooser in choosers]
+        parts = [chooser.choose(logits, windows) for chooser in choosers]
         if len(parts) == 1:
             mixed = parts[0]
         else:
@@ -100,18 +101,18 @@ class ArchitectureParameters(nn.Module):
             tuple(
                 CellMix(
                     self._slots(alpha[i]),
-                    tuple(self._slots(weights[:, i]) for weights in beta),
-                    tuple(gamma[:, i, t] for t in range(T)),
+                    tuple(self._slots(weights[:, :, i]) for weights in beta),
+                    tuple(gamma[:, :, i, t] for t in range(T)),
                 )
                 for i in range(S)
             )
         )
 
     def _slots(self, weights: Tensor) -> Tensor:
-        """Return weights of the two slots (R, 2, n)."""
+        """Return weights of the two slots (R, B, 2, n)."""
         if self.space == "slots":
             return weights
-        return weights[:, None, :, 1].expand(-1, 2, -1)
+        return weights[..., None, :, 1].expand(*weights.shape[:2], 2, -1)
 
     @torch.no_grad()
     def entropies(self) -> dict[str, Tensor]:

@@ -47,6 +47,7 @@ class SearchConfig(NetworkConfig):
     )
     temperature: float = Field(default=3.0, gt=0.0, description="lambda of the Gumbel estimators; softmax ignores it")
     samples: int = Field(default=15, ge=1, le=1000, description="M, draws that are averaged; softmax ignores it")
+    draw_per: Literal["minibatch", "window"] = Field(default="minibatch", description="draw")
     cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")
     steps: int = Field(default=2, ge=1, le=16, description="T, steps of every cell")
     epochs: int = Field(default=30, ge=1, description="passes over the train split")

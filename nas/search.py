@@ -45,13 +45,15 @@ class SearchResult:
 
     curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
     mode), arch_grad_norm (None while only weights train) and entropy_cells, entropy_steps, entropy_operations in
-    [0, 1]. probabilities: final choice probabilities per cell and step.
+    [0, 1]. probabilities: final choice probabilities per cell and step. weights: where asked for, the run's shared
+    weights and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """
 
     genotype: Genotype
     seed: int
     curves: list[dict[str, Any]]
     probabilities: list[dict[str, Any]]
+    weights: dict[str, Tensor] | None = None
 
 
 def search(
@@ -62,6 +64,7 @@ def search(
     seeds: Sequence[int] = (0,),
     *,
     progress: Progress | None = None,
+    keep_weights: bool = False,
 ) -> list[SearchResult]:
     """Return one result per seed; all runs train at once, and none depends on the others.
 
@@ -87,11 +90,7 @@ def search(
             curve.append(row)
         if progress is not None:
             progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-    architecture = state.supernet.architecture
-    return [
-        SearchResult(genotype, seed, curves[r], architecture.probabilities(r))
-        for r, (genotype, seed) in enumerate(zip(architecture.derive(), state.seeds, strict=True))
-    ]
+    return state.results(curves, keep_weights)
 
 
 class _Search:
@@ -130,6 +129,21 @@ class _Search:
         )
         self.arch_lr = per_run("arch_lr")
 
+    def results(self, curves: list[list[dict[str, Any]]], keep_weights: bool) -> list[SearchResult]:
+        """Return what every run ends with."""
+        architecture = self.supernet.architecture
+        state = self.supernet.fusion.state_dict()
+        return [
+            SearchResult(
+                genotype,
+                seed,
+                curves[r],
+                architecture.probabilities(r),
+                {name: value[r : r + 1].clone() for name, value in state.items()} if keep_weights else None,
+            )
+            for r, (genotype, seed) in enumerate(zip(architecture.derive(), self.seeds, strict=True))
+        ]
+
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
         searching = epoch >= self.config.warmup_epochs
@@ -144,7 +158,7 @@ class _Search:
         return self._rows(epoch, train_loss, norm if searching else None)
 
     def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
-        mix = self.supernet.architecture.sample(self.choosers)
+        mix = self.supernet.architecture.sample(self.choosers, rows.shape[1] if self.config.draw_per == "window" else 1)
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 

@@ -85,7 +85,7 @@ class FusionStep(nn.Module):
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, how: Pass, site: str) -> Tensor:
         """Return the mix of the operations' outputs, weights: (R, operations)."""
         outputs = [operation(x, y, how, f"{site}.{name}") for name, operation in self.operations.items()]
-        return blend(outputs, weights[:, None])[0]
+        return blend(outputs, weights[..., None, :])[0]
 
 
 class Supernet(nn.Module):
@@ -119,7 +119,16 @@ class Supernet(nn.Module):
 
 
 def blend(values: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
-    """Return one weighted sum per slot of n values (R, B, C, L), weights: (R, slots, n)."""
+    """Return one weighted sum per slot of n values (R, B, C, L), weights: (R, slots, n), or (R, B or 1, slots, n)."""
+    if weights.ndim == 4 and weights.shape[1] == 1:
+        weights = weights[:, 0]
+    if weights.ndim == 4:
+        R, B = values[0].shape[:2]
+        stacked = torch.stack([value.transpose(2, 3) for value in values], dim=2)
+        sums = torch.bmm(weights.reshape(R * B, *weights.shape[2:]), stacked.view(R * B, len(values), -1)).view(
+            R, B, -1, *stacked.shape[3:]
+        )
+        return tuple(slot.transpose(2, 3) for slot in sums.unbind(2))
     stacked = torch.stack([value.transpose(2, 3) for value in values], dim=1)
     sums = torch.bmm(weights, stacked.flatten(2)).view(*weights.shape[:2], *stacked.shape[2:])
     return tuple(slot.transpose(2, 3) for slot in sums.unbind(1))

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import nas
-from nas.data import Dataset, prepare
+from nas.data import Dataset, losses, prepare
 from nas.search import _Search
+from nas.space import fixed_mix
+from nas.training import evaluate
 
 from .synthetic import noise, with_views
 
@@ -135,6 +137,20 @@ def test_a_search_without_architecture_gradient_fails_loudly():
     with pytest.raises(nas.VanishingArchitectureGradient, match=r"epoch 1 .*seed 3: .*seed 9: ") as caught:
         nas.search(*noise(), config, seeds=(3, 9))
     assert all(norm < 1e-10 for norm in caught.value.norms.values())
+
+
+def test_the_weights_of_a_run_are_kept_where_asked_for(results):
+    """They score a genotype as the search itself does."""
+    features, labels, split = noise()
+    kept = nas.search(features, labels, split, SMALL, seeds=(3, 4, 5), keep_weights=True)[1]
+    assert results[1].weights is None
+    data = prepare(features, labels, split, None, reads="train_val")
+    fusion = _Search(data, [SMALL], (0,)).supernet.fusion
+    fusion.load_state_dict(kept.weights)
+    mix = fixed_mix(fusion.candidates, [kept.genotype], data.device)
+    logits = evaluate(fusion, mix, data, data.val)
+    loss = losses(logits, data.labels[data.val], data.class_weights(balanced=True))
+    assert loss.item() == pytest.approx(results[1].curves[-1]["val_loss"], abs=1e-6)
 
 
 def test_progress_is_called_once_per_epoch():
