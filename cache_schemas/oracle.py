@@ -15,29 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cache_schemas.runs import RunRow, RunsError
-
-
-class TrainingRow(RunRow):
-    """One architecture trained from scratch once; AUC per window, that on val of the epoch that was kept."""
-
-    genotype: dict[str, Any]
-    seed: int
-    val_auc: float
-    test_auc: float
-    best_epoch: int
-    parameters: int
-    seconds: float
-    """its share of its batch's time on one worker"""
-
-
-class SearchRow(RunRow):
-    """One search: what it picked, and the val AUC of every architecture of the table with its shared weights."""
-
-    genotype: dict[str, Any]
-    seed: int
-    scores: list[float]
-    seconds: float
+from cache_schemas.runs import RunsError
 
 
 class _Record(BaseModel):

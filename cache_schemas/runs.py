@@ -26,6 +26,34 @@ class RunRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TrainingRow(RunRow):
+    """One architecture trained from scratch once; AUC per window, that on val of the epoch that was kept."""
+
+    genotype: dict[str, Any]
+    seed: int
+    val_auc: float
+    test_auc: float
+    best_epoch: int
+    parameters: int
+    seconds: float
+    """its share of its batch's time on one worker"""
+
+
+class SearchRow(RunRow):
+    """One search: its settings, what it picked, and the last row of its curves.
+
+    scores: val AUC of the architectures to judge, with the shared weights. failed: why it found nothing, or "".
+    """
+
+    settings: dict[str, Any]
+    seed: int
+    genotype: dict[str, Any] | None
+    last: dict[str, float | None] = {}
+    scores: list[float] = []
+    failed: str = ""
+    seconds: float
+
+
 Row = TypeVar("Row", bound=RunRow)
 
 

@@ -1,11 +1,10 @@
 """How much memory runs take, measured: a step and an evaluation of one run and of two, every live tensor counted."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -64,17 +63,18 @@ def _measure(work: Callable[[int], None]) -> RunMemory:
 def _peak_bytes(work: Callable[[], None]) -> int:
     """Return the bytes of the tensors that were alive at once, at most, while `work` ran."""
     gc.collect()
-    with _LiveTensors() as tensors:
+    tensors = _LiveTensors()
+    with tensors:
         work()
     return tensors.peak
 
 
-class _LiveTensors(TorchDispatchMode):
+class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every tensor that an operation makes until its storage is freed, on any device."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak: int = 0
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,8 +82,12 @@ class _LiveTensors(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 self._live[reference.cdata] = (reference, storage.nbytes())
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        self._live = {
+            key: entry
+            for key, entry in self._live.items()
+            if not entry[0].expired()  # type: ignore[no-untyped-call]
+        }
         self.peak = max(self.peak, sum(size for _, size in self._live.values()))
         return out

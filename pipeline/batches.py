@@ -76,21 +76,18 @@ def run_batches(
     function: Callable[[SomeBatch], Sequence[Row]],
     finished: FinishedRuns[Row],
     compute: ComputeParams,
+    *,
+    kept: int,
 ) -> dict[str, Row]:
-    """{key: row} of all runs of `batches`; those that are finished already are not done again."""
-    done = finished.read()
-    keys = [key for batch in batches for key in batch.keys]
-    pending = [batch for batch in batches if any(key not in done for key in batch.keys)]
-    kept = sum(key in done for key in keys)
-    console.print(f"{title}: {len(keys)} runs: {kept} already done, {len(keys) - kept} to do")
-    if pending:
-        with progress_bar(title, total=len(keys), unit="runs") as advance:
-            advance(len(keys) - sum(len(batch.keys) for batch in pending))
-            for batch, rows in run_tasks(function, pending, compute):
+    """{key: row} of all finished runs, those of `batches` now among them; kept: runs that were not asked for again."""
+    todo = sum(len(batch.keys) for batch in batches)
+    console.print(f"{title}: {kept + todo} runs: {kept} already done, {todo} to do")
+    if batches:
+        with progress_bar(title, total=kept + todo, unit="runs", done=kept) as advance:
+            for batch, rows in run_tasks(function, batches, compute):
                 finished.add(dict(zip(batch.keys, rows, strict=True)))
                 advance(len(batch.keys))
-        done = finished.read()
-    return {key: done[key] for key in keys}
+    return finished.read()
 
 
 def batch_size(
@@ -106,15 +103,15 @@ def batch_size(
     fitting = taken.fitting(free - sum(x.numel() * x.element_size() for x in data.features.values()))
     if fitting == 0:
         raise BatchError(
-            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and a worker "
-            f"may use {_megabytes(free)}: use fewer --workers, smaller channels or batch_size, or free memory"
+            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and "
+            f"a worker may use {_megabytes(free)}: use fewer --workers, smaller channels or batch_size, or free memory"
         )
     most = MOST_RUNS[torch.device(device_of(compute)).type]
     size = min(fitting, most, -(-runs // worker_count(compute, runs)))
     size = finished.batch_runs(digest(title, source.identity(), runs), size)
     console.print(
-        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit the {_megabytes(free)} of a "
-        f"worker; batches of {size}"
+        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit the {_megabytes(free)} "
+        f"of a worker; batches of {size}"
     )
     return size
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 import nas
 from cache_schemas.files import write_text
-from cache_schemas.oracle import OracleEntry, OracleTable, TrainingRow
-from cache_schemas.runs import FinishedRuns
+from cache_schemas.oracle import OracleEntry, OracleTable
+from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.enumeration import Space, notation
 from pipeline.batches import Source
 from pipeline.params import Params

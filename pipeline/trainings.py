@@ -11,9 +11,9 @@ import torch
 
 import nas
 from cache_schemas.files import digest
-from cache_schemas.oracle import TrainingRow
-from cache_schemas.runs import FinishedRuns
-from nas.memory import retrain_memory
+from cache_schemas.runs import FinishedRuns, TrainingRow
+from nas.data import Dataset
+from nas.memory import RunMemory, retrain_memory
 from nas.metrics import area_under_roc
 from pipeline.batches import BatchError, Source, batch_size, run_batches
 from pipeline.workspace import Workspace
@@ -37,31 +37,26 @@ def train(
 ) -> dict[Training, TrainingRow]:
     """The outcome of every training; those that are finished are not done again."""
     _check_test_split(source)
-    wanted = sorted(dict.fromkeys(trainings), key=_alike)
-    config, identity = source.params.retrain, source.identity()
-    settings = config.model_dump(mode="json", exclude={"device"})
+    identity, done = source.identity(), finished.read()
+    settings = source.params.retrain.model_dump(mode="json", exclude={"device"})
+    keys = {
+        (genotype, seed): digest("training", identity, settings, genotype.model_dump(mode="json"), seed)
+        for genotype, seed in sorted(dict.fromkeys(trainings), key=_alike)
+    }
     batches = []
-    for _, shaped in groupby(wanted, key=_shape):
+    for _, shaped in groupby(keys, key=_shape):
         of_shape = list(shaped)
-        heaviest = max((genotype for genotype, _ in of_shape), key=lambda genotype: _channels(genotype, source))
-        size = batch_size(
-            title,
-            lambda data, g=heaviest: retrain_memory(data, config, g, same_seed=True),  # type: ignore[misc]
-            len(of_shape),
-            source,
-            finished,
-        )
-        for seed, of_seed in groupby(of_shape, key=lambda training: training[1]):
+        pending = [training for training in of_shape if keys[training] not in done]
+        if not pending:
+            continue
+        size = _batch_size(title, source, of_shape, finished)
+        for seed, of_seed in groupby(pending, key=lambda training: training[1]):
             chosen = [genotype for genotype, _ in of_seed]
             for part in (tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)):
-                keys = (digest("training", identity, settings, g.model_dump(mode="json"), seed) for g in part)
-                batches.append(TrainingBatch(source, tuple(keys), part, seed))
-    rows = run_batches(title, batches, train_batch, finished, source.params.compute)
-    return {
-        (genotype, batch.seed): rows[key]
-        for batch in batches
-        for key, genotype in zip(batch.keys, batch.genotypes, strict=True)
-    }
+                batches.append(TrainingBatch(source, tuple(keys[genotype, seed] for genotype in part), part, seed))
+    kept = sum(key in done for key in keys.values())
+    rows = run_batches(title, batches, train_batch, finished, source.params.compute, kept=kept)
+    return {training: rows[key] for training, key in keys.items()}
 
 
 def train_batch(batch: TrainingBatch) -> list[TrainingRow]:
@@ -90,6 +85,15 @@ def train_batch(batch: TrainingBatch) -> list[TrainingRow]:
     ]
 
 
+def _batch_size(title: str, source: Source, trainings: Sequence[Training], finished: FinishedRuns[TrainingRow]) -> int:
+    heaviest = max((genotype for genotype, _ in trainings), key=lambda genotype: _channels(genotype, source))
+
+    def memory(data: Dataset) -> RunMemory:
+        return retrain_memory(data, source.params.retrain, heaviest, same_seed=True)
+
+    return batch_size(title, memory, len(trainings), source, finished)
+
+
 def _shape(training: Training) -> tuple[int, ...]:
     """What the architectures of one batch have in common: the steps of every cell."""
     return tuple(len(cell.steps) for cell in training[0].cells)
@@ -113,6 +117,6 @@ def _check_test_split(source: Source) -> None:
     present = {int(label) for label, name in zip(windows.labels, windows.split, strict=True) if name == "test"}
     if len(present) < 2:
         raise BatchError(
-            f"{Workspace(source.work).features}: the test split holds only labels {sorted(present)}, and AUC needs both "
-            "classes: raise split.test in params.yaml and run `bmnas manifest` to `bmnas features` again"
+            f"{Workspace(source.work).features}: the test split holds only labels {sorted(present)}, and AUC needs "
+            "both classes: raise split.test in params.yaml and run `bmnas manifest` to `bmnas features` again"
         )

@@ -21,8 +21,8 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that advances the bar by so many units."""
+def progress_bar(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yields a function that advances the bar by so many units; `done` of them took no time."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -33,7 +33,7 @@ def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int
     )
     # Batches of minutes: the remaining time is told from all of them, not from those of the last 30 s.
     with Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
-        bar = progress.add_task(title, total=total)
+        bar = progress.add_task(title, total=total, completed=done)
         yield lambda amount: progress.advance(bar, amount)
 
 
@@ -59,7 +59,7 @@ def memory_per_worker(compute: ComputeParams, n_tasks: int) -> int:
     if not compute.scheduler:
         return _free_bytes(compute) // worker_count(compute, n_tasks)
     with _client(compute, n_tasks) as client:
-        free = client.run(_free_bytes, compute)
+        free: dict[str, int] = client.run(_free_bytes, compute)
     hosts = Counter(address.rpartition(":")[0] for address in free)
     on_gpu = device_of(compute) == "cuda"  # a cluster gives each worker its own
     return min(size // (1 if on_gpu else hosts[address.rpartition(":")[0]]) for address, size in free.items())
