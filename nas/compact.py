@@ -64,7 +64,7 @@ class CompactNetwork(nn.Module):
     @classmethod
     def from_weights(cls, genotype: Genotype, weights: Mapping[str, Tensor], in_channels: Mapping[str, int]) -> Self:
         """Return the network that holds, of one run's weights {name: (1, ...)}, those that the genotype uses."""
-        channels, length = weights["cells.0.norm.weight"].shape[1:]
+        length, channels = weights["cells.0.norm.weight"].shape[1:]
         network = cls(genotype, in_channels, channels=channels, length=length)
         network.fusion.load_state_dict({name: weights[name].cpu() for name in network.fusion.state_dict()})
         return network

@@ -1,6 +1,6 @@
 """Every architecture of a space, and which of them compute the same function.
 
-How many there are (n layers, one cell, K = 4 operations of which 3 are symmetric):
+How many there are (n layers, one cell, K = 4 default operations of which 3 are symmetric):
 
     genotypes that a search derives            T = 1                            T = 2
     space bmnas: unordered pairs               C(n, 2) K                        C(n, 2) K * 3 K
@@ -23,13 +23,13 @@ they start elsewhere, train differently and have other penalties.
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from nas.config import SpaceName
 from nas.genotype import Cell, Genotype, Step, cell_name, step_inputs, step_name
-from nas.primitives import OPERATIONS
+from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
 
 MISSES = 200
 """A sample ends when so many draws in a row give nothing new: the space holds no more, or hardly."""
@@ -43,7 +43,7 @@ class Space:
     cells: int = 1
     steps: int = 1
     kind: SpaceName = "slots"
-    operations: tuple[str, ...] = field(default_factory=lambda: tuple(OPERATIONS))
+    operations: tuple[str, ...] = DEFAULT_OPERATIONS
 
     def genotypes(self) -> Iterator[Genotype]:
         """Yield every genotype that a search in this space can derive, once."""

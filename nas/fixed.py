@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.functions import blend
 from nas.genotype import Cell, Genotype, Step, cell_name, step_name
 from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, normalise
 from nas.primitives import OPERATIONS
-from nas.supernet import blend, module_key
+from nas.supernet import module_key
 
 Runs = tuple[int, ...]
 
@@ -59,14 +60,13 @@ class FixedNetwork(nn.Module):
         """
         values: dict[str, Tensor] = {}
         for name, runs in self.readers.items():
-            x = features[name]
-            values[name] = self.reshape[module_key(name)](x.expand(len(runs), *x.shape[1:]), how, name)
+            x = features[name].transpose(2, 3)
+            values[name] = self.reshape[module_key(name)](x.expand(len(runs), -1, -1, -1), how=how, site=name)
         for i, (cell, inputs) in enumerate(zip(self.cells, self.inputs, strict=True)):
             x, y = inputs(values).split(len(self.runs))
             values[cell_name(i)] = cell(x, y, how, cell_name(i))
-        outputs = torch.cat([values[cell_name(i)].transpose(2, 3) for i in range(len(self.cells))], dim=3)
-        hidden = F.relu(normalise(outputs.transpose(2, 3)))
-        return self.classifier(hidden.transpose(2, 3).flatten(2))  # type: ignore[no-any-return]
+        outputs = torch.cat([values[cell_name(i)] for i in range(len(self.cells))], dim=3)
+        return self.classifier(F.relu(normalise(outputs)).flatten(2))  # type: ignore[no-any-return]
 
     def runs_of(self, name: str) -> Runs:
         """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
@@ -77,15 +77,16 @@ class FixedNetwork(nn.Module):
             return self.users[int(parts[1])][int(parts[3])][parts[5]]
         return self.runs
 
-    def sites(self) -> dict[str, Runs]:
-        """Return the places with dropout and the runs that pass each."""
-        found = dict(self.readers)
-        for i, cell in enumerate(self.users):
-            found[cell_name(i)] = self.runs
-            for t, step in enumerate(cell):
-                of_step = {f"{cell_name(i)}.{step_name(t)}.{name}": runs for name, runs in step.items()}
-                found |= {site: runs for site, runs in of_step.items() if not site.endswith(".Sum")}
-        return found
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout."""
+        if site in self.readers:
+            return self.readers[site]
+        cell, *inner = site.split(".")
+        if not inner:
+            return self.runs
+        names = [step_name(t) for t in range(len(self.users[0]))]
+        cells = [cell_name(i) for i in range(len(self.users))]
+        return self.users[cells.index(cell)][names.index(inner[0])][inner[1]]
 
     def state_of(self, run: int) -> dict[str, Tensor]:
         """Return the parameters and buffers of one run, each (1, ...): what it would hold alone."""
@@ -99,7 +100,7 @@ class FixedNetwork(nn.Module):
         cls, genotypes: Sequence[Genotype], weights: Mapping[str, Tensor], in_channels: Mapping[str, int]
     ) -> Self:
         """Return networks that all use the same weights {name: (1, ...)}, as those of one run of a supernet."""
-        channels, length = weights["cells.0.norm.weight"].shape[1:]
+        length, channels = weights["cells.0.norm.weight"].shape[1:]
         network = cls(genotypes, in_channels, channels=channels, length=length, seeds=(0,) * len(genotypes))
         network.to(weights["classifier.bias"].device)
         shared = {name: weights[name].expand_as(value) for name, value in network.state_dict().items()}
@@ -121,12 +122,12 @@ class FixedCell(Block):
         self.norm = LayerNorm(R, channels, length)
 
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
-        """Return the cell's output (R, B, C, L)."""
+        """Return the cell's output (R, B, L, C)."""
         values = {"x": x, "y": y}
         for t, step in enumerate(self.steps):
             values[step_name(t)] = step(values, how, f"{site}.{step_name(t)}")
-        fused = blend([values[step_name(t)] for t in range(len(self.steps))], self.step_weights)[0]
-        return self.norm(self.output(fused, how, site) + x)  # type: ignore[no-any-return]
+        (fused,) = blend([values[step_name(t)] for t in range(len(self.steps))], self.step_weights)
+        return self.norm(self.output(fused, how=how, site=site) + x)  # type: ignore[no-any-return]
 
 
 class FixedStep(nn.Module):
@@ -146,7 +147,7 @@ class FixedStep(nn.Module):
         self.outputs = Route([(step.operation, r) for r, step in enumerate(steps)], self.users)
 
     def forward(self, values: Mapping[str, Tensor], how: Pass, site: str) -> Tensor:
-        """Return the step's output (R, B, C, L); values: {"x", "y" or an earlier step: (R, B, C, L)}."""
+        """Return the step's output (R, B, L, C); values: {"x", "y" or an earlier step: (R, B, L, C)}."""
         inputs = self.inputs(values).split(self.sizes * 2)
         outputs = {}
         for (name, operation), x, y in zip(self.operations.items(), inputs, inputs[len(self.sizes) :], strict=False):
@@ -170,20 +171,20 @@ class Route(nn.Module):
         for name in self.sources:
             starts[name] = total
             total += len(held[name])
-        rows = torch.tensor([starts[name] + held[name].index(run) for name, run in wanted])
-        permutes = torch.equal(rows.sort().values, torch.arange(total))
-        self.moves = not torch.equal(rows, torch.arange(total))
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("inverse", rows.argsort() if permutes else None, persistent=False)
+        rows = [starts[name] + held[name].index(run) for name, run in wanted]
+        self.moves = rows != list(range(total))
+        inverse = {row: place for place, row in enumerate(rows)}
+        permutes = len(rows) == len(inverse) == total
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
+        back = torch.tensor([inverse[row] for row in range(total)]) if permutes else None
+        self.register_buffer("inverse", back, persistent=False)
 
     def forward(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Return (rows, B, C, L), channels last in memory, of values {name: (its runs, B, C, L)}."""
+        """Return (rows, B, L, C) of values {name: (its runs, B, L, C)}."""
         if len(self.sources) == 1 and not self.moves:
             return values[self.sources[0]]
-        x = torch.cat([values[name].transpose(2, 3) for name in self.sources])
-        if self.moves:
-            x = _Rows.apply(x, self.rows, self.inverse)
-        return x.transpose(2, 3)
+        x = torch.cat([values[name] for name in self.sources])
+        return _Rows.apply(x, self.rows, self.inverse) if self.moves else x  # type: ignore[no-any-return]
 
 
 class _Rows(torch.autograd.Function):

@@ -1,60 +1,72 @@
-"""Adam and a learning-rate schedule with settings per run: parameters carry the runs axis R in front."""
+"""Adam over a runs axis: every run with settings of its own."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Setting = TypeVar("Setting")
+
 
 class Adam:
-    """Adam with L2 penalty as torch.optim.Adam, with a learning rate and a penalty per run."""
+    """torch.optim.Adam for R runs at once, as if each run had its own.
+
+    The parameters are moved into one buffer with a row per run, of which they become views; each row is one
+    parameter group of torch's fused Adam, which passes over memory once. So: create it on the final device, and set
+    values by `load_state_dict` or `copy_` from then on.
+    """
 
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        weight_decay: Tensor,
-        betas: tuple[float, float] = (0.9, 0.999),
-        epsilon: float = 1e-8,
+        lr: float | list[float],
+        betas: tuple[float, float] | list[tuple[float, float]] = (0.9, 0.999),
+        weight_decay: float | list[float] = 0.0,
     ) -> None:
-        """weight_decay: (R,)."""
-        self.parameters = list(parameters)
-        self.weight_decay, self.betas, self.epsilon = weight_decay, betas, epsilon
-        self.mean = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.square = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.steps = 0
+        """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run.
 
-    def step(self, loss: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
-        """Move the parameters against the gradient of the loss, lr: (R,); return the gradients."""
-        gradients = torch.autograd.grad(loss, self.parameters)
-        self.apply(gradients, lr)
-        return gradients
+        Where all of them are one for all, the parameters need no common axis: everything is one row.
+        """
+        self.parameters = list(parameters)
+        alike = not any(isinstance(setting, list) for setting in (lr, betas, weight_decay))
+        self.rows = R = 1 if alike else len(self.parameters[0])
+        buffer = torch.cat([p.detach().reshape(R, -1) for p in self.parameters], dim=1)
+        gradients = torch.zeros_like(buffer)
+        self.gradients = self._views(gradients)
+        for parameter, view in zip(self.parameters, self._views(buffer), strict=True):
+            parameter.data = view
+        settings = zip(per_run(lr, R), per_run(betas, R), per_run(weight_decay, R), strict=True)
+        groups = []
+        for row, gradient, (rate, decays, penalty) in zip(buffer, gradients, settings, strict=True):
+            whole = nn.Parameter(row)
+            whole.grad = gradient
+            groups.append({"params": [whole], "lr": rate, "betas": decays, "weight_decay": penalty})
+        self.adam = torch.optim.Adam(groups, fused=True)
+
+    def set_lr(self, lr: Sequence[float]) -> None:
+        """Set the learning rate of every run."""
+        for group, rate in zip(self.adam.param_groups, lr, strict=True):
+            group["lr"] = rate
 
     @torch.no_grad()
-    def apply(self, gradients: Iterable[Tensor], lr: Tensor) -> None:
-        """Move the parameters against the given gradients, lr: (R,)."""
-        self.steps += 1
-        first, second = self.betas
-        rate = lr / (1 - first**self.steps)
-        root = math.sqrt(1 - second**self.steps)
-        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.mean, self.square, strict=True):
-            shape = (-1, *[1] * (parameter.ndim - 1))
-            penalised = gradient + self.weight_decay.view(shape) * parameter
-            mean.lerp_(penalised, 1 - first)
-            square.mul_(second).addcmul_(penalised, penalised, value=1 - second)
-            parameter.sub_(rate.view(shape) * mean / (square.sqrt().div_(root).add_(self.epsilon)))
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Move the parameters by their gradients, one (R, ...) per parameter."""
+        torch._foreach_copy_(self.gradients, list(gradients))
+        self.adam.step()
+
+    def _views(self, buffer: Tensor) -> list[Tensor]:
+        """Return the columns of every parameter in a buffer (R, all), in the parameters' shapes."""
+        sizes = [p.numel() // self.rows for p in self.parameters]
+        columns = torch.split(buffer, sizes, dim=1)
+        return [part.view(p.shape) for part, p in zip(columns, self.parameters, strict=True)]
 
 
-class CosineRestarts:
-    """The cosine schedule with warm restarts, per run: from lr to lr_min over `period` steps, again and again."""
-
-    def __init__(self, lr: Tensor, lr_min: Tensor, period: int) -> None:
-        self.lr, self.lr_min, self.period = lr, lr_min, period
-        self.steps = 0
-
-    def next(self) -> Tensor:
-        """Return the learning rates (R,) of the next step."""
-        share = (1 + math.cos(math.pi * (self.steps % self.period) / self.period)) / 2
-        self.steps += 1
-        return self.lr_min + (self.lr - self.lr_min) * share
+def per_run(setting: Setting | list[Setting], runs: int) -> list[Setting]:
+    """Return one setting per run of one for all, or of a list with one each."""
+    if not isinstance(setting, list):
+        return [setting] * runs
+    if len(setting) != runs:
+        raise ValueError(f"a setting has {len(setting)} values for {runs} runs; allowed: one, or a list of {runs}")
+    return setting

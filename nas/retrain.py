@@ -12,10 +12,10 @@ from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
 from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
-from nas.layers import EVALUATION, Pass
+from nas.layers import EVALUATION, Dropout, Pass
 from nas.metrics import area_under_roc
 from nas.streams import Streams
-from nas.training import EVALUATION_ROWS, set_gradients, weight_optimiser
+from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
 
@@ -98,20 +98,10 @@ class Training:
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
         self.views = Streams(drawing, "train views", data.device)
-        self.dropout = {
-            site: Streams(seeds[:1] if self.shared else [seeds[r] for r in runs], f"dropout {site}", data.device)
-            for site, runs in self.network.sites().items()
-        }
+        self.dropout = _Dropout(self.network, seeds, config.dropout, data.device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
-        self.optimiser, self.schedule = weight_optimiser(
-            list(self.network.parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
-        )
+        self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
         self.curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.active = [True] * len(seeds)
         self.best = [(-1.0, 0.0)] * len(seeds)
@@ -140,11 +130,9 @@ class Training:
         """Return the loss per run (R,) of one step on a train minibatch."""
         rows = self.batches.next()
         features = self._gather(rows, self.data.draw_views(rows, self.views))
-        logits = self.network(features, Pass("track", self._draw_dropout(rows.shape[1])))
+        logits = self.network(features, Pass("track", self.dropout))
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
-        set_gradients(per_run.sum(), list(self.network.parameters()))
-        self.optimiser.step()
-        self.schedule.step()
+        self.optimiser.step(per_run.sum())
         return per_run.detach()
 
     @torch.no_grad()
@@ -162,16 +150,6 @@ class Training:
             chosen = None if views is None else views[of_readers]
             features |= self.data.gather(rows[of_readers], (name,), chosen)
         return features
-
-    def _draw_dropout(self, batch: int) -> dict[str, Tensor] | None:
-        """Return the dropout scales of every site for the runs that pass it, (runs or 1, B, C, L)."""
-        if self.config.dropout == 0.0:
-            return None
-        shape = (batch, self.data.length, self.config.channels)
-        return {
-            site: streams.dropout_scales(shape, self.config.dropout).transpose(2, 3)
-            for site, streams in self.dropout.items()
-        }
 
     def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
         """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
@@ -205,3 +183,20 @@ class Training:
             )
             for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
         ]
+
+
+class _Dropout(Dropout):
+    """At every place, the dropout of the runs that pass it; drawn once for all of them where they have one seed."""
+
+    def __init__(self, network: FixedNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
+        super().__init__(seeds[:1], probability, device)
+        self.network, self.per_run, self.probability = network, seeds, probability
+        self.places: dict[str, Dropout] = {}
+
+    def keep(self, site: str, shape: Sequence[int]) -> Tensor | None:
+        """Return zeros and ones (runs that pass the site, or 1, *shape); None where nothing is dropped."""
+        if site not in self.places:
+            shared = len(set(self.per_run)) == 1
+            of_runs = self.seeds if shared else [self.per_run[r] for r in self.network.runs_at(site)]
+            self.places[site] = Dropout(of_runs, self.probability, self.device)
+        return self.places[site].keep(site, shape)

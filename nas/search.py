@@ -11,13 +11,13 @@ from nas.architecture import Chooser
 from nas.config import SearchConfig, check_configs
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import Dropout, Pass
 from nas.metrics import area_under_roc
-from nas.optimiser import Adam, CosineRestarts
-from nas.space import Candidates, fixed_mix
+from nas.optimiser import Adam
+from nas.space import Candidates, Mix, fixed_mix
 from nas.streams import Streams
-from nas.supernet import Supernet, draw_dropout, dropout_sites
-from nas.training import evaluate
+from nas.supernet import Supernet
+from nas.training import WeightOptimiser, evaluate, frozen
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -112,22 +112,16 @@ class _Search:
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
         self.views = Streams(seeds, "train views", data.device)
         self.choosers = Chooser.of(configs, seeds, data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        self.sites = dropout_sites(self.candidates)
+        self.dropout = Dropout(seeds, config.dropout, data.device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-
-        def per_run(name: str) -> Tensor:
-            return torch.tensor([getattr(c, name) for c in configs], device=data.device)
-
-        self.weight_optimiser = Adam(self.supernet.weight_parameters(), weight_decay=per_run("weight_decay"))
-        self.weight_lr = CosineRestarts(
-            per_run("weight_lr"), per_run("weight_lr_min"), period=config.restart_epochs * self.steps
-        )
+        self.weight_optimiser = WeightOptimiser(self.supernet.weight_parameters(), list(configs), self.steps)
         self.arch_optimiser = Adam(
-            self.supernet.arch_parameters(), weight_decay=per_run("arch_weight_decay"), betas=(0.5, 0.999)
+            self.supernet.arch_parameters(),
+            lr=[c.arch_lr for c in configs],
+            betas=(0.5, 0.999),
+            weight_decay=[c.arch_weight_decay for c in configs],
         )
-        self.arch_lr = per_run("arch_lr")
 
     def results(self, curves: list[list[dict[str, Any]]], keep_weights: bool) -> list[SearchResult]:
         """Return what every run ends with."""
@@ -157,23 +151,28 @@ class _Search:
             self._check_gradient(norm.tolist(), epoch)
         return self._rows(epoch, train_loss, norm if searching else None)
 
-    def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
-        mix = self.supernet.architecture.sample(self.choosers, rows.shape[1] if self.config.draw_per == "window" else 1)
+    def _sample(self, batch: int) -> Mix:
+        return self.supernet.architecture.sample(self.choosers, batch if self.config.draw_per == "window" else 1)
+
+    def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
     def _weight_step(self) -> Tensor:
         rows = self.train.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
-        per_run = self._losses(rows, Pass("track", dropout), self.data.draw_views(rows, self.views))
-        self.weight_optimiser.step(per_run.sum(), self.weight_lr.next())
+        with torch.no_grad():  # the choices are constants here: their gradient would cost a third of the step
+            mix = self._sample(rows.shape[1])
+        per_run = self._losses(rows, mix, Pass("track", self.dropout), self.data.draw_views(rows, self.views))
+        self.weight_optimiser.step(per_run.sum())
         return per_run.detach()
 
     def _arch_step(self) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
-        per_run = self._losses(self.val.next(), Pass("batch"))
-        gradients = self.arch_optimiser.step(per_run.sum(), self.arch_lr)
+        rows = self.val.next()
+        with frozen(self.supernet.weight_parameters()):
+            per_run = self._losses(rows, self._sample(rows.shape[1]), Pass("batch"))
+        gradients = torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters)
+        self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:

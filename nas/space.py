@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.genotype import Cell, Genotype, Step, cell_name, is_layer, step_inputs
-from nas.primitives import OPERATIONS
+from nas.primitives import DEFAULT_OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Candidates:
 
     @classmethod
     def full(cls, layers: Sequence[str], cells: int, steps: int) -> "Candidates":
-        """Return the whole space: every layer and earlier cell, every earlier step, every operation."""
-        candidates = tuple(StepCandidates(step_inputs(t), tuple(OPERATIONS)) for t in range(steps))
+        """Return the whole space: every layer and earlier cell, every earlier step, the paper's operations."""
+        candidates = tuple(StepCandidates(step_inputs(t), DEFAULT_OPERATIONS) for t in range(steps))
         return cls(
             tuple(CellCandidates((*layers, *(cell_name(i) for i in range(cell))), candidates) for cell in range(cells))
         )

@@ -19,7 +19,7 @@ from cache_schemas.oracle import Certificate, OracleTable, Pick
 from cache_schemas.runs import FinishedRuns, SearchRow
 from nas.config import EstimatorName, SpaceName
 from nas.enumeration import canonical, notation
-from nas.primitives import OPERATIONS
+from nas.primitives import DEFAULT_OPERATIONS
 from pipeline.batches import Source
 from pipeline.experiment_plots import oracle_svg, standalone
 from pipeline.oracle import deviation, rank, train_all, write_oracle
@@ -95,7 +95,7 @@ def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Seq
 def fixed_fusions(layers: Sequence[str], cells: int, steps: int) -> list[nas.Genotype]:
     """Fusions that nobody searched: cell i joins the i-th last layers of both modalities, all steps alike; canonical.
 
-    One architecture per operation.
+    One architecture per operation of the default space.
     """
     visual, audio = ([name for name in layers if name.startswith(f"{m}/")][::-1] for m in ("visual", "audio"))
     if min(len(visual), len(audio)) < cells:
@@ -109,7 +109,7 @@ def fixed_fusions(layers: Sequence[str], cells: int, steps: int) -> list[nas.Gen
                 )
             )
         )
-        for name in OPERATIONS
+        for name in DEFAULT_OPERATIONS
     ]
 
 

@@ -76,12 +76,9 @@ def test_shared_weights_give_what_the_supernet_gives():
             torch.testing.assert_close(compact(given), expected[0], rtol=1e-5, atol=1e-6)
 
 
-def test_sites_are_those_with_dropout_and_the_runs_that_pass_them():
-    steps = {name: (Step(x="x", y="y", operation=name),) for name in ("Sum", "ConcatFC")}
-    genotypes = [Genotype(cells=(Cell(x="visual/b", y="audio/b", steps=steps[n]),)) for n in ("Sum", "ConcatFC")]
-    assert network(genotypes, (0, 0)).sites() == {
-        "visual/b": (0, 1),
-        "audio/b": (0, 1),
-        "cell1": (0, 1),
-        "cell1.step1.ConcatFC": (1,),
-    }
+def test_the_runs_at_every_place_with_dropout():
+    steps = {name: (Step(x="x", y="y", operation=name),) for name in ("Sum", "CrossGate")}
+    genotypes = [Genotype(cells=(Cell(x="visual/a.0", y="audio/b", steps=steps[n]),)) for n in ("Sum", "CrossGate")]
+    places = network(genotypes, (0, 0)).runs_at
+    assert places("visual/a.0") == places("cell1") == (0, 1)
+    assert places("cell1.step1.CrossGate") == places("cell1.step1.CrossGate.inner") == (1,)

@@ -6,10 +6,9 @@ import torch.nn.functional as F
 
 from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
 from nas.architecture import Chooser
-from nas.layers import EVALUATION, Pass
+from nas.layers import EVALUATION, Dropout, Pass
 from nas.space import Candidates, fixed_mix
-from nas.streams import Streams
-from nas.supernet import Supernet, draw_dropout, dropout_sites
+from nas.supernet import Supernet
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4
@@ -98,10 +97,7 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     assert len(set(genotypes)) == R
     mix = fixed_mix(network.fusion.candidates, genotypes, CPU)
     for seed in range(4):
-        dropout = draw_dropout(
-            Streams(range(R), "dropout", CPU), dropout_sites(network.fusion.candidates), 0.2, (B, C, L)
-        )
-        network(features(seed=seed), mix, Pass("track", dropout))
+        network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, CPU)))
     inputs = features(runs=1, seed=9)
     with torch.no_grad():
         expected = network(inputs, mix, EVALUATION)
@@ -131,13 +127,13 @@ def test_a_derived_network_computes_the_formulas_of_the_design():
 
     x, y = (block(given[name], f"reshape.{name}") for name in ("audio/b", "visual/b"))
     first = y + x
-    attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT
+    attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT  # (B, L, C)
     name = "cells.0.steps.1.operations.ScaledDotAttn.norm"
-    second = F.layer_norm(attention.mT, (C, L), p[f"{name}.weight"], p[f"{name}.bias"])
+    second = F.layer_norm(attention, (L, C), p[f"{name}.weight"], p[f"{name}.bias"]).mT
     weights = p["cells.0.step_weights"][0]
     cell = block(weights[0] * first + weights[1] * second, "cells.0.output") + x
-    cell = F.layer_norm(cell, (C, L), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
-    hidden = F.layer_norm(cell, (C, L)).relu().mT.flatten(1)
+    cell = F.layer_norm(cell.mT, (L, C), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
+    hidden = F.layer_norm(cell, (L, C)).relu().flatten(1)
     torch.testing.assert_close(network(given), hidden @ p["classifier.weight"].T + p["classifier.bias"])
 
 
