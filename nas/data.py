@@ -124,6 +124,19 @@ def prepare(
     )
 
 
+def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
+    """Return the layers of one modality, or all for "both"; ValueError where a modality has none."""
+    wanted = ("visual", "audio") if modality == "both" else (modality,)
+    names = [name for name in features if not is_layer(name) or name.partition("/")[0] in wanted]
+    for name in wanted:
+        if features and not any(layer.startswith(f"{name}/") for layer in features):
+            raise ValueError(
+                f"features has no {name} layer, only {list(features)}; to search on one modality alone, set `modality` "
+                "in the SearchConfig to it"
+            )
+    return {name: features[name] for name in names}
+
+
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Return the seeds; ValueError unless there is at least one."""
     if len(seeds) == 0:

@@ -84,15 +84,28 @@ def conditional_perturbed(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tens
     return log_z - (others + of_chosen).log()
 
 
+def published(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+    """Return what the method's released code makes of M draws: it divides by lambda once per draw, M times over.
+
+    theta <- (theta + g) / lambda for each draw, then softmax. Nothing is straight-through, and the gradient falls as
+    lambda^-M: the choices stay where they start (DESIGN section 5, point 1). For comparison only.
+    """
+    scaled = logits
+    for drawn in noise:
+        scaled = (scaled - drawn.log()) / temperature
+    return scaled.softmax(dim=-1)
+
+
 Estimator = Callable[[Tensor, Tensor, Temperature], Tensor]
 ESTIMATORS: dict[EstimatorName, Estimator] = {
     "softmax": softmax,
     "gumbel": gumbel,
     "st_gumbel": st_gumbel,
     "gumbel_rao": gumbel_rao,
+    "published": published,
 }
 
 
 def draws(estimator: EstimatorName, samples: int) -> int:
     """Return how many draws of noise the estimator takes for M samples."""
-    return {"softmax": 0, "gumbel": samples, "st_gumbel": samples, "gumbel_rao": samples + 1}[estimator]
+    return {"softmax": 0, "gumbel_rao": samples + 1}.get(estimator, samples)

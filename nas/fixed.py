@@ -184,7 +184,7 @@ class Route(nn.Module):
         if len(self.sources) == 1 and not self.moves:
             return values[self.sources[0]]
         x = torch.cat([values[name] for name in self.sources])
-        return _Rows.apply(x, self.rows, self.inverse) if self.moves else x  # type: ignore[no-any-return]
+        return _Rows.apply(x, self.rows, self.inverse) if self.moves else x
 
 
 class _Rows(torch.autograd.Function):

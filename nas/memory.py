@@ -36,8 +36,9 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
 
     def work(runs: int) -> None:
         state = _Search(data, [config] * runs, tuple(range(runs)))
-        state._weight_step()
-        state._arch_step()
+        rows = state.train.next()
+        state._weight_step(rows)
+        state._arch_step(rows)
         mix = fixed_mix(state.candidates, state.supernet.architecture.derive(), data.device)
         evaluate(state.supernet.fusion, mix, data, data.val[:EVALUATION_ROWS])
 

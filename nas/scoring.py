@@ -9,7 +9,7 @@ from torch import Tensor
 from nas.data import prepare
 from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
-from nas.layers import EVALUATION
+from nas.layers import Pass
 from nas.metrics import area_under_roc
 from nas.training import EVALUATION_ROWS
 
@@ -28,6 +28,8 @@ def shared_scores(
 ) -> Tensor:
     """Return the AUC on val (n,) of n genotypes under one run's weights {name: (1, ...)} (SearchResult.weights).
 
+    Batch norms use the statistics of the rows scored, as `derive: best_of` does: the stored ones belong to mixtures.
+
     features, labels, split: as for `nas.search`.
     """
     data = prepare(features, labels, split, device, reads="train_val")
@@ -36,7 +38,7 @@ def shared_scores(
     for start in range(0, len(genotypes), TOGETHER):
         network = FixedNetwork.share(genotypes[start : start + TOGETHER], on_device, data.in_channels)
         parts = [
-            network(data.gather(part[None], tuple(network.readers)), EVALUATION)
+            network(data.gather(part[None], tuple(network.readers)), Pass("batch"))
             for part in torch.split(data.val, EVALUATION_ROWS)
         ]
         logits = torch.cat(parts, dim=1)

@@ -37,9 +37,11 @@ class Candidates:
     cells: tuple[CellCandidates, ...]
 
     @classmethod
-    def full(cls, layers: Sequence[str], cells: int, steps: int) -> "Candidates":
-        """Return the whole space: every layer and earlier cell, every earlier step, the paper's operations."""
-        candidates = tuple(StepCandidates(step_inputs(t), DEFAULT_OPERATIONS) for t in range(steps))
+    def full(
+        cls, layers: Sequence[str], cells: int, steps: int, operations: Sequence[str] = DEFAULT_OPERATIONS
+    ) -> "Candidates":
+        """Return the whole space: every layer and earlier cell, every earlier step, every given operation."""
+        candidates = tuple(StepCandidates(step_inputs(t), tuple(operations)) for t in range(steps))
         return cls(
             tuple(CellCandidates((*layers, *(cell_name(i) for i in range(cell))), candidates) for cell in range(cells))
         )

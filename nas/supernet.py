@@ -94,7 +94,7 @@ class FusionStep(nn.Module):
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, how: Pass, site: str) -> Tensor:
         """Return the mix of the operations' outputs, weights: (R, operations)."""
         outputs = [operation(x, y, how, f"{site}.{name}") for name, operation in self.operations.items()]
-        (mixed,) = blend(outputs, weights[..., None, :])
+        (mixed,) = blend(outputs, weights[:, None])
         return mixed
 
 

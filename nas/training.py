@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
-from nas.layers import EVALUATION
+from nas.layers import EVALUATION, Pass
 from nas.optimiser import Adam
 from nas.space import Mix
 from nas.supernet import FusionNetwork
@@ -19,11 +19,11 @@ TrainedConfig = SearchConfig | RetrainConfig
 
 
 @torch.no_grad()
-def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor) -> Tensor:
-    """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor, how: Pass = EVALUATION) -> Tensor:
+    """Return logits (R, n, 2) of rows (n,), by default in evaluation mode: stored statistics, no dropout."""
     parts = torch.split(rows, EVALUATION_ROWS)
     layers = network.candidates.layers
-    return torch.cat([network(data.gather(part[None], layers), mix, EVALUATION) for part in parts], dim=1)
+    return torch.cat([network(data.gather(part[None], layers), mix, how) for part in parts], dim=1)
 
 
 @contextmanager
@@ -60,11 +60,14 @@ class WeightOptimiser:
             )
         self.steps, self.done = steps, 0
 
+    @property
+    def lr(self) -> list[float]:
+        """The learning rate of every run's next step."""
+        return [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
+
     def step(self, loss: Tensor) -> None:
         """Move the weights along the gradient of a loss that is summed over the runs."""
-        self.adam.set_lr(
-            [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
-        )
+        self.adam.set_lr(self.lr)
         self.adam.step(torch.autograd.grad(loss, self.adam.parameters))
         self.done += 1
 

@@ -27,6 +27,7 @@ from pipeline.params import Params
 from pipeline.searches import search_all
 from pipeline.workspace import Workspace
 
+METHODS: tuple[EstimatorName, ...] = ("st_gumbel", "gumbel_rao", "softmax", "gumbel")
 BEST_SHARE = 0.05
 RANDOM, FIXED = "random search", "best fixed fusion"
 
@@ -70,12 +71,12 @@ def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Seq
     searches = [
         (base.model_copy(update={"space": space, "estimator": estimator}), seed)
         for space in get_args(SpaceName)
-        for estimator in get_args(EstimatorName)
+        for estimator in METHODS
         for seed in seeds
     ]
     finished = FinishedRuns(workspace.oracle / "searches", SearchRow)
     rows = [row for row in search_all("certificates", source, searches, finished, judged) if row.genotype is not None]
-    fixed = fixed_fusions(table.layers, table.cells, table.steps)
+    fixed = fixed_fusions(table.layers, table.cells, table.steps, params.search.operations)
     truth, training_seconds = _truth(source, table, rows, fixed)
     picks = _searched(truth, rows, table)
     cost = max(1, round(float(np.mean([row.seconds for row in rows])) / training_seconds)) if rows else 1
@@ -92,10 +93,12 @@ def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Seq
     return certified
 
 
-def fixed_fusions(layers: Sequence[str], cells: int, steps: int) -> list[nas.Genotype]:
+def fixed_fusions(
+    layers: Sequence[str], cells: int, steps: int, operations: Sequence[str] = DEFAULT_OPERATIONS
+) -> list[nas.Genotype]:
     """Fusions that nobody searched: cell i joins the i-th last layers of both modalities, all steps alike; canonical.
 
-    One architecture per operation of the default space.
+    One architecture per operation.
     """
     visual, audio = ([name for name in layers if name.startswith(f"{m}/")][::-1] for m in ("visual", "audio"))
     if min(len(visual), len(audio)) < cells:
@@ -109,7 +112,7 @@ def fixed_fusions(layers: Sequence[str], cells: int, steps: int) -> list[nas.Gen
                 )
             )
         )
-        for name in DEFAULT_OPERATIONS
+        for name in operations
     ]
 
 

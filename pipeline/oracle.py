@@ -29,16 +29,16 @@ class Question:
     seeds: tuple[int, ...]
     sample: int = 0
 
-    def space(self, layers: Sequence[str]) -> Space:
+    def space(self, layers: Sequence[str], operations: tuple[str, ...]) -> Space:
         """The space over a cache's layers."""
-        return Space(tuple(layers), self.cells, self.steps, self.kind)
+        return Space(tuple(layers), self.cells, self.steps, self.kind, operations)
 
 
 def run_oracle(workspace: Workspace, params: Params, question: Question) -> OracleTable:
     """The table of a space, without certificates; writes oracle.json and oracle.csv."""
     source = Source(workspace.root, params)
     layers = list(source.windows().features)
-    space = question.space(layers)
+    space = question.space(layers, params.search.operations)
     genotypes = space.sample(question.sample, params.seed) if question.sample else space.distinct()
     entries = rank(train_all(source, genotypes, question.seeds))
     table = OracleTable(

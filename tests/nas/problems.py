@@ -114,7 +114,7 @@ def three_way(seed: int, *, windows: int = 1200, bias: float = 0.75) -> Problem:
     return Problem("three-way", features, (signs.prod(1) < 0).long(), thirds(windows), chains(tuple(read)))
 
 
-def attention(seed: int, *, windows: int = 600, length: int = 4) -> Problem:
+def attention(seed: int, *, windows: int = 1200, length: int = 4) -> Problem:
     """XOR of two signs that stand at different positions: operations that look at one position cannot meet both."""
     source = generator("attention", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
@@ -127,7 +127,7 @@ def attention(seed: int, *, windows: int = 600, length: int = 4) -> Problem:
     return Problem("attention", features, labels, thirds(windows), reads_pair(x, y, ("ScaledDotAttn",)))
 
 
-def gate(seed: int, *, windows: int = 600, codes: int = 4) -> Problem:
+def gate(seed: int, *, windows: int = 1200, codes: int = 3) -> Problem:
     """The sign of the inner product of two codes of several numbers: a product, where ReLU needs many pieces."""
     source = generator("gate", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))

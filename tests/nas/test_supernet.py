@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
-from nas.architecture import Chooser
+from nas.choices import Choosers
 from nas.layers import EVALUATION, Dropout, Pass
 from nas.space import Candidates, fixed_mix
 from nas.supernet import Supernet
@@ -29,7 +29,7 @@ def features(runs=R, seed=0):
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
     config = SearchConfig(estimator=estimator, samples=samples, temperature=10.0)
     seeds = list(seeds)
-    return network.architecture.sample(Chooser.of([config] * len(seeds), seeds, CPU))
+    return network.architecture.sample(Choosers([config] * len(seeds), seeds, CPU))
 
 
 def weights_of(network, run):

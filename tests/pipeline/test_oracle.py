@@ -15,6 +15,7 @@ import pipeline.trainings
 from cache_schemas.oracle import OracleTable, read_oracle
 from cache_schemas.runs import RunsError
 from nas.enumeration import canonical, notation
+from nas.layers import Pass
 from pipeline.batches import BatchError, Source
 from pipeline.certificates import FIXED, RANDOM, certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
@@ -115,8 +116,12 @@ def test_a_search_of_the_certificate_is_the_search_alone_and_tau_is_of_its_share
     val = np.array([name == "val" for name in windows.split])
     scores = []
     for genotype in genotypes:
-        network = nas.CompactNetwork.from_weights(genotype, alone.weights or {}, LAYERS)
-        scores.append(roc_auc_score(windows.labels[val], network.predict(windows.features)[val]))
+        network = nas.CompactNetwork.from_weights(genotype, alone.weights or {}, LAYERS).fusion
+        with torch.no_grad():
+            logits = network(
+                {name: x[None, torch.as_tensor(val)].float() for name, x in windows.features.items()}, Pass("batch")
+            )
+        scores.append(roc_auc_score(windows.labels[val], (logits[0, :, 1] - logits[0, :, 0])))
     truth = [entry.test_auc for entry in certified.entries]
     assert pick.kendall_tau == pytest.approx(kendalltau(scores, truth).statistic, abs=0.1)
 
