@@ -38,3 +38,6 @@ lock:
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
+
+soak-%: setup
+	$(RUN) python -m tests.soak.$*
