@@ -22,10 +22,11 @@ from pipeline.batches import BatchError, Source
 from pipeline.certificates import FIXED, RANDOM, certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
 from pipeline.oracle import Question, run_oracle
+from pipeline.report import build_report
 from pipeline.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import Counted, small
-from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace
+from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 
@@ -183,11 +184,25 @@ def test_a_genotype_of_another_cache_or_space_is_one_clear_error(tmp_path: Path)
     path = workspace.search / "search.json"
     written = path.read_text()
     path.write_text(written.replace("visual/net.blocks.2", "visual/other.blocks.2"))
-    with pytest.raises(RunFileError, match="seed 0, reads .'visual/other.blocks.2'., which is none of its layers in "):
+    with pytest.raises(RunFileError, match=r"seed 0, reads .'visual/other.blocks.2'., which is none of its layers in "):
         run_retrain(workspace, small())
     path.write_text(written.replace("LinearGLU", "Product"))
-    with pytest.raises(RunFileError, match="is none of this space .*operation 'Product' is unknown; allowed: Sum, "):
+    with pytest.raises(RunFileError, match=r"is none of this space .*operation 'Product' is unknown; allowed: Sum, "):
         run_retrain(workspace, small())
     path.write_text(written)
     run = run_retrain(workspace, small())
     assert [entry.network for entry in run.entries] == ["fusion", "fusion", "visual", "visual", "audio", "audio"]
+
+
+def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: OracleTable, workspace: Workspace) -> None:
+    write_evaluation(workspace, make_index())
+    page = build_report(workspace, small()).read_text()
+    assert "How good the search is" in page
+    assert "another feature cache" not in page
+    for row in certified.certificates:
+        assert f'<th scope="row">{row.method}</th><td>{row.space}</td><td class="n">{row.runs}</td>' in page
+    table = certified.model_copy(update={"cache": "other"})
+    (workspace.oracle / "oracle.json").write_text(table.model_dump_json())
+    assert "measured on another feature cache" in build_report(workspace, small()).read_text()
+    (workspace.oracle / "oracle.json").unlink()
+    assert "How good the search is" not in build_report(workspace, small()).read_text()
