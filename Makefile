@@ -39,5 +39,6 @@ lock:
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
 
+# soak-planted: recovery of planted problems (hours). soak-sweep_kill: a sweep killed ten times (minutes).
 soak-%: setup
 	$(RUN) python -m tests.soak.$*
