@@ -21,7 +21,7 @@ from nas.memory import RunMemory
 from pipeline.batches import BatchError, Source
 from pipeline.certificates import FIXED, RANDOM, certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
-from pipeline.oracle import Question, run_oracle
+from pipeline.oracle import Question, run_oracle, write_oracle
 from pipeline.report import build_report
 from pipeline.retrain import run_retrain
 from pipeline.workspace import Workspace
@@ -196,6 +196,7 @@ def test_a_genotype_of_another_cache_or_space_is_one_clear_error(tmp_path: Path)
 
 def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: OracleTable, workspace: Workspace) -> None:
     write_evaluation(workspace, make_index())
+    write_oracle(workspace, certified)
     page = build_report(workspace, small()).read_text()
     assert "How good the search is" in page
     assert "another feature cache" not in page
