@@ -39,6 +39,6 @@ lock:
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
 
-# The long tests, e.g. `make soak-fuzz`: damaged media files by the thousand.
+# The long tests: minutes (crash, damage, dvc_versions, fuzz, memory, million, sweep_kill) to hours (planted).
 soak-%: setup
 	$(RUN) python -m tests.soak.$*

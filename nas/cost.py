@@ -12,11 +12,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
 from nas.primitives import OPERATIONS
-from nas.space import Candidates
-from nas.supernet import FusionNetwork
 
 META = torch.device("meta")
 
@@ -49,17 +48,17 @@ def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
 
 
 def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: int, length: int) -> Cost:
-    """Return the cost of the compact network of a genotype, mixing by one-hot weights left out.
+    """Return the cost of the compact network of a genotype.
 
     in_channels: C_in of at least the layers that it reads. ValueError names a layer that is missing.
     """
-    candidates = Candidates.union([genotype])
-    missing = [name for name in candidates.layers if name not in in_channels]
+    layers = genotype.layers()
+    missing = [name for name in layers if name not in in_channels]
     if missing:
         raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
     with META:
-        network = FusionNetwork(candidates, in_channels, channels=channels, length=length, seeds=(0,))
-    macs = sum(reshape_cost(in_channels[name], channels, length).macs for name in candidates.layers)
+        network = FixedNetwork([genotype], in_channels, channels=channels, length=length, seeds=(0,))
+    macs = sum(reshape_cost(in_channels[name], channels, length).macs for name in layers)
     for cell in genotype.cells:
         macs += sum(operation_cost(step.operation, channels, length).macs for step in cell.steps)
         macs += channels * channels * length  # the convolution behind the weighted sum

@@ -149,7 +149,7 @@ class _ConvNorm(torch.autograd.Function):
             gate = affine[..., outputs // 2 :].sigmoid()
             out = affine[..., : outputs // 2] * gate
         if keep is not None:
-            out.mul_(keep.view_as(out))
+            out.mul_(keep.view(-1, *out.shape[1:]))
         ctx.activation = activation
         saved = (out, None, None) if activation == "relu" else (keep, affine if activation == "glu" else None, gate)
         ctx.save_for_backward(weight, scaled, h, deviation, slope, *saved, *inputs)
@@ -194,8 +194,8 @@ def conv_norm(
 
     inputs: (R, B, L, C_i), read as if concatenated along C; weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
     "relu", "identity" or "glu" (O / 2 values times the sigmoid of the other O / 2); keep: the dropout's zeros and
-    ones in the shape of the output, scale: (R, 1, 1), its factor; room: where to put the output of a "relu", as
-    `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
+    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output
+    of a "relu", as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
     """
     result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(
         activation, None if room is None else (room,), keep, scale, weight, gamma, beta, *inputs
@@ -244,7 +244,7 @@ def _through_activation(
     if activation == "relu":
         return torch.ops.aten.threshold_backward(gradient, first, 0.0)  # type: ignore[no-any-return]
     if first is not None:
-        gradient = gradient * first.view_as(gradient)
+        gradient = gradient * first.view(-1, *gradient.shape[1:])
     if affine is None or gate is None:
         return gradient
     C = gate.shape[2]

@@ -25,10 +25,14 @@ class Adam:
         betas: tuple[float, float] | list[tuple[float, float]] = (0.9, 0.999),
         weight_decay: float | list[float] = 0.0,
     ) -> None:
-        """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run."""
+        """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run.
+
+        Where all of them are one for all, the parameters need no common axis: everything is one row.
+        """
         self.parameters = list(parameters)
-        R = len(self.parameters[0])
-        buffer = torch.cat([p.detach().flatten(1) for p in self.parameters], dim=1)
+        alike = not any(isinstance(setting, list) for setting in (lr, betas, weight_decay))
+        self.rows = R = 1 if alike else len(self.parameters[0])
+        buffer = torch.cat([p.detach().reshape(R, -1) for p in self.parameters], dim=1)
         gradients = torch.zeros_like(buffer)
         self.gradients = self._views(gradients)
         for parameter, view in zip(self.parameters, self._views(buffer), strict=True):
@@ -54,7 +58,7 @@ class Adam:
 
     def _views(self, buffer: Tensor) -> list[Tensor]:
         """Return the columns of every parameter in a buffer (R, all), in the parameters' shapes."""
-        sizes = [p[0].numel() for p in self.parameters]
+        sizes = [p.numel() // self.rows for p in self.parameters]
         columns = torch.split(buffer, sizes, dim=1)
         return [part.view(p.shape) for part, p in zip(columns, self.parameters, strict=True)]
 

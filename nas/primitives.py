@@ -4,6 +4,8 @@ A new operation is one class in OPERATIONS; a subclass of `tests.nas.conformance
 contract. A search uses the operations that its configuration names.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +22,11 @@ class Operation(Block):
     parameters only. A window's output depends on the other windows of its minibatch through batch norm only, and on
     no other window where `how.statistics` is "running". Random zeros come from `how.drop(site, ...)` or the `site`
     of a `ConvBlock`; where an operation has several such places, it appends a name of its own to `site`.
+
+    symmetric: whether exchanging x and y amounts to a permutation of the weights.
     """
+
+    symmetric: ClassVar[bool] = False
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__()
@@ -32,6 +38,8 @@ class Operation(Block):
 
 class Sum(Operation):
     """x + y."""
+
+    symmetric = True
 
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
         """Return x + y."""
@@ -54,6 +62,8 @@ class ScaledDotAttn(Operation):
 class LinearGLU(Operation):
     """1x1 convolution of [x; y] to 2C, batch norm, gated linear unit a * sigmoid(b), dropout."""
 
+    symmetric = True
+
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)
         self.block = ConvBlock(runs, 2 * channels, 2 * channels, "glu")
@@ -66,6 +76,8 @@ class LinearGLU(Operation):
 class ConcatFC(Operation):
     """1x1 convolution of [x; y] to C, batch norm, ReLU, dropout."""
 
+    symmetric = True
+
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)
         self.block = ConvBlock(runs, 2 * channels, channels)
@@ -77,6 +89,8 @@ class ConcatFC(Operation):
 
 class CrossGate(Operation):
     """Each input opens and shuts the other: x * sigmoid(norm(V y)) + y * sigmoid(norm(W x)), dropout."""
+
+    symmetric = True
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)
@@ -93,6 +107,8 @@ class CrossGate(Operation):
 
 class LowRankBilinear(Operation):
     """Products of rank C / 4: a convolution block of (U x) * (V y), as in low-rank bilinear pooling."""
+
+    symmetric = True
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)

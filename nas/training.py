@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.layers import EVALUATION, Pass
-from nas.optimiser import Adam, per_run
+from nas.optimiser import Adam
 from nas.space import Mix
 from nas.supernet import FusionNetwork
 
@@ -48,14 +48,16 @@ class WeightOptimiser:
         configs: TrainedConfig | Sequence[TrainedConfig],
         steps: int,
     ) -> None:
-        """configs: one for all runs or one per run; steps: minibatches in an epoch. Parameters: (R, ...) each."""
-        held = list(parameters)
-        given: TrainedConfig | list[TrainedConfig]
-        given = configs if isinstance(configs, SearchConfig | RetrainConfig) else list(configs)
-        self.configs: list[TrainedConfig] = per_run(given, len(held[0]))
-        self.adam = Adam(
-            held, lr=[c.weight_lr for c in self.configs], weight_decay=[c.weight_decay for c in self.configs]
-        )
+        """configs: one for all runs, or one per run where all parameters are (R, ...); steps: minibatches an epoch."""
+        self.configs: list[TrainedConfig]
+        if isinstance(configs, SearchConfig | RetrainConfig):
+            self.configs = [configs]
+            self.adam = Adam(parameters, lr=configs.weight_lr, weight_decay=configs.weight_decay)
+        else:
+            self.configs = list(configs)
+            self.adam = Adam(
+                parameters, lr=[c.weight_lr for c in configs], weight_decay=[c.weight_decay for c in configs]
+            )
         self.steps, self.done = steps, 0
 
     @property

@@ -32,6 +32,10 @@ def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
     return network.architecture.sample(Choosers([config] * len(seeds), seeds, CPU))
 
 
+def weights_of(network, run):
+    return {name: value[run : run + 1] for name, value in network.fusion.state_dict().items()}
+
+
 def randomise_architecture(network):
     torch.manual_seed(7)
     for parameter in network.arch_parameters():
@@ -98,7 +102,7 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     with torch.no_grad():
         expected = network(inputs, mix, EVALUATION)
         for run, genotype in enumerate(genotypes):
-            compact = CompactNetwork.from_run(network.fusion, run, genotype, WIDTHS, L)
+            compact = CompactNetwork.from_weights(genotype, weights_of(network, run), WIDTHS)
             given = {name: inputs[name][0] for name in genotype.layers()}
             torch.testing.assert_close(compact(given), expected[run], rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(compact.predict(given), expected[run].softmax(-1)[:, 1], rtol=1e-6, atol=1e-6)
@@ -198,7 +202,7 @@ def test_a_compact_network_is_built_again_from_its_description():
     network = supernet()
     randomise_architecture(network)
     genotype = network.architecture.derive()[0]
-    compact = CompactNetwork.from_run(network.fusion, 0, genotype, WIDTHS, L)
+    compact = CompactNetwork.from_weights(genotype, weights_of(network, 0), WIDTHS)
     again = CompactNetwork.from_spec(compact.spec())
     again.load_state_dict(compact.state_dict(), strict=True)
     given = {name: x[0] for name, x in features().items()}
