@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,8 +21,8 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that advances the bar by so many units."""
+def progress_bar(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yields a function that advances the bar by so many units; `done` of them took no time."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -30,8 +31,9 @@ def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(title, total=total)
+    # Batches of minutes: the remaining time is told from all of them, not from those of the last 30 s.
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
+        bar = progress.add_task(title, total=total, completed=done)
         yield lambda amount: progress.advance(bar, amount)
 
 
@@ -42,6 +44,42 @@ def device_of(compute: ComputeParams) -> str:
     if compute.device != "auto":
         return compute.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def worker_count(compute: ComputeParams, n_tasks: int) -> int:
+    """How many workers share `n_tasks` tasks."""
+    if compute.scheduler:
+        with _client(compute, n_tasks) as client:
+            return max(1, min(len(client.nthreads()), n_tasks))
+    return max(1, min(compute.workers or _cores(), n_tasks))
+
+
+def memory_per_worker(compute: ComputeParams, n_tasks: int) -> int:
+    """Bytes that each worker may fill: of the GPU where it computes on one, else of the machine it runs on."""
+    if not compute.scheduler:
+        return _free_bytes(compute) // worker_count(compute, n_tasks)
+    with _client(compute, n_tasks) as client:
+        free: dict[str, int] = client.run(_free_bytes, compute)
+    hosts = Counter(address.rpartition(":")[0] for address in free)
+    on_gpu = device_of(compute) == "cuda"  # a cluster gives each worker its own
+    return min(size // (1 if on_gpu else hosts[address.rpartition(":")[0]]) for address, size in free.items())
+
+
+def _free_bytes(compute: ComputeParams) -> int:
+    """Bytes that are free here: of the GPU, or of the memory that this machine or container may use."""
+    if device_of(compute) == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+    from distributed.system import MEMORY_LIMIT
+
+    memory = psutil.virtual_memory()
+    return int(min(memory.available, MEMORY_LIMIT - psutil.Process().memory_info().rss))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_tasks(
@@ -75,9 +113,8 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
         with Client(compute.scheduler) as client:
             yield client
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(compute.workers or cores, n_tasks)
-    threads = str(max(1, cores // workers))
+    workers = worker_count(compute, n_tasks)
+    threads = str(max(1, _cores() // workers))
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     settings = {
         # Set before a worker imports torch: later is too late. Workers are spawned, never forked.

@@ -62,6 +62,16 @@ class Workspace:
         """report.html and quarantine.csv."""
         return self.root / "report"
 
+    @property
+    def oracle(self) -> Path:
+        """oracle.json, its tables and figure, and finished trainings and searches."""
+        return self.root / "oracle"
+
+    @property
+    def sweep(self) -> Path:
+        """sweep.csv, its figure and finished runs."""
+        return self.root / "sweep"
+
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""
         return self.root / "quarantine" / f"{stage}.csv"

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import nas
-from nas.data import Dataset, prepare
+from nas.data import Dataset, losses, prepare
 from nas.search import _Search
+from nas.space import fixed_mix
+from nas.training import evaluate
 
 from .synthetic import noise, with_views
 
@@ -50,6 +52,39 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(space):
         assert row == pytest.approx(beside, abs=1e-5)
 
 
+MIXED = [
+    SMALL.model_copy(update=changes)
+    for changes in (
+        {"estimator": "gumbel_rao", "samples": 3, "temperature": 0.5},
+        {},
+        {"estimator": "softmax", "arch_lr": 0.02, "arch_weight_decay": 0.1},
+        {"temperature": 9.0, "weight_lr": 1e-2, "weight_lr_min": 1e-3, "weight_decay": 0.1},
+        {"estimator": "gumbel", "samples": 4},
+    )
+]
+
+
+def test_a_run_does_not_depend_on_the_settings_of_the_runs_beside_it():
+    seeds = (7, 8, 9, 7, 7)
+    together = nas.search(*noise(), MIXED, seeds)
+    for config, seed, beside in zip(MIXED, seeds, together, strict=True):
+        alone = nas.search(*noise(), config, (seed,))[0]
+        assert alone.genotype == beside.genotype
+        for row, other in zip(alone.curves, beside.curves, strict=True):
+            assert row == pytest.approx(other, abs=1e-5)
+    assert len({str(result.curves) for result in together}) == len(MIXED)
+
+
+def test_runs_that_cannot_share_a_batch_are_refused_and_told_by_their_key():
+    other = SMALL.model_copy(update={"cells": 1})
+    with pytest.raises(ValueError, match=r"configs differ in cells: 2, 1; .*only arch_lr.*nas\.batch_key"):
+        nas.search(*noise(), [SMALL, other], (0, 1))
+    with pytest.raises(ValueError, match="configs has 1 entries for 2 seeds"):
+        nas.search(*noise(), [SMALL], (0, 1))
+    assert len({nas.batch_key(config) for config in MIXED}) == 1
+    assert nas.batch_key(other) != nas.batch_key(SMALL)
+
+
 def test_rows_of_the_test_split_are_never_read(results):
     features, labels, split = noise()
     test = torch.tensor([name == "test" for name in split])
@@ -74,7 +109,7 @@ def test_one_epoch_moves_every_weight_and_every_choice():
     """Defect 3: the reference code leaves the reshape layers out of the optimiser, at their random start."""
     data = prepare(*noise(), None, reads="train_val")
     config = SMALL.model_copy(update={"warmup_epochs": 0, "samples": 15, "batch_size": 24})
-    state = _Search(data, config, (0,))
+    state = _Search(data, [config], (0,))
     before = {name: p.detach().clone() for name, p in state.supernet.named_parameters()}
     state.epoch(0)
     still = [name for name, p in state.supernet.named_parameters() if torch.equal(p, before[name])]
@@ -102,6 +137,20 @@ def test_a_search_without_architecture_gradient_fails_loudly():
     with pytest.raises(nas.VanishingArchitectureGradient, match=r"epoch 1 .*seed 3: .*seed 9: ") as caught:
         nas.search(*noise(), config, seeds=(3, 9))
     assert all(norm < 1e-10 for norm in caught.value.norms.values())
+
+
+def test_the_weights_of_a_run_are_kept_where_asked_for(results):
+    """They score a genotype as the search itself does."""
+    features, labels, split = noise()
+    kept = nas.search(features, labels, split, SMALL, seeds=(3, 4, 5), keep_weights=True)[1]
+    assert results[1].weights is None
+    data = prepare(features, labels, split, None, reads="train_val")
+    fusion = _Search(data, [SMALL], (0,)).supernet.fusion
+    fusion.load_state_dict(kept.weights)
+    mix = fixed_mix(fusion.candidates, [kept.genotype], data.device)
+    logits = evaluate(fusion, mix, data, data.val)
+    loss = losses(logits, data.labels[data.val], data.class_weights(balanced=True))
+    assert loss.item() == pytest.approx(results[1].curves[-1]["val_loss"], abs=1e-6)
 
 
 def test_progress_is_called_once_per_epoch():
