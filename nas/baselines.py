@@ -4,20 +4,25 @@ Each reads every layer of the cache through the supernet's reshape blocks; activ
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from nas.config import RetrainConfig
+from nas.data import check_seeds, prepare
+from nas.fixed import Runs, RunsNetwork
 from nas.genotype import Cell, Genotype, Step
 from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
+from nas.retrain import Training
 from nas.supernet import module_key
 
 
-class Baseline(nn.Module):
+class Baseline(RunsNetwork):
     """R networks of one design; subclasses say how the reshaped layers become logits.
 
-    modalities: that it needs. readers, runs_of, state_of: as of FixedNetwork, where each run has every block.
+    modalities: that it needs.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("visual", "audio")
@@ -46,19 +51,21 @@ class Baseline(nn.Module):
         R = len(self.runs)
         return self.head(
             {
-                name: self.reshape[module_key(name)](features[name].expand(R, *features[name].shape[1:]), how, name)
+                name: self.reshape[module_key(name)](
+                    features[name].transpose(2, 3).expand(R, -1, -1, -1), how=how, site=name
+                )
                 for name in self.readers
             },
             how,
         )
 
-    def runs_of(self, name: str) -> tuple[int, ...]:
+    def runs_of(self, name: str) -> Runs:
         """Return the runs that a parameter holds: all."""
         return self.runs
 
-    def state_of(self, run: int) -> dict[str, Tensor]:
-        """Return the parameters and buffers of one run, each (1, ...)."""
-        return {name: value[run : run + 1] for name, value in self.state_dict().items()}
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout: all."""
+        return self.runs
 
     def of(self, modality: str) -> list[str]:
         """Return the names of a modality's layers, shallow to deep."""
@@ -78,7 +85,7 @@ class ConcatMLP(Baseline):
     def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
         """Return logits (R, B, 2)."""
         pooled = torch.cat([value.mean(dim=2, keepdim=True) for value in values.values()], dim=3)
-        return self.classifier(self.hidden(pooled, how, "hidden")[:, :, 0])  # type: ignore[no-any-return]
+        return self.classifier(self.hidden(pooled, how=how, site="hidden")[:, :, 0])  # type: ignore[no-any-return]
 
 
 class GMU(Baseline):
@@ -123,7 +130,7 @@ class CentralNet(Baseline):
             from_end = len(self.blocks) - i
             layers = [values[names[-from_end]] for names in map(self.of, self.modalities) if from_end <= len(names)]
             inputs = layers if central is None else [central, *layers]
-            central = block(weights(inputs), how, f"central{i + 1}")
+            central = block(weights(inputs), how=how, site=f"central{i + 1}")
         assert central is not None  # noqa: S101 - depth is at least one
         return self.classifier(central.flatten(2))  # type: ignore[no-any-return]
 
@@ -144,6 +151,46 @@ class Weights(Block):
 
 
 DESIGNS: dict[str, type[Baseline]] = {design.__name__: design for design in (ConcatMLP, GMU, CentralNet)}
+
+
+@dataclass(frozen=True)
+class DesignResult:
+    """One trained network of a design. scores: (N,) P(fake) of every row, on the CPU; parameters: of one run."""
+
+    seed: int
+    scores: Tensor
+    curves: list[dict[str, Any]]
+    best_epoch: int
+    parameters: int
+
+
+def train_design(  # noqa: PLR0917 - callers may name them
+    features: Mapping[str, Tensor],
+    labels: Any,
+    split: Sequence[str],
+    design: str,
+    config: RetrainConfig,
+    seeds: Sequence[int],
+) -> list[DesignResult]:
+    """Return one result per seed, trained as `nas.retrain` trains a found architecture: same steps, same stopping.
+
+    design: one of DESIGNS; features, labels, split: as for `nas.search`.
+    """
+    if design not in DESIGNS:
+        raise ValueError(f"design is {design!r}; allowed: {', '.join(DESIGNS)}")
+    data = prepare(features, labels, split, config.device, reads="all")
+    runs = check_seeds(seeds)
+    missing = [m for m in DESIGNS[design].modalities if not any(name.startswith(f"{m}/") for name in data.features)]
+    if missing:
+        raise ValueError(f"design {design} needs {' and '.join(missing)} layers; features has {list(data.features)}")
+    network = DESIGNS[design](data.in_channels, channels=config.channels, length=data.length, seeds=runs)
+    state = Training(data, config, network, runs)
+    scores = state.run(None)
+    parameters = sum(parameter[0].numel() for parameter in network.parameters())
+    return [
+        DesignResult(seed, scores[r].clone(), state.curves[r], state.best_epoch[r], parameters)
+        for r, seed in enumerate(runs)
+    ]
 
 
 def fixed_genotypes(visual: Sequence[str], audio: Sequence[str]) -> dict[str, Genotype]:

@@ -114,3 +114,21 @@ def _line(axes: Axes, by_tick: pd.DataFrame, line: int, lines: int, label: str) 
         capsize=2,
         label=label,
     )
+
+
+def baselines_svg(table: pd.DataFrame) -> str:
+    """A dot a method with its interval over subjects, searches apart from what they must beat.
+
+    table: rows of baselines.csv, the best first.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, (axes,) = _figure(9.0, 1.0 + 0.2 * len(table), 1, 1)
+        for place, row in enumerate(table.to_dict("records")):
+            colour = COLOURS["fusion"] if str(row["method"]).startswith("search") else COLOURS["visual"]
+            ends = [float(row[name] if row[name] is not None else "nan") for name in ("auc_low", "auc_high", "auc")]
+            axes.plot(ends[:2], [place, place], color=colour, linewidth=1.4, alpha=0.6)
+            axes.plot(ends[2], place, color=colour, marker="o", markersize=4)
+        axes.axvline(0.5, color=INK, linewidth=0.7, linestyle=":")
+        axes.set_yticks(range(len(table)), list(table["method"]), fontsize=7.5)
+        axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="clip AUC on the test split, 95 % interval over subjects")
+        return _svg(figure, "baselines")

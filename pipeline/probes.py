@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,34 +28,34 @@ Floats = NDArray[np.float64]
 class Probe:
     """One fitted probe: P(fake) of every window (N,), and how many numbers it learnt."""
 
-    name: str
     scores: Floats
     parameters: int
 
 
-def probe_all(
-    features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str]
-) -> Iterator[Probe]:
-    """Yields both probes on each layer, on each modality's layers together, and on all of them.
-
-    features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, read as their mean over L.
-    """
-    pooled = {name: np.asarray(x.float().mean(dim=-1)) for name, x in features.items()}
-    parts = np.asarray(split)
-    for title, names in layer_sets(list(pooled)).items():
-        x = np.concatenate([pooled[name] for name in names], axis=1)
-        yield _best(f"logistic regression, {title}", x, labels, parts, _logistic)
-        yield _best(f"SVM, {title}", x, labels, parts, _svm)
-
-
-def layer_sets(layers: Sequence[str]) -> dict[str, list[str]]:
-    """{title: layers}: each alone, each modality's, all."""
+def probe_sets(layers: Sequence[str]) -> dict[str, list[str]]:
+    """{title: layers} to probe: each alone, each modality's, all."""
     sets = {name: [name] for name in layers}
     for modality in ("visual", "audio"):
         of_modality = [name for name in layers if name.startswith(f"{modality}/")]
         if of_modality:
             sets[f"all {modality} layers"] = of_modality
     return sets | {"all layers": list(layers)}
+
+
+def logistic_regression(features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str]) -> Probe:
+    """A logistic regression on layers {name: (N, C_in, L)}, each read as its mean over L."""
+    return _best(features, labels, split, _logistic)
+
+
+def support_vector_machine(features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str]) -> Probe:
+    """A support vector machine (RBF kernel) on the same; a decision value of 0 is P = 0.5."""
+    return _best(features, labels, split, _svm)
+
+
+probes: dict[str, Callable[[Mapping[str, Any], NDArray[np.int64], Sequence[str]], Probe]] = {
+    "logistic regression": logistic_regression,
+    "SVM": support_vector_machine,
+}
 
 
 def stacked(parts: Sequence[Floats], labels: NDArray[np.int64], split: Sequence[str]) -> Floats:
@@ -67,17 +67,19 @@ def stacked(parts: Sequence[Floats], labels: NDArray[np.int64], split: Sequence[
     return scores
 
 
-def _best(name: str, x: Floats, labels: NDArray[np.int64], split: NDArray[Any], make: Callable[[float], _Candidate]) -> Probe:
+def _best(features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str], make: MakeCandidate) -> Probe:
     """The probe whose penalty gives the best AUC on val, fitted on train."""
-    train, val = np.flatnonzero(split == "train"), split == "val"
-    candidates = [make(penalty) for penalty in PENALTIES]
+    x = np.concatenate([np.asarray(layer.float().mean(dim=-1).cpu()) for layer in features.values()], axis=1)
+    parts = np.asarray(split)
+    train, val = np.flatnonzero(parts == "train"), parts == "val"
     tried = []
-    for candidate in candidates:
+    for penalty in PENALTIES:
+        candidate = make(penalty)
         rows = train[:: -(-len(train) // candidate.most)] if candidate.most else train
         fitted = candidate.pipeline.fit(x[rows], labels[rows])
         tried.append((auc(labels[val], fitted.decision_function(x[val])), fitted))
     best = max(tried, key=lambda pair: pair[0])[1]
-    return Probe(name, expit(best.decision_function(x)), _parameters(best[-1]))
+    return Probe(expit(best.decision_function(x)), _parameters(best[-1]))
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class _Candidate:
 
     pipeline: Any
     most: int = 0
+
+
+MakeCandidate = Callable[[float], _Candidate]
 
 
 def _logistic(penalty: float) -> _Candidate:
