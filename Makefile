@@ -38,3 +38,7 @@ lock:
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
+
+# soak-planted: recovery of planted problems (hours). soak-sweep_kill: a sweep killed ten times (minutes).
+soak-%: setup
+	$(RUN) python -m tests.soak.$*

@@ -68,7 +68,7 @@ class SearchConfig(NetworkConfig):
         default=DEFAULT_OPERATIONS, min_length=1, description="the operations that a step may use"
     )
     modality: Modality = Field(
-        default="both", description="layers to read: both, or one alone, for a search that is unimodal on purpose"
+        default="both", description="layers to read: both, or one alone on purpose (the stage `search` does all three)"
     )
     cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")
     steps: int = Field(default=2, ge=1, le=16, description="T, steps of every cell")
@@ -87,7 +87,10 @@ class SearchConfig(NetworkConfig):
         default=10, ge=1, description="epochs between warm restarts of the weights' cosine schedule"
     )
     weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")
-    arch_lr: float = Field(default=0.1, gt=0.0, description="learning rate of the architecture parameters")
+    arch_lr: float = Field(default=0.2, gt=0.0, description="learning rate of the architecture parameters")
+    arch_beta: float = Field(
+        default=0.9, ge=0.0, lt=1.0, description="decay of Adam's mean gradient of the architecture parameters"
+    )
     arch_weight_decay: float = Field(default=1e-3, ge=0.0, description="L2 penalty of the architecture parameters")
     level: Literal["bilevel", "single"] = Field(
         default="bilevel", description="architecture steps on val, or (single) on the minibatch of the weight step"
@@ -105,10 +108,10 @@ class SearchConfig(NetworkConfig):
     )
     cost: Literal["parameters", "macs"] = Field(default="parameters", description="what cost_weight counts")
     derive: Literal["argmax", "best_of"] = Field(
-        default="argmax",
+        default="best_of",
         description="the most probable genotype, or the best on val, with the shared weights, of it and drawn ones",
     )
-    candidates: int = Field(default=32, ge=2, le=10_000, description="genotypes that best_of compares")
+    candidates: int = Field(default=128, ge=2, le=10_000, description="genotypes that best_of compares")
 
     @field_validator("operations")
     @classmethod
@@ -140,6 +143,7 @@ PER_RUN = frozenset(
         "weight_lr_min",
         "weight_decay",
         "arch_lr",
+        "arch_beta",
         "arch_weight_decay",
         "entropy_weight",
         "cost_weight",

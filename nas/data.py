@@ -129,7 +129,7 @@ def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tens
     wanted = ("visual", "audio") if modality == "both" else (modality,)
     names = [name for name in features if not is_layer(name) or name.partition("/")[0] in wanted]
     for name in wanted:
-        if features and not any(layer.startswith(f"{name}/") for layer in features):
+        if len(features) > 1 and not any(layer.startswith(f"{name}/") for layer in features):
             raise ValueError(
                 f"features has no {name} layer, only {list(features)}; to search on one modality alone, set `modality` "
                 "in the SearchConfig to it"

@@ -62,7 +62,11 @@ class FixedNetwork(RunsNetwork):
         self.users = [block.users for block in blocks]
         self.classifier = Linear(len(genotypes), len(cells) * channels * length, 2)
         held = {**self.readers, **{cell_name(i): self.runs for i in range(len(cells))}}
-        self.inputs = nn.ModuleList(Route(both_slots(self.runs, of_runs), held) for of_runs in cells)
+        # Both slots in one route: with one cell it is a permutation of what the reshape layers give.
+        self.inputs = nn.ModuleList(
+            Route([(getattr(cell, slot), r) for slot in "xy" for r, cell in enumerate(of_runs)], held)
+            for of_runs in cells
+        )
         for name, module in self.named_modules():
             if isinstance(module, Block):
                 module.initialise([seeds[r] for r in self.runs_of(name)], name)
@@ -157,14 +161,14 @@ class FixedStep(nn.Module):
         self.sizes = [len(runs) for runs in self.users.values()]
         by_operation = [r for runs in self.users.values() for r in runs]
         held = {name: every for step in steps for name in (step.x, step.y)}
-        self.inputs = Route(both_slots(by_operation, steps), held)
+        self.inputs = nn.ModuleList(Route([(getattr(steps[r], slot), r) for r in by_operation], held) for slot in "xy")
         self.outputs = Route([(step.operation, r) for r, step in enumerate(steps)], self.users)
 
     def forward(self, values: Mapping[str, Tensor], how: Pass, site: str) -> Tensor:
         """Return the step's output (R, B, L, C); values: {"x", "y" or an earlier step: (R, B, L, C)}."""
-        inputs = self.inputs(values).split(self.sizes * 2)
+        slots = [route(values).split(self.sizes) for route in self.inputs]
         outputs = {}
-        for (name, operation), x, y in zip(self.operations.items(), inputs, inputs[len(self.sizes) :], strict=False):
+        for (name, operation), x, y in zip(self.operations.items(), *slots, strict=True):
             outputs[name] = operation(x, y, how, f"{site}.{name}")
         return self.outputs(outputs)  # type: ignore[no-any-return]
 
@@ -217,11 +221,6 @@ class _Rows(torch.autograd.Function):
             return gradients[0].index_select(0, inverse), None, None
         zeros = gradients[0].new_zeros((ctx.length, *gradients[0].shape[1:]))
         return zeros.index_add_(0, rows, gradients[0]), None, None
-
-
-def both_slots(runs: Sequence[int], nodes: Sequence[Cell] | Sequence[Step]) -> list[tuple[str, int]]:
-    """Return (input, run) of slot x of the given runs' nodes, then of slot y."""
-    return [(getattr(nodes[r], slot), r) for slot in ("x", "y") for r in runs]
 
 
 def users(runs: Runs, choices: Callable[[int], Sequence[str]]) -> dict[str, Runs]:

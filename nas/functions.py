@@ -2,7 +2,7 @@
 
 Rows are windows times positions, N = B * L: activations (R, B, L, C) are (R, N, C) here. Each function is a plain
 formula of torch (its docstring states it), and the tests hold its gradients to that formula's. They are
-differentiable once.
+differentiable once. What is written to is, where possible, what was just read: memory in the cache costs a fifth.
 """
 
 from collections.abc import Sequence
@@ -23,44 +23,46 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(weights, *values)
         R, S, _ = weights.shape
         beside = _beside(values)
-        out = torch.bmm(weights[:, :, : len(beside)], _stacked(beside))
+        if len(beside) > 1:
+            out = torch.bmm(weights[:, :, : len(beside)], _stacked(beside))
+        else:
+            out = weights[:, :, :1] * _flat(values[0])
         for i in range(len(beside), len(values)):
-            out.addcmul_(values[i].reshape(R, 1, -1), weights[:, :, i, None])
+            out.addcmul_(weights[:, :, i, None], _flat(values[i]))
         return out.view(R, S, *values[0].shape[1:]).unbind(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slots: Tensor) -> tuple[Tensor | None, ...]:
         weights, *values = ctx.saved_tensors
-        shape = values[0].shape
         R, S, n = weights.shape
-        gradient = torch.stack(slots, 1).view(R, S, -1) if S > 1 else slots[0].reshape(R, 1, -1)
+        gradient = torch.stack(slots, 1).view(R, S, -1) if S > 1 else _flat(slots[0])
         of_weights = None
         if ctx.needs_input_grad[0]:
             beside = _beside(values)
             of_weights = torch.empty_like(weights)
             torch.bmm(gradient, _stacked(beside).transpose(1, 2), out=of_weights[:, :, : len(beside)])
             for i in range(len(beside), n):
-                of_weights[:, :, i] = torch.linalg.vecdot(gradient, values[i].reshape(R, 1, -1))
-        of_values: Sequence[Tensor | None] = [None] * n
-        if any(ctx.needs_input_grad[1:]):
-            mixed = weights.transpose(1, 2)
+                torch.bmm(gradient, _flat(values[i]).transpose(1, 2), out=of_weights[:, :, i, None])
+        # In an architecture step only the last values, earlier cells, need a gradient: layers come first.
+        needed = ctx.needs_input_grad[1:]
+        first = needed.index(True) if True in needed else n
+        of_values: list[Tensor | None] = [None] * n
+        if first < n:
+            mixed = weights[:, :, first:].transpose(1, 2)
             product = torch.bmm(mixed, gradient) if S > 1 else mixed * gradient
-            of_values = product.view(R, n, *shape[1:]).unbind(1)
+            of_values[first:] = product.view(R, n - first, *values[0].shape[1:]).unbind(1)
         return of_weights, *of_values
 
 
 def blend(values: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
     """Return one weighted sum per slot of n values (R, B, L, C), weights: (R, slots, n).
 
-    Weights may also be one per window, (R, B or 1, slots, n).
-
     Values that lie side by side in memory, as `side_by_side` makes them, are read where they are.
     """
-    if weights.ndim == 4 and weights.shape[1] == 1:
-        weights = weights[:, 0]
-    if weights.ndim == 4:
-        return torch.einsum("rbsn,nrblc->srblc", weights, torch.stack(list(values))).unbind(0)
+    if torch.compiler.is_compiling():  # also while a network is exported
+        mixed = torch.bmm(weights, torch.stack([value.flatten(1) for value in values], 1))
+        return mixed.view(*weights.shape[:2], *values[0].shape[1:]).unbind(1)
     result: tuple[Tensor, ...] = _Blend.apply(weights, *values)
     return result
 
@@ -99,9 +101,14 @@ def _stacked(beside: Sequence[Tensor]) -> Tensor:
     """Return values that lie side by side as one (R, n, B * L * C), without a copy."""
     first = beside[0]
     if len(beside) == 1:
-        return first.reshape(len(first), 1, -1)
+        return _flat(first)
     numel = first[0].numel()
     return first.as_strided((len(first), len(beside), numel), (first.stride(0), numel, 1))
+
+
+def _flat(value: Tensor) -> Tensor:
+    """Return a value (R, B, L, C) as (R, 1, B * L * C)."""
+    return value.reshape(len(value), 1, -1)
 
 
 class _ConvNorm(torch.autograd.Function):
@@ -128,28 +135,23 @@ class _ConvNorm(torch.autograd.Function):
         h = convolve([x.reshape(R, B * L, -1) for x in inputs], weight)
         mean = h.mean(1, keepdim=True)
         h.sub_(mean)
-        variance = torch.linalg.vecdot(h, h, dim=1)[:, None] / (B * L)
+        affine = torch.empty_like(h) if room is None else room[0].view(h.shape)
+        variance = torch.mul(h, h, out=affine).sum(1, keepdim=True).div_(B * L)
         deviation = torch.rsqrt(variance + EPSILON)
         scaled = _scale_row(scale, activation, outputs)
         shift, slope = beta[:, None], gamma[:, None] * deviation
         if scaled is not None:
             shift, slope = shift * scaled, slope * scaled
-        gate = None
-        affine = None
-        if activation == "glu":
-            affine = torch.addcmul(shift, h, slope)
-            gate = affine[..., outputs // 2 :].sigmoid()
-            out = affine[..., : outputs // 2] * gate
-        elif room is not None:
-            out = torch.addcmul(shift, h, slope, out=room[0].view(R, B * L, outputs))
-        else:
-            out = torch.addcmul(shift, h, slope)
+        out, gate = torch.addcmul(shift, h, slope, out=affine), None
         if activation == "relu":
             out.relu_()
+        elif activation == "glu":
+            gate = affine[..., outputs // 2 :].sigmoid()
+            out = affine[..., : outputs // 2] * gate
         if keep is not None:
             out.mul_(keep.view(-1, *out.shape[1:]))
-        ctx.activation, ctx.inputs = activation, len(inputs)
-        saved = (out, None, None) if activation == "relu" else (keep, affine, gate)
+        ctx.activation = activation
+        saved = (out, None, None) if activation == "relu" else (keep, affine if activation == "glu" else None, gate)
         ctx.save_for_backward(weight, scaled, h, deviation, slope, *saved, *inputs)
         ctx.mark_non_differentiable(mean, variance)
         return out.view(R, B, L, -1), mean[:, 0], variance[:, 0]
@@ -162,15 +164,18 @@ class _ConvNorm(torch.autograd.Function):
         R, N, _ = h.shape
         gradient = _through_activation(ctx.activation, gradient.reshape(R, N, -1), *saved[:3])
         total = gradient.sum(1, keepdim=True)
-        along = torch.linalg.vecdot(gradient, h, dim=1)[:, None]
-        of_h = torch.addcmul(slope * total / -N, h, slope * deviation.square() * along / -N)
+        of_h = gradient * h
+        along = of_h.sum(1, keepdim=True)
+        torch.addcmul(slope * total / -N, h, slope * deviation.square() * along / -N, out=of_h)
         of_h.addcmul_(gradient, slope)
-        of_gamma, of_beta = deviation * along, total
-        if scaled is not None:
-            of_gamma, of_beta = of_gamma * scaled, of_beta * scaled
         of_weight, of_inputs = _convolve_backward(
             of_h, weight, inputs, ctx.needs_input_grad[4], ctx.needs_input_grad[7:]
         )
+        if not ctx.needs_input_grad[5]:
+            return None, None, None, None, of_weight, None, None, *of_inputs
+        of_gamma, of_beta = deviation * along, total
+        if scaled is not None:
+            of_gamma, of_beta = of_gamma * scaled, of_beta * scaled
         return None, None, None, None, of_weight, of_gamma[:, 0], of_beta[:, 0], *of_inputs
 
 
@@ -189,8 +194,8 @@ def conv_norm(
 
     inputs: (R, B, L, C_i), read as if concatenated along C; weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
     "relu", "identity" or "glu" (O / 2 values times the sigmoid of the other O / 2); keep: the dropout's zeros and
-    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output,
-    as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
+    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output
+    of a "relu", as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
     """
     result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(
         activation, None if room is None else (room,), keep, scale, weight, gamma, beta, *inputs
@@ -213,7 +218,7 @@ def _convolve_backward(
     """Return the gradients of a convolution's weight and inputs where asked for."""
     R, N, _ = gradient.shape
     widths = [x.shape[3] for x in inputs]
-    result = torch.empty_like(weight) if of_weight else None
+    result = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if of_weight else None
     if result is not None:
         for x, columns in zip(inputs, torch.split(result, widths, dim=2), strict=True):
             torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=columns)
@@ -235,7 +240,7 @@ def _scale_row(scale: Tensor | None, activation: str, channels: int) -> Tensor |
 def _through_activation(
     activation: str, gradient: Tensor, first: Tensor | None, affine: Tensor | None, gate: Tensor | None
 ) -> Tensor:
-    """Return the gradient with respect to the affine part."""
+    """Return the gradient with respect to the affine part; `first` is the output of a "relu", else the mask."""
     if activation == "relu":
         return torch.ops.aten.threshold_backward(gradient, first, 0.0)  # type: ignore[no-any-return]
     if first is not None:
@@ -244,8 +249,10 @@ def _through_activation(
         return gradient
     C = gate.shape[2]
     result = torch.empty_like(affine)
-    torch.mul(gradient, gate, out=result[..., :C])
-    torch.ops.aten.sigmoid_backward.grad_input(gradient * affine[..., :C], gate, grad_input=result[..., C:])
+    values, gates = result[..., :C], result[..., C:]
+    torch.mul(gradient, affine[..., :C], out=values)
+    torch.ops.aten.sigmoid_backward.grad_input(values, gate, grad_input=gates)
+    torch.mul(gradient, gate, out=values)
     return result
 
 
@@ -262,26 +269,30 @@ class _Attention(torch.autograd.Function):
         scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(C**-0.5)
         shares = scores.sub_(scores.amax(2, keepdim=True)).exp_()
         shares.div_(shares.sum(2, keepdim=True))
-        scaled = shares if scale is None else (shares.view(R, B, L * L) * scale).view_as(shares)
-        out = torch.bmm(scaled, keys).view(R, B, L, C)
+        if scale is not None:
+            shares = (shares.view(R, B, L * L) * scale).view_as(shares)
+        out = torch.bmm(shares, keys).view(R, B, L, C)
         if keep is not None:
             out.mul_(keep)
-        ctx.save_for_backward(queries, keys, shares, scaled, keep)
+        ctx.save_for_backward(queries, keys, shares, keep, scale)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, shares, scaled, keep = ctx.saved_tensors
-        shape = gradient.shape
+        queries, keys, shares, keep, scale = ctx.saved_tensors
+        R, B, L, C = gradient.shape
         if keep is not None:
             gradient = gradient * keep
         gradient = gradient.reshape(keys.shape)
-        weighted = torch.bmm(gradient, keys.transpose(1, 2)).mul_(scaled)
-        of_scores = weighted.addcmul_(shares, weighted.sum(2, keepdim=True), value=-1.0).mul_(shape[3] ** -0.5)
+        of_scores = torch.bmm(gradient, keys.transpose(1, 2)).mul_(shares)
+        total = of_scores.sum(2, keepdim=True)
+        if scale is not None:  # `shares` holds the scaled ones
+            total = (total.view(R, B, L) / scale).view_as(total)
+        of_scores.addcmul_(shares, total, value=-1.0).mul_(C**-0.5)
         of_x = torch.bmm(of_scores, keys)
-        of_y = torch.bmm(scaled.transpose(1, 2), gradient).baddbmm_(of_scores.transpose(1, 2), queries)
-        return of_x.view(shape), of_y.view(shape), None, None
+        of_y = torch.bmm(shares.transpose(1, 2), gradient).baddbmm_(of_scores.transpose(1, 2), queries)
+        return of_x.view(R, B, L, C), of_y.view(R, B, L, C), None, None
 
 
 def attention(x: Tensor, y: Tensor, *, keep: Tensor | None = None, scale: Tensor | None = None) -> Tensor:

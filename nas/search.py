@@ -127,7 +127,7 @@ class _Search:
         self.arch_optimiser = Adam(
             self.supernet.arch_parameters(),
             lr=[c.arch_lr for c in configs],
-            betas=(0.5, 0.999),
+            betas=[(c.arch_beta, 0.999) for c in configs],
             weight_decay=[c.arch_weight_decay for c in configs],
         )
         self.cost = CostShare(

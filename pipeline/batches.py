@@ -46,11 +46,15 @@ class Source:
         return _windows(str(self.work), self.params.model_dump_json())
 
     def identity(self) -> str:
-        """A digest of the windows, their labels and splits, and all that makes their features."""
-        cache = FeatureCache.open(Workspace(self.work).features)
-        columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
-        table = hashlib.sha256(columns.encode()).hexdigest()
-        return digest(table, sorted(variant.path for variant in cache.variants))
+        """That of the cache."""
+        return cache_identity(FeatureCache.open(Workspace(self.work).features))
+
+
+def cache_identity(cache: FeatureCache) -> str:
+    """A digest of the windows, their labels and splits, and all that makes their features."""
+    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
+    table = hashlib.sha256(columns.encode()).hexdigest()
+    return digest(table, sorted(variant.path for variant in cache.variants))
 
 
 @lru_cache(maxsize=1)
@@ -98,22 +102,29 @@ def batch_size(
     windows = source.windows()
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
     taken = memory(data)
-    free = int(MEMORY_SHARE * memory_per_worker(compute, runs))
-    # Every call of nas holds its own copy of the cache.
-    fitting = taken.fitting(free - sum(x.numel() * x.element_size() for x in data.features.values()))
-    if fitting == 0:
-        raise BatchError(
-            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and "
-            f"a worker may use {_megabytes(free)}: use fewer --workers, smaller channels or batch_size, or free memory"
-        )
+    free = memory_per_worker(compute, runs)
+    fitting = fitting_runs(title, taken, data, free)
     most = MOST_RUNS[torch.device(device_of(compute)).type]
     size = min(fitting, most, -(-runs // worker_count(compute, runs)))
     size = finished.batch_runs(digest(title, source.identity(), runs), size)
     console.print(
-        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit the {_megabytes(free)} "
-        f"of a worker; batches of {size}"
+        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit {MEMORY_SHARE:.0%} of the "
+        f"{_megabytes(free)} of a worker; batches of {size}"
     )
     return size
+
+
+def fitting_runs(title: str, taken: RunMemory, data: Dataset, free_bytes: int) -> int:
+    """How many runs fit the free memory; raises BatchError when not even one does."""
+    usable = int(MEMORY_SHARE * free_bytes)
+    # Every call of nas holds its own copy of the cache.
+    fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
+    if fitting == 0:
+        raise BatchError(
+            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and may "
+            f"use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
+        )
+    return fitting
 
 
 def _megabytes(count: float) -> str:

@@ -149,6 +149,9 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     from pipeline.search import run_search
 
     run = run_search(*setup(params, work))
+    for entry in run.entries:
+        for warning in entry.warnings:
+            console.print(f"search: warning: {entry.network}, {escape(warning)}")
     console.print(f"search: {len(run.entries)} genotypes in {work / 'search' / 'search.json'}")
 
 

@@ -1,12 +1,16 @@
-"""Planted problems: features whose label is carried in a known way, and what a search has to find in them."""
+"""Planted problems: features whose label is carried in a known way, and what a search has to find in them.
+
+Search and training settings are tuned on these alone.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas import Genotype
+from nas import Cell, Genotype, SearchConfig, Step
 from nas.genotype import cell_name
 
 Signal = dict[str, Tensor]
@@ -17,8 +21,9 @@ Signal = dict[str, Tensor]
 class Problem:
     """One data set and its answer.
 
-    features, labels, split: as nas.search takes them; layers: those that carry the label; fits: whether a genotype
-    can compute it; best: the area under the ROC curve of the ideal score on the test split.
+    features, labels, split: as nas.search takes them; fits: whether a genotype reads what carries the label, with an
+    operation that can combine it; planted: an architecture that does. epochs: of a search, a third of them warm-up:
+    about 500 steps for every problem, however many windows it needs.
     """
 
     name: str
@@ -26,7 +31,19 @@ class Problem:
     labels: Tensor
     split: list[str]
     fits: Callable[[Genotype], bool]
-    settings: dict[str, int] = field(default_factory=dict)
+    planted: Genotype
+    epochs: int = 30
+
+    def config(self, **settings: Any) -> SearchConfig:
+        """Return the settings of a search: those of all problems, and the given ones."""
+        narrow = {"channels": 16, "weight_lr": 3e-3}  # a narrow network learns at a higher rate
+        return SearchConfig(**narrow, epochs=self.epochs, warmup_epochs=self.epochs // 3, **settings)
+
+
+def built(pairs: tuple[tuple[str, str], ...], operation: str = "ConcatFC") -> Genotype:
+    """Return a genotype of cells that read these pairs and combine them by one operation."""
+    steps = (Step(x="x", y="y", operation=operation), Step(x="x", y="step1", operation=operation))
+    return Genotype(cells=tuple(Cell(x=x, y=y, steps=steps) for x, y in pairs))
 
 
 def reads_pair(x: str, y: str, operations: tuple[str, ...] = ()) -> Callable[[Genotype], bool]:
@@ -56,6 +73,17 @@ def chains(layers: tuple[str, str, str]) -> Callable[[Genotype], bool]:
     return fits
 
 
+def reads_three(x: str, y: str, z: str) -> Callable[[Genotype], bool]:
+    """Return whether cells can combine x with y and with z: as two pairs, or as a chain of all three."""
+
+    def fits(genotype: Genotype) -> bool:
+        read = [{cell.x, cell.y} for cell in genotype.cells]
+        pairs = {x, y} in read and {x, z} in read
+        return pairs or chains((x, y, z))(genotype)
+
+    return fits
+
+
 def xor(seed: int, *, windows: int = 600, layers: int = 4, flip: float = 0.0, name: str = "xor") -> Problem:
     """The XOR of a sign in one visual and one audio layer, drawn; neither alone tells anything.
 
@@ -69,7 +97,9 @@ def xor(seed: int, *, windows: int = 600, layers: int = 4, flip: float = 0.0, na
     split = thirds(windows)
     noisy = torch.rand(windows, generator=source) < flip
     noisy &= torch.tensor([part != "test" for part in split])
-    return Problem(name, features, torch.where(noisy, 1 - labels, labels), split, reads_pair(x, y))
+    labels = torch.where(noisy, 1 - labels, labels)
+    epochs = 30 * 600 // windows + 6 * (windows > 600)
+    return Problem(name, features, labels, split, reads_pair(x, y), built(((x, y), (x, "cell1"))), epochs)
 
 
 def imbalanced(seed: int, *, windows: int = 2460, ratio: int = 40) -> Problem:
@@ -80,7 +110,7 @@ def imbalanced(seed: int, *, windows: int = 2460, ratio: int = 40) -> Problem:
     first = random_signs(source, windows, 1)
     second = first * (1 - 2 * labels[:, None])
     features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
-    return Problem("imbalance", features, labels, thirds(windows), reads_pair(x, y))
+    return Problem("imbalance", features, labels, thirds(windows), reads_pair(x, y), built(((x, y), (x, "cell1"))), 12)
 
 
 def decoys(seed: int, *, windows: int = 600) -> Problem:
@@ -97,24 +127,27 @@ def decoys(seed: int, *, windows: int = 600) -> Problem:
     told = {name: torch.where(train, 2.0 * labels[:, None] - 1, random_signs(source, windows, 1)) for name in (v, a)}
     signal = {x: signs[:, :1], y: signs[:, 1:]} | told
     features = embed(source, {name: everywhere(value) for name, value in signal.items()}, windows)
-    return Problem("decoys", features, labels, split, reads_pair(x, y))
+    return Problem("decoys", features, labels, split, reads_pair(x, y), built(((x, y), (x, "cell1"))))
 
 
-def three_way(seed: int, *, windows: int = 1200, bias: float = 0.75) -> Problem:
-    """The parity of three signs in three layers: a cell of two of them, and one of that cell and the third.
+def three_way(seed: int, *, windows: int = 1600) -> Problem:
+    """Three signs in three layers: the third says whether the label is the XOR of the first two, or the first alone.
 
-    The third sign is 1 with probability `bias`: the first two alone reach an AUC of `bias`, one alone nothing.
+    No cell reads three layers: it takes two cells that read the first with the second and with the third, or a chain.
     """
     source = generator("three-way", seed)
     names = [f"{modality}/l{i}" for modality in ("visual", "audio") for i in range(4)]
-    read = [names[i] for i in torch.randperm(8, generator=source)[:3].tolist()]
+    x, y, z = (names[i] for i in torch.randperm(8, generator=source)[:3].tolist())
     signs = random_signs(source, windows, 3)
-    signs[:, 2] = torch.where(torch.rand(windows, generator=source) < bias, 1.0, -1.0)
-    features = embed(source, {name: everywhere(signs[:, i : i + 1]) for i, name in enumerate(read)}, windows)
-    return Problem("three-way", features, (signs.prod(1) < 0).long(), thirds(windows), chains(tuple(read)))
+    features = embed(source, {name: everywhere(signs[:, i : i + 1]) for i, name in enumerate((x, y, z))}, windows)
+    target = torch.where(signs[:, 2] > 0, signs[:, 0] * signs[:, 1], signs[:, 0])
+    planted = built(((x, y), (x, z)))
+    return Problem(
+        "three-way", features, (target < 0).long(), thirds(windows), reads_three(x, y, z), planted, epochs=18
+    )
 
 
-def attention(seed: int, *, windows: int = 1200, length: int = 4) -> Problem:
+def attention(seed: int, *, windows: int = 2400, length: int = 4) -> Problem:
     """XOR of two signs that stand at different positions: operations that look at one position cannot meet both."""
     source = generator("attention", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
@@ -124,17 +157,33 @@ def attention(seed: int, *, windows: int = 1200, length: int = 4) -> Problem:
     signal = {x: signs[:, :1, None] * place[first], y: signs[:, 1:, None] * place[second]}
     features = embed(source, signal, windows, amplitude=4.0, length=length)
     labels = (signs[:, 0] != signs[:, 1]).long()
-    return Problem("attention", features, labels, thirds(windows), reads_pair(x, y, ("ScaledDotAttn",)))
+    return Problem(
+        "attention",
+        features,
+        labels,
+        thirds(windows),
+        reads_pair(x, y, ("ScaledDotAttn",)),
+        built(((x, y), (x, "cell1")), "ScaledDotAttn"),
+        15,
+    )
 
 
-def gate(seed: int, *, windows: int = 1200, codes: int = 3) -> Problem:
+def gate(seed: int, *, windows: int = 2400, codes: int = 3) -> Problem:
     """The sign of the inner product of two codes of several numbers: a product, where ReLU needs many pieces."""
     source = generator("gate", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     first, second = (torch.randn(windows, codes, generator=source) for _ in range(2))
     features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
     labels = ((first * second).sum(1) < 0).long()
-    return Problem("gate", features, labels, thirds(windows), reads_pair(x, y, ("LinearGLU",)))
+    return Problem(
+        "gate",
+        features,
+        labels,
+        thirds(windows),
+        reads_pair(x, y, ("LinearGLU",)),
+        built(((x, y), (x, "cell1")), "LinearGLU"),
+        15,
+    )
 
 
 PROBLEMS: dict[str, Callable[[int], Problem]] = {
@@ -145,7 +194,7 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "decoys": decoys,
     "imbalance": imbalanced,
     "label-noise": lambda seed: xor(seed, flip=0.2, name="label-noise"),
-    "16-layers": lambda seed: xor(seed, layers=8, name="16-layers"),
+    "16-layers": lambda seed: xor(seed, windows=1600, layers=8, name="16-layers"),
 }
 
 

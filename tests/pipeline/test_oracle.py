@@ -13,16 +13,20 @@ import nas
 import pipeline.batches
 import pipeline.trainings
 from cache_schemas.oracle import OracleTable, read_oracle
+from cache_schemas.run import RunFileError
 from cache_schemas.runs import RunsError
 from nas.enumeration import canonical, notation
 from nas.layers import Pass
+from nas.memory import RunMemory
 from pipeline.batches import BatchError, Source
 from pipeline.certificates import FIXED, RANDOM, certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
 from pipeline.oracle import Question, run_oracle
+from pipeline.report import build_report
+from pipeline.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import Counted, small
-from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace
+from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 
@@ -158,18 +162,47 @@ def test_more_runs_than_fit_are_split_and_none_that_fits_is_one_clear_error(
 ) -> None:
     question = Question(cells=1, steps=1, kind="slots", seeds=(7,), sample=6)
     monkeypatch.setattr(pipeline.batches, "memory_per_worker", lambda compute, runs: 10_000)
-    with pytest.raises(BatchError, match=r"one run takes .* MB beside the cache, and a worker may use 0 MB"):
+    with pytest.raises(BatchError, match=r"one run takes .* MB beside the cache, and may use 0 MB"):
         run_oracle(workspace, small(), question)
-    monkeypatch.setattr(pipeline.batches, "memory_per_worker", lambda compute, runs: 120_000)
+    monkeypatch.setattr(pipeline.batches, "memory_per_worker", lambda compute, runs: 4_000_000)
+    monkeypatch.setattr(pipeline.trainings, "retrain_memory", lambda *_, same_seed: RunMemory(0, 1_000_000))
     counted = Counted(pipeline.trainings.train_batch)
     monkeypatch.setattr(pipeline.trainings, "train_batch", counted)
     run_oracle(workspace, small(), question)
     said = " ".join(capfd.readouterr().err.split())
     assert counted.runs == 6
-    assert "batches of 6" not in said
-    assert "fit the 0 MB of a worker; batches of " in said
+    assert "2 fit 60% of the 4 MB of a worker; batches of 2" in said
 
 
 def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(RunsError, match="does not exist: run `bmnas oracle` first"):
         read_oracle(tmp_path / "oracle.json")
+
+
+def test_a_genotype_of_another_cache_or_space_is_one_clear_error(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, make_index())
+    path = workspace.search / "search.json"
+    written = path.read_text()
+    path.write_text(written.replace("visual/net.blocks.2", "visual/other.blocks.2"))
+    with pytest.raises(RunFileError, match=r"seed 0, reads .'visual/other.blocks.2'., which is none of its layers in "):
+        run_retrain(workspace, small())
+    path.write_text(written.replace("LinearGLU", "Product"))
+    with pytest.raises(RunFileError, match=r"is none of this space .*operation 'Product' is unknown; allowed: Sum, "):
+        run_retrain(workspace, small())
+    path.write_text(written)
+    run = run_retrain(workspace, small())
+    assert [entry.network for entry in run.entries] == ["fusion", "fusion", "visual", "visual", "audio", "audio"]
+
+
+def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: OracleTable, workspace: Workspace) -> None:
+    write_evaluation(workspace, make_index())
+    page = build_report(workspace, small()).read_text()
+    assert "How good the search is" in page
+    assert "another feature cache" not in page
+    for row in certified.certificates:
+        assert f'<th scope="row">{row.method}</th><td>{row.space}</td><td class="n">{row.runs}</td>' in page
+    table = certified.model_copy(update={"cache": "other"})
+    (workspace.oracle / "oracle.json").write_text(table.model_dump_json())
+    assert "measured on another feature cache" in build_report(workspace, small()).read_text()
+    (workspace.oracle / "oracle.json").unlink()
+    assert "How good the search is" not in build_report(workspace, small()).read_text()
