@@ -11,22 +11,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cache_schemas.oracle import OracleTable
+from pipeline.palette import in_light
 from pipeline.plots import _STYLE, COLOURS, GRID, INK, _figure, _svg
 
 _SPACES = {"slots": COLOURS["fusion"], "bmnas": COLOURS["visual"]}
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vP*X"
-_PALETTE = """
-:root { --paper: #ffffff; --ink: #1c2230; --line: #c9ced8; --fusion: #4a4fc4; --visual: #0b8573; --audio: #c2610c; }
-svg { background: var(--paper); }
-"""
 
 
 def standalone(svg: str) -> str:
     """An inline plot as a file of its own, in the report's light colours."""
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head, _, rest = svg.replace("<svg", f"<svg {namespaces}", 1).partition(">")
-    return f"{head}>\n<style>{_PALETTE}</style>{rest}\n"
+    return in_light(f"{head}>\n<style>svg {{ background: var(--paper); }}</style>{rest}\n")
 
 
 def oracle_svg(table: OracleTable) -> str:
