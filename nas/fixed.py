@@ -20,7 +20,21 @@ from nas.supernet import module_key
 Runs = tuple[int, ...]
 
 
-class FixedNetwork(nn.Module):
+class RunsNetwork(nn.Module):
+    """R networks side by side, whose blocks may hold some of the runs only. readers: {layer: the runs that read it}."""
+
+    readers: dict[str, Runs]
+
+    def runs_of(self, name: str) -> Runs:
+        """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
+        raise NotImplementedError
+
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout."""
+        raise NotImplementedError
+
+
+class FixedNetwork(RunsNetwork):
     """R derived networks, run r of architecture genotypes[r]; all have as many cells, and cells as many steps.
 
     readers: {layer: the runs that read it}; users[i][t]: {operation: the runs that use it} in step t of cell i.

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
-from nas.retrain import Training
+from nas.retrain import Training, fixed_network
 from nas.search import _Search
 from nas.space import fixed_mix
 from nas.training import EVALUATION_ROWS, evaluate
@@ -49,7 +49,8 @@ def retrain_memory(data: Dataset, config: RetrainConfig, genotype: Genotype, *, 
     """Return what trainings of the genotype take beside the data set; those of one seed share their minibatches."""
 
     def work(runs: int) -> None:
-        state = Training(data, config, [genotype] * runs, (0,) * runs if same_seed else tuple(range(runs)))
+        seeds = (0,) * runs if same_seed else tuple(range(runs))
+        state = Training(data, config, fixed_network(data, config, [genotype] * runs, seeds), seeds)
         state.step()
         state.evaluate(data.val[:EVALUATION_ROWS])
 

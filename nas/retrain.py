@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.compact import CompactNetwork
 from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
-from nas.fixed import FixedNetwork
+from nas.fixed import FixedNetwork, RunsNetwork
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, Dropout, Pass
 from nas.metrics import area_under_roc
@@ -18,6 +18,8 @@ from nas.streams import Streams
 from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
+
+Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def retrain(  # noqa: PLR0917 - callers may name them
     config: RetrainConfig = DEFAULTS,
     seeds: Sequence[int] = (0,),
     *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
@@ -54,14 +56,28 @@ def retrain(  # noqa: PLR0917 - callers may name them
     """
     data = prepare(features, labels, split, config.device, reads="all")
     seeds = check_seeds(seeds)
-    state = Training(data, config, _per_run(genotypes, seeds, data), seeds)
-    for epoch in range(config.epochs):
-        rows = state.epoch(epoch)
-        if progress is not None:
-            progress({"stage": "retrain", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-        if not any(state.active):
-            break
-    return state.results()
+    of_runs = _per_run(genotypes, seeds, data)
+    network = fixed_network(data, config, of_runs, seeds)
+    state = Training(data, config, network, seeds)
+    scores = state.run(progress)
+    return [
+        RetrainResult(
+            genotype,
+            seed,
+            scores[r].clone(),
+            state.curves[r],
+            state.best_epoch[r],
+            CompactNetwork.from_weights(genotype, network.state_of(r), data.in_channels),
+        )
+        for r, (genotype, seed) in enumerate(zip(of_runs, seeds, strict=True))
+    ]
+
+
+def fixed_network(
+    data: Dataset, config: RetrainConfig, genotypes: Sequence[Genotype], seeds: Sequence[int]
+) -> FixedNetwork:
+    """Return untrained networks for the data set, run r of architecture genotypes[r]."""
+    return FixedNetwork(genotypes, data.in_channels, channels=config.channels, length=data.length, seeds=seeds)
 
 
 def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], data: Dataset) -> list[Genotype]:
@@ -89,11 +105,9 @@ class Training:
     same: minibatches and dropout are then drawn once, with a leading axis of 1, and read by all of them.
     """
 
-    def __init__(self, data: Dataset, config: RetrainConfig, genotypes: list[Genotype], seeds: tuple[int, ...]) -> None:
-        self.data, self.config, self.genotypes, self.seeds = data, config, genotypes, seeds
-        self.network = FixedNetwork(
-            genotypes, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
-        ).to(data.device)
+    def __init__(self, data: Dataset, config: RetrainConfig, network: RunsNetwork, seeds: tuple[int, ...]) -> None:
+        self.data, self.config, self.network, self.seeds = data, config, network, seeds
+        network.to(data.device)
         self.shared = len(set(seeds)) == 1
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
@@ -167,28 +181,23 @@ class Training:
             kept = [i for i, r in enumerate(self.network.runs_of(name)) if r in better]
             self.best_state[name][kept] = value[kept]
 
-    def results(self) -> list[RetrainResult]:
-        """Return the results with the best weights of every run."""
+    def run(self, progress: Progress | None) -> Tensor:
+        """Return P(fake) of every row (R, N), on the CPU; the network then holds the best weights of every run."""
+        for epoch in range(self.config.epochs):
+            rows = self.epoch(epoch)
+            if progress is not None:
+                progress({"stage": "retrain", "epoch": epoch + 1, "epochs": self.config.epochs, "runs": rows})
+            if not any(self.active):
+                break
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
-        scores = self.evaluate(every).softmax(-1)[..., 1].cpu()
-        return [
-            RetrainResult(
-                genotype,
-                seed,
-                scores[r].clone(),
-                self.curves[r],
-                self.best_epoch[r],
-                CompactNetwork.from_weights(genotype, self.network.state_of(r), self.data.in_channels),
-            )
-            for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
-        ]
+        return self.evaluate(every).softmax(-1)[..., 1].cpu()
 
 
 class _Dropout(Dropout):
     """At every place, the dropout of the runs that pass it; drawn once for all of them where they have one seed."""
 
-    def __init__(self, network: FixedNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
+    def __init__(self, network: RunsNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
         super().__init__(seeds[:1], probability, device)
         self.network, self.per_run, self.probability = network, seeds, probability
         self.places: dict[str, Dropout] = {}

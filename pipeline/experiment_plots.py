@@ -11,22 +11,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cache_schemas.oracle import OracleTable
+from pipeline.palette import in_light
 from pipeline.plots import _STYLE, COLOURS, GRID, INK, _figure, _svg
 
 _SPACES = {"slots": COLOURS["fusion"], "bmnas": COLOURS["visual"]}
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vP*X"
-_PALETTE = """
-:root { --paper: #ffffff; --ink: #1c2230; --line: #c9ced8; --fusion: #4a4fc4; --visual: #0b8573; --audio: #c2610c; }
-svg { background: var(--paper); }
-"""
 
 
 def standalone(svg: str) -> str:
     """An inline plot as a file of its own, in the report's light colours."""
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head, _, rest = svg.replace("<svg", f"<svg {namespaces}", 1).partition(">")
-    return f"{head}>\n<style>{_PALETTE}</style>{rest}\n"
+    return in_light(f"{head}>\n<style>svg {{ background: var(--paper); }}</style>{rest}\n")
 
 
 def oracle_svg(table: OracleTable) -> str:
@@ -114,3 +111,21 @@ def _line(axes: Axes, by_tick: pd.DataFrame, line: int, lines: int, label: str) 
         capsize=2,
         label=label,
     )
+
+
+def baselines_svg(table: pd.DataFrame) -> str:
+    """A dot a method with its interval over subjects, searches apart from what they must beat.
+
+    table: rows of baselines.csv, the best first.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, (axes,) = _figure(9.0, 1.0 + 0.2 * len(table), 1, 1)
+        for place, row in enumerate(table.to_dict("records")):
+            colour = COLOURS["fusion"] if str(row["method"]).startswith("search") else COLOURS["visual"]
+            ends = [float(row[name] if row[name] is not None else "nan") for name in ("auc_low", "auc_high", "auc")]
+            axes.plot(ends[:2], [place, place], color=colour, linewidth=1.4, alpha=0.6)
+            axes.plot(ends[2], place, color=colour, marker="o", markersize=4)
+        axes.axvline(0.5, color=INK, linewidth=0.7, linestyle=":")
+        axes.set_yticks(range(len(table)), list(table["method"]), fontsize=7.5)
+        axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="clip AUC on the test split, 95 % interval over subjects")
+        return _svg(figure, "baselines")

@@ -47,7 +47,7 @@ def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
     """
     test = clips(index[index["split"] == "test"])
     counts = _counts(index[index["split"] == "test"], test)
-    networks = {name: _network(group, seed) for name, group in scores.groupby("network") if name in NETWORKS}
+    networks = {name: measure_network(group, seed) for name, group in scores.groupby("network") if name in NETWORKS}
     networks = {name: networks[name] for name in NETWORKS if name in networks}
     small = why_small(counts)
     summary = {
@@ -76,7 +76,8 @@ def clips(windows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label=windows.groupby("clip_id")["label"].max(), category=video + audio)
 
 
-def _network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
+def measure_network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """One network's entry of metrics.json; scores: its rows of scores.csv, all seeds."""
     seeds = sorted(int(value) for value in scores["seed"].unique())
     windows = _by_seed(scores, ["clip_id", "window"], seeds)
     clip = _by_seed(scores, ["clip_id"], seeds)

@@ -77,6 +77,11 @@ class Workspace:
         """sweep.csv, its figure and finished runs."""
         return self.root / "sweep"
 
+    @property
+    def baselines(self) -> Path:
+        """baselines.csv, its figure and finished methods."""
+        return self.root / "baselines"
+
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""
         return self.root / "quarantine" / f"{stage}.csv"

@@ -1,4 +1,4 @@
-"""Commands over many runs at once: `oracle` and `sweep`."""
+"""Commands over many runs at once: `oracle`, `sweep` and `baselines`."""
 
 from __future__ import annotations
 
@@ -89,3 +89,28 @@ def sweep(  # noqa: PLR0917 - typer's options
     )
     if failed == len(table):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: [bold]bmnas baselines[/bold]   (then open work/baselines/baselines.svg)")
+def baselines(
+    params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None
+) -> None:
+    """Train what a searched network has to beat: probes, one modality alone, late and designed fusion, other searches.
+
+    All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
+    are kept: a killed run goes on where it was.
+    """
+    from pipeline.baselines import run_baselines
+
+    workspace, settings = setup(params, work, scheduler, workers)
+    table = run_baselines(workspace, settings)
+    shown = Table(
+        "method", "AUC", "95 % interval", "EER", "parameters", title="Test split, clip level, mean over seeds"
+    )
+    for row in table.to_dict("records"):
+        texts = {name: "-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("auc", "eer")}
+        spread = "" if row["auc_std"] is None or row["auc_std"] != row["auc_std"] else f" ± {row['auc_std']:.3f}"
+        span = "-" if row["auc_low"] != row["auc_low"] else f"{row['auc_low']:.3f} to {row['auc_high']:.3f}"
+        shown.add_row(escape(row["method"]), texts["auc"] + spread, span, texts["eer"], f"{row['parameters']:,}")
+    Console().print(shown)
+    Console().print(f"baselines: {(workspace.baselines / 'baselines.csv').resolve()}", soft_wrap=True)

@@ -37,10 +37,11 @@ def test_a_batch_of_trainings_takes_what_two_runs_foretell(same_seed):
         p.numel() for p in nas.CompactNetwork(genotype, data.in_channels, channels=16, length=4).parameters()
     )
     assert memory.bytes_per_run > 5 * 4 * parameters, "weights, gradients, two moments, the best state"
-    from nas.retrain import Training
+    from nas.retrain import Training, fixed_network
 
     with _LiveTensors() as tensors:
-        state = Training(data, RETRAIN, [genotype] * 9, (0,) * 9 if same_seed else tuple(range(9)))
+        seeds = (0,) * 9 if same_seed else tuple(range(9))
+        state = Training(data, RETRAIN, fixed_network(data, RETRAIN, [genotype] * 9, seeds), seeds)
         state.step()
         state.evaluate(data.val)
     assert tensors.peak == pytest.approx(memory.base_bytes + 9 * memory.bytes_per_run, rel=0.05)
