@@ -28,6 +28,8 @@ _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 _BATCH_PIXELS = 6_000_000
 """Pixels of frames whose integral images (12 bytes a pixel) are held at once."""
 _NET_BATCH = 512
+_CONTEXT = 1.07
+"""What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,23 @@ class Faces:
     """(n,)"""
     landmarks: NDArray[np.float64]
     """(n, 5, 2) px: eyes, nose, mouth corners, as the viewer sees them"""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def take(self, which: Sequence[int] | NDArray[np.bool_]) -> Faces:
+        """The chosen ones, in the order given."""
+        chosen = np.asarray(which, dtype=None if len(which) else int)
+        return Faces(self.boxes[chosen], self.probabilities[chosen], self.landmarks[chosen])
+
+    def above(self, probability: float) -> Faces:
+        """Those of at least this probability."""
+        return self.take(self.probabilities >= probability)
+
+    def towards(self, other: Faces, share: float) -> Faces:
+        """Face by face, `share` of the way to `other`'s."""
+        fields = ("boxes", "probabilities", "landmarks")
+        return Faces(*((1 - share) * getattr(self, name) + share * getattr(other, name) for name in fields))
 
 
 class Mtcnn:
@@ -54,17 +73,21 @@ class Mtcnn:
         )
 
     @torch.inference_mode()
-    def detect(self, frames: NDArray[np.uint8]) -> list[Faces]:
-        """Every frame's faces; frames: (N, H, W, 3) uint8 RGB."""
+    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0) -> list[Faces]:
+        """Every frame's faces; frames: (N, H, W, 3) uint8 RGB.
+
+        shrunk: the frames' size as a part of the picture's. Boxes are the picture's, and so is the pyramid, as far
+        as the frames can fill it.
+        """
         n_frames, height, width, _ = frames.shape
         step = max(1, _BATCH_PIXELS // (height * width))
         found: list[Faces] = []
         for i in range(0, n_frames, step):
-            found += self._detect(torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device))
+            found += self._detect(torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device), shrunk)
         return found
 
     @torch.inference_mode()
-    def refine(self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64]) -> Faces:
+    def refine(self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64], *, shrunk: float = 1.0) -> Faces:
         """O-Net alone, one square per frame: the faces that it sees in `boxes` (n, 4), with their probabilities.
 
         No pyramid is built and no candidate is dropped: a probability below the last of THRESHOLDS says that there
@@ -72,25 +95,26 @@ class Mtcnn:
         """
         if len(boxes) == 0:
             return _as_faces(torch.zeros(0, 5), torch.zeros(0, 5, 2))
-        squares = _squared(torch.from_numpy(boxes).float())
-        crops = torch.stack([_cut(frame, square) for frame, square in zip(frames, squares.tolist(), strict=True)])
+        squares = _widened(_squared(torch.from_numpy(boxes).float()), _CONTEXT)
+        parts = zip(frames, (squares * shrunk).tolist(), strict=True)
+        crops = torch.stack([_cut(frame, square) for frame, square in parts])
         offsets, points, scores = self._run(self._o, crops.to(self.device))
         squares = squares.to(self.device)
         return _as_faces(
             torch.cat([_moved(squares, offsets), scores[:, 1:]], dim=1).cpu(), _landmarks(squares, points).cpu()
         )
 
-    def _detect(self, frames: Tensor) -> list[Faces]:
+    def _detect(self, frames: Tensor, shrunk: float) -> list[Faces]:
         sums = _integral(frames)
-        boxes, image = self._candidates(sums)
-        boxes, image = self._second(sums, boxes, image)
-        boxes, points, image = self._third(sums, boxes, image)
+        boxes, image = self._candidates(sums, shrunk)
+        boxes, image = self._second(sums, boxes, image, shrunk)
+        boxes, points, image = self._third(sums, boxes, image, shrunk)
         boxes, points, image = boxes.cpu(), points.cpu(), image.cpu()
         return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(frames))]
 
-    def _candidates(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+    def _candidates(self, sums: Tensor, shrunk: float) -> tuple[Tensor, Tensor]:
         """P-Net over the pyramid: squares (n, 4) and the frame of each (n,)."""
-        height, width = sums.shape[2] - 1, sums.shape[3] - 1
+        height, width = round((sums.shape[1] - 1) / shrunk), round((sums.shape[2] - 1) / shrunk)
         found: list[Tensor] = [torch.zeros(0, 9, device=self.device)]
         images: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=self.device)]
         scale = _CELL / self.min_face_px
@@ -117,18 +141,18 @@ class Mtcnn:
         offsets, scores = self._p(_normal(_resized(sums, size)))
         return offsets, scores[:, 1]
 
-    def _second(self, sums: Tensor, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _second(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: float) -> tuple[Tensor, Tensor]:
         """R-Net: the squares that it takes for faces, moved by its regression."""
-        boxes, image, crops = _crops(sums, boxes, image, 24)
+        boxes, image, crops = _crops(sums, boxes, image, 24, shrunk)
         offsets, scores = self._run(self._r, crops)
         passed = scores[:, 1] > THRESHOLDS[1]
         boxes, image, offsets, score = boxes[passed], image[passed], offsets[passed], scores[passed, 1]
         kept = batched_nms(boxes, score, image, 0.7)
         return _squared(_moved(boxes[kept], offsets[kept])), image[kept]
 
-    def _third(self, sums: Tensor, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _third(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: float) -> tuple[Tensor, Tensor, Tensor]:
         """O-Net: boxes with probabilities (n, 5), landmarks (n, 5, 2), frames (n,)."""
-        boxes, image, crops = _crops(sums, boxes, image, 48)
+        boxes, image, crops = _crops(sums, boxes, image, 48, shrunk)
         offsets, points, scores = self._run(self._o, crops)
         passed = scores[:, 1] > THRESHOLDS[2]
         boxes, image, score = boxes[passed], image[passed], scores[passed, 1:]
@@ -138,6 +162,8 @@ class Mtcnn:
         return boxes[kept], points[kept], image[kept]
 
     def _run(self, net: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
+        if len(crops) == 0:  # which the networks do not survive
+            return tuple(output[:0] for output in net(torch.zeros(1, *crops.shape[1:], device=self.device)))
         parts = [net(_normal(part)) for part in crops.split(_NET_BATCH)]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
@@ -147,56 +173,54 @@ def _normal(pictures: Tensor) -> Tensor:
 
 
 def _integral(frames: Tensor) -> Tensor:
-    """(N, 3, H + 1, W + 1) int32 sums of all pixels above and to the left of (N, H, W, 3) uint8.
+    """(N, H + 1, W + 1, 3) int32 sums of all pixels above and to the left of (N, H, W, 3) uint8.
 
-    A sum may overflow: differences of sums are right modulo 2**32, and the largest mean's numerator is far below.
+    A sum may overflow: differences of sums are right modulo 2**32, and a crop's total is far below.
     """
     n_frames, height, width, channels = frames.shape
-    sums = torch.zeros(n_frames, channels, height + 1, width + 1, dtype=torch.int32, device=frames.device)
-    torch.cumsum(frames.permute(0, 3, 1, 2).cumsum(2, dtype=torch.int32), 3, dtype=torch.int32, out=sums[:, :, 1:, 1:])
+    sums = torch.zeros(n_frames, height + 1, width + 1, channels, dtype=torch.int32, device=frames.device)
+    torch.cumsum(frames.cumsum(1, dtype=torch.int32), 2, dtype=torch.int32, out=sums[:, 1:, 1:])
     return sums
 
 
 def _resized(sums: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, 3, *size) float: what `interpolate(mode="area")` makes of the whole frames."""
-    top, bottom = _cells(torch.tensor([sums.shape[2] - 1], device=sums.device), size[0])
-    left, right = _cells(torch.tensor([sums.shape[3] - 1], device=sums.device), size[1])
-    upper, lower = sums.index_select(2, top[0]), sums.index_select(2, bottom[0])
-    bands = lower - upper
-    total = bands.index_select(3, right[0]) - bands.index_select(3, left[0])
-    return total / ((bottom - top)[0, :, None] * (right - left)[0, None, :])
+    lengths = torch.tensor([sums.shape[1] - 1, sums.shape[2] - 1], device=sums.device)
+    top, bottom = (edge[0] for edge in _cells(lengths[:1], size[0]))
+    left, right = (edge[0] for edge in _cells(lengths[1:], size[1]))
+    bands = sums.index_select(1, bottom) - sums.index_select(1, top)
+    total = bands.index_select(2, right) - bands.index_select(2, left)
+    area = (bottom - top)[:, None, None] * (right - left)[:, None]
+    return (total / area).permute(0, 3, 1, 2)
 
 
-def _crops(sums: Tensor, boxes: Tensor, image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _crops(sums: Tensor, boxes: Tensor, image: Tensor, size: int, shrunk: float) -> tuple[Tensor, Tensor, Tensor]:
     """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled as facenet-pytorch does it.
 
     Boxes that lie wholly outside their frame are dropped.
     """
-    height, width = sums.shape[2] - 1, sums.shape[3] - 1
-    edges = boxes.trunc().long()
+    rows, columns = sums.shape[1:3]
+    edges = boxes.trunc().long() if shrunk == 1 else ((boxes.trunc() - 0.5) * shrunk + 0.5).round().long()
     first = edges[:, :2].clamp(min=1) - 1
-    last = torch.minimum(edges[:, 2:], torch.tensor([width, height], device=boxes.device))
+    last = torch.minimum(edges[:, 2:], torch.tensor([columns - 1, rows - 1], device=boxes.device))
     inside = (last > first).all(dim=1)
     boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
     left, right = _cells(last[:, 0] - first[:, 0], size)
     top, bottom = _cells(last[:, 1] - first[:, 1], size)
     area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-    left, right = (x + first[:, :1] for x in (left, right))
-    top, bottom = (y + first[:, 1:] for y in (top, bottom))
-    flat = sums.permute(0, 2, 3, 1).reshape(-1, 3) if len(boxes) == 0 else sums.view(len(sums), 3, -1)
+    row = image[:, None] * rows + first[:, 1:]
+    flat = sums.view(-1, 3)
 
-    def corner(y: Tensor, x: Tensor) -> Tensor:
-        where = (y[:, :, None] * (width + 1) + x[:, None, :]).view(len(y), -1)
-        return torch.stack([flat[image[:, None], channel, where] for channel in range(3)], dim=1)
+    def corners(y: Tensor, x: Tensor) -> Tensor:
+        where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
+        return flat.index_select(0, where.view(-1))
 
-    if len(boxes) == 0:
-        return boxes, image, torch.zeros(0, 3, size, size, device=boxes.device)
-    total = corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
-    return boxes, image, total.view(-1, 3, size, size) / area[:, None]
+    total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
+    return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
 
 
 def _cells(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """(first, end) of each of `size` cells of lengths (n,): (n, size) each. They overlap by one where it does not divide."""
+    """(first, end), (n, size) each: `size` cells of every length; they overlap by one where it does not divide."""
     cell = torch.arange(size, device=lengths.device)
     first = cell * lengths[:, None] // size
     end = ((cell + 1) * lengths[:, None] + size - 1) // size
@@ -219,6 +243,11 @@ def _squared(boxes: Tensor) -> Tensor:
     side = size.amax(dim=1, keepdim=True)
     corner = boxes[:, :2] + size * 0.5 - side * 0.5
     return torch.cat([corner, corner + side], dim=1)
+
+
+def _widened(squares: Tensor, factor: float) -> Tensor:
+    extra = (squares[:, 2:] - squares[:, :2]) * (factor - 1) / 2
+    return torch.cat([squares[:, :2] - extra, squares[:, 2:] + extra], dim=1)
 
 
 def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:
