@@ -60,7 +60,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
-    frames = media.read_frames(path, times.tolist())
+    frames = media.read_frames(path, times.tolist()).pixels
     detections = detect_faces(frames, params.faces, device=device_of(params.compute))
     tracks = link_tracks(detections)
     if not tracks:

@@ -1,0 +1,30 @@
+"""The one door to media files. They come from strangers: ffmpeg sees one local file, no network, and has limits.
+
+Every call is one ffmpeg process, built by ffmpeg-python and run under the limits of `pipeline.media.process`.
+The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
+
+PyAV was weighed against it.
+"""
+
+from pipeline.media.files import MediaError, NoAudioError, check_file, inside
+from pipeline.media.frames import Frames, Video, open_video, read_frames
+from pipeline.media.process import ffmpeg_exe
+from pipeline.media.sound import Sound, read_sound
+from pipeline.media.timeline import AudioInfo, Probe, probe
+
+__all__ = [
+    "AudioInfo",
+    "Frames",
+    "MediaError",
+    "NoAudioError",
+    "Probe",
+    "Sound",
+    "Video",
+    "check_file",
+    "ffmpeg_exe",
+    "inside",
+    "open_video",
+    "probe",
+    "read_frames",
+    "read_sound",
+]
