@@ -1,7 +1,7 @@
 """Where the faces are in a run of frames, looking at a few of them only.
 
-MTCNN searches the whole picture in key frames. Between two key frames that show the same faces, O-Net alone looks at the
-frame in the middle, where the faces should be if they moved evenly. Where it sees them there, what lies between is
+MTCNN searches the whole picture in key frames. Between two key frames that show the same faces, O-Net alone looks at
+the frame in the middle, where the faces should be if they moved evenly. Where it sees them there, what lies between is
 interpolated; where they moved unevenly, both halves are looked at in the same way; where a face is missing, the
 picture is searched. So a still head costs little, a fast one more, and a face that comes or goes is found to the frame.
 A scene cut ends everything: the frames on both of its sides are key frames, and nothing is followed across.
@@ -10,6 +10,7 @@ A scene cut ends everything: the frames on both of its sides are key frames, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class Follower:
         chunk = self._begin(times_s, frames)
         self._search(chunk, _key_frames(chunk))
         keys = sorted(chunk.known)
-        spans = [(a, b) for a, b in zip(keys, keys[1:], strict=False) if chunk.scenes[a] == chunk.scenes[b]]
+        spans = [(a, b) for a, b in pairwise(keys) if chunk.scenes[a] == chunk.scenes[b]]
         while spans := [(a, b) for a, b in spans if b - a > 1]:
             spans = self._halve(chunk, spans)
         done = 0 if self._last is None else 1
@@ -181,10 +182,8 @@ def _key_frames(chunk: _Chunk) -> list[int]:
 
 
 def _changes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(T - 1,) how much each frame differs from the one before, as a part of their contrast: about 1 where unrelated."""
-    rows, columns = (
-        ((np.arange(_THUMBNAIL) + 0.5) * size / _THUMBNAIL).astype(int) for size in frames.shape[1:3]
-    )
+    """(T - 1,) how much each frame differs from the one before, in parts of their contrast: about 1 if unrelated."""
+    rows, columns = (((np.arange(_THUMBNAIL) + 0.5) * size / _THUMBNAIL).astype(int) for size in frames.shape[1:3])
     small = frames[:, rows[:, None], columns].astype(np.float32).reshape(len(frames), -1)
     contrast = small.std(axis=1)
     return np.asarray(np.abs(np.diff(small, axis=0)).mean(axis=1) / (0.5 * (contrast[1:] + contrast[:-1]) + 5.0), float)
@@ -194,6 +193,6 @@ def _cuts(changes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) whether a scene begins after each change."""
     found = np.zeros(len(changes), dtype=bool)
     for i in np.flatnonzero(changes > _CUT):
-        around = np.delete(changes[max(0, i - _CUT_AROUND) : i + _CUT_AROUND + 1], min(i, _CUT_AROUND))
+        around = np.delete(changes[max(0, i - _CUT_AROUND) : i + _CUT_AROUND + 1], min(int(i), _CUT_AROUND))
         found[i] = len(around) == 0 or changes[i] > _CUT_RATIO * np.median(around)
     return found

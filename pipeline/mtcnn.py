@@ -20,6 +20,8 @@ from torchvision.ops import batched_nms
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 """facenet-pytorch's defaults for the three networks."""
+DEFAULT_FACE_PX = 20
+"""The smallest face that facenet-pytorch looks for by default."""
 _FACTOR = 0.709
 _CELL = 12
 """P-Net sees a square of so many pixels."""
@@ -30,6 +32,18 @@ _BATCH_PIXELS = 6_000_000
 _NET_BATCH = 512
 _CONTEXT = 1.07
 """What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
+
+
+def search_px(min_face_px: float) -> float:
+    """The largest size up to `min_face_px` with which the pyramid is a part of facenet-pytorch's default one.
+
+    MTCNN's boxes depend on where the levels of its pyramid lie: of two pyramids out of step, boxes of one and the same
+    picture overlap by 0.93 only.
+    """
+    size = float(DEFAULT_FACE_PX)
+    while size / _FACTOR <= min_face_px:
+        size /= _FACTOR
+    return min(size, min_face_px)
 
 
 @dataclass(frozen=True)
@@ -164,7 +178,7 @@ class Mtcnn:
     def _run(self, net: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
         if len(crops) == 0:  # which the networks do not survive
             return tuple(output[:0] for output in net(torch.zeros(1, *crops.shape[1:], device=self.device)))
-        parts = [net(_normal(part)) for part in crops.split(_NET_BATCH)]
+        parts = [net(_normal(part)) for part in torch.split(crops, _NET_BATCH)]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
 

@@ -15,8 +15,8 @@ _MAX_SHIFT = 0.7
 _MAX_SCALE = 1.8
 _MAX_GAP_S = 2.0
 """A track that was not seen for longer is over."""
-SMOOTH_S = 0.12
-"""Width (standard deviation) of the smoother along a track."""
+_STIFFNESS = 0.4
+"""Against bending the parabola: nearly nothing where it has looks on both sides, a line at a track's ends."""
 _BLOCK = 256
 
 
@@ -88,7 +88,7 @@ def link_tracks(looks: Sequence[Look]) -> list[Track]:
             if look.time_s - looks[track[-1][0]].time_s <= _MAX_GAP_S and look.scene == looks[track[-1][0]].scene
         ]
         last = _joined([looks[tracks[k][-1][0]].faces.take([tracks[k][-1][1]]) for k in open_tracks])
-        pairs = dict((j, open_tracks[i]) for i, j in matched_faces(last, look.faces))
+        pairs = {j: open_tracks[i] for i, j in matched_faces(last, look.faces)}
         for j in range(len(look.faces)):
             if j in pairs:
                 tracks[pairs[j]].append((n, j))
@@ -151,7 +151,9 @@ def _smoothed(
         away = (grid[None, near] - times[:, None]) / width_s
         powers = np.stack([np.ones_like(away), away, away**2], axis=2)
         weighted = powers * np.exp(-0.5 * away**2)[:, :, None]
+        normal = weighted.transpose(0, 2, 1) @ powers
+        normal[:, 2, 2] += _STIFFNESS * normal[:, 0, 0]
         # The fitted value at `away` 0 is the constant term of each least-squares problem.
-        terms = np.linalg.solve(weighted.transpose(0, 2, 1) @ powers, weighted.transpose(0, 2, 1) @ even[near])
+        terms = np.linalg.solve(normal, weighted.transpose(0, 2, 1) @ even[near])
         found[first : first + len(times)] = terms[:, 0]
     return found
