@@ -38,7 +38,8 @@ SMOOTH_S = 0.12
 """Width (standard deviation) of the smoother along a track."""
 _SMALL_HEIGHT_PX = 360
 """Pictures are never made smaller than this to search them."""
-_BATCH_PIXELS = 8_000_000
+_BATCH_PIXELS, _BATCH_PICTURES = 16_000_000, 24
+"""Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
 _PERSON_S = 0.5
 """A face that is seen for less is no person to count."""
 
@@ -99,7 +100,7 @@ def _follow(
     """Follows the faces through the windows in small pictures, while ffmpeg decodes; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
-    every = max(1, round(found.fps / FOLLOW_HZ))
+    every = small_every(found)
     with follow_faces(
         path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans, every=every
     ) as seen:
@@ -117,18 +118,34 @@ def follow_faces(
     spans_s: list[media.Span] | None = None,
     every: int = 1,
 ) -> Iterator[_Seen]:
-    """Yields what was seen in every `every`-th picture inside the spans (None: all), and the full pictures' reader."""
-    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    small = min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * DEFAULT_FACE_PX / params.min_face_px)))
-    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    """Yields what was seen in each `every`-th picture inside the spans (None: all), and the full pictures' reader."""
+    small = small_height_px(found, params)
     with media.open_video(
         path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
     ) as video:
-        follower = Follower(mtcnn, min_probability=params.min_probability, shrunk=small / height)
-        batch = min(64, max(1, _BATCH_PIXELS // math.prod(video.small_size_px)))
+        follower = new_follower(found, params, device=device)
+        batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
         for frames in video.small(batch):
             follower.add(frames.times_s, frames.pixels)
         yield follower.looks, video.full
+
+
+def small_height_px(found: media.Probe, params: FaceParams) -> int:
+    """The height to which pictures are decoded for searching: the smallest face keeps DEFAULT_FACE_PX pixels."""
+    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * DEFAULT_FACE_PX / params.min_face_px)))
+
+
+def small_every(found: media.Probe) -> int:
+    """Each so manieth picture is followed in the stage: FOLLOW_HZ of them a second."""
+    return max(1, round(found.fps / FOLLOW_HZ))
+
+
+def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
+    """For pictures of `small_height_px`; its boxes are those of the full pictures."""
+    shrunk = small_height_px(found, params) / min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
 @contextmanager

@@ -20,7 +20,11 @@ from pipeline.tracks import Look, matched_faces
 
 KEY_S = 0.64
 """At most so much time between key frames."""
-_EVEN_IOU = 0.85
+WHOLE_S = 2.5
+"""So often they are searched for faces of any size, the others for faces of about the sizes that are known."""
+_LIKE = 0.4
+"""Of the smallest known face: smaller ones are not looked for between whole searches."""
+_EVEN_IOU = 0.9
 """A face moved evenly when O-Net's box and the interpolated one overlap by this."""
 _LOST_IOU = 0.5
 """O-Net's box is another face's when it overlaps the interpolated one by less."""
@@ -67,6 +71,7 @@ class Follower:
         self._last: tuple[float, NDArray[np.uint8], _Seen] | None = None
         self._changes: NDArray[np.float64] = np.zeros(0)
         self._scene = 0
+        self._searched_s, self._searched_scene = -np.inf, -1
         self.looks: list[Look] = []
 
     def add(self, times_s: NDArray[np.float64], frames: NDArray[np.uint8]) -> None:
@@ -74,7 +79,7 @@ class Follower:
         if len(frames) == 0:
             return
         chunk = self._begin(times_s, frames)
-        self._search(chunk, _key_frames(chunk))
+        self._search_keys(chunk)
         keys = sorted(chunk.known)
         spans = [(a, b) for a, b in pairwise(keys) if chunk.scenes[a] == chunk.scenes[b]]
         while spans := [(a, b) for a, b in spans if b - a > 1]:
@@ -102,11 +107,30 @@ class Follower:
         scenes = self._scene + np.concatenate([[0], np.cumsum(cuts)]).astype(np.int64)
         return _Chunk(times_s, frames, scenes, known)
 
-    def _search(self, chunk: _Chunk, wanted: list[int]) -> None:
-        """Looks for faces in the whole of these frames."""
+    def _search_keys(self, chunk: _Chunk) -> None:
+        """Searches the key frames: some for faces of any size, those between for faces like the ones found there."""
+        keys = _key_frames(chunk)
+        whole: list[int] = []
+        others: list[int] = []
+        for key in keys:
+            new = (chunk.times_s[key] - self._searched_s >= WHOLE_S - 1e-6) | (
+                chunk.scenes[key] != self._searched_scene
+            )
+            if new:
+                self._searched_s, self._searched_scene = float(chunk.times_s[key]), int(chunk.scenes[key])
+            (whole if new else others).append(key)
+        self._search(chunk, whole)
+        known = [chunk.known[key].faces for key in sorted(chunk.known)]
+        sides = [_sides(faces.above(self._min_probability)).min(initial=np.inf) for faces in known]
+        smallest = min(sides, default=np.inf)
+        # Where no face is known, one of any size may come.
+        self._search(chunk, others, from_px=_LIKE * smallest if np.isfinite(smallest) else 0.0)
+
+    def _search(self, chunk: _Chunk, wanted: list[int], *, from_px: float = 0.0) -> None:
+        """Looks for faces (of at least from_px) in the whole of these frames."""
         if not wanted:
             return
-        found = self._mtcnn.detect(chunk.frames[wanted], shrunk=self._shrunk)
+        found = self._mtcnn.detect(chunk.frames[wanted], shrunk=self._shrunk, from_px=from_px)
         alone = self._refine(chunk, wanted, found)
         for i, faces, again in zip(wanted, found, alone, strict=True):
             chunk.known[i] = _Seen(faces, (again.boxes - faces.boxes) / _sides(faces))

@@ -87,17 +87,18 @@ class Mtcnn:
         )
 
     @torch.inference_mode()
-    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0) -> list[Faces]:
+    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0, from_px: float = 0.0) -> list[Faces]:
         """Every frame's faces; frames: (N, H, W, 3) uint8 RGB.
 
         shrunk: the frames' size as a part of the picture's. Boxes are the picture's, and so is the pyramid, as far
-        as the frames can fill it.
+        as the frames can fill it. from_px: levels of the pyramid for smaller faces than this are left out.
         """
         n_frames, height, width, _ = frames.shape
         step = max(1, _BATCH_PIXELS // (height * width))
         found: list[Faces] = []
         for i in range(0, n_frames, step):
-            found += self._detect(torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device), shrunk)
+            batch = torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device)
+            found += self._detect(batch, shrunk, from_px)
         return found
 
     @torch.inference_mode()
@@ -118,20 +119,22 @@ class Mtcnn:
             torch.cat([_moved(squares, offsets), scores[:, 1:]], dim=1).cpu(), _landmarks(squares, points).cpu()
         )
 
-    def _detect(self, frames: Tensor, shrunk: float) -> list[Faces]:
+    def _detect(self, frames: Tensor, shrunk: float, from_px: float) -> list[Faces]:
         sums = _integral(frames)
-        boxes, image = self._candidates(sums, shrunk)
+        boxes, image = self._candidates(sums, shrunk, from_px)
         boxes, image = self._second(sums, boxes, image, shrunk)
         boxes, points, image = self._third(sums, boxes, image, shrunk)
         boxes, points, image = boxes.cpu(), points.cpu(), image.cpu()
         return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(frames))]
 
-    def _candidates(self, sums: Tensor, shrunk: float) -> tuple[Tensor, Tensor]:
+    def _candidates(self, sums: Tensor, shrunk: float, from_px: float) -> tuple[Tensor, Tensor]:
         """P-Net over the pyramid: squares (n, 4) and the frame of each (n,)."""
         height, width = round((sums.shape[1] - 1) / shrunk), round((sums.shape[2] - 1) / shrunk)
         found: list[Tensor] = [torch.zeros(0, 9, device=self.device)]
         images: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=self.device)]
         scale = _CELL / self.min_face_px
+        while _CELL / scale < from_px:
+            scale *= _FACTOR
         while min(height, width) * scale >= _CELL:
             size = int(height * scale + 1), int(width * scale + 1)
             step = max(1, _PASS_PIXELS[self.device.type] // (size[0] * size[1]))

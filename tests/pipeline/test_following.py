@@ -17,9 +17,9 @@ class Counting(Mtcnn):
 
     searched = 0
 
-    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0) -> list[Faces]:
+    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0, from_px: float = 0.0) -> list[Faces]:
         self.searched += len(frames)
-        return super().detect(frames, shrunk=shrunk)
+        return super().detect(frames, shrunk=shrunk, from_px=from_px)
 
 
 @pytest.fixture(scope="module")
