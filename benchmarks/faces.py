@@ -27,6 +27,7 @@ import facenet_pytorch
 import librosa
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -261,6 +262,7 @@ def compared(ours: list[NDArray[np.float64]], theirs: list[NDArray[np.float64]])
 def our_boxes(path: Path) -> NDArray[np.float64]:
     """(frames, 4) the largest face of every frame, nan where there is none."""
     params, found = Params().faces, media.probe(path)
+    torch.set_num_threads(1)  # as in a worker of the stage: ffmpeg has the other core
     with follow_faces(path, found, params, device="cpu", full_at_s=()) as (looks, _):
         boxes = np.full((len(found.times_s), 4), np.nan)
         area = np.zeros(len(boxes))
@@ -274,6 +276,7 @@ def our_boxes(path: Path) -> NDArray[np.float64]:
 
 def their_boxes(path: Path, *, frames: int | None = None) -> NDArray[np.float64]:
     """The same by facenet-pytorch, frame by frame."""
+    torch.set_num_threads(os.cpu_count() or 1)
     none = np.full(4, np.nan)
     found = their_faces(path, facenet_pytorch.MTCNN(), frames)
     return np.stack([none if box is None else np.asarray(box, float) for _, box in found])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,7 +39,7 @@ SMOOTH_S = 0.12
 """Width (standard deviation) of the smoother along a track."""
 _SMALL_HEIGHT_PX = 360
 """Pictures are never made smaller than this to search them."""
-_BATCH_PIXELS, _BATCH_PICTURES = 16_000_000, 24
+_BATCH_PIXELS, _BATCH_PICTURES = 16_000_000, 16
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
 _PERSON_S = 0.5
 """A face that is seen for less is no person to count."""
@@ -125,9 +126,18 @@ def follow_faces(
     ) as video:
         follower = new_follower(found, params, device=device)
         batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
-        for frames in video.small(batch):
+        for frames in _read_ahead(video.small(batch)):
             follower.add(frames.times_s, frames.pixels)
         yield follower.looks, video.full
+
+
+def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
+    """The same, each read while the one before is worked on: a pipe alone holds less than a picture."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (frames := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield frames
 
 
 def small_height_px(found: media.Probe, params: FaceParams) -> int:
