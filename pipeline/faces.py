@@ -82,9 +82,10 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
         tracks = [t for t in link_tracks(looks) if t.probabilities.max() >= params.faces.min_probability]
         if not tracks:
             raise media.MediaError(f"no face found in any of {len(looks)} pictures")
-        seen = np.stack([track.seen_at(times) for track in tracks])
+        ends = looks[0].time_s, looks[-1].time_s
+        seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
         chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
-        cut = {w: _cut_window(track, where[w], full, params.faces) for w, track in chosen.items()}
+        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
     info = {
         "people": int(seen[_persons(tracks)].sum(axis=0).max()),
         "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
@@ -194,12 +195,17 @@ def _persons(tracks: list[Track]) -> NDArray[np.bool_]:
     return lasting if lasting.any() else ~lasting
 
 
-def _cut_window(track: Track, where: NDArray[np.int64], full: _Full, params: FaceParams) -> dict[str, NDArray[Any]]:
-    """One window's arrays. `where`: the numbers of its pictures; one that is shown twice is cut once."""
+def _cut_window(
+    track: Track, where: NDArray[np.int64], full: _Full, ends_s: tuple[float, float], params: FaceParams
+) -> dict[str, NDArray[Any]]:
+    """One window's arrays. `where`: the numbers of its pictures; one that is shown twice is cut once.
+
+    ends_s: the first and last look; a picture behind the last one shows what that showed.
+    """
     first, last = int(where.min()), int(where.max()) + 1
     frames = full(first, last)
     smooth_s = SMOOTH_S if params.search == "follow" else 0.0
-    faces, seen = track.at(frames.times_s, smooth_s=smooth_s), track.seen_at(frames.times_s)
+    faces, seen = track.at(frames.times_s, smooth_s=smooth_s), track.seen_at(np.clip(frames.times_s, *ends_s))
     crops = [
         cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
         for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)

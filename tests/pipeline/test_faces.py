@@ -130,6 +130,14 @@ def test_a_short_clip_that_is_played_again_shows_the_same_crops_again(tmp_path: 
     assert all(np.array_equal(crop, crops[0]) for crop in crops)
 
 
+def test_the_last_picture_shows_the_face_too(tmp_path: Path) -> None:
+    """Not each picture is followed: the last one, at 0.96 s, is not, and is cut."""
+    path = film(tmp_path, f"{PLACED}=x=60:y=0", seconds=1)
+    params = Params(windows=WindowParams(window_s=1.0), faces=FaceParams(frames=25))
+    result = clip_faces(ClipJob(CLIP, "plan", ClipWindows("c0", (0.0,), 1.0)), path, params)
+    assert (result.arrays["probabilities"] > 0).all()
+
+
 def test_contact_sheets_show_every_window_of_every_clip(tmp_path: Path) -> None:
     path = film(tmp_path, f"{PLACED}=x=60:y=0:enable='lt(t,3.4)'", seconds=4)
     params = Params(data=DataParams(root=str(tmp_path)), windows=WindowParams(window_s=2.0))
