@@ -6,8 +6,10 @@ gives leaves along its row, which is empty to its right. Colours come from the p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from nas import Cell, Genotype
 
@@ -66,6 +68,30 @@ def genotype_svg(genotype: Genotype, layers: Sequence[str]) -> str:
     label = escape("Architecture: " + ". ".join(describe(genotype)), quote=True)
     body = "".join([*edges, *layer_parts, *boxes])
     return f'<svg class="genotype" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{body}</svg>'
+
+
+def standalone_svg(genotype: Genotype, layers: Sequence[str]) -> str:
+    """A whole SVG file with its own light style: plain colours, which every viewer knows."""
+    svg = genotype_svg(genotype, layers)
+    opening = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
+    return svg.replace("<svg", opening, 1).replace(">", f"><style>{_plain_style()}</style>", 1) + "\n"
+
+
+def _plain_style() -> str:
+    """genotype.css with the light palette's values in place of variables and mixtures."""
+    folder = Path(__file__).parent
+    style = (folder / "genotype.css").read_text(encoding="utf-8")
+    light = (folder / "palette.css").read_text(encoding="utf-8").partition("@media")[0]
+    for name, value in re.findall(r"(--[\w-]+): (#\w{6})", light):
+        style = style.replace(f"var({name})", value)
+    return re.sub(r"color-mix\(in srgb, (#\w{6}) (\d+)%, (#\w{6})\)", _mixed, style)
+
+
+def _mixed(match: re.Match[str]) -> str:
+    colour, percent, ground = match.groups()
+    share = int(percent) / 100
+    parts = ((int(colour[i : i + 2], 16), int(ground[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in parts)
 
 
 def _layers(names: Sequence[str], used: set[str]) -> tuple[dict[str, Point], list[str], float]:

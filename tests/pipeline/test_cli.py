@@ -13,8 +13,9 @@ from pipeline.cli import main
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict",
+    "predict", "export",
 )  # fmt: skip
+STAGES = COMMANDS[:-2]
 ROOT = Path(__file__).parents[2]
 
 
@@ -116,5 +117,5 @@ def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
 
 def test_dvc_calls_exactly_these_commands() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert [stage["cmd"] for stage in stages.values()] == [f"bmnas {name}" for name in COMMANDS[:-1]]
-    assert list(stages) == list(COMMANDS[:-1])
+    assert [stage["cmd"] for stage in stages.values()] == [f"bmnas {name}" for name in STAGES]
+    assert list(stages) == list(STAGES)

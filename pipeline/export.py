@@ -1,0 +1,161 @@
+"""Command `export`: a trained network as ONNX or as a torch.export program, checked against PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cache_schemas.files import replacing
+from cache_schemas.run import NetworkName, RetrainRun, RunFileError, read_run
+from nas import CompactNetwork
+from pipeline.workspace import Workspace
+
+TOLERANCE = 1e-5
+"""Largest difference from PyTorch's P(fake)."""
+BATCHES = (1, 2, 33)
+"""Windows at once in the check: the exported batch axis must be free."""
+RUNS = 50
+
+
+class ExportError(ValueError):
+    """A network cannot be exported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A retrained network and the seed of its run."""
+
+    network: CompactNetwork
+    seed: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` has to say. macs: multiply-adds of one window; errors: {file: largest difference}."""
+
+    seed: int
+    inputs: tuple[str, ...]
+    parameters: int
+    macs: int
+    latency_ms: dict[str, float]
+    errors: dict[str, float]
+
+
+class Scorer(nn.Module):
+    """P(fake) (B,) of features given one by one, (B, C_in, L) float32 each, in the order of `network.in_channels`."""
+
+    def __init__(self, network: CompactNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return P(fake), (B,)."""
+        logits: Tensor = self.network(dict(zip(self.network.in_channels, features, strict=True)))
+        return logits.softmax(dim=1)[:, 1]
+
+
+def load_network(workspace: Workspace, network: NetworkName, seed: int | None) -> Trained:
+    """A trained network of work/retrain; seed None: the first. Raises RunFileError where there is none."""
+    path = workspace.retrain / "retrain.json"
+    entries = [entry for entry in read_run(path, RetrainRun).entries if entry.network == network]
+    chosen = [entry for entry in entries if seed in (None, entry.seed)]
+    if not chosen:
+        raise RunFileError(f"{path} has no {network} network of seed {seed}; it has {[e.seed for e in entries]}")
+    found = CompactNetwork.from_spec(chosen[0].spec)
+    found.load_state_dict(load_file(workspace.retrain / chosen[0].weights))
+    return Trained(found, chosen[0].seed)
+
+
+def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | None = None) -> Exported:
+    """Sizes and speed of the network, which is written to the given files, read back and compared."""
+    network = trained.network.eval().requires_grad_(False)
+    scorer = Scorer(network)
+    one = example(network, 1)
+    with FlopCounterMode(display=False) as counter:
+        scorer(*one)
+    latency = {"torch": _latency_ms(lambda: scorer(*one))}
+    errors = {}
+    if pt2 is not None:
+        program = _program(scorer)
+        with replacing(pt2) as temporary:
+            torch.export.save(program, temporary)
+        loaded = torch.export.load(pt2).module()
+        errors[str(pt2)] = _checked(scorer, loaded, pt2)
+    if onnx is not None:
+        run = _write_onnx(scorer, onnx)
+        errors[str(onnx)] = _checked(scorer, run, onnx)
+        latency["onnxruntime"] = _latency_ms(lambda: run(*one))
+    return Exported(
+        seed=trained.seed,
+        inputs=tuple(f"{name}: (windows, {width}, {network.length})" for name, width in network.in_channels.items()),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=counter.get_total_flops() // 2,
+        latency_ms=latency,
+        errors=errors,
+    )
+
+
+def example(network: CompactNetwork, windows: int) -> tuple[Tensor, ...]:
+    """Features of the shapes that the network reads, standard normal, always the same."""
+    source = torch.Generator().manual_seed(windows)
+    shapes = [(windows, width, network.length) for width in network.in_channels.values()]
+    return tuple(torch.randn(shape, generator=source) for shape in shapes)
+
+
+def _program(scorer: Scorer) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("windows", min=1)
+    inputs = example(scorer.network, 2)
+    return torch.export.export(scorer, inputs, dynamic_shapes={"features": tuple({0: batch} for _ in inputs)})
+
+
+def _write_onnx(scorer: Scorer, path: Path) -> Callable[..., Tensor]:
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ExportError(f"--onnx needs a package that is not installed: pip install {error.name} onnx") from None
+    names = list(scorer.network.in_channels)
+    program = torch.onnx.export(_program(scorer), input_names=names, output_names=["p_fake"], verbose=False)
+    assert program is not None  # noqa: S101 - it is None only where a file is named
+    with replacing(path) as temporary:
+        program.save(temporary)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(*features: Tensor) -> Tensor:
+        given: Mapping[str, object] = {name: x.numpy() for name, x in zip(names, features, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def _checked(scorer: Scorer, other: Callable[..., Tensor], path: Path) -> float:
+    """The largest difference of P(fake) over the batches; raises ExportError above TOLERANCE."""
+    worst = 0.0
+    for windows in BATCHES:
+        inputs = example(scorer.network, windows)
+        worst = max(worst, float((scorer(*inputs) - other(*inputs)).abs().max()))
+    if not worst <= TOLERANCE:
+        path.unlink()
+        raise ExportError(
+            f"{path} was not kept: its scores differ from PyTorch's by {worst:.2e}, allowed: {TOLERANCE:g}"
+        )
+    return worst
+
+
+def _latency_ms(score: Callable[[], object]) -> float:
+    """The median of RUNS calls, in milliseconds."""
+    score()
+    seconds = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        score()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
