@@ -38,3 +38,7 @@ lock:
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
+
+# The long tests, e.g. `make soak-fuzz`: damaged media files by the thousand.
+soak-%: setup
+	$(RUN) python -m tests.soak.$*

@@ -7,6 +7,7 @@ done is read from the shards themselves, so a stage that was killed goes on wher
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -104,7 +105,9 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
         }
         for r in results
     ]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # In memory first: HDF5 takes the process down with it when a disk is full.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         file.attrs.update(stage=schema.stage, schema_version=SCHEMA_VERSION, key=key)
         file.create_dataset("clips", data=[json.dumps(clip) for clip in clips], dtype=h5py.string_dtype())
         for spec in schema.arrays if good else ():
@@ -117,6 +120,8 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
             else:
                 dataset = file.create_dataset(spec.name, data=array, chunks=(1, *array.shape[1:]))
             dataset.attrs["unit"] = spec.unit
+    with replacing(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
     return path
 
 

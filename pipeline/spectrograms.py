@@ -68,6 +68,7 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     info = {
         "available_s": windows.available_s,
         "duration_s": round(video.duration_s, 6),
+        "pictures": len(video.times_s),
         "leading_silence_s": round(leading_silence, 6),
         "loudness_db": round(10 * float(np.log10(power + 1e-12)), 3),
         "width_px": video.width_px,

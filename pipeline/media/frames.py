@@ -97,7 +97,7 @@ class Video:
             times = self._stamps(seen, count)
             yield Frames(times, pixels[: len(times)])
             seen += count
-        self._process.popen.wait()
+        self._process.wait()
         if seen == 0:
             raise _nothing(self._process)
 

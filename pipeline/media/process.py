@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -52,12 +53,11 @@ def ffmpeg_exe() -> str:
 def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> Any:
     """The ffmpeg-python node of a file's first `seconds`, with what it may open and how large it may be."""
     check_file(path)
-    # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
     return ffmpeg.input(
-        f"file:{path.absolute()}",
+        _NAME + os.fsencode(path.absolute()).hex(),  # ffmpeg-python knows no names that are not UTF-8
         protocol_whitelist="file,pipe",
         format_whitelist=_CONTAINERS,
-        max_streams=MAX_STREAMS,
+        max_streams=MAX_STREAMS + 1,  # some formats only leave out what is beyond: so that it can be seen
         max_pixels=MAX_PIXELS,
         t=min(seconds, MAX_SECONDS),
         threads=1,
@@ -65,21 +65,39 @@ def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> 
     )
 
 
+_NAME = "name-in-hex:"
+
+
+def _with_name(word: str) -> str:
+    # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
+    return f"file:{os.fsdecode(bytes.fromhex(word.removeprefix(_NAME)))}" if word.startswith(_NAME) else word
+
+
 class Process:
     """A running ffmpeg: its output files by number, its log, and its end."""
 
     def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int]) -> None:
-        command = ffmpeg.compile(ffmpeg.merge_outputs(*outputs), cmd=[*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS])
+        command = [*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS]
+        command += [_with_name(word) for word in ffmpeg.get_args(ffmpeg.merge_outputs(*outputs))]
         self._log = memory_file()
+        self._ended, held = os.pipe()  # at its end when the child is: to wait for it without looking again and again
         self.popen = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
-            pass_fds=pass_fds,
+            pass_fds=[*pass_fds, held],
             start_new_session=True,
         )
+        os.close(held)
         _limit(self.popen.pid)
+
+    def wait(self) -> int:
+        """The exit status; raises MediaError when it takes too long."""
+        ready, _, _ = select.select([self._ended], [], [], WALL_SECONDS)
+        if not ready:
+            raise too_long()
+        return self.popen.wait()
 
     def log(self) -> str:
         """What ffmpeg said so far."""
@@ -90,6 +108,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
+        os.close(self._ended)
         self._log.close()
 
     def error(self) -> MediaError:
@@ -109,13 +128,11 @@ def run(*outputs: Any, pass_fds: Sequence[int]) -> str:
     """
     process = Process(outputs, pass_fds)
     try:
-        code = process.popen.wait(timeout=WALL_SECONDS)
+        code = process.wait()
         log = process.log()
         if code < 0 or (code > 0 and "\nOutput #0" not in log):
             raise process.error()
         return log
-    except subprocess.TimeoutExpired:
-        raise too_long() from None
     finally:
         process.kill()
 
@@ -175,16 +192,17 @@ def _limit(pid: int) -> None:
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
     ):
+        _, hardest = resource.getrlimit(kind)
+        allowed = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            resource.prlimit(pid, kind, (limit, limit))
+            resource.prlimit(pid, kind, (allowed, allowed))
 
 
 _REASONS = (
     ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
-    ("not allowed by the format whitelist", "not a container that is accepted (playlists never are)"),
-    ("not in allowed list", "not a container that is accepted (playlists never are)"),
+    ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
-    ("exceeding max_streams", f"the file has more than {MAX_STREAMS} streams"),
+    ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
     ("does not contain any stream", "the file holds no stream"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_PIXELS, MAX_SECONDS, content, media_input, memory_files, run
+from pipeline.media.process import MAX_PIXELS, MAX_SECONDS, MAX_STREAMS, content, media_input, memory_files, run
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,15 @@ def describe(path: Path, text: str, log: str) -> Probe:
     if size is None or len(pictures.pts_s) == 0:
         raise MediaError("no picture: the video stream is empty")
     width, height = int(size[1]), int(size[2])
-    if not 0 < width * height <= MAX_PIXELS:
-        raise MediaError(f"the picture is {width}x{height}: more than {MAX_PIXELS} pixels")
+    refused = re.search(r"Picture size (\d+x\d+) exceeds", log)
+    if refused is not None or not 0 < width * height <= MAX_PIXELS:
+        told = refused[1] if refused else f"{width}x{height}"
+        raise MediaError(f"the picture is {told}: more than {MAX_PIXELS} pixels, or none")
     stated = log.partition("\nStream mapping:")[0]  # of the input alone
-    turn = re.search(r"displaymatrix: rotation of (-?[\d.]+) degrees", stated)
+    kinds = re.findall(r"^  Stream #0:\d+.*?: (\w+):", stated, flags=re.MULTILINE)
+    if len(kinds) > MAX_STREAMS:
+        raise MediaError(f"the file has more than {MAX_STREAMS} streams")
+    turn = re.search(r"display ?matrix: rotation of (-?[\d.]+) degrees", stated, flags=re.IGNORECASE)
     if turn is not None and round(float(turn[1])) % 180 == 90:
         width, height = height, width
     pts = np.sort(pictures.pts_s)
@@ -110,8 +115,8 @@ def describe(path: Path, text: str, log: str) -> Probe:
         width_px=width,
         height_px=height,
         bit_rate_bps=path.stat().st_size * 8 / max(duration, 1e-3),
-        n_streams=len(re.findall(r"^  Stream #0:\d+", stated, flags=re.MULTILINE)),
-        n_audio=len(re.findall(r"^  Stream #0:\d+.*?: Audio:", stated, flags=re.MULTILINE)),
+        n_streams=len(kinds),
+        n_audio=kinds.count("Audio"),
         audio=_audio(text, head, shown),
         times_s=times,
         origin_s=float(pts[0]),

@@ -1,5 +1,6 @@
 """Shared data: a small built-in data set, drawn once, and the stages up to the features run over it, once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.spectrograms import build_spectrograms
 from pipeline.synth import generate
 from pipeline.workspace import Workspace
 
-REALSET = Path(__file__).parents[3] / "shared" / "realset"
+REALSET = Path(os.environ.get("BMNAS_REALSET") or Path(__file__).parents[3] / "shared" / "realset")
 
 
 @pytest.fixture(scope="session")

@@ -83,11 +83,18 @@ def test_sound_without_picture_is_refused(tmp_path: Path) -> None:
         media.probe(tmp_path / "c.wav")
 
 
-@pytest.mark.parametrize(
-    "name", ["-dash.mp4", "with space.mp4", "quo'te\".mp4", "new\nline.mp4", "a:b.mp4", "100%.mp4", "$(x);.mp4"]
-)
+NAMES = [
+    *("-dash.mp4", "with space.mp4", "quo'te\".mp4", "new\nline.mp4", "tab\t.mp4", "100%.mp4", "%03d.mp4", "*.mp4"),
+    *("a:b.mp4", "concat:a.mp4|b.mp4", "http:example.mp4", "pipe:0", "$(x);.mp4", "`x`&.mp4", "back\\slash.mp4"),
+    os.fsdecode(b"not-utf-8-\xff\xfe.mp4"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_are_only_names(tmp_path: Path, name: str) -> None:
-    path = make(tmp_path / name, *CONTAINERS["clip.mp4"], seconds=0.5)
+    path = tmp_path / name
+    path.write_bytes(make(tmp_path / "plain.mp4", *CONTAINERS["clip.mp4"], seconds=0.5).read_bytes())
+    assert media.inside(tmp_path, name) == path
     assert media.probe(path).width_px == 64
     assert len(media.read_frames(path, [0.1]).pixels) == 1
     assert len(media.read_sound(path, sample_rate_hz=8000).samples) > 3000
@@ -114,16 +121,37 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
             media.probe(tmp_path / name)
 
 
-def test_playlists_that_open_other_files_are_refused(tmp_path: Path) -> None:
-    inner = make(tmp_path / "inner.ts", "-c:v", "libx264", "-c:a", "aac")
+def playlists(inner: Path) -> dict[str, str]:
+    """Files of every kind that asks ffmpeg to open another one."""
     hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{inner}\n#EXT-X-ENDLIST\n"
-    playlists = {"hls.mp4": hls, "hls.m3u8": hls, "concat.mp4": f"ffconcat version 1.0\nfile '{inner}'\n"}
-    for name, text in playlists.items():
-        (tmp_path / name).write_text(text)
-        with pytest.raises(media.MediaError):
-            media.probe(tmp_path / name)
-        with pytest.raises(media.MediaError):
-            media.read_frames(tmp_path / name, [0.0])
+    dash = (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp2t"><Representation id="1" '
+        f'bandwidth="1"><BaseURL>{inner}</BaseURL></Representation></AdaptationSet></Period></MPD>'
+    )
+    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    return {
+        "hls": hls,
+        "hls-http": hls.replace(str(inner), "http://127.0.0.1:9/a.ts"),
+        "hls-protocol": hls.replace(str(inner), f"concat:{inner}|{inner}"),
+        "ffconcat": f"ffconcat version 1.0\nfile '{inner}'\n",
+        "sdp": sdp + "a=rtpmap:96 H264/90000\n",
+        "dash": dash,
+        "asx": f'<ASX version="3.0"><ENTRY><REF HREF="{inner}"/></ENTRY></ASX>',
+        "ffmetadata": f";FFMETADATA1\ntitle={inner}\n",
+        "image-sequence": f"{inner.parent}/%03d.png",
+    }
+
+
+@pytest.mark.parametrize("kind", playlists(Path("x")))
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8", "ffconcat", "sdp", "mpd"])
+def test_playlists_that_open_other_files_are_refused(tmp_path: Path, kind: str, suffix: str) -> None:
+    inner = tmp_path / "inner.ts"
+    inner.write_bytes(b"G" * 188 * 20)
+    path = tmp_path / f"playlist.{suffix}"
+    path.write_text(playlists(inner)[kind])
+    with pytest.raises(media.MediaError, match=r"not a container|not a media file|no picture"):
+        media.probe(path)
 
 
 def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
@@ -131,7 +159,8 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     root.mkdir()
     (tmp_path / "secret.mp4").write_bytes(b"x")
     (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
-    for name in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4"):
+    (root / "folder").symlink_to(tmp_path)
+    for name in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4", "folder/secret.mp4"):
         with pytest.raises(media.MediaError, match="outside the data root"):
             media.inside(root, name)
     assert media.inside(root, "a/../b.mp4") == root / "b.mp4"

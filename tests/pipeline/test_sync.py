@@ -147,7 +147,8 @@ def lag_s(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_probes_of_real_clips_show_their_shift(realset: Path) -> None:
     """One recording, its sound advanced and delayed by 200 ms against the same picture."""
-    names = {row["method"]: row["path"] for row in csv.DictReader((realset / "probes.csv").open(encoding="utf-8"))}
+    rows = csv.DictReader((realset / "probes.csv").read_text(encoding="utf-8").splitlines())
+    names = {row["method"]: row["path"] for row in rows}
     sounds = {method: media.read_sound(realset / path, sample_rate_hz=RATE) for method, path in names.items()}
     pictures = {tuple(sound.probe.times_s.round(3)) for sound in sounds.values()}
     assert len(pictures) == 1
