@@ -95,8 +95,19 @@ class FaceParams(_Section):
     size_px: int = Field(224, ge=32, le=1024, description="side of the square crop")
     margin: float = Field(0.3, ge=0, le=2, description="added to the face box, as a fraction of its side")
     min_face_px: int = Field(30, ge=12, description="smallest face that MTCNN looks for")
-    min_probability: float = Field(0.9, ge=0, le=1, description="detections below are ignored")
+    min_probability: float = Field(0.9, ge=0, le=1, description="a face must be this certain once to be followed")
     min_presence: float = Field(0.5, ge=0, le=1, description="a window needs the face in so many of its frames")
+    search: Literal["follow", "every"] = Field(
+        "follow",
+        description="search key frames and follow the faces between them, or search every frame that is cut, in full "
+        "resolution, exactly as facenet-pytorch does",
+    )
+    align: Literal["none", "similarity"] = Field(
+        "similarity", description="cut the square about the box, or turn, size and place it by the five landmarks"
+    )
+    codec: Literal["zstd", "webp", "jpeg"] = Field(
+        "zstd", description="of stored crops: lossless and fast, lossless and a tenth smaller, or lossy (quality 95)"
+    )
 
 
 Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]

@@ -116,15 +116,30 @@ def spectrograms(
     build_spectrograms(*setup(params, work, scheduler, workers))
 
 
-@app.command(epilog="Example: [bold]bmnas faces --scheduler tcp://10.0.0.1:8786[/bold]")
-def faces(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
-    """Find and follow the face in every window, and cut aligned crops.
+@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look at the PNGs)")
+def faces(
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    contact_sheets: Annotated[
+        Path | None,
+        typer.Option(help="also draw what was found: one PNG a clip, its crops and boxes", metavar="FOLDER"),
+    ] = None,
+) -> None:
+    """Find and follow the faces in every window, and cut crops of one person in each.
 
     Clips that are done are not done again; clips without a face go to the quarantine list.
     """
     from pipeline.faces import build_faces
 
-    build_faces(*setup(params, work, scheduler, workers))
+    workspace, settings = setup(params, work, scheduler, workers)
+    build_faces(workspace, settings)
+    if contact_sheets:
+        from pipeline.contact_sheets import write_contact_sheets
+
+        count = write_contact_sheets(contact_sheets, workspace, settings)
+        console.print(f"faces: {count} contact sheets in {contact_sheets}")
 
 
 @app.command(

@@ -9,18 +9,20 @@ decoder ends with it and touches no other clip, and most time goes into decoding
 """
 
 from pipeline.media.files import MediaError, NoAudioError, check_file, inside
-from pipeline.media.frames import Frames, Video, open_video, read_frames
+from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
 from pipeline.media.process import ffmpeg_exe
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
 
 __all__ = [
+    "MAX_FRAME_HEIGHT_PX",
     "AudioInfo",
     "Frames",
     "MediaError",
     "NoAudioError",
     "Probe",
     "Sound",
+    "Span",
     "Video",
     "check_file",
     "ffmpeg_exe",

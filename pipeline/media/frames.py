@@ -141,13 +141,14 @@ def open_video(
     small_height_px: int,
     spans_s: Sequence[Span] | None = None,
     small_every: int = 1,
+    found: Probe | None = None,
 ) -> Iterator[Video]:
     """A `Video`: pictures inside `spans_s` (None: all), at most `small_height_px` high, and full ones at `full_at_s`.
 
-    Every `small_every`-th picture of the clip is taken. ffmpeg decodes while the caller works, and is gone when the
-    block ends. Raises MediaError.
+    Every `small_every`-th picture of the clip is taken. found: what `probe` says, where it is known. ffmpeg decodes
+    while the caller works, and is gone when the block ends. Raises MediaError.
     """
-    video = Video(probe(path), small_height_px, full_at_s)
+    video = Video(found or probe(path), small_height_px, full_at_s)
     with contextlib.ExitStack() as stack:
         video._start(stack, path, spans_s, small_every)
         yield video
