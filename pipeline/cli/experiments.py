@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command(
     epilog="Example: [bold]bmnas oracle --steps 1 --seeds 5[/bold]   (280 architectures of 8 layers, 5 times each)"
 )
-def oracle(  # noqa: PLR0917 - typer's options
+def oracle(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
     cells: Annotated[int, typer.Option(min=1, help="S, cells of the architectures")] = 1,
@@ -60,7 +60,7 @@ def oracle(  # noqa: PLR0917 - typer's options
 @app.command(
     epilog="Example: [bold]bmnas sweep --grid temperature=1,5,10,15 --grid samples=1,5,10,15 --seeds 5 --retrain[/bold]"
 )
-def sweep(  # noqa: PLR0917 - typer's options
+def sweep(
     grid: Annotated[
         list[str],
         typer.Option("--grid", help="a field of search in params.yaml and its values", metavar="FIELD=V,V,..."),

@@ -1,6 +1,5 @@
 """Baselines on a small cache: every method once, kept, measured like the searched network."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,9 +36,7 @@ def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.Da
     assert (workspace.baselines / "baselines.svg").read_text().startswith("<svg")
 
 
-def test_what_is_finished_is_kept(
-    workspace: Workspace, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(batch: object) -> None:
         raise AssertionError("a finished method was run again")
 
