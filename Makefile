@@ -39,5 +39,6 @@ lock:
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
 
+# The long tests: minutes (crash, damage, dvc_versions, fuzz, memory, million, sweep_kill) to hours (planted).
 soak-%: setup
 	$(RUN) python -m tests.soak.$*

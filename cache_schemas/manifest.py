@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,12 @@ from typing import Literal
 import pandas as pd
 
 from cache_schemas.files import write_text
+from cache_schemas.paths import path_name
+from cache_schemas.segments import MIN_FAKE_S, Segments, overlap_s, parse_segments, segments_text
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+SPLIT_KINDS = ("subject", "official")
 
 
 class ManifestError(ValueError):
@@ -31,13 +35,13 @@ class Clip:
     clip_id: str
     """The first 16 hex digits of the file's SHA-256: the same bytes are the same clip, wherever they lie."""
     path: str
-    """Relative to the data root, with forward slashes."""
+    """Relative to the data root, with forward slashes, as `cache_schemas.paths.path_text` writes it."""
     dataset: str
     subject_id: str
     source_id: str
-    """Whose face or voice was put in; empty where unknown or none."""
+    """Whose face or voice was put in; several are separated by a semicolon; empty where unknown or none."""
     target_id: str
-    """Who was in the original recording; empty where unknown."""
+    """Who was in the original recording; the same; empty where unknown."""
     video_label: int
     audio_label: int | None
     label: int
@@ -45,21 +49,66 @@ class Clip:
     method: str
     split: str
     file_bytes: int
+    official_split: str = ""
+    """What the data set's authors put the clip into: train, val or test; empty where they do not say."""
+    split_kind: str = "subject"
+    """How `split` was made: by subject (no person is ever in two splits) or official (people may be)."""
+    video_segments: Segments = ()
+    """The fake seconds of the picture. None, with a fake picture: it is fake throughout."""
+    audio_segments: Segments = ()
+    """The same for the sound."""
+
+    @property
+    def file_name(self) -> str:
+        """`path` as the file system knows it."""
+        return path_name(self.path)
+
+    @property
+    def people(self) -> frozenset[str]:
+        """Everybody whose face or voice is in the clip: subject, sources and targets."""
+        return frozenset(people_of(self.subject_id, self.source_id, self.target_id))
+
+    def labels_between(self, start_s: float, end_s: float) -> tuple[int, int | None]:
+        """(video label, audio label) of that piece of the clip: fake where it holds more than MIN_FAKE_S of a fake
+        segment, or where the clip is fake and its segments are not known; audio None without a sound track.
+        """
+        video = _label_between(self.video_label, self.video_segments, start_s, end_s)
+        if self.audio_label is None:
+            return video, None
+        return video, _label_between(self.audio_label, self.audio_segments, start_s, end_s)
+
+
+def _label_between(label: int, segments: Segments, start_s: float, end_s: float) -> int:
+    if not (label and segments):
+        return label
+    return int(round(overlap_s(segments, start_s, end_s), 6) > MIN_FAKE_S)  # starts are rounded to 1 us, too
+
+
+def people_of(*ids: str) -> list[str]:
+    """The people that the columns subject_id, source_id and target_id name, each once, in order."""
+    return list(dict.fromkeys(part.strip() for text in ids for part in text.split(";") if part.strip()))
 
 
 COLUMNS = tuple(field.name for field in fields(Clip))
 
 
 def write_manifest(path: Path, clips: list[Clip]) -> None:
-    """Replaces `path` by the manifest; raises ManifestError when a subject is in two splits."""
+    """Replaces `path` by the manifest; raises ManifestError when a subject is in two splits made by subject."""
     check_splits(clips)
-    frame = pd.DataFrame([asdict(clip) for clip in clips], columns=list(COLUMNS))
+    frame = pd.DataFrame([_row(clip) for clip in clips], columns=list(COLUMNS))
     frame["audio_label"] = frame["audio_label"].astype("Int64")
     write_text(path, frame.to_csv(index=False))
 
 
+def _row(clip: Clip) -> dict[str, object]:
+    segments = {name: segments_text(getattr(clip, name)) for name in ("video_segments", "audio_segments")}
+    return {name: getattr(clip, name) for name in COLUMNS} | segments
+
+
 def read_manifest(path: Path) -> list[Clip]:
-    """The clips in `path`; raises ManifestError when a column is missing or a subject is in two splits."""
+    """The clips in `path`; raises ManifestError when a column is missing, a value is wrong, or a subject is in two
+    splits made by subject.
+    """
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -67,35 +116,69 @@ def read_manifest(path: Path) -> list[Clip]:
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise ManifestError(f"{path}: column {missing[0]!r} is missing: run `bmnas manifest` again")
-    clips = [
-        Clip(
-            **{
-                **{name: row[name] for name in COLUMNS},
-                "video_label": int(row["video_label"]),
-                "audio_label": int(row["audio_label"]) if row["audio_label"] else None,
-                "label": int(row["label"]),
-                "file_bytes": int(row["file_bytes"]),
-            }
-        )
-        for row in frame.to_dict("records")
-    ]
+    clips = [_clip(path, number, row) for number, row in enumerate(frame.to_dict("records"), start=1)]
     check_splits(clips)
     return clips
 
 
-def check_splits(clips: list[Clip]) -> None:
-    """Raises ManifestError when a person (subject, source or target) stands in two splits, or a split is unknown."""
-    seen: dict[str, Clip] = {}
+def _clip(path: Path, number: int, row: Mapping[Hashable, str]) -> Clip:
+    try:
+        return Clip(
+            **{
+                **{name: row[name] for name in COLUMNS},  # type: ignore[arg-type]
+                "video_label": int(row["video_label"]),
+                "audio_label": int(row["audio_label"]) if row["audio_label"] else None,
+                "label": int(row["label"]),
+                "file_bytes": int(row["file_bytes"]),
+                "video_segments": parse_segments(row["video_segments"]),
+                "audio_segments": parse_segments(row["audio_segments"]),
+            }
+        )
+    except ValueError as error:
+        raise ManifestError(f"{path}, clip {number} ({row['path']}): {error}; run `bmnas manifest` again") from None
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A person who stands in more than one split: {split: their clips there}, in the order of SPLITS."""
+
+    person: str
+    clips: Mapping[str, tuple[Clip, ...]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits, in order."""
+        return tuple(self.clips)
+
+
+def find_leaks(clips: Iterable[Clip], split_of: Callable[[Clip], str] = lambda clip: clip.split) -> list[Leak]:
+    """Everybody (subject, source or target) who is in two splits or more, by name; clips without one do not count."""
+    where: dict[str, dict[str, list[Clip]]] = {}
     for clip in clips:
-        if clip.split not in SPLITS:
-            raise ManifestError(f"clip {clip.path}: split {clip.split!r} is not one of {', '.join(SPLITS)}")
-        for person in {clip.subject_id, clip.source_id, clip.target_id} - {""}:
-            other = seen.setdefault(person, clip)
-            if other.split != clip.split:
-                raise ManifestError(
-                    f"subject {person!r} is in two splits: {other.path} in {other.split}, {clip.path} in {clip.split}; "
-                    "put all clips of a person into one split"
-                )
+        if split := split_of(clip):
+            for person in clip.people:
+                where.setdefault(person, {}).setdefault(split, []).append(clip)
+    return [
+        Leak(person, {split: tuple(found[split]) for split in SPLITS if split in found})
+        for person, found in sorted(where.items())
+        if len(found) > 1
+    ]
+
+
+def check_splits(clips: list[Clip]) -> None:
+    """Raises ManifestError when a split is unknown, or one made by subject has a person in two."""
+    for clip in clips:
+        for name, allowed in (("split", SPLITS), ("split_kind", SPLIT_KINDS), ("official_split", ("", *SPLITS))):
+            if getattr(clip, name) not in allowed:
+                choices = ", ".join(filter(None, allowed))
+                raise ManifestError(f"clip {clip.path}: {name} {getattr(clip, name)!r} is not one of {choices}")
+    leaks = find_leaks(clip for clip in clips if clip.split_kind == "subject")
+    if leaks:
+        (first, ones), (second, others) = list(leaks[0].clips.items())[:2]
+        raise ManifestError(
+            f"subject {leaks[0].person!r} is in two splits: {ones[0].path} in {first}, {others[0].path} in {second}; "
+            "put all clips of a person into one split"
+        )
 
 
 @dataclass(frozen=True)

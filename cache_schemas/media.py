@@ -21,9 +21,11 @@ SPECTROGRAMS = ShardSchema(
 FACES = ShardSchema(
     "faces",
     (
-        ArraySpec("crops", "uint8", (None, None, None, 3), "RGB, (frames, height, width, 3)", compressed=True),
+        ArraySpec("crops", "uint8", (None, None, None, 3), "RGB, (frames, height, width, 3)", pictures="zstd"),
         ArraySpec("boxes", "float32", (None, 4), "px in the picture: left, top, right, bottom"),
-        ArraySpec("probabilities", "float32", (None,), "MTCNN's; 0 where the box is interpolated"),
+        ArraySpec(
+            "probabilities", "float32", (None,), "MTCNN's, between looks interpolated; 0 where the face was not seen"
+        ),
         ArraySpec("landmarks", "float32", (None, 5, 2), "px: eyes, nose, mouth corners, as the viewer sees them"),
     ),
 )

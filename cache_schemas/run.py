@@ -28,13 +28,17 @@ class _Record(BaseModel):
 
 
 class SearchEntry(_Record):
-    """One search: `curves` holds one dict an epoch, `probabilities` the choice probabilities at its end."""
+    """One search: `curves` holds one dict an epoch, `probabilities` the choice probabilities at its end.
+
+    `warnings` says what the choices have collapsed to, if to anything.
+    """
 
     network: NetworkName
     seed: int
     genotype: dict[str, Any]
     curves: list[dict[str, float | None]]
     probabilities: list[dict[str, Any]]
+    warnings: list[str] = []
 
 
 class RetrainEntry(_Record):

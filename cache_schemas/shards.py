@@ -7,9 +7,10 @@ done is read from the shards themselves, so a stage that was killed goes on wher
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_schemas.files import digest, replacing
+from cache_schemas.pictures import Codec, decode_pictures, encode_pictures
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_BYTES = h5py.vlen_dtype(np.uint8)
 
 
 class ShardError(ValueError):
@@ -28,13 +31,16 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of a shard: `shape` without the windows axis, None where the size is free."""
+    """One array of a shard: `shape` without the windows axis, None where the size is free.
+
+    pictures: it is written as one run of bytes a window, by this codec; whatever the codec, readers get the array.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
     unit: str
-    compressed: bool = False
+    pictures: Codec | None = None
 
     def check(self, array: NDArray[Any], n_windows: int) -> None:
         """Raises ShardError when `array` is not (n_windows, *shape) of dtype."""
@@ -52,6 +58,11 @@ class ShardSchema:
 
     stage: str
     arrays: tuple[ArraySpec, ...]
+
+    def with_codec(self, codec: Codec) -> ShardSchema:
+        """The same, with its pictures written by `codec`."""
+        arrays = (replace(spec, pictures=codec) if spec.pictures else spec for spec in self.arrays)
+        return replace(self, arrays=tuple(arrays))
 
 
 @dataclass(frozen=True)
@@ -94,15 +105,23 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
         }
         for r in results
     ]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # In memory first: HDF5 takes the process down with it when a disk is full.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         file.attrs.update(stage=schema.stage, schema_version=SCHEMA_VERSION, key=key)
         file.create_dataset("clips", data=[json.dumps(clip) for clip in clips], dtype=h5py.string_dtype())
         for spec in schema.arrays if good else ():
             array = np.concatenate([result.arrays[spec.name] for result in good])
             spec.check(array, n_windows)
-            options = {"compression": "lzf", "shuffle": True} if spec.compressed else {}
-            dataset = file.create_dataset(spec.name, data=array, chunks=(1, *array.shape[1:]), **options)
+            if spec.pictures:
+                dataset = file.create_dataset(spec.name, (n_windows,), dtype=_BYTES)
+                for row, pictures in enumerate(array):
+                    dataset[row] = np.frombuffer(encode_pictures(pictures, spec.pictures), np.uint8)
+            else:
+                dataset = file.create_dataset(spec.name, data=array, chunks=(1, *array.shape[1:]))
             dataset.attrs["unit"] = spec.unit
+    with replacing(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
     return path
 
 
@@ -151,7 +170,7 @@ def read_rows(
         with h5py.File(path, "r") as file:
             for spec in specs:
                 dataset = file[spec.name]
-                found[spec.name] = np.stack([dataset[row] for row in chosen])
+                found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
     except (OSError, KeyError, ValueError) as error:
         raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
     for spec in specs:
@@ -160,6 +179,10 @@ def read_rows(
         except ShardError as error:
             raise ShardError(f"{path}: {error}") from None
     return found
+
+
+def _row(dataset: h5py.Dataset, row: int, spec: ArraySpec) -> NDArray[Any]:
+    return decode_pictures(dataset[row].tobytes()) if spec.pictures else np.asarray(dataset[row])
 
 
 def prune_shards(folder: Path, keep: Iterable[Path]) -> int:

@@ -1,7 +1,7 @@
 """Search and retraining of bimodal fusion networks over cached features. Tensors in, plain objects out."""
 
 from nas.compact import CompactNetwork
-from nas.config import RetrainConfig, SearchConfig
+from nas.config import RetrainConfig, SearchConfig, batch_key
 from nas.genotype import Cell, Genotype, Step
 from nas.retrain import RetrainResult, retrain
 from nas.search import SearchResult, VanishingArchitectureGradient, search
@@ -16,6 +16,7 @@ __all__ = [
     "SearchResult",
     "Step",
     "VanishingArchitectureGradient",
+    "batch_key",
     "retrain",
     "search",
 ]

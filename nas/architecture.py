@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import EstimatorName, SpaceName
-from nas.estimators import ESTIMATORS, draws
+from nas.choices import Choosers
+from nas.config import SpaceName
 from nas.genotype import Cell, Genotype, Step
 from nas.space import Candidates, CellMix, Mix
 from nas.streams import Streams, generator
@@ -47,15 +47,15 @@ class ArchitectureParameters(nn.Module):
                 source = generator(seed, f"architecture.{name}")
                 row.copy_(INITIAL_SCALE * torch.randn(row.shape, generator=source))
 
-    def sample(self, streams: Streams, estimator: EstimatorName, temperature: float, samples: int) -> Mix:
-        """Return the mix that the estimator makes of the logits and one draw of noise per run."""
-        logits = [*self.alpha, *self.beta, self.gamma]
-        sizes = [parameter[0].numel() for parameter in logits]
-        noise = streams.exponential((draws(estimator, samples), sum(sizes))).transpose(0, 1)
-        mixed = [
-            ESTIMATORS[estimator](parameter, part.view(-1, *parameter.shape), temperature)
-            for parameter, part in zip(logits, torch.split(noise, sizes, dim=2), strict=True)
-        ]
+    @property
+    def size(self) -> int:
+        """Logits of one run."""
+        return sum(parameter[0].numel() for parameter in self.parameters())
+
+    def sample(self, choosers: Choosers, noise: Sequence[Tensor] | None = None) -> Mix:
+        """Return the mix that the choosers make of the logits and of noise, drawn anew or given."""
+        noise = choosers.draw(self.size) if noise is None else noise
+        mixed = choosers.choose([*self.alpha, *self.beta, self.gamma], noise)
         S, T = len(self.alpha), len(self.beta)
         alpha, beta, gamma = mixed[:S], mixed[S : S + T], mixed[-1]
         return Mix(
@@ -70,16 +70,55 @@ class ArchitectureParameters(nn.Module):
         )
 
     def _slots(self, weights: Tensor) -> Tensor:
-        """Return weights of the two slots (R, 2, n)."""
+        """Return weights of the two slots (R, 2, n).
+
+        Where a hard sample leaves a node of "bmnas" without any edge, the node reads the mean of its candidates: of an
+        input of zeros the norms would make a gradient of any size.
+        """
         if self.space == "slots":
             return weights
-        return weights[:, None, :, 1].expand(-1, 2, -1)
+        skip = weights[..., 1]
+        empty = (skip.detach().sum(dim=-1, keepdim=True) == 0.0).to(skip.dtype)
+        return (skip + empty / skip.shape[-1])[:, None].expand(-1, 2, -1)
+
+    def entropy(self) -> Tensor:
+        """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""
+        groups = (list(self.alpha), list(self.beta), [self.gamma])
+        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups]).mean(0)
 
     @torch.no_grad()
     def entropies(self) -> dict[str, Tensor]:
         """Return the mean entropy of cell, step and operation choices per run, (R,) each; 1 is uniform."""
         groups = {"cells": list(self.alpha), "steps": list(self.beta), "operations": [self.gamma]}
         return {name: torch.cat([_entropy(p) for p in group], 1).mean(1) for name, group in groups.items()}
+
+    @torch.no_grad()
+    def shares(self) -> dict[str, Tensor]:
+        """Return how much of the choices is of one kind per run, (R,) each, in [0, 1].
+
+        visual: of the layers that cells read, by probability; sum: of the operations, the one without weights; edges
+        (space "bmnas" only): of all edges, those that read instead of {none}.
+        """
+        reads = [self._reads(parameter) for parameter in self.alpha]
+        masses = [
+            torch.stack(
+                [p[:, _of(cell.inputs, m)].sum(1) for p, cell in zip(reads, self.candidates.cells, strict=True)]
+            )
+            for m in ("visual", "audio")
+        ]
+        visual, audio = (mass.sum(0) for mass in masses)
+        shares = {"visual": visual / (visual + audio)}
+        operations = self.candidates.cells[0].steps[0].operations
+        if "Sum" in operations:
+            shares["sum"] = self.gamma.softmax(-1)[..., operations.index("Sum")].flatten(1).mean(1)
+        if self.space == "bmnas":
+            shares["edges"] = torch.cat(reads, dim=1).mean(1)
+        return shares
+
+    def _reads(self, logits: Tensor) -> Tensor:
+        """Return how much every candidate of a cell is read, (R, n)."""
+        p = logits.softmax(-1)
+        return p.sum(1) if self.space == "slots" else p[..., 1]
 
     @torch.no_grad()
     def probabilities(self, run: int) -> list[dict[str, Any]]:
@@ -110,15 +149,22 @@ class ArchitectureParameters(nn.Module):
         return {"inputs": list(inputs), "skip": [skip for _, skip in probabilities]}
 
     @torch.no_grad()
-    def derive(self) -> list[Genotype]:
+    def derive(self, streams: Streams | None = None) -> list[Genotype]:
         """Return the genotype of every run: the most probable choices under the constraints.
 
         The two inputs of a node differ. No two cells read the same pair: cells choose in order, each the best pair
-        that is left.
+        that is left. With streams, the logits are perturbed by Gumbel noise of the run's own first: a genotype drawn
+        with the probabilities of its choices.
         """
-        alpha = [self._pair_scores(parameter) for parameter in self.alpha]
-        beta = [self._pair_scores(parameter) for parameter in self.beta]
-        gamma = self.gamma.argmax(-1).tolist()
+        logits = [*self.alpha, *self.beta, self.gamma]
+        if streams is not None:
+            noise = streams.exponential((self.size,)).log()
+            parts = torch.split(noise, [parameter[0].numel() for parameter in logits], dim=1)
+            logits = [parameter - part.view_as(parameter) for parameter, part in zip(logits, parts, strict=True)]
+        S = len(self.alpha)
+        alpha = [self._pair_scores(parameter) for parameter in logits[:S]]
+        beta = [self._pair_scores(parameter) for parameter in logits[S:-1]]
+        gamma = logits[-1].argmax(-1).tolist()
         return [self._genotype([a[r] for a in alpha], [b[r] for b in beta], gamma[r]) for r in range(len(self.gamma))]
 
     def _pair_scores(self, logits: Tensor) -> list[Any]:
@@ -156,6 +202,11 @@ def _best_pair(scores: list[list[float]], names: tuple[str, ...], taken: set[fro
         if frozenset((x, y)) not in taken
     ]
     return max(pairs, key=lambda pair: pair[0])[1]
+
+
+def _of(names: Sequence[str], modality: str) -> list[int]:
+    """Return the places of one modality's layers."""
+    return [i for i, name in enumerate(names) if name.startswith(f"{modality}/")]
 
 
 def _entropy(logits: Tensor) -> Tensor:

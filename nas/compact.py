@@ -7,30 +7,28 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import EVALUATION
-from nas.space import Candidates, fixed_mix
-from nas.supernet import FusionNetwork
 
 
 class CompactNetwork(nn.Module):
     """One derived network for scoring: evaluation only, whatever `train()` and `eval()` say.
 
-    It is a FusionNetwork with R = 1 whose candidates are the genotype's choices, so its parameters have the names
-    of the supernet's and a leading axis of length 1.
+    It is a FixedNetwork with R = 1, so its parameters have the names of the supernet's and a leading axis of length 1.
     """
 
     def __init__(self, genotype: Genotype, in_channels: Mapping[str, int], *, channels: int, length: int) -> None:
         super().__init__()
-        candidates = Candidates.union([genotype])
-        missing = [name for name in candidates.layers if name not in in_channels]
+        layers = genotype.layers()
+        missing = [name for name in layers if name not in in_channels]
         if missing:
             raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
         self.genotype = genotype
-        self.in_channels = {name: int(in_channels[name]) for name in candidates.layers}
+        self.in_channels = {name: int(in_channels[name]) for name in layers}
         self.channels = channels
         self.length = length
-        self.fusion = FusionNetwork(candidates, self.in_channels, channels=channels, length=length, seeds=(0,))
+        self.fusion = FixedNetwork([genotype], self.in_channels, channels=channels, length=length, seeds=(0,))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Return logits (B, 2) of features {layer: (B, C_in, L)}; layers beyond the genotype's are ignored."""
@@ -40,8 +38,7 @@ class CompactNetwork(nn.Module):
                 raise ValueError(f"features[{name!r}] is {given}; allowed: (B, {width}, {self.length})")
         weight = self.fusion.classifier.weight
         inputs = {name: features[name].to(weight)[None] for name in self.in_channels}
-        mix = fixed_mix(self.fusion.candidates, [self.genotype], weight.device)
-        logits: Tensor = self.fusion(inputs, mix, EVALUATION)[0]
+        logits: Tensor = self.fusion(inputs, EVALUATION)[0]
         return logits
 
     @torch.no_grad()
@@ -65,12 +62,9 @@ class CompactNetwork(nn.Module):
         return cls(genotype, spec["in_channels"], channels=spec["channels"], length=spec["length"])
 
     @classmethod
-    def from_run(
-        cls, fusion: FusionNetwork, run: int, genotype: Genotype, in_channels: Mapping[str, int], length: int
-    ) -> Self:
-        """Return one run of a wider network, cut down to the genotype: the same function, fewer parameters."""
-        channels = fusion.classifier.weight.shape[2] // (len(genotype.cells) * length)
+    def from_weights(cls, genotype: Genotype, weights: Mapping[str, Tensor], in_channels: Mapping[str, int]) -> Self:
+        """Return the network that holds, of one run's weights {name: (1, ...)}, those that the genotype uses."""
+        length, channels = weights["cells.0.norm.weight"].shape[1:]
         network = cls(genotype, in_channels, channels=channels, length=length)
-        state = fusion.state_dict()
-        network.fusion.load_state_dict({name: state[name][run : run + 1].cpu() for name in network.fusion.state_dict()})
+        network.fusion.load_state_dict({name: weights[name].cpu() for name in network.fusion.state_dict()})
         return network

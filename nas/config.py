@@ -1,11 +1,17 @@
 """Settings of the search and of the final training; every field has a default that works."""
 
-from typing import Literal
+from collections.abc import Hashable, Sequence
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao"]
+from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
+
+EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]
+Schedule = Literal["constant", "cosine", "exponential"]
+WeightMix = Literal["expected", "samples"]
+Modality = Literal["both", "visual", "audio"]
 
 
 class NetworkConfig(BaseModel):
@@ -42,10 +48,28 @@ class SearchConfig(NetworkConfig):
         description="slots: a categorical choice per input; bmnas: {none, skip} per edge, two edges kept",
     )
     estimator: EstimatorName = Field(
-        default="st_gumbel", description="how architecture parameters become mixing weights and gradients"
+        default="st_gumbel",
+        description="how architecture parameters become mixing weights and gradients; published does not search: it is "
+        "the released code's loop, for comparison",
     )
     temperature: float = Field(default=3.0, gt=0.0, description="lambda of the Gumbel estimators; softmax ignores it")
+    temperature_end: float | None = Field(
+        default=None, gt=0.0, description="lambda at the end of the search, where a schedule changes it"
+    )
+    temperature_schedule: Schedule = Field(
+        default="constant", description="how lambda goes from temperature to temperature_end once the choices train"
+    )
     samples: int = Field(default=15, ge=1, le=1000, description="M, draws that are averaged; softmax ignores it")
+    weight_mix: WeightMix = Field(
+        default="expected",
+        description="what weight steps read: samples, as architecture steps do, or their expectation, softmax(theta)",
+    )
+    operations: tuple[str, ...] = Field(
+        default=DEFAULT_OPERATIONS, min_length=1, description="the operations that a step may use"
+    )
+    modality: Modality = Field(
+        default="both", description="layers to read: both, or one alone on purpose (the stage `search` does all three)"
+    )
     cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")
     steps: int = Field(default=2, ge=1, le=16, description="T, steps of every cell")
     epochs: int = Field(default=30, ge=1, description="passes over the train split")
@@ -63,8 +87,90 @@ class SearchConfig(NetworkConfig):
         default=10, ge=1, description="epochs between warm restarts of the weights' cosine schedule"
     )
     weight_decay: float = Field(default=3e-4, ge=0.0, description="L2 penalty of the weights")
-    arch_lr: float = Field(default=0.1, gt=0.0, description="learning rate of the architecture parameters")
+    arch_lr: float = Field(default=0.2, gt=0.0, description="learning rate of the architecture parameters")
+    arch_beta: float = Field(
+        default=0.9, ge=0.0, lt=1.0, description="decay of Adam's mean gradient of the architecture parameters"
+    )
     arch_weight_decay: float = Field(default=1e-3, ge=0.0, description="L2 penalty of the architecture parameters")
+    level: Literal["bilevel", "single"] = Field(
+        default="bilevel", description="architecture steps on val, or (single) on the minibatch of the weight step"
+    )
+    order: Literal["first", "second"] = Field(
+        default="first", description="second: architecture steps look through one weight step, as DARTS (2.5x the time)"
+    )
+    entropy_weight: float = Field(
+        default=0.0, description="times the mean entropy of the choices in the architecture loss; above 0 they settle"
+    )
+    cost_weight: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="times the cost of the sampled architecture, as a share of the whole supernet's",
+    )
+    cost: Literal["parameters", "macs"] = Field(default="parameters", description="what cost_weight counts")
+    derive: Literal["argmax", "best_of"] = Field(
+        default="best_of",
+        description="the most probable genotype, or the best on val, with the shared weights, of it and drawn ones",
+    )
+    candidates: int = Field(default=128, ge=2, le=10_000, description="genotypes that best_of compares")
+
+    @field_validator("operations")
+    @classmethod
+    def _known(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in operations if name not in OPERATIONS]
+        if unknown or len(set(operations)) < len(operations):
+            raise ValueError(f"operations is {list(operations)}; allowed: {', '.join(OPERATIONS)}, each once")
+        return operations
+
+    @model_validator(mode="after")
+    def _schedule_has_an_end(self) -> Self:
+        if (self.temperature_end is None) != (self.temperature_schedule == "constant"):
+            raise ValueError(
+                f"temperature_schedule is {self.temperature_schedule!r} and temperature_end {self.temperature_end}; "
+                "allowed: constant without an end, cosine or exponential with one"
+            )
+        return self
+
+
+PER_RUN = frozenset(
+    {
+        "estimator",
+        "temperature",
+        "temperature_end",
+        "temperature_schedule",
+        "samples",
+        "weight_mix",
+        "weight_lr",
+        "weight_lr_min",
+        "weight_decay",
+        "arch_lr",
+        "arch_beta",
+        "arch_weight_decay",
+        "entropy_weight",
+        "cost_weight",
+    }
+)
+"""Settings that may differ between the runs of one batch; all others shape the work that the runs share."""
+
+
+def batch_key(config: SearchConfig) -> Hashable:
+    """Return a key that is equal for the configs whose runs can share one batch."""
+    return tuple(sorted((name, value) for name, value in config if name not in PER_RUN))
+
+
+def check_configs(configs: SearchConfig | Sequence[SearchConfig], runs: int) -> list[SearchConfig]:
+    """Return one config per run; ValueError names the setting in which they may not differ."""
+    given = [configs] * runs if isinstance(configs, SearchConfig) else list(configs)
+    if len(given) != runs:
+        raise ValueError(f"configs has {len(given)} entries for {runs} seeds; allowed: one config, or one per seed")
+    for name, value in given[0]:
+        values = [getattr(config, name) for config in given]
+        if name not in PER_RUN and any(other != value for other in values):
+            listed = ", ".join(dict.fromkeys(str(other) for other in values))
+            raise ValueError(
+                f"configs differ in {name}: {listed}; the runs of one call share it (only {', '.join(sorted(PER_RUN))} "
+                "may differ): search in one call per nas.batch_key"
+            )
+    return given
 
 
 class RetrainConfig(NetworkConfig):

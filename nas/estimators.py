@@ -13,6 +13,9 @@ from torch import Tensor
 
 from nas.config import EstimatorName
 
+Temperature = float | Tensor
+"""lambda: one number, or a tensor that broadcasts against the logits."""
+
 
 class _StraightThrough(torch.autograd.Function):
     """The hard value forwards, the gradient of the soft value backwards.
@@ -39,24 +42,24 @@ def one_hot_of_largest(scores: Tensor) -> Tensor:
     return F.one_hot(scores.argmax(dim=-1), scores.shape[-1]).to(scores.dtype)
 
 
-def softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def softmax(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return softmax(theta): the relaxation of DARTS and BM-NAS, without noise or temperature."""
     return logits.softmax(dim=-1)
 
 
-def gumbel(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return the mean over draws of softmax((theta + g) / lambda)."""
     return ((logits - noise.log()) / temperature).softmax(dim=-1).mean(dim=0)
 
 
-def st_gumbel(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def st_gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return the mean over draws of one_hot(argmax(theta + g)), differentiated as softmax((theta + g) / lambda)."""
     perturbed = logits - noise.log()
     soft = (perturbed / temperature).softmax(dim=-1)
     return _straight_through(one_hot_of_largest(perturbed), soft).mean(dim=0)
 
 
-def gumbel_rao(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def gumbel_rao(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return D = one_hot(argmax(theta + g)), differentiated as the mean of softmax((theta + g') / lambda).
 
     The first draw decides D; each further one gives g' conditioned on D (Paulus et al., arXiv 2010.04838). g' is
@@ -81,15 +84,28 @@ def conditional_perturbed(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tens
     return log_z - (others + of_chosen).log()
 
 
-Estimator = Callable[[Tensor, Tensor, float], Tensor]
+def published(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+    """Return what the method's released code makes of M draws: it divides by lambda once per draw, M times over.
+
+    theta <- (theta + g) / lambda for each draw, then softmax. Nothing is straight-through, and the gradient falls as
+    lambda^-M: the choices stay where they start (DESIGN section 5, point 1). For comparison only.
+    """
+    scaled = logits
+    for drawn in noise:
+        scaled = (scaled - drawn.log()) / temperature
+    return scaled.softmax(dim=-1)
+
+
+Estimator = Callable[[Tensor, Tensor, Temperature], Tensor]
 ESTIMATORS: dict[EstimatorName, Estimator] = {
     "softmax": softmax,
     "gumbel": gumbel,
     "st_gumbel": st_gumbel,
     "gumbel_rao": gumbel_rao,
+    "published": published,
 }
 
 
 def draws(estimator: EstimatorName, samples: int) -> int:
     """Return how many draws of noise the estimator takes for M samples."""
-    return {"softmax": 0, "gumbel": samples, "st_gumbel": samples, "gumbel_rao": samples + 1}[estimator]
+    return {"softmax": 0, "gumbel_rao": samples + 1}.get(estimator, samples)

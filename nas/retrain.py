@@ -10,15 +10,16 @@ from torch import Tensor
 from nas.compact import CompactNetwork
 from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
+from nas.fixed import FixedNetwork, RunsNetwork
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import EVALUATION, Dropout, Pass
 from nas.metrics import area_under_roc
-from nas.space import Candidates, fixed_mix
 from nas.streams import Streams
-from nas.supernet import FusionNetwork, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
+
+Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def retrain(  # noqa: PLR0917 - callers may name them
     config: RetrainConfig = DEFAULTS,
     seeds: Sequence[int] = (0,),
     *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
@@ -55,14 +56,28 @@ def retrain(  # noqa: PLR0917 - callers may name them
     """
     data = prepare(features, labels, split, config.device, reads="all")
     seeds = check_seeds(seeds)
-    state = _Training(data, config, _per_run(genotypes, seeds, data), seeds)
-    for epoch in range(config.epochs):
-        rows = state.epoch(epoch)
-        if progress is not None:
-            progress({"stage": "retrain", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-        if not any(state.active):
-            break
-    return state.results()
+    of_runs = _per_run(genotypes, seeds, data)
+    network = fixed_network(data, config, of_runs, seeds)
+    state = Training(data, config, network, seeds)
+    scores = state.run(progress)
+    return [
+        RetrainResult(
+            genotype,
+            seed,
+            scores[r].clone(),
+            state.curves[r],
+            state.best_epoch[r],
+            CompactNetwork.from_weights(genotype, network.state_of(r), data.in_channels),
+        )
+        for r, (genotype, seed) in enumerate(zip(of_runs, seeds, strict=True))
+    ]
+
+
+def fixed_network(
+    data: Dataset, config: RetrainConfig, genotypes: Sequence[Genotype], seeds: Sequence[int]
+) -> FixedNetwork:
+    """Return untrained networks for the data set, run r of architecture genotypes[r]."""
+    return FixedNetwork(genotypes, data.in_channels, channels=config.channels, length=data.length, seeds=seeds)
 
 
 def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], data: Dataset) -> list[Genotype]:
@@ -83,32 +98,24 @@ def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], dat
     return given * len(seeds) if len(given) == 1 else given
 
 
-class _Training:
-    """The state of R trainings."""
+class Training:
+    """The state of R trainings.
 
-    def __init__(self, data: Dataset, config: RetrainConfig, genotypes: list[Genotype], seeds: tuple[int, ...]) -> None:
-        self.data, self.config, self.genotypes, self.seeds = data, config, genotypes, seeds
-        candidates = Candidates.union(genotypes)
-        self.network = FusionNetwork(
-            candidates, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
-        ).to(data.device)
-        self.mix = fixed_mix(candidates, genotypes, data.device)
-        self.batches = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
-        self.views = Streams(seeds, "train views", data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        # Drawn for the whole space: what a run draws must not depend on what its neighbours read.
-        whole = Candidates.full(tuple(data.features), len(genotypes[0].cells), len(genotypes[0].cells[0].steps))
-        self.sites = dropout_sites(whole)
+    What a run draws comes from its seed and the place it is drawn for. Runs of one and the same seed therefore draw the
+    same: minibatches and dropout are then drawn once, with a leading axis of 1, and read by all of them.
+    """
+
+    def __init__(self, data: Dataset, config: RetrainConfig, network: RunsNetwork, seeds: tuple[int, ...]) -> None:
+        self.data, self.config, self.network, self.seeds = data, config, network, seeds
+        network.to(data.device)
+        self.shared = len(set(seeds)) == 1
+        drawing = seeds[:1] if self.shared else seeds
+        self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
+        self.views = Streams(drawing, "train views", data.device)
+        self.dropout = _Dropout(self.network, seeds, config.dropout, data.device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
-        self.optimiser, self.schedule = weight_optimiser(
-            list(self.network.parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
-        )
+        self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
         self.curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.active = [True] * len(seeds)
         self.best = [(-1.0, 0.0)] * len(seeds)
@@ -119,8 +126,8 @@ class _Training:
         """Return one row of the curves per run after one epoch; rows of stopped runs are not recorded."""
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         for _ in range(self.steps):
-            train_loss += self._step() / self.steps
-        logits = evaluate(self.network, self.mix, self.data, self.data.val)
+            train_loss += self.step() / self.steps
+        logits = self.evaluate(self.data.val)
         labels = self.data.labels[self.data.val]
         columns = {
             "train_loss": train_loss.tolist(),
@@ -133,21 +140,34 @@ class _Training:
         self._keep_best(epoch, rows)
         return rows
 
-    def _step(self) -> Tensor:
+    def step(self) -> Tensor:
+        """Return the loss per run (R,) of one step on a train minibatch."""
         rows = self.batches.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        how = Pass("track", draw_dropout(self.dropout, self.sites, self.config.dropout, shape))
-        views = self.data.draw_views(rows, self.views)
-        logits = self.network(self.data.gather(rows, self.network.candidates.layers, views), self.mix, how)
+        features = self._gather(rows, self.data.draw_views(rows, self.views))
+        logits = self.network(features, Pass("track", self.dropout))
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
-        set_gradients(per_run.sum(), list(self.network.parameters()))
-        self.optimiser.step()
-        self.schedule.step()
+        self.optimiser.step(per_run.sum())
         return per_run.detach()
+
+    @torch.no_grad()
+    def evaluate(self, rows: Tensor) -> Tensor:
+        """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+        layers = tuple(self.network.readers)
+        parts = torch.split(rows, EVALUATION_ROWS)
+        return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
+
+    def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
+        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, C_in, L)}."""
+        features: dict[str, Tensor] = {}
+        for name, runs in self.network.readers.items():
+            of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)
+            chosen = None if views is None else views[of_readers]
+            features |= self.data.gather(rows[of_readers], (name,), chosen)
+        return features
 
     def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
         """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
-        better = []
+        better = set()
         for r, row in enumerate(rows):
             if not self.active[r]:
                 continue
@@ -155,25 +175,37 @@ class _Training:
             reached = (row["val_auc"], -row["val_loss"])
             if epoch == 0 or reached > self.best[r]:
                 self.best[r], self.best_epoch[r] = reached, epoch
-                better.append(r)
+                better.add(r)
             self.active[r] = epoch - self.best_epoch[r] < self.config.patience
-        index = torch.tensor(better, dtype=torch.long, device=self.data.device)
         for name, value in self.network.state_dict().items():
-            self.best_state[name][index] = value[index]
+            kept = [i for i, r in enumerate(self.network.runs_of(name)) if r in better]
+            self.best_state[name][kept] = value[kept]
 
-    def results(self) -> list[RetrainResult]:
-        """Return the results with the best weights of every run."""
+    def run(self, progress: Progress | None) -> Tensor:
+        """Return P(fake) of every row (R, N), on the CPU; the network then holds the best weights of every run."""
+        for epoch in range(self.config.epochs):
+            rows = self.epoch(epoch)
+            if progress is not None:
+                progress({"stage": "retrain", "epoch": epoch + 1, "epochs": self.config.epochs, "runs": rows})
+            if not any(self.active):
+                break
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
-        scores = evaluate(self.network, self.mix, self.data, every).softmax(-1)[..., 1].cpu()
-        return [
-            RetrainResult(
-                genotype,
-                seed,
-                scores[r].clone(),
-                self.curves[r],
-                self.best_epoch[r],
-                CompactNetwork.from_run(self.network, r, genotype, self.data.in_channels, self.data.length),
-            )
-            for r, (genotype, seed) in enumerate(zip(self.genotypes, self.seeds, strict=True))
-        ]
+        return self.evaluate(every).softmax(-1)[..., 1].cpu()
+
+
+class _Dropout(Dropout):
+    """At every place, the dropout of the runs that pass it; drawn once for all of them where they have one seed."""
+
+    def __init__(self, network: RunsNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
+        super().__init__(seeds[:1], probability, device)
+        self.network, self.per_run, self.probability = network, seeds, probability
+        self.places: dict[str, Dropout] = {}
+
+    def keep(self, site: str, shape: Sequence[int]) -> Tensor | None:
+        """Return zeros and ones (runs that pass the site, or 1, *shape); None where nothing is dropped."""
+        if site not in self.places:
+            shared = len(set(self.per_run)) == 1
+            of_runs = self.seeds if shared else [self.per_run[r] for r in self.network.runs_at(site)]
+            self.places[site] = Dropout(of_runs, self.probability, self.device)
+        return self.places[site].keep(site, shape)

@@ -7,15 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.config import SearchConfig
-from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
+from nas.choices import Choosers
+from nas.collapse import collapse_warnings
+from nas.config import SearchConfig, check_configs
+from nas.costs import CostShare
+from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.genotype import Genotype
-from nas.layers import Pass
+from nas.layers import Dropout, Pass
 from nas.metrics import area_under_roc
-from nas.space import Candidates, fixed_mix
+from nas.optimiser import Adam
+from nas.space import Candidates, Mix, fixed_mix
 from nas.streams import Streams
-from nas.supernet import Supernet, draw_dropout, dropout_sites
-from nas.training import evaluate, set_gradients, weight_optimiser
+from nas.supernet import Supernet
+from nas.training import WeightOptimiser, evaluate, frozen
+from nas.unrolled import unrolled_gradient
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -42,26 +47,34 @@ class SearchResult:
     """The outcome of one run.
 
     curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
-    mode), arch_grad_norm (None while only weights train) and entropy_cells, entropy_steps, entropy_operations in
-    [0, 1]. probabilities: final choice probabilities per cell and step.
+    mode), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations and the
+    shares of `ArchitectureParameters.shares` in [0, 1]. probabilities: final choice probabilities per cell and step.
+    warnings: what the choices have collapsed to, one sentence each. weights: where asked for, the run's shared weights
+    and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """
 
     genotype: Genotype
     seed: int
     curves: list[dict[str, Any]]
     probabilities: list[dict[str, Any]]
+    warnings: list[str]
+    weights: dict[str, Tensor] | None = None
 
 
 def search(
     features: Mapping[str, Tensor],
     labels: Any,
     split: Sequence[str],
-    config: SearchConfig = DEFAULTS,
+    configs: SearchConfig | Sequence[SearchConfig] = DEFAULTS,
     seeds: Sequence[int] = (0,),
     *,
     progress: Progress | None = None,
+    keep_weights: bool = False,
 ) -> list[SearchResult]:
     """Return one result per seed; all runs train at once, and none depends on the others.
+
+    configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
+    (equal `nas.batch_key`), others are a ValueError.
 
     features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
     (N,) of train, val, test. Test rows are never read.
@@ -69,29 +82,31 @@ def search(
     With V views of every window, features are (V, N, C_in, L), the same V for all layers. Weight steps read each
     train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
     Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
+
+    keep_weights: also return the shared weights of every run.
     """
-    data = prepare(features, labels, split, config.device, reads="train_val")
-    state = _Search(data, config, check_seeds(seeds))
-    curves: list[list[dict[str, Any]]] = [[] for _ in state.seeds]
+    seeds = check_seeds(seeds)
+    per_run = check_configs(configs, len(seeds))
+    config = per_run[0]
+    data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
+    state = _Search(data, per_run, seeds)
+    curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
         for curve, row in zip(curves, rows, strict=True):
             curve.append(row)
         if progress is not None:
             progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-    architecture = state.supernet.architecture
-    return [
-        SearchResult(genotype, seed, curves[r], architecture.probabilities(r))
-        for r, (genotype, seed) in enumerate(zip(architecture.derive(), state.seeds, strict=True))
-    ]
+    return state.results(curves, keep_weights)
 
 
 class _Search:
-    """The state of R searches."""
+    """The state of R searches; `config` is any run's, where only shared settings are read."""
 
-    def __init__(self, data: Dataset, config: SearchConfig, seeds: tuple[int, ...]) -> None:
-        self.data, self.config, self.seeds = data, config, seeds
-        self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps)
+    def __init__(self, data: Dataset, configs: Sequence[SearchConfig], seeds: tuple[int, ...]) -> None:
+        self.data, self.configs, self.config, self.seeds = data, configs, configs[0], seeds
+        config, device = configs[0], data.device
+        self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps, config.operations)
         self.supernet = Supernet(
             self.candidates,
             data.in_channels,
@@ -99,70 +114,143 @@ class _Search:
             channels=config.channels,
             length=data.length,
             seeds=seeds,
-        ).to(data.device)
-        self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", data.device))
-        self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", data.device))
-        self.views = Streams(seeds, "train views", data.device)
-        self.choices = Streams(seeds, "choices", data.device)
-        self.dropout = Streams(seeds, "dropout", data.device)
-        self.sites = dropout_sites(self.candidates)
+        ).to(device)
+        self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", device))
+        self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", device))
+        self.views = Streams(seeds, "train views", device)
+        self.choosers = Choosers(configs, seeds, device)
+        self.weight_choosers = Choosers(configs, seeds, device, of_weights=True)
+        self.dropout = Dropout(seeds, config.dropout, device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser, self.schedule = weight_optimiser(
-            list(self.supernet.weight_parameters()),
-            lr=config.weight_lr,
-            lr_min=config.weight_lr_min,
-            weight_decay=config.weight_decay,
-            restart_epochs=config.restart_epochs,
-            steps=self.steps,
+        self.weight_optimiser = WeightOptimiser(self.supernet.weight_parameters(), configs, self.steps)
+        self.arch_optimiser = Adam(
+            self.supernet.arch_parameters(),
+            lr=[c.arch_lr for c in configs],
+            betas=[(c.arch_beta, 0.999) for c in configs],
+            weight_decay=[c.arch_weight_decay for c in configs],
         )
-        self.arch_optimiser = torch.optim.Adam(
-            list(self.supernet.arch_parameters()),
-            lr=config.arch_lr,
-            betas=(0.5, 0.999),
-            weight_decay=config.arch_weight_decay,
+        self.cost = CostShare(
+            self.candidates,
+            data.in_channels,
+            channels=config.channels,
+            length=data.length,
+            kind=config.cost,
+            device=device,
         )
+
+    def results(self, curves: list[list[dict[str, Any]]], keep_weights: bool) -> list[SearchResult]:
+        """Return what every run ends with."""
+        architecture = self.supernet.architecture
+        genotypes = architecture.derive() if self.config.derive == "argmax" else self._best_of()
+        state = self.supernet.fusion.state_dict()
+        return [
+            SearchResult(
+                genotype,
+                seed,
+                curves[r],
+                architecture.probabilities(r),
+                collapse_warnings(curves[r], seed, self.candidates),
+                {name: value[r : r + 1].clone() for name, value in state.items()} if keep_weights else None,
+            )
+            for r, (genotype, seed) in enumerate(zip(genotypes, self.seeds, strict=True))
+        ]
+
+    def _best_of(self) -> list[Genotype]:
+        """Return each run's best genotype by AUC on val among the most probable one and drawn ones.
+
+        They are scored with the shared weights and with the batch norms' statistics of the rows scored: the stored
+        ones belong to mixtures of architectures.
+        """
+        architecture = self.supernet.architecture
+        streams = Streams(self.seeds, "candidates", self.data.device)
+        drawn = [architecture.derive(streams if i else None) for i in range(self.config.candidates)]
+        labels = self.data.labels[self.data.val]
+        scores = []
+        for genotypes in drawn:
+            mix = fixed_mix(self.candidates, genotypes, self.data.device)
+            logits = evaluate(self.supernet.fusion, mix, self.data, self.data.val, Pass("batch"))
+            scores.append(area_under_roc(logits[..., 1] - logits[..., 0], labels))
+        best = torch.stack(scores).argmax(dim=0).tolist()
+        return [drawn[i][r] for r, i in enumerate(best)]
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
-        searching = epoch >= self.config.warmup_epochs
+        warmup = self.config.warmup_epochs
+        searching = epoch >= warmup
+        if searching:
+            share = (epoch - warmup) / max(self.config.epochs - warmup - 1, 1)
+            self.choosers.anneal(share)
+            self.weight_choosers.anneal(share)
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         norm = torch.zeros_like(train_loss)
         for _ in range(self.steps):
-            train_loss += self._weight_step() / self.steps
+            rows = self.train.next()
+            train_loss += self._weight_step(rows) / self.steps
             if searching:
-                norm += self._arch_step() / self.steps
+                norm += self._arch_step(rows) / self.steps
         if searching:
             self._check_gradient(norm.tolist(), epoch)
         return self._rows(epoch, train_loss, norm if searching else None)
 
-    def _losses(self, rows: Tensor, how: Pass, views: Tensor | None = None) -> Tensor:
-        config = self.config
-        mix = self.supernet.architecture.sample(self.choices, config.estimator, config.temperature, config.samples)
+    def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
-    def _weight_step(self) -> Tensor:
-        rows = self.train.next()
-        shape = (rows.shape[1], self.config.channels, self.data.length)
-        dropout = draw_dropout(self.dropout, self.sites, self.config.dropout, shape)
-        per_run = self._losses(rows, Pass("track", dropout), self.data.draw_views(rows, self.views))
-        set_gradients(per_run.sum(), list(self.supernet.weight_parameters()))
-        self.weight_optimiser.step()
-        self.schedule.step()
+    def _weight_step(self, rows: Tensor) -> Tensor:
+        """Return the loss per run (R,) of one step on a train minibatch (R, B)."""
+        with torch.no_grad():  # the choices are constants here: their gradient would cost a third of the step
+            mix = self.supernet.architecture.sample(self.weight_choosers)
+        per_run = self._losses(rows, mix, Pass("track", self.dropout), self.data.draw_views(rows, self.views))
+        self.weight_optimiser.step(per_run.sum())
         return per_run.detach()
 
-    def _arch_step(self) -> Tensor:
-        """Return the gradient's norm per run (R,) of one step on a validation minibatch."""
-        per_run = self._losses(self.val.next(), Pass("batch"))
-        parameters = list(self.supernet.arch_parameters())
-        set_gradients(per_run.sum(), parameters)
-        self.arch_optimiser.step()
-        gradients = [parameter.grad.flatten(1) for parameter in parameters if parameter.grad is not None]
-        return torch.cat(gradients, dim=1).square().sum(dim=1).sqrt()
+    def _arch_step(self, train_rows: Tensor) -> Tensor:
+        """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
+        rows = self.val.next() if self.config.level == "bilevel" else train_rows
+        if self.config.order == "second":
+            gradients = self._unrolled(rows, train_rows)
+        else:
+            with frozen(self.supernet.weight_parameters()):
+                per_run = self._arch_losses(rows, self.choosers.draw(self.supernet.architecture.size))
+            gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
+        self.arch_optimiser.step(gradients)
+        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
+
+    def _arch_losses(self, rows: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
+        mix = self.supernet.architecture.sample(self.choosers, noise)
+        per_run = self._losses(rows, mix, Pass("batch"))
+        for name, of in (
+            ("entropy_weight", self.supernet.architecture.entropy),
+            ("cost_weight", lambda: self.cost(mix)),
+        ):
+            factors = [getattr(config, name) for config in self.configs]
+            if any(factors):
+                per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
+        return per_run
+
+    def _unrolled(self, rows: Tensor, train_rows: Tensor) -> list[Tensor]:
+        """Return the gradient through one weight step; all losses of it are taken with the same noise."""
+        architecture = self.supernet.architecture
+        noise = self.choosers.draw(architecture.size)
+        weight_noise = self.weight_choosers.draw(architecture.size)
+
+        def train() -> Tensor:
+            return self._losses(train_rows, architecture.sample(self.weight_choosers, weight_noise), Pass("batch"))
+
+        lr = torch.tensor(self.weight_optimiser.lr, device=self.data.device)
+        weights = list(self.supernet.weight_parameters())
+        return unrolled_gradient(
+            weights, self.arch_optimiser.parameters, train, lambda: self._arch_losses(rows, noise), lr
+        )[1]
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
-        vanished = {seed: n for seed, n in zip(self.seeds, norms, strict=True) if not n >= VANISHED}
+        vanished = {
+            seed: n
+            for config, seed, n in zip(self.configs, self.seeds, norms, strict=True)
+            if not n >= VANISHED and config.estimator != "published"
+        }
         if vanished:
             raise VanishingArchitectureGradient(vanished, epoch)
 
@@ -177,6 +265,7 @@ class _Search:
             "val_loss": losses(logits, labels, self.class_weights),
             "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels),
             **{f"entropy_{name}": value for name, value in architecture.entropies().items()},
+            **{f"share_{name}": value for name, value in architecture.shares().items()},
         }
         if norm is not None:
             columns["arch_grad_norm"] = norm

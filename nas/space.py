@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.genotype import Cell, Genotype, Step, cell_name, is_layer, step_inputs
-from nas.primitives import OPERATIONS
+from nas.primitives import DEFAULT_OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -32,35 +32,18 @@ class CellCandidates:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Every site of a network with its candidates; one genotype leaves only the candidates that it uses."""
+    """Every site of a network with its candidates."""
 
     cells: tuple[CellCandidates, ...]
 
     @classmethod
-    def full(cls, layers: Sequence[str], cells: int, steps: int) -> "Candidates":
-        """Return the whole space: every layer and earlier cell, every earlier step, every operation."""
-        candidates = tuple(StepCandidates(step_inputs(t), tuple(OPERATIONS)) for t in range(steps))
+    def full(
+        cls, layers: Sequence[str], cells: int, steps: int, operations: Sequence[str] = DEFAULT_OPERATIONS
+    ) -> "Candidates":
+        """Return the whole space: every layer and earlier cell, every earlier step, every given operation."""
+        candidates = tuple(StepCandidates(step_inputs(t), tuple(operations)) for t in range(steps))
         return cls(
             tuple(CellCandidates((*layers, *(cell_name(i) for i in range(cell))), candidates) for cell in range(cells))
-        )
-
-    @classmethod
-    def union(cls, genotypes: Sequence[Genotype]) -> "Candidates":
-        """Return the candidates that at least one of the genotypes uses, in the order of first use."""
-        return cls(
-            tuple(
-                CellCandidates(
-                    _unique(name for cell in cells for name in (cell.x, cell.y)),
-                    tuple(
-                        StepCandidates(
-                            _unique(name for step in steps for name in (step.x, step.y)),
-                            _unique(step.operation for step in steps),
-                        )
-                        for steps in zip(*(cell.steps for cell in cells), strict=True)
-                    ),
-                )
-                for cells in zip(*(genotype.cells for genotype in genotypes), strict=True)
-            )
         )
 
     @property

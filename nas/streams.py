@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-DROPOUT_LEVELS = 2**16
-
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator that is determined by a run's seed and the name of its use."""
@@ -41,18 +39,9 @@ class Streams:
         drawn = [torch.randint(end, (length,), generator=g, device=self.device) for g in self.generators]
         return torch.stack(drawn)
 
-    def dropout_scales(self, shape: Sequence[int], probability: float) -> Tensor:
-        """Return 0 with the given probability, else 1 / P(kept): (R, *shape) float32.
-
-        Sixteen random bits decide each element (four elements per 64-bit draw: drawing is what dropout costs
-        here), so the probability is rounded to a multiple of 2^-16 and the scale follows the rounded one.
-        """
-        elements = 1
-        for size in shape:
-            elements *= size
-        bits = torch.empty((len(self.generators), -(-elements // 4)), dtype=torch.int64, device=self.device)
-        for row, source in zip(bits, self.generators, strict=True):
+    def words(self, length: int) -> Tensor:
+        """Return at least `length` int32 per run of 32 random bits each, (R, length or one more)."""
+        drawn = torch.empty((len(self.generators), -(-length // 2)), dtype=torch.int64, device=self.device)
+        for row, source in zip(drawn, self.generators, strict=True):
             row.random_(-(2**63), None, generator=source)
-        dropped = min(round(probability * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
-        kept = bits.view(torch.int16)[:, :elements] >= dropped - DROPOUT_LEVELS // 2
-        return (kept * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped))).view(-1, *shape)
+        return drawn.view(torch.int32)

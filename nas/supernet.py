@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from nas.architecture import ArchitectureParameters
 from nas.config import SpaceName
+from nas.functions import blend, side_by_side
 from nas.genotype import cell_name, step_name
 from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
 from nas.primitives import OPERATIONS
 from nas.space import Candidates, CellCandidates, CellMix, Mix, StepCandidates
-from nas.streams import Streams
 
 
 class FusionNetwork(nn.Module):
@@ -30,6 +30,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         R = len(seeds)
         self.candidates = candidates
+        self.channels = channels
         self.reshape = nn.ModuleDict(
             {module_key(name): ConvBlock(R, in_channels[name], channels) for name in candidates.layers}
         )
@@ -39,17 +40,25 @@ class FusionNetwork(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R, B, C_in, L)}; R may be 1 where all runs read the same."""
-        values: dict[str, Tensor] = {}
-        R = self.classifier.bias.shape[0]
-        for name in self.candidates.layers:
-            x = features[name]
-            values[name] = self.reshape[module_key(name)](x.expand(R, *x.shape[1:]), how, name)
+        values = self._reshaped(features, how)
         for i, (cell, module) in enumerate(zip(self.candidates.cells, self.cells, strict=True)):
             x, y = blend([values[name] for name in cell.inputs], mix.cells[i].inputs)
             values[cell_name(i)] = module(x, y, mix.cells[i], how, cell_name(i))
-        outputs = torch.cat([values[cell_name(i)].transpose(2, 3) for i in range(len(self.cells))], dim=3)
-        hidden = F.relu(normalise(outputs.transpose(2, 3)))
-        return self.classifier(hidden.transpose(2, 3).flatten(2))  # type: ignore[no-any-return]
+        outputs = torch.cat([values[cell_name(i)] for i in range(len(self.cells))], dim=3)
+        return self.classifier(F.relu(normalise(outputs)).flatten(2))  # type: ignore[no-any-return]
+
+    def _reshaped(self, features: Mapping[str, Tensor], how: Pass) -> dict[str, Tensor]:
+        """Return {layer: (R, B, L, C)}, in training side by side in memory."""
+        layers = self.candidates.layers
+        R = self.classifier.bias.shape[0]
+        rows = [features[name].transpose(2, 3) for name in layers]
+        rooms: Sequence[Tensor | None] = [None] * len(layers)
+        if how.statistics != "running":
+            rooms = side_by_side(R, len(layers), (*rows[0].shape[1:3], self.channels), self.classifier.weight)
+        return {
+            name: self.reshape[module_key(name)](x.expand(R, -1, -1, -1), how=how, site=name, room=room)
+            for name, x, room in zip(layers, rows, rooms, strict=True)
+        }
 
 
 class FusionCell(Block):
@@ -64,13 +73,13 @@ class FusionCell(Block):
         self.norm = LayerNorm(runs, channels, length)
 
     def forward(self, x: Tensor, y: Tensor, mix: CellMix, how: Pass, site: str) -> Tensor:
-        """Return the cell's output (R, B, C, L)."""
+        """Return the cell's output (R, B, L, C)."""
         values = {"x": x, "y": y}
         for t, (candidates, module) in enumerate(zip(self.candidates.steps, self.steps, strict=True)):
             left, right = blend([values[name] for name in candidates.inputs], mix.steps[t])
             values[step_name(t)] = module(left, right, mix.operations[t], how, f"{site}.{step_name(t)}")
-        fused = blend([values[step_name(t)] for t in range(len(self.steps))], self.step_weights)[0]
-        return self.norm(self.output(fused, how, site) + x)  # type: ignore[no-any-return]
+        (fused,) = blend([values[step_name(t)] for t in range(len(self.steps))], self.step_weights)
+        return self.norm(self.output(fused, how=how, site=site) + x)  # type: ignore[no-any-return]
 
 
 class FusionStep(nn.Module):
@@ -85,7 +94,8 @@ class FusionStep(nn.Module):
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, how: Pass, site: str) -> Tensor:
         """Return the mix of the operations' outputs, weights: (R, operations)."""
         outputs = [operation(x, y, how, f"{site}.{name}") for name, operation in self.operations.items()]
-        return blend(outputs, weights[:, None])[0]
+        (mixed,) = blend(outputs, weights[:, None])
+        return mixed
 
 
 class Supernet(nn.Module):
@@ -118,34 +128,6 @@ class Supernet(nn.Module):
         return self.fusion(features, mix, how)  # type: ignore[no-any-return]
 
 
-def blend(values: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
-    """Return one weighted sum per slot of n values (R, B, C, L), weights: (R, slots, n)."""
-    stacked = torch.stack([value.transpose(2, 3) for value in values], dim=1)
-    sums = torch.bmm(weights, stacked.flatten(2)).view(*weights.shape[:2], *stacked.shape[2:])
-    return tuple(slot.transpose(2, 3) for slot in sums.unbind(1))
-
-
 def module_key(layer: str) -> str:
     """Return a layer's name as part of a parameter's name, where torch allows no dots."""
     return layer.replace("%", "%25").replace(".", "%2E")
-
-
-def dropout_sites(candidates: Candidates) -> list[str]:
-    """Return the names of all places with dropout."""
-    sites = list(candidates.layers)
-    for i, cell in enumerate(candidates.cells):
-        sites.append(cell_name(i))
-        for t, step in enumerate(cell.steps):
-            sites += [f"{cell_name(i)}.{step_name(t)}.{name}" for name in step.operations if name != "Sum"]
-    return sites
-
-
-def draw_dropout(
-    streams: Streams, sites: Sequence[str], probability: float, shape: tuple[int, int, int]
-) -> dict[str, Tensor] | None:
-    """Return dropout scales per site, (R, B, C, L) each, for shape (B, C, L); None for probability 0."""
-    if probability == 0.0:
-        return None
-    B, C, L = shape
-    scales = streams.dropout_scales((len(sites), B, L, C), probability).transpose(3, 4)
-    return dict(zip(sites, scales.unbind(1), strict=True))

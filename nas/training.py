@@ -1,40 +1,78 @@
 """What search and retraining share: the optimiser of the weights and evaluation of whole splits."""
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
+from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
-from nas.layers import EVALUATION
+from nas.layers import EVALUATION, Pass
+from nas.optimiser import Adam
 from nas.space import Mix
 from nas.supernet import FusionNetwork
 
 EVALUATION_ROWS = 256
+TrainedConfig = SearchConfig | RetrainConfig
 
 
 @torch.no_grad()
-def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor) -> Tensor:
-    """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor, how: Pass = EVALUATION) -> Tensor:
+    """Return logits (R, n, 2) of rows (n,), by default in evaluation mode: stored statistics, no dropout."""
     parts = torch.split(rows, EVALUATION_ROWS)
     layers = network.candidates.layers
-    return torch.cat([network(data.gather(part[None], layers), mix, EVALUATION) for part in parts], dim=1)
+    return torch.cat([network(data.gather(part[None], layers), mix, how) for part in parts], dim=1)
 
 
-def set_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> None:
-    """Set the gradients of the loss with respect to these parameters, and of nothing else.
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within the context, what is computed from these parameters needs no gradient of them."""
+    held = list(parameters)
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
-    They are made contiguous: fused Adam reads a transposed gradient (that of a matrix product) in the wrong order,
-    without an error.
-    """
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient.contiguous()
+
+class WeightOptimiser:
+    """Adam with a cosine schedule and warm restarts per run, as torch's CosineAnnealingWarmRestarts."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        configs: TrainedConfig | Sequence[TrainedConfig],
+        steps: int,
+    ) -> None:
+        """configs: one for all runs, or one per run where all parameters are (R, ...); steps: minibatches an epoch."""
+        self.configs: list[TrainedConfig]
+        if isinstance(configs, SearchConfig | RetrainConfig):
+            self.configs = [configs]
+            self.adam = Adam(parameters, lr=configs.weight_lr, weight_decay=configs.weight_decay)
+        else:
+            self.configs = list(configs)
+            self.adam = Adam(
+                parameters, lr=[c.weight_lr for c in configs], weight_decay=[c.weight_decay for c in configs]
+            )
+        self.steps, self.done = steps, 0
+
+    @property
+    def lr(self) -> list[float]:
+        """The learning rate of every run's next step."""
+        return [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
+
+    def step(self, loss: Tensor) -> None:
+        """Move the weights along the gradient of a loss that is summed over the runs."""
+        self.adam.set_lr(self.lr)
+        self.adam.step(torch.autograd.grad(loss, self.adam.parameters))
+        self.done += 1
 
 
-def weight_optimiser(
-    parameters: list[nn.Parameter], *, lr: float, lr_min: float, weight_decay: float, restart_epochs: int, steps: int
-) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.CosineAnnealingWarmRestarts]:
-    """Return Adam and its cosine schedule with warm restarts, to be stepped once per minibatch."""
-    optimiser = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
-        optimiser, T_0=restart_epochs * steps, eta_min=lr_min
-    )
-    return optimiser, schedule
+def _annealed(config: TrainedConfig, cycles: float) -> float:
+    """Return the learning rate after so many cycles between warm restarts."""
+    swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
+    return config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 from nas import Cell, Genotype
+from pipeline.palette import in_light
 
 LAYER_W, LAYER_H, LAYER_GAP, HEADER_H = 204, 32, 8, 30
 CHANNEL = 96  # between the layers and the first cell: where their arrows bend
@@ -79,11 +80,7 @@ def standalone_svg(genotype: Genotype, layers: Sequence[str]) -> str:
 
 def _plain_style() -> str:
     """genotype.css with the light palette's values in place of variables and mixtures."""
-    folder = Path(__file__).parent
-    style = (folder / "genotype.css").read_text(encoding="utf-8")
-    light = (folder / "palette.css").read_text(encoding="utf-8").partition("@media")[0]
-    for name, value in re.findall(r"(--[\w-]+): (#\w{6})", light):
-        style = style.replace(f"var({name})", value)
+    style = in_light(Path(__file__).with_name("genotype.css").read_text(encoding="utf-8"))
     return re.sub(r"color-mix\(in srgb, (#\w{6}) (\d+)%, (#\w{6})\)", _mixed, style)
 
 

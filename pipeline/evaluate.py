@@ -56,7 +56,10 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         )
     features = cache.load("test")
     scores = pd.concat(
-        [score_table(test, entry, score_windows(workspace, entry, features, device)) for entry in run.entries],
+        [
+            score_table(test, entry.network, entry.seed, score_windows(workspace, entry, features, device))
+            for entry in run.entries
+        ],
         ignore_index=True,
     )
     result = measure(cache.index, scores, seed=params.seed)
@@ -80,14 +83,14 @@ def score_windows(
     return np.concatenate(parts)
 
 
-def score_table(test: pd.DataFrame, entry: RetrainEntry, scores: NDArray[np.float64]) -> pd.DataFrame:
+def score_table(test: pd.DataFrame, network: str, seed: int, scores: NDArray[np.float64]) -> pd.DataFrame:
     """The rows of scores.csv for one network; scores: (N,) P(fake) in the order of `test`."""
     if not np.isfinite(scores).all():
         raise EvaluateError(
-            f"network {entry.network}, seed {entry.seed}: {int((~np.isfinite(scores)).sum())} of {len(scores)} scores "
+            f"network {network}, seed {seed}: {int((~np.isfinite(scores)).sum())} of {len(scores)} scores "
             "are not finite: its training diverged; lower retrain.weight_lr and run `bmnas retrain` again"
         )
-    table: pd.DataFrame = test[_WINDOW_COLUMNS].assign(network=entry.network, seed=entry.seed, score=scores)
+    table: pd.DataFrame = test[_WINDOW_COLUMNS].assign(network=network, seed=seed, score=scores)
     return table
 
 

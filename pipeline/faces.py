@@ -1,12 +1,15 @@
-"""Stage `faces`: picture -> one face track per clip -> aligned square crops of every window."""
+"""Stage `faces`: picture -> face tracks -> aligned square crops of every window, all of one person in each."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import facenet_pytorch
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,17 +18,31 @@ from cache_schemas.manifest import read_manifest
 from cache_schemas.media import FACES, ClipWindows, read_windows
 from cache_schemas.shards import ClipEntry, ClipResult
 from pipeline import media
+from pipeline.crops import cut_crop, poses
+from pipeline.following import Follower
+from pipeline.mtcnn import DEFAULT_FACE_PX, Mtcnn, search_px
 from pipeline.params import FaceParams, Params
 from pipeline.shard_stage import ClipJob, run_shard_stage
-from pipeline.tracks import Detection, best_track, cut_crop, link_tracks
+from pipeline.tracks import Look, Track, link_tracks
 from pipeline.windows import frame_times
 from pipeline.workers import device_of
 from pipeline.workspace import Workspace
 
-_VERSION = 1
+_Full: TypeAlias = Callable[[int, int], media.Frames]
+"""(first, last) -> the full pictures of these numbers, `last` not among them."""
+_Seen: TypeAlias = tuple[list[Look], _Full]
+_VERSION = 2
 """Raise it when the same parameters give other values."""
-_BATCH_PIXELS = 16_000_000
-"""MTCNN holds a picture and its pyramid as floats, about 30 bytes a pixel."""
+FOLLOW_HZ = 10.0
+"""So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""
+SMOOTH_S = 0.12
+"""Width (standard deviation) of the smoother along a track."""
+_SMALL_HEIGHT_PX = 360
+"""Pictures are never made smaller than this to search them."""
+_BATCH_PIXELS, _BATCH_PICTURES = 16_000_000, 16
+"""Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
+_PERSON_S = 0.5
+"""A face that is seen for less is no person to count."""
 
 
 def face_key(params: Params) -> str:
@@ -40,7 +57,7 @@ def build_faces(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
     clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in windows]
     return run_shard_stage(
         workspace.faces,
-        FACES,
+        FACES.with_codec(params.faces.codec),
         face_key(params),
         [ClipJob(clip, windows_digest(windows[clip.clip_id]), windows[clip.clip_id]) for clip in clips],
         clip_faces,
@@ -55,61 +72,152 @@ def windows_digest(windows: ClipWindows) -> str:
 
 
 def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """One clip's crops; raises MediaError when no window shows its face often enough."""
+    """One clip's crops; raises MediaError when no window shows a face often enough."""
     windows: ClipWindows = job.inputs
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
-    frames = media.read_frames(path, times.tolist())
-    detections = detect_faces(frames, params.faces, device=device_of(params.compute))
-    tracks = link_tracks(detections)
-    if not tracks:
-        raise media.MediaError(f"no face found in any of {len(frames)} pictures")
-    track = best_track(tracks)
-    presence = track.seen[where].mean(axis=1)
-    kept = np.flatnonzero(presence >= params.faces.min_presence)
-    if len(kept) == 0:
-        raise media.MediaError(
-            f"the face is seen in {track.seen.sum()} of {len(frames)} pictures only (min_presence "
-            f"{params.faces.min_presence:g})"
-        )
-    poses = track.poses()
-    used = np.unique(where[kept])
-    crops = {i: cut_crop(frames[i], poses[i], size_px=params.faces.size_px, margin=params.faces.margin) for i in used}
-    arrays: dict[str, NDArray[Any]] = {
-        "crops": np.stack([np.stack([crops[i] for i in where[w]]) for w in kept]),
-        "boxes": track.boxes[where[kept]].astype(np.float32),
-        "probabilities": track.probabilities[where[kept]].astype(np.float32),
-        "landmarks": track.landmarks[where[kept]].astype(np.float32),
+    seek = _follow if params.faces.search == "follow" else _search_every
+    with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
+        tracks = [t for t in link_tracks(looks) if t.probabilities.max() >= params.faces.min_probability]
+        if not tracks:
+            raise media.MediaError(f"no face found in any of {len(looks)} pictures")
+        ends = looks[0].time_s, looks[-1].time_s
+        seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
+        chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
+        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
+    info = {
+        "people": int(seen[_persons(tracks)].sum(axis=0).max()),
+        "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
+        "scenes": looks[-1].scene + 1,
     }
-    starts = tuple(windows.starts_s[w] for w in kept)
-    info = {"people": len(tracks), "presence": round(float(track.seen.mean()), 4)}
-    return ClipResult(job.clip.clip_id, job.plan, starts, arrays, info)
+    arrays = {name: np.stack([window[name] for window in cut.values()]) for name in next(iter(cut.values()))}
+    return ClipResult(job.clip.clip_id, job.plan, tuple(windows.starts_s[w] for w in cut), arrays, info)
 
 
-def detect_faces(frames: NDArray[np.uint8], params: FaceParams, *, device: str) -> list[list[Detection]]:
-    """Every frame's faces by facenet-pytorch's MTCNN, in batches; frames: (N, H, W, 3) uint8 RGB."""
-    n_frames, height, width, _ = frames.shape
-    if min(height, width) < params.min_face_px:  # MTCNN's pyramid would be empty, which it does not survive
-        return [[] for _ in range(n_frames)]
-    batch = max(1, min(32, _BATCH_PIXELS // (height * width)))
-    found: list[list[Detection]] = []
-    for i in range(0, n_frames, batch):
-        boxes, probabilities, landmarks = _mtcnn(params.min_face_px, device).detect(
-            frames[i : i + batch], landmarks=True
+@contextmanager
+def _follow(
+    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+) -> Iterator[_Seen]:
+    """Follows the faces through the windows in small pictures, while ffmpeg decodes; the full ones wait."""
+    spans = [(start, start + windows.available_s) for start in windows.starts_s]
+    found = media.probe(path)
+    every = small_every(found)
+    with follow_faces(
+        path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans, every=every
+    ) as seen:
+        yield seen
+
+
+@contextmanager
+def follow_faces(
+    path: Path,
+    found: media.Probe,
+    params: FaceParams,
+    *,
+    device: str,
+    full_at_s: Sequence[float],
+    spans_s: list[media.Span] | None = None,
+    every: int = 1,
+) -> Iterator[_Seen]:
+    """Yields what was seen in each `every`-th picture inside the spans (None: all), and the full pictures' reader."""
+    small = small_height_px(found, params)
+    with media.open_video(
+        path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
+    ) as video:
+        follower = new_follower(found, params, device=device)
+        batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
+        for frames in _read_ahead(video.small(batch)):
+            follower.add(frames.times_s, frames.pixels)
+        yield follower.looks, video.full
+
+
+def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
+    """The same, each read while the one before is worked on: a pipe alone holds less than a picture."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (frames := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield frames
+
+
+def small_height_px(found: media.Probe, params: FaceParams) -> int:
+    """The height to which pictures are decoded for searching: the smallest face keeps DEFAULT_FACE_PX pixels."""
+    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * DEFAULT_FACE_PX / params.min_face_px)))
+
+
+def small_every(found: media.Probe) -> int:
+    """Each so manieth picture is followed in the stage: FOLLOW_HZ of them a second."""
+    return max(1, round(found.fps / FOLLOW_HZ))
+
+
+def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
+    """For pictures of `small_height_px`; its boxes are those of the full pictures."""
+    shrunk = small_height_px(found, params) / min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
+
+
+@contextmanager
+def _search_every(
+    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+) -> Iterator[_Seen]:
+    """Searches each of the pictures that may be cut, in full resolution."""
+    frames = media.read_frames(path, times_s.tolist())
+    faces = _mtcnn(params.min_face_px, device).detect(frames.pixels)
+    looks = [Look(float(t), found) for t, found in zip(times_s, faces, strict=True)]
+    yield looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])
+
+
+def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
+    """{window: track}: of the tracks that are present (tracks, windows) in a window enough, the clip's weightiest.
+
+    One window shows one person; where the scene changes, the next window may show another track.
+    """
+    order = sorted(range(len(tracks)), key=lambda k: -tracks[k].weight)
+    chosen = {}
+    for window, shares in enumerate(presence.T):
+        enough = [k for k in order if shares[k] >= params.min_presence]
+        if enough:
+            chosen[window] = tracks[enough[0]]
+    if not chosen:
+        raise media.MediaError(
+            f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
+            f"{params.min_presence:g})"
         )
-        for b, p, points in zip(boxes, probabilities, landmarks, strict=True):
-            faces = [] if b is None else zip(b, p, points, strict=True)
-            found.append(
-                [
-                    Detection(np.asarray(box, float), float(prob), np.asarray(five, float))
-                    for box, prob, five in faces
-                    if prob is not None and prob >= params.min_probability
-                ]
-            )
-    return found
+    return chosen
+
+
+def _persons(tracks: list[Track]) -> NDArray[np.bool_]:
+    """(tracks,) those that last; all where none does."""
+    lasting = np.array([track.times_s[-1] - track.times_s[0] >= _PERSON_S for track in tracks])
+    return lasting if lasting.any() else ~lasting
+
+
+def _cut_window(
+    track: Track, where: NDArray[np.int64], full: _Full, ends_s: tuple[float, float], params: FaceParams
+) -> dict[str, NDArray[Any]]:
+    """One window's arrays. `where`: the numbers of its pictures; one that is shown twice is cut once.
+
+    ends_s: the first and last look; a picture behind the last one shows what that showed.
+    """
+    first, last = int(where.min()), int(where.max()) + 1
+    frames = full(first, last)
+    smooth_s = SMOOTH_S if params.search == "follow" else 0.0
+    faces, seen = track.at(frames.times_s, smooth_s=smooth_s), track.seen_at(np.clip(frames.times_s, *ends_s))
+    crops = [
+        cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
+        for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)
+    ]
+    return {
+        "crops": np.stack(crops)[where - first],
+        "boxes": faces.boxes[where - first].astype(np.float32),
+        "probabilities": np.where(seen, faces.probabilities, 0)[where - first].astype(np.float32),
+        "landmarks": faces.landmarks[where - first].astype(np.float32),
+    }
 
 
 @functools.cache
-def _mtcnn(min_face_px: int, device: str) -> facenet_pytorch.MTCNN:
-    return facenet_pytorch.MTCNN(keep_all=True, min_face_size=min_face_px, device=device)
+def _mtcnn(min_face_px: float, device: str) -> Mtcnn:
+    return Mtcnn(min_face_px, device=device)

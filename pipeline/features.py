@@ -23,7 +23,7 @@ from cache_schemas.features import (
     staged_piece,
 )
 from cache_schemas.files import digest
-from cache_schemas.manifest import Clip, read_manifest
+from cache_schemas.manifest import Clip, category_of, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
 from pipeline.backbones import Backbone, Input, Modality, load_backbone
@@ -56,6 +56,11 @@ class WindowSource:
     plan: str
     """Names the clip's windows: its face track, and with it this window's crops, depend on all of them."""
     info: dict[str, Any]
+
+    @property
+    def labels(self) -> tuple[int, int | None]:
+        """(video label, audio label) of this window, which may be a real piece of a fake clip."""
+        return self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
 
 
 @dataclass(frozen=True)
@@ -334,9 +339,9 @@ def _index(sources: list[WindowSource]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                **{name: getattr(s.clip, name) for name in ("clip_id", "path", "label", "video_label", "category")},
-                **{name: getattr(s.clip, name) for name in ("method", "subject_id", "dataset", "split", "file_bytes")},
-                "audio_label": -1 if s.clip.audio_label is None else s.clip.audio_label,
+                **{name: getattr(s.clip, name) for name in ("clip_id", "path", "method", "subject_id", "dataset")},
+                **{name: getattr(s.clip, name) for name in ("split", "file_bytes")},
+                **_label_columns(*s.labels),
                 "window": s.window,
                 "start_s": s.start_s,
                 **{name: value for name, value in s.info.items() if name != "available_s"},
@@ -344,3 +349,12 @@ def _index(sources: list[WindowSource]) -> pd.DataFrame:
             for s in sources
         ]
     )
+
+
+def _label_columns(video: int, audio: int | None) -> dict[str, Any]:
+    return {
+        "label": int(bool(video or audio)),
+        "video_label": video,
+        "audio_label": -1 if audio is None else audio,
+        "category": category_of(video, audio),
+    }

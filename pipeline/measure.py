@@ -47,9 +47,9 @@ def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
     """
     test = clips(index[index["split"] == "test"])
     counts = _counts(index[index["split"] == "test"], test)
-    networks = {name: _network(group, seed) for name, group in scores.groupby("network") if name in NETWORKS}
+    networks = {name: measure_network(group, seed) for name, group in scores.groupby("network") if name in NETWORKS}
     networks = {name: networks[name] for name in NETWORKS if name in networks}
-    small = _why_small(counts)
+    small = why_small(counts)
     summary = {
         name: {metric: result["clip"][metric]["mean"] for metric in METRICS} | {"auc_std": result["clip"]["auc"]["std"]}
         for name, result in networks.items()
@@ -67,12 +67,17 @@ def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
 
 
 def clips(windows: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip, in the order of `windows`: its first window's row, and a fake if any window is."""
+    """One row a clip, in the order of `windows`: its first window's row, and a fake if any window is.
+
+    So in its category: a fake picture in one window and fake sound in another make FVFA (F sorts before R).
+    """
     table: pd.DataFrame = windows.drop_duplicates("clip_id").set_index("clip_id")
-    return table.assign(label=windows.groupby("clip_id")["label"].max())
+    video, audio = (windows["category"].str[part].groupby(windows["clip_id"]).min() for part in (slice(2), slice(2, 4)))
+    return table.assign(label=windows.groupby("clip_id")["label"].max(), category=video + audio)
 
 
-def _network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
+def measure_network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """One network's entry of metrics.json; scores: its rows of scores.csv, all seeds."""
     seeds = sorted(int(value) for value in scores["seed"].unique())
     windows = _by_seed(scores, ["clip_id", "window"], seeds)
     clip = _by_seed(scores, ["clip_id"], seeds)
@@ -164,7 +169,8 @@ def _counts(windows: pd.DataFrame, table: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def _why_small(counts: Mapping[str, int]) -> str | None:
+def why_small(counts: Mapping[str, int]) -> str | None:
+    """Why a test split of so many clips, subjects, real_clips and fake_clips claims nothing; None where it may."""
     rarer = min(counts["real_clips"], counts["fake_clips"])
     enough = counts["clips"] >= SMALL_CLIPS and counts["subjects"] >= SMALL_SUBJECTS and rarer >= SMALL_CLASS
     if enough:
@@ -183,7 +189,8 @@ def audit_shortcuts(test: pd.DataFrame, everything: pd.DataFrame, network_auc: f
     separability of the known values and that of being known.
     """
     properties: list[dict[str, Any]] = [
-        {"property": name, "test": _shortcut(test, name), "all": _shortcut(everything, name)} for name in SHORTCUTS
+        {"property": name, "test": shortcut_auc(test, name), "all": shortcut_auc(everything, name)}
+        for name in SHORTCUTS
     ]
     for entry in properties:
         on_test = entry["test"]["auc"]
@@ -192,13 +199,14 @@ def audit_shortcuts(test: pd.DataFrame, everything: pd.DataFrame, network_auc: f
     return {
         "threshold": SHORTCUT_AUC,
         "network_auc": network_auc,
-        "chance": {"test": _chance(test), "all": _chance(everything)},
+        "chance": {"test": chance_auc(test), "all": chance_auc(everything)},
         "properties": properties,
         "warning": _shortcut_warning(properties),
     }
 
 
-def _shortcut(table: pd.DataFrame, name: str) -> dict[str, Any]:
+def shortcut_auc(table: pd.DataFrame, name: str) -> dict[str, Any]:
+    """How well the column `name` alone tells label 1 from 0: {auc, known, clips, reason}; its NaN are "not known"."""
     labels, values = table["label"].to_numpy(), table[name].to_numpy(dtype=float)
     known = np.isfinite(values)
     if not known.any():
@@ -210,7 +218,8 @@ def _shortcut(table: pd.DataFrame, name: str) -> dict[str, Any]:
     return {"auc": found["value"], "known": int(known.sum()), "clips": len(table), "reason": found["reason"]}
 
 
-def _chance(table: pd.DataFrame) -> float | None:
+def chance_auc(table: pd.DataFrame) -> float | None:
+    """What 19 of 20 columns that know nothing of the label stay below; None without both classes."""
     n_fake = int(table["label"].sum())
     try:
         return metrics.chance_separability(len(table) - n_fake, n_fake)

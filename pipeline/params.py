@@ -23,7 +23,9 @@ class DataParams(_Section):
     """Where the clips are and how their labels are written down."""
 
     root: str = Field("data/synth", description="folder of the clips; no clip outside it is read")
-    layout: Literal["synth", "csv", "fakeavceleb"] = Field("synth", description="how labels are stored there")
+    layout: Literal["synth", "csv", "folders", "fakeavceleb", "swan-df", "lav-df", "av-deepfake1m", "dfdc"] = Field(
+        "synth", description="how labels are stored there"
+    )
 
 
 class SynthParams(_Section):
@@ -35,8 +37,12 @@ class SynthParams(_Section):
 
 
 class SplitParams(_Section):
-    """Subject-disjoint split."""
+    """How clips are split."""
 
+    kind: Literal["subject", "official"] = Field(
+        "subject",
+        description="nobody (subject, source, target) in two splits, or the data set's own splits, leaks reported",
+    )
     val: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for validation")
     test: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for the test")
 
@@ -89,8 +95,19 @@ class FaceParams(_Section):
     size_px: int = Field(224, ge=32, le=1024, description="side of the square crop")
     margin: float = Field(0.3, ge=0, le=2, description="added to the face box, as a fraction of its side")
     min_face_px: int = Field(30, ge=12, description="smallest face that MTCNN looks for")
-    min_probability: float = Field(0.9, ge=0, le=1, description="detections below are ignored")
+    min_probability: float = Field(0.9, ge=0, le=1, description="a face must be this certain once to be followed")
     min_presence: float = Field(0.5, ge=0, le=1, description="a window needs the face in so many of its frames")
+    search: Literal["follow", "every"] = Field(
+        "follow",
+        description="search key frames and follow the faces between them, or search every frame that is cut, in full "
+        "resolution, exactly as facenet-pytorch does",
+    )
+    align: Literal["none", "similarity"] = Field(
+        "similarity", description="cut the square about the box, or turn, size and place it by the five landmarks"
+    )
+    codec: Literal["zstd", "webp", "jpeg"] = Field(
+        "zstd", description="of stored crops: lossless and fast, lossless and a tenth smaller, or lossy (quality 95)"
+    )
 
 
 Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]

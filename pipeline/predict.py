@@ -12,6 +12,7 @@ import numpy as np
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
 from cache_schemas.manifest import Clip, Quarantined, read_quarantine, write_manifest
+from cache_schemas.paths import path_text
 from cache_schemas.run import RetrainRun, read_run
 from pipeline.evaluate import score_windows
 from pipeline.faces import build_faces
@@ -83,8 +84,8 @@ def _clip(video: Path) -> Clip:
     path = video.resolve(strict=True)
     clip_id = file_sha256(path)[:16]
     return Clip(
-        clip_id, path.relative_to("/").as_posix(), "predict", clip_id, "", "", 0, 0, 0, "RVRA", "unknown", "test",
-        path.stat().st_size,
+        clip_id, path_text(path.relative_to("/").as_posix()), "predict", clip_id, "", "", 0, 0, 0, "RVRA", "unknown",
+        "test", path.stat().st_size,
     )  # fmt: skip
 
 

@@ -193,7 +193,7 @@ def _labelled(sources: Sequence[WindowSource], modality: Modality, split: str) -
     """The split's windows with the modality's own label; raises PretrainError where a class is missing."""
     rows = []
     for source in sources:
-        label = source.clip.video_label if modality == "visual" else source.clip.audio_label
+        label = source.labels[("visual", "audio").index(modality)]
         if source.clip.split == split and label is not None:
             rows.append(_Labelled(source, label))
     if len({row.label for row in rows}) < 2:

@@ -22,9 +22,12 @@ import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
+from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
+from pipeline.batches import cache_identity
 from pipeline.drawing import describe, genotype_svg
 from pipeline.evaluate import read_metrics
+from pipeline.experiment_plots import oracle_svg
 from pipeline.measure import clips
 from pipeline.params import Params
 from pipeline.plots import curves_svg, det_svg, probabilities_svg, roc_svg
@@ -63,6 +66,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         quarantine=quarantine_summary(quarantined),
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
+        oracle=_oracle(workspace, cache),
         trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
         versions=versions(),
     )
@@ -115,7 +119,10 @@ def interval(value: Mapping[str, Any]) -> Markup:
 
 
 def data_counts(index: pd.DataFrame) -> dict[str, Any]:
-    """Clips per split and category, and clips, windows and subjects per split; index: as in FeatureCache.index."""
+    """Clips per split and category, and clips, windows and subjects per split, and how many subjects are in two.
+
+    index: as in FeatureCache.index.
+    """
     table = clips(index)
     categories = sorted(str(name) for name in table["category"].unique())
     rows = []
@@ -131,7 +138,8 @@ def data_counts(index: pd.DataFrame) -> dict[str, Any]:
                 "subjects": int(part["subject_id"].nunique()),
             }
         )
-    return {"categories": categories, "rows": rows}
+    shared = int((table.groupby("subject_id")["split"].nunique() > 1).sum())
+    return {"categories": categories, "rows": rows, "shared_subjects": shared}
 
 
 def quarantine_summary(rows: Sequence[Quarantined]) -> dict[str, Any]:
@@ -154,6 +162,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "-"
     return found
+
+
+def _oracle(workspace: Workspace, cache: FeatureCache) -> dict[str, Any] | None:
+    """The oracle's table with its figure; None where `bmnas oracle` did not run. current: it is of this cache."""
+    path = workspace.oracle / "oracle.json"
+    if not path.exists():
+        return None
+    table = read_oracle(path)
+    svg = Markup(oracle_svg(table)) if table.picks else None  # noqa: S704 - matplotlib escapes its texts
+    return {"table": table, "svg": svg, "current": table.cache == cache_identity(cache)}
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 
 import nas
 from cache_schemas.files import replacing, write_text
-from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchRun, read_run, write_run
+from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
+from nas.data import prepare
+from nas.memory import retrain_memory
+from pipeline.batches import fitting_runs
 from pipeline.params import Params
-from pipeline.search import curves_table, epochs_bar, load_windows
+from pipeline.search import Windows, curves_table, epochs_bar, load_windows
+from pipeline.workers import memory_per_worker
 from pipeline.workspace import Workspace
 
 
 def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
-    """The trained networks; writes their weights (safetensors), retrain.json and curves.csv."""
+    """The trained networks; writes their weights (safetensors), retrain.json and curves.csv.
+
+    Networks and seeds train side by side, as many at once as fit memory.
+    """
     search = read_run(workspace.search / "search.json", SearchRun)
     data = load_windows(workspace, params)
+    found = [(entry, _genotype(workspace, entry, data)) for entry in search.entries]
+    size = _together(data, params, [genotype for _, genotype in found])
+    parts = [found[i : i + size] for i in range(0, len(found), size)]
     entries = []
-    with epochs_bar("retrain", params.retrain.epochs * len(NETWORKS)) as progress:
-        for network in NETWORKS:
-            found = [entry for entry in search.entries if entry.network == network]
+    with epochs_bar("retrain", params.retrain.epochs * len(parts)) as progress:
+        for part in parts:
+            genotypes, seeds = [genotype for _, genotype in part], [entry.seed for entry, _ in part]
             results = nas.retrain(
-                data.layers_of(network),
-                data.labels,
-                data.split,
-                [nas.Genotype.model_validate(entry.genotype) for entry in found],
-                params.retrain,
-                [entry.seed for entry in found],
-                progress=progress,
+                data.features, data.labels, data.split, genotypes, params.retrain, seeds, progress=progress
             )
-            for result in results:
-                weights = f"{network}-{result.seed}.safetensors"
-                with replacing(workspace.retrain / weights) as temporary:
-                    safetensors.torch.save_file(_tensors(result.network), temporary)
-                entries.append(
-                    RetrainEntry(
-                        network=network,
-                        seed=result.seed,
-                        genotype=result.genotype.model_dump(mode="json"),
-                        spec=result.network.spec(),
-                        weights=weights,
-                        best_epoch=result.best_epoch,
-                        curves=result.curves,
-                    )
-                )
+            entries += [_entry(workspace, entry, result) for (entry, _), result in zip(part, results, strict=True)]
     run = RetrainRun(params=params.model_dump(mode="json"), backbones=data.backbones, entries=entries)
     write_run(workspace.retrain / "retrain.json", run)
     write_text(workspace.retrain / "curves.csv", curves_table(entries).to_csv(index=False))
     return run
+
+
+def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Genotype:
+    """The genotype of an entry; raises RunFileError when it is malformed or was searched on another cache."""
+    where = f"{workspace.search / 'search.json'}: the genotype of {entry.network}, seed {entry.seed},"
+    try:
+        genotype = nas.Genotype.model_validate(entry.genotype)
+    except ValidationError as error:
+        raise RunFileError(f"{where} is none of this space ({error.errors()[0]['msg']}): run `bmnas search`") from None
+    allowed = data.layers_of(entry.network)
+    unknown = [name for name in genotype.layers() if name not in allowed]
+    if unknown:
+        raise RunFileError(
+            f"{where} reads {unknown}, which is none of its layers in {workspace.features} ({', '.join(allowed)}): it "
+            "was searched on another cache; run `bmnas search` again"
+        )
+    return genotype
+
+
+def _together(data: Windows, params: Params, genotypes: Sequence[nas.Genotype]) -> int:
+    """How many networks to train at once."""
+    dataset = prepare(data.features, data.labels, data.split, None, reads="all")
+    widest = max(genotypes, key=lambda genotype: sum(dataset.in_channels[name] for name in genotype.layers()))
+    memory = retrain_memory(dataset, params.retrain, widest, same_seed=False)
+    here = params.compute.model_copy(update={"workers": 1, "scheduler": ""})
+    return min(len(genotypes), fitting_runs("retrain", memory, dataset, memory_per_worker(here, 1)))
+
+
+def _entry(workspace: Workspace, found: SearchEntry, result: nas.RetrainResult) -> RetrainEntry:
+    weights = f"{found.network}-{result.seed}.safetensors"
+    with replacing(workspace.retrain / weights) as temporary:
+        safetensors.torch.save_file(_tensors(result.network), temporary)
+    return RetrainEntry(
+        network=found.network,
+        seed=result.seed,
+        genotype=result.genotype.model_dump(mode="json"),
+        spec=result.network.spec(),
+        weights=weights,
+        best_epoch=result.best_epoch,
+        curves=result.curves,
+    )
 
 
 def _tensors(network: nas.CompactNetwork) -> dict[str, torch.Tensor]:

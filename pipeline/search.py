@@ -29,9 +29,8 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     entries = []
     with epochs_bar("search", params.search.epochs * len(NETWORKS)) as progress:
         for network in NETWORKS:
-            results = nas.search(
-                data.layers_of(network), data.labels, data.split, params.search, params.seeds, progress=progress
-            )
+            config = params.search.model_copy(update={"modality": "both" if network == "fusion" else network})
+            results = nas.search(data.features, data.labels, data.split, config, params.seeds, progress=progress)
             entries += [
                 SearchEntry(
                     network=network,
@@ -39,6 +38,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
                     genotype=result.genotype.model_dump(mode="json"),
                     curves=result.curves,
                     probabilities=result.probabilities,
+                    warnings=result.warnings,
                 )
                 for result in results
             ]

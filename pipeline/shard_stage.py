@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from cache_schemas.manifest import Clip, Quarantined, write_quarantine
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, prune_shards, scan_shards, write_shard
 from pipeline import media
 from pipeline.params import Params
-from pipeline.workers import console, progress_bar, run_tasks
+from pipeline.workers import Advance, TasksLostError, console, progress_bar, run_tasks
 from pipeline.workspace import Workspace
 
 CLIPS_PER_SHARD = 8
 """One task, and what a killed worker loses at most."""
+BYTES_PER_SHARD = 32 << 20
+"""Of media: a task of long or large clips has fewer, so that it, too, takes well under a minute."""
 
 
 class StageError(RuntimeError):
@@ -42,6 +45,26 @@ class _ShardTask:
     params: Params
 
 
+@dataclass(frozen=True)
+class _Amount:
+    """What a task has gone through."""
+
+    clips: int = 0
+    pictures: int = 0
+    media_s: float = 0.0
+
+    def __add__(self, other: _Amount) -> _Amount:
+        return _Amount(self.clips + other.clips, self.pictures + other.pictures, self.media_s + other.media_s)
+
+    def per(self, seconds: float) -> str:
+        """Throughput in words."""
+        seconds = max(seconds, 1e-3)
+        return (
+            f"{self.clips / seconds:.3g} clips/s, {self.pictures / seconds:.3g} frames/s, "
+            f"{self.media_s / seconds:.3g} h of video per h"
+        )
+
+
 def run_shard_stage(
     folder: Path,
     schema: ShardSchema,
@@ -60,14 +83,10 @@ def run_shard_stage(
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if (job.clip.clip_id, job.plan) not in done]
     root = Path(params.data.root).resolve()
-    tasks = [
-        _ShardTask(folder.resolve(), schema, key, tuple(pending[i : i + CLIPS_PER_SHARD]), root, process, params)
-        for i in range(0, len(pending), CLIPS_PER_SHARD)
-    ]
+    tasks = [_ShardTask(folder.resolve(), schema, key, group, root, process, params) for group in group_jobs(pending)]
     with progress_bar(schema.stage, total=len(jobs), unit="clips") as advance:
         advance(len(jobs) - len(pending))
-        for task, _ in run_tasks(_run_shard, tasks, params.compute):
-            advance(len(task.jobs))
+        _run_all(tasks, params, advance)
     entries = scan_shards(folder, schema, key)
     found = {job.clip.clip_id: entries[job.clip.clip_id, job.plan] for job in jobs}
     prune_shards(folder, {entry.path for entry in found.values()})
@@ -90,14 +109,55 @@ def run_shard_stage(
     return {clip_id: entry for clip_id, entry in found.items() if not entry.reason}
 
 
-def _run_shard(task: _ShardTask) -> None:
+def group_jobs(jobs: list[ClipJob]) -> list[tuple[ClipJob, ...]]:
+    """The jobs of each task, in order: at most CLIPS_PER_SHARD, and BYTES_PER_SHARD unless one clip has more."""
+    groups: list[tuple[ClipJob, ...]] = []
+    size = 0
+    for job in jobs:
+        size += job.clip.file_bytes
+        if groups and len(groups[-1]) < CLIPS_PER_SHARD and size <= BYTES_PER_SHARD:
+            groups[-1] = (*groups[-1], job)
+        else:
+            groups.append((job,))
+            size = job.clip.file_bytes
+    return groups
+
+
+def _run_all(tasks: list[_ShardTask], params: Params, advance: Advance) -> None:
+    """Every task, whatever becomes of its workers: clips that kill theirs are found out and recorded."""
+    begin, total = time.monotonic(), _Amount()
+
+    def run(chosen: list[_ShardTask]) -> list[_ShardTask]:
+        nonlocal total
+        try:
+            for task, amount in run_tasks(_run_shard, chosen, params.compute):
+                total += amount
+                advance(len(task.jobs), total.per(time.monotonic() - begin))
+        except TasksLostError as error:
+            return error.tasks
+        return []
+
+    lost = run([replace(task, jobs=(job,)) for task in run(tasks) for job in task.jobs])
+    for task in [again for alone in lost for again in run([alone])]:  # alone, nobody else's death is taken for its own
+        reason = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+        dead = [ClipResult(job.clip.clip_id, job.plan, reason=reason) for job in task.jobs]
+        write_shard(task.folder, task.schema, task.key, dead)
+        advance(len(task.jobs))
+
+
+def _run_shard(task: _ShardTask) -> _Amount:
     results = [_process(task, job) for job in task.jobs]
     write_shard(task.folder, task.schema, task.key, results)
+    return _Amount(
+        clips=len(results),
+        pictures=sum(int(result.info.get("pictures", 0)) for result in results),
+        media_s=sum(float(result.info.get("duration_s", 0)) for result in results),
+    )
 
 
 def _process(task: _ShardTask, job: ClipJob) -> ClipResult:
     try:
-        return task.process(job, media.inside(task.root, job.clip.path), task.params)
+        return task.process(job, media.inside(task.root, job.clip.file_name), task.params)
     except media.MediaError as error:
         reason = str(error)
     except Exception as error:  # one bad file never stops a run, however it is bad

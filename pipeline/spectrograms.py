@@ -20,7 +20,7 @@ from pipeline.shard_stage import ClipJob, run_shard_stage
 from pipeline.windows import plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same parameters give other values."""
 _SILENCE_HOP_S = 0.010
 _PCM_SCALE = 2**15
@@ -52,9 +52,8 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
 
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used."""
-    video = media.probe(path)
     rate = params.spectrograms.sample_rate_hz
-    samples, leading_silence = _sound(path, rate, params.windows)
+    video, samples, leading_silence = _read(path, rate, params.windows)
     # Without usable sound the picture decides; with it, a window is where both are.
     sound_s = video.duration_s if samples is None else len(samples) / rate
     windows = plan_windows(
@@ -69,6 +68,7 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     info = {
         "available_s": windows.available_s,
         "duration_s": round(video.duration_s, 6),
+        "pictures": len(video.times_s),
         "leading_silence_s": round(leading_silence, 6),
         "loudness_db": round(10 * float(np.log10(power + 1e-12)), 3),
         "width_px": video.width_px,
@@ -81,16 +81,16 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, arrays, info)
 
 
-def _sound(path: Path, rate: int, params: WindowParams) -> tuple[NDArray[np.float32] | None, float]:
-    """The samples (None where `missing_modality` lets a clip do without) and the silence before they start."""
+def _read(path: Path, rate: int, params: WindowParams) -> tuple[media.Probe, NDArray[np.float32] | None, float]:
+    """The picture's timeline, the samples (None where the parameters let a clip do without), leading silence in s."""
     try:
-        samples = media.read_audio(path, sample_rate_hz=rate)
-        silence = leading_silence_s(samples, sample_rate_hz=rate, silence_db=params.silence_db)
+        sound = media.read_sound(path, sample_rate_hz=rate)
+        silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.silence_db)
     except media.NoAudioError as error:
         if params.missing_modality == "quarantine":
             raise media.NoAudioError(f"{error} (missing_modality: quarantine)") from None
-        return None, 0.0
-    return samples, silence
+        return media.probe(path), None, 0.0
+    return sound.probe, sound.samples, silence
 
 
 def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:

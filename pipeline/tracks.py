@@ -1,148 +1,159 @@
-"""Face tracks: detections linked from frame to frame, and the crops that are cut along one."""
+"""Face tracks: what was seen in the frames that were looked at, linked to persons, and where each is at any time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import median_filter
+
+from pipeline.mtcnn import Faces
 
 _MAX_SHIFT = 0.7
-"""Between neighbouring frames a face moves by less than this part of its own side, or it is another person."""
+"""Between two looks a face moves by less than this part of its own side, or it is another person."""
 _MAX_SCALE = 1.8
-_MAX_GAP = 4
-"""A track that was not seen for more frames is over."""
+_MAX_GAP_S = 2.0
+"""A track that was not seen for longer is over."""
+_STIFFNESS = 0.4
+"""Against bending the parabola: nearly nothing where it has looks on both sides, a line at a track's ends."""
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Detection:
-    """One face in one frame: box (4,) left, top, right, bottom px; landmarks (5, 2) px."""
+class Look:
+    """The faces of one frame; `scene` counts the cuts before it."""
 
-    box: NDArray[np.float64]
-    probability: float
-    landmarks: NDArray[np.float64]
-
-    @property
-    def side(self) -> float:
-        """The longer side of the box, px."""
-        return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
-
-    @property
-    def centre(self) -> NDArray[np.float64]:
-        """(x, y) px."""
-        return (self.box[:2] + self.box[2:]) / 2
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where a crop is cut: centre (x, y) px, side px, and roll in radians, positive when the right eye is lower."""
-
-    centre: NDArray[np.float64]
-    side: float
-    roll: float
+    time_s: float
+    faces: Faces
+    scene: int = 0
 
 
 @dataclass(frozen=True)
 class Track:
-    """One person through all T frames; gaps are interpolated, ends are held."""
+    """One person: K looks at its face, in order of time."""
 
-    seen: NDArray[np.bool_]
-    """(T,)"""
+    times_s: NDArray[np.float64]
+    """(K,)"""
     boxes: NDArray[np.float64]
-    """(T, 4) px"""
+    """(K, 4) px"""
     probabilities: NDArray[np.float64]
-    """(T,), 0 where not seen"""
+    """(K,)"""
     landmarks: NDArray[np.float64]
-    """(T, 5, 2) px"""
+    """(K, 5, 2) px"""
+    unbroken: NDArray[np.bool_]
+    """(K - 1,) whether the face was seen all the way from each look to the next: no look between them missed it."""
 
     @property
     def weight(self) -> float:
-        """Frames seen times mean side: the most persistent, largest face has the most."""
-        sides = np.maximum(self.boxes[:, 2] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 1])
-        return float((sides * self.probabilities)[self.seen].sum())
+        """Seconds seen times mean side times probability: the most persistent, largest face has the most."""
+        sides = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1) * self.probabilities
+        spans = np.diff(self.times_s) * self.unbroken
+        return float((spans * (sides[1:] + sides[:-1]) / 2).sum() + 1e-3 * sides.mean())
 
-    def poses(self) -> list[Pose]:
-        """One a frame; the roll is the eye line's, a median of three frames so that one bad landmark tips nothing."""
-        eyes = self.landmarks[:, 1] - self.landmarks[:, 0]
-        rolls = median_filter(np.arctan2(eyes[:, 1], eyes[:, 0]), size=3, mode="nearest")
-        sides = np.maximum(self.boxes[:, 2] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 1])
-        centres = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
-        return [Pose(c, float(s), float(r)) for c, s, r in zip(centres, sides, rolls, strict=True)]
+    def seen_at(self, times_s: NDArray[np.float64], *, tolerance_s: float = 1e-3) -> NDArray[np.bool_]:
+        """(T,) whether the face was seen at each time, or within `tolerance_s` of it."""
+        right = np.searchsorted(self.times_s, times_s)
+        inside = np.zeros(len(times_s), dtype=bool)
+        between = (right > 0) & (right < len(self.times_s))
+        inside[between] = self.unbroken[right[between] - 1]
+        nearest = np.abs(times_s[:, None] - self.times_s[None, :]).min(axis=1)
+        return np.asarray(inside | (nearest <= tolerance_s))
+
+    def at(self, times_s: NDArray[np.float64], *, smooth_s: float = 0.0) -> Faces:
+        """The face at each time: interpolated between looks, held beyond the first and last.
+
+        With smooth_s, a parabola is fitted around each time instead, which has no lag: a face that moves, or turns
+        back, stays where it is, the detector's trembling is averaged away.
+        """
+        flat = np.concatenate([self.boxes, self.landmarks.reshape(-1, 10), self.probabilities[:, None]], axis=1)
+        if smooth_s and self.times_s[-1] - self.times_s[0] > smooth_s:
+            values = _smoothed(self.times_s, flat, np.clip(times_s, self.times_s[0], self.times_s[-1]), smooth_s)
+        else:
+            values = _interpolated(self.times_s, flat, times_s)
+        return Faces(values[:, :4], values[:, 14].clip(0, 1), values[:, 4:14].reshape(-1, 5, 2))
 
 
-def link_tracks(frames: list[list[Detection]]) -> list[Track]:
-    """The tracks in `frames`, one list of detections a frame, in the order of their first frame.
+def link_tracks(looks: Sequence[Look]) -> list[Track]:
+    """The tracks in `looks` (in order of time), in the order of their first look.
 
-    A detection continues the track whose last box is nearest, relative to the face's size, if it is near enough
-    and of like size; else it begins a new one.
+    A face continues the track whose last box is nearest, relative to the face's size, if it is near enough, of like
+    size and in the same scene; else it begins a new one.
     """
-    tracks: list[dict[int, Detection]] = []
-    for t, detections in enumerate(frames):
-        pairs = sorted(
-            (distance, k, d)
+    tracks: list[list[tuple[int, int]]] = []
+    for n, look in enumerate(looks):
+        open_tracks = [
+            k
             for k, track in enumerate(tracks)
-            for d, detection in enumerate(detections)
-            if (distance := _distance(track, t, detection)) < _MAX_SHIFT
-        )
-        taken_tracks: set[int] = set()
-        taken: set[int] = set()
-        for _, k, d in pairs:
-            if k not in taken_tracks and d not in taken:
-                tracks[k][t] = detections[d]
-                taken_tracks.add(k)
-                taken.add(d)
-        tracks += [{t: detection} for d, detection in enumerate(detections) if d not in taken]
-    return [_complete(track, len(frames)) for track in tracks]
+            if look.time_s - looks[track[-1][0]].time_s <= _MAX_GAP_S and look.scene == looks[track[-1][0]].scene
+        ]
+        last = _joined([looks[tracks[k][-1][0]].faces.take([tracks[k][-1][1]]) for k in open_tracks])
+        pairs = {j: open_tracks[i] for i, j in matched_faces(last, look.faces)}
+        for j in range(len(look.faces)):
+            if j in pairs:
+                tracks[pairs[j]].append((n, j))
+            else:
+                tracks.append([(n, j)])
+    return [_track(looks, nodes) for nodes in tracks]
 
 
-def best_track(tracks: list[Track]) -> Track:
-    """The most persistent, largest face; the earliest of equals."""
-    return max(tracks, key=lambda track: track.weight)
+def matched_faces(left: Faces, right: Faces) -> list[tuple[int, int]]:
+    """(i, j): face i of the left and face j of the right are one person's, nearest first."""
+    if len(left) == 0 or len(right) == 0:
+        return []
+    sides = [(faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1).clip(min=1e-6) for faces in (left, right)]
+    centres = [(faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 for faces in (left, right)]
+    larger = np.maximum(sides[0][:, None], sides[1][None, :])
+    distance = np.linalg.norm(centres[0][:, None] - centres[1][None, :], axis=2) / larger
+    distance[larger / np.minimum(sides[0][:, None], sides[1][None, :]) > _MAX_SCALE] = np.inf
+    pairs: list[tuple[int, int]] = []
+    while np.isfinite(distance).any() and distance.min() < _MAX_SHIFT:
+        i, j = (int(v) for v in np.unravel_index(distance.argmin(), distance.shape))
+        pairs.append((i, j))
+        distance[i, :] = distance[:, j] = np.inf
+    return pairs
 
 
-def _distance(track: dict[int, Detection], t: int, detection: Detection) -> float:
-    last_t = max(track)
-    last = track[last_t]
-    ratio = detection.side / max(last.side, 1e-6)
-    if t - last_t > _MAX_GAP or not 1 / _MAX_SCALE < ratio < _MAX_SCALE:
-        return float("inf")
-    return float(np.linalg.norm(detection.centre - last.centre)) / max(last.side, detection.side)
+def _joined(faces: list[Faces]) -> Faces:
+    if not faces:
+        return Faces(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
+    fields = ("boxes", "probabilities", "landmarks")
+    return Faces(*(np.concatenate([getattr(one, name) for one in faces]) for name in fields))
 
 
-def _complete(track: dict[int, Detection], n_frames: int) -> Track:
-    known = sorted(track)
-    every = np.arange(n_frames)
-    flat = np.stack([np.concatenate([track[t].box, track[t].landmarks.ravel()]) for t in known])
-    full = np.stack([np.interp(every, known, flat[:, column]) for column in range(flat.shape[1])], axis=1)
-    seen = np.zeros(n_frames, dtype=bool)
-    seen[known] = True
-    probabilities = np.zeros(n_frames)
-    probabilities[known] = [track[t].probability for t in known]
-    return Track(seen, full[:, :4], probabilities, full[:, 4:].reshape(n_frames, 5, 2))
+def _track(looks: Sequence[Look], nodes: list[tuple[int, int]]) -> Track:
+    faces = _joined([looks[n].faces.take([j]) for n, j in nodes])
+    numbers = np.array([n for n, _ in nodes])
+    times = np.array([looks[n].time_s for n in numbers])
+    return Track(times, faces.boxes, faces.probabilities, faces.landmarks, np.diff(numbers) == 1)
 
 
-def cut_crop(frame: NDArray[np.uint8], pose: Pose, *, size_px: int, margin: float) -> NDArray[np.uint8]:
-    """(size_px, size_px, 3) uint8: the square around the face, turned so that the eyes are level.
+def _interpolated(
+    known_s: NDArray[np.float64], values: NDArray[np.float64], times_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.stack([np.interp(times_s, known_s, column) for column in values.T], axis=1)
 
-    Beyond the picture its edge is repeated. Large faces are cut at a multiple of the size and averaged down, so
-    that nothing aliases.
+
+def _smoothed(
+    known_s: NDArray[np.float64], values: NDArray[np.float64], times_s: NDArray[np.float64], width_s: float
+) -> NDArray[np.float64]:
+    """(len(times_s), columns): at each time the value of a parabola fitted to what is around it, with Gaussian weights.
+
+    The looks are not evenly spaced: interpolated to even steps first, each stretch of time counts the same.
     """
-    side = max(pose.side * (1 + margin), 2.0)
-    # The part of the picture that any rotation of the square can reach, with the edge repeated around it.
-    reach = int(np.ceil(side * 0.72)) + 2
-    left, top = np.floor(pose.centre).astype(int) - reach
-    rows = np.clip(np.arange(top, top + 2 * reach + 1), 0, frame.shape[0] - 1)
-    columns = np.clip(np.arange(left, left + 2 * reach + 1), 0, frame.shape[1] - 1)
-    patch = Image.fromarray(frame[np.ix_(rows, columns)])
-    factor = max(1, int(np.ceil(side / size_px)))
-    size = size_px * factor
-    # Output (u, v) -> picture: centre + R(roll) * step * ((u, v) - size / 2).
-    step = side / size
-    a, b = step * np.cos(pose.roll), -step * np.sin(pose.roll)
-    x, y = pose.centre - (left, top) + 0.5
-    half = size / 2
-    affine = (a, b, x - (a + b) * half, -b, a, y - (a - b) * half)
-    crop = patch.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
-    return np.asarray(crop.reduce(factor) if factor > 1 else crop)
+    grid = np.linspace(known_s[0], known_s[-1], max(5, int((known_s[-1] - known_s[0]) / width_s * 4) + 1))
+    even = _interpolated(known_s, values, grid)
+    found = np.empty((len(times_s), values.shape[1]))
+    for first in range(0, len(times_s), _BLOCK):
+        times = times_s[first : first + _BLOCK]
+        reach = max(4 * width_s, 4 * float(grid[1] - grid[0]))
+        near = slice(*np.searchsorted(grid, [times.min() - reach, times.max() + reach]))
+        away = (grid[None, near] - times[:, None]) / width_s
+        powers = np.stack([np.ones_like(away), away, away**2], axis=2)
+        weighted = powers * np.exp(-0.5 * away**2)[:, :, None]
+        normal = weighted.transpose(0, 2, 1) @ powers
+        normal[:, 2, 2] += _STIFFNESS * normal[:, 0, 0]
+        # The fitted value at `away` 0 is the constant term of each least-squares problem.
+        terms = np.linalg.solve(normal, weighted.transpose(0, 2, 1) @ even[near])
+        found[first : first + len(times)] = terms[:, 0]
+    return found

@@ -1,13 +1,14 @@
-"""Runs a stage's tasks over Dask worker processes, here or on a cluster, with a progress bar."""
+"""Runs a stage's tasks over Dask worker processes of bounded memory, here or on a cluster, with a progress bar."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,9 +21,15 @@ Result = TypeVar("Result")
 console = Console(stderr=True)
 
 
+class Advance(Protocol):
+    """Moves a progress bar by so many units; `note` stands behind it."""
+
+    def __call__(self, amount: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that advances the bar by so many units."""
+def progress_bar(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Yields a function that advances the bar by so many units; `done` of them took no time."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -30,10 +37,12 @@ def progress_bar(title: str, *, total: int, unit: str) -> Iterator[Callable[[int
         TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda amount: progress.advance(bar, amount)
+    # Batches of minutes: the remaining time is told from all of them, not from those of the last 30 s.
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
+        bar = progress.add_task(title, total=total, completed=done, note="")
+        yield lambda amount, note="": progress.update(bar, advance=amount, note=note)
 
 
 def device_of(compute: ComputeParams) -> str:
@@ -45,6 +54,17 @@ def device_of(compute: ComputeParams) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+class TasksLostError(RuntimeError):
+    """Each worker that took these tasks died: by what it met, by the memory limit, or along with a neighbour."""
+
+    def __init__(self, tasks: list[Any]) -> None:
+        super().__init__(
+            f"{len(tasks)} tasks are not done: every worker process that took them died, most likely for want of "
+            "memory; give --workers a smaller number"
+        )
+        self.tasks = tasks
+
+
 def one_ahead(items: Iterator[Task]) -> Iterator[Task]:
     """Yields the items, each made in another thread while the caller works on the one before."""
     with ThreadPoolExecutor(1) as thread:
@@ -54,12 +74,49 @@ def one_ahead(items: Iterator[Task]) -> Iterator[Task]:
             yield item
 
 
+def worker_count(compute: ComputeParams, n_tasks: int) -> int:
+    """How many workers share `n_tasks` tasks."""
+    if compute.scheduler:
+        with _client(compute, n_tasks) as client:
+            return max(1, min(len(client.nthreads()), n_tasks))
+    return max(1, min(compute.workers or _cores(), n_tasks))
+
+
+def memory_per_worker(compute: ComputeParams, n_tasks: int) -> int:
+    """Bytes that each worker may fill: of the GPU where it computes on one, else of the machine it runs on."""
+    if not compute.scheduler:
+        return _free_bytes(compute) // worker_count(compute, n_tasks)
+    with _client(compute, n_tasks) as client:
+        free: dict[str, int] = client.run(_free_bytes, compute)
+    hosts = Counter(address.rpartition(":")[0] for address in free)
+    on_gpu = device_of(compute) == "cuda"  # a cluster gives each worker its own
+    return min(size // (1 if on_gpu else hosts[address.rpartition(":")[0]]) for address, size in free.items())
+
+
+def _free_bytes(compute: ComputeParams) -> int:
+    """Bytes that are free here: of the GPU, or of the memory that this machine or container may use."""
+    if device_of(compute) == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+    from distributed.system import MEMORY_LIMIT
+
+    memory = psutil.virtual_memory()
+    return int(min(memory.available, MEMORY_LIMIT - psutil.Process().memory_info().rss))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], compute: ComputeParams
 ) -> Iterator[tuple[Task, Result]]:
-    """Yields (task, result) as tasks finish; a task's exception ends the run and names the task.
+    """Yields (task, result) as tasks finish; a task's exception ends the run.
 
-    A task runs again when its worker dies, up to Dask's `allowed-failures`.
+    A task runs again when its worker dies. Those whose workers died more often than Dask's `allowed-failures` are
+    named by a TasksLostError, after all others are done.
     """
     if not tasks:
         return
@@ -67,13 +124,20 @@ def run_tasks(
         for task in tasks:
             yield task, function(task)
         return
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
+    lost = []
     with _client(compute, len(tasks)) as client:
         futures = {future: task for task, future in zip(tasks, client.map(function, tasks, pure=False), strict=True)}
         for future in as_completed(list(futures)):
-            yield futures.pop(future), future.result()
+            task = futures.pop(future)
+            try:
+                yield task, future.result()
+            except KilledWorker:
+                lost.append(task)
             future.release()
+    if lost:
+        raise TasksLostError(lost)
 
 
 # glibc's allocator, else, gives a large block back as soon as it is free, and the kernel clears its pages anew for the
@@ -92,23 +156,28 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
 
     if compute.scheduler:
         with Client(compute.scheduler) as client:
+            console.print(f"[dim]workers: those of {compute.scheduler}; dashboard {client.dashboard_link}")
             yield client
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(compute.workers or cores, n_tasks)
-    threads = str(max(1, cores // workers))
+    workers = worker_count(compute, n_tasks)
+    threads = str(max(1, _cores() // workers))
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     environment |= _KEEP_FREED_MEMORY
     settings = {
         # Set before a worker imports torch: later is too late. Workers are spawned, never forked.
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.scheduler.allowed-failures": 1,
+        # A worker that outgrows its share is replaced; one that only waits for memory could wait for ever.
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": 0.95,
     }
     with (
         dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
+            memory_limit="auto",  # an equal share of the machine's (or the container's) memory
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
@@ -116,5 +185,9 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        console.print(f"[dim]workers: {workers} processes of {threads} threads; dashboard {cluster.dashboard_link}")
+        share = min((spec["memory_limit"] for spec in client.scheduler_info()["workers"].values()), default=0)
+        console.print(
+            f"[dim]workers: {workers} processes of {threads} threads and {share / 2**30:.1f} GiB; "
+            f"dashboard {cluster.dashboard_link}"
+        )
         yield client

@@ -18,6 +18,11 @@ class Workspace:
         return self.root / "manifest" / "manifest.csv"
 
     @property
+    def check(self) -> Path:
+        """manifest.json, what `bmnas manifest --check` found, and facts.jsonl, what it measured of every clip."""
+        return self.root / "check"
+
+    @property
     def windows(self) -> Path:
         """The windows of every usable clip, for picture and sound alike."""
         return self.root / "windows" / "windows.csv"
@@ -61,6 +66,21 @@ class Workspace:
     def report(self) -> Path:
         """report.html and quarantine.csv."""
         return self.root / "report"
+
+    @property
+    def oracle(self) -> Path:
+        """oracle.json, its tables and figure, and finished trainings and searches."""
+        return self.root / "oracle"
+
+    @property
+    def sweep(self) -> Path:
+        """sweep.csv, its figure and finished runs."""
+        return self.root / "sweep"
+
+    @property
+    def baselines(self) -> Path:
+        """baselines.csv, its figure and finished methods."""
+        return self.root / "baselines"
 
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""

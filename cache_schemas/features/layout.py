@@ -3,7 +3,8 @@
     features.zarr/
       zarr.json                            RootAttributes: which index counts
       visual/<variant>/                    VariantAttributes: the backbone, and all that makes its features
-        <layer>                            (rows, C_in, L), sharded, uncompressed, a checksum per chunk
+        <layer>                            (rows, C_in, L), sharded: raw rows, then the shard's own index
+        checksum                           (chunks, layers) uint32: the CRC-32C of every chunk of every layer
         key                                (rows, 16) uint8: what a row holds; a shard counts once its keys are there
       audio/<variant>/...
       index/<digest>/                      IndexAttributes: the layers and parameters of the run that wrote it
@@ -25,17 +26,19 @@ from typing import Any, Literal, TypeVar
 
 import zarr
 from pydantic import BaseModel, ConfigDict, ValidationError
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from cache_schemas.files import digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SHARD_ROWS = 4096
 """A million windows are 245 shards a layer."""
-CHUNK_ROWS = 32
-"""What one checksum covers and one small read from S3 fetches."""
+CHUNK_ROWS = 128
+"""What one checksum covers and one small read from S3 fetches; benchmarks/chunks.py measures what it costs."""
 KEY_BYTES = 16
 KEYS = "key"
+CHECKSUMS = "checksum"
 CHECKSUM_BYTES = 4
 
 INDEX_COLUMNS: Mapping[str, str] = {
@@ -108,6 +111,11 @@ class VariantAttributes(_Attributes):
         """The path of a layer's array in the cache."""
         return f"{self.path}/{layer.partition('/')[2]}"
 
+    @property
+    def shard_chunks(self) -> int:
+        """Chunks of a full shard."""
+        return self.shard_rows // self.chunk_rows
+
     def geometry(self, layer: str) -> Geometry:
         """How the layer's rows lie in its shards."""
         return Geometry((self.layers[layer], self.length), self.dtype, self.shard_rows, self.chunk_rows)
@@ -126,7 +134,7 @@ class IndexAttributes(_Attributes):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the rows of one layer lie in its shards: chunks of `chunk_rows` rows, each followed by its CRC-32C."""
+    """How the rows of one layer lie in its shards: one after another, in chunks of `chunk_rows` rows."""
 
     row_shape: tuple[int, int]
     """(C_in, L)"""
@@ -141,13 +149,13 @@ class Geometry:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of one chunk without its checksum."""
+        """Bytes of one chunk."""
         return self.chunk_rows * self.row_bytes
 
     @property
-    def stride(self) -> int:
-        """Bytes from one chunk to the next."""
-        return self.chunk_bytes + CHECKSUM_BYTES
+    def shard_bytes(self) -> int:
+        """Bytes of a full shard's rows, without the shard's own index."""
+        return self.shard_rows * self.row_bytes
 
     @property
     def shard_chunks(self) -> int:
@@ -165,8 +173,8 @@ def shard_name(number: int) -> str:
     return f"c.{number}.0.0"
 
 
-def keys_name(number: int) -> str:
-    """The file of the keys of a shard."""
+def table_name(number: int) -> str:
+    """The file of a shard's keys, and that of its checksums."""
     return f"c.{number}.0"
 
 
@@ -178,7 +186,7 @@ def create_root(folder: Path) -> None:
     zarr.create_group(folder, zarr_format=3, attributes=RootAttributes().model_dump())
 
 
-def create_variant(folder: Path, variant: VariantAttributes) -> None:
+def create_variant(folder: Path | Store, variant: VariantAttributes) -> None:
     """Begins the group of a variant, without rows, in `folder`."""
     group = zarr.create_group(folder, zarr_format=3, attributes=variant.model_dump())
     for layer, channels in variant.layers.items():
@@ -188,22 +196,28 @@ def create_variant(folder: Path, variant: VariantAttributes) -> None:
             chunks=(variant.chunk_rows, channels, variant.length),
             shards=(variant.shard_rows, channels, variant.length),
             dtype=variant.dtype,
-            # Uncompressed: half-precision features shrink by a tenth, and could then not be mapped.
-            compressors=[Crc32cCodec()],
+            # Uncompressed: half-precision features shrink by a tenth, and could then not be mapped. Their checksums
+            # stand apart, so that the rows of a shard are one array in memory as they are on disk.
+            compressors=None,
             fill_value=0,
             chunk_key_encoding=_FLAT,
             dimension_names=("row", "channel", "position"),
         )
-    group.create_array(
-        KEYS,
-        shape=(0, KEY_BYTES),
-        chunks=(variant.shard_rows, KEY_BYTES),
-        dtype="uint8",
-        compressors=[Crc32cCodec()],
-        fill_value=0,
-        chunk_key_encoding=_FLAT,
-        dimension_names=("row", "byte"),
+    tables = (
+        (KEYS, (variant.shard_rows, KEY_BYTES), "uint8", ("row", "byte")),
+        (CHECKSUMS, (variant.shard_chunks, len(variant.layers)), "uint32", ("chunk", "layer")),
     )
+    for name, chunks, dtype, dimensions in tables:
+        group.create_array(
+            name,
+            shape=(0, chunks[1]),
+            chunks=chunks,
+            dtype=dtype,
+            compressors=[Crc32cCodec()],
+            fill_value=0,
+            chunk_key_encoding=_FLAT,
+            dimension_names=dimensions,
+        )
 
 
 def create_index(
@@ -224,6 +238,11 @@ def create_index(
             config={"write_empty_chunks": True},  # so that a missing file is not taken for zeros
         )
         array[...] = values
+
+
+def attributes_digest(attributes: IndexAttributes) -> str:
+    """What the name of an index begins with, so that damage to its attributes shows."""
+    return digest(attributes.model_dump(), digits=8)
 
 
 def parse(model: type[Model], where: str, attributes: Any) -> Model:

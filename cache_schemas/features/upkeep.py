@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import mmap
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dask.array
 import numpy as np
 import pandas as pd
 import zarr
-from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from cache_schemas.features.layout import (
+    CHECKSUMS,
+    INDEX_COLUMNS,
     KEYS,
     FeatureCacheError,
     VariantAttributes,
-    keys_name,
     parse,
     shard_name,
+    table_name,
 )
-from cache_schemas.features.reader import FeatureCache, LocalShards, group_by_shard
+from cache_schemas.features.metadata import variant_problems
+from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.shard import REMEDY, check_shard
+from cache_schemas.features.sources import LocalShards, explained
+from cache_schemas.features.stored import StoredRows
 from cache_schemas.features.writer import (
     FeatureCacheWriter,
     RowSource,
     committed_keys,
+    index_name,
     read_root,
     set_index,
     shard_keys,
@@ -49,11 +51,9 @@ def stored_variants(path: Path) -> list[VariantAttributes]:
     found = []
     for file in sorted([*path.glob("visual/*/zarr.json"), *path.glob("audio/*/zarr.json")]):
         where = f"{file.parent.parent.name}/{file.parent.name}"
-        try:
-            group = zarr.open_group(file.parent, mode="r", zarr_format=3)
-        except (ValueError, KeyError) as error:
-            raise FeatureCacheError(f"{file}: is not a Zarr group: {error}. {REMEDY}") from error
-        variant = parse(VariantAttributes, where, dict(group.attrs))
+        with explained(str(file)):
+            attributes = dict(zarr.open_group(file.parent, mode="r", zarr_format=3).attrs)
+        variant = parse(VariantAttributes, where, attributes)
         if variant.path != where:
             raise FeatureCacheError(f"{file}: its attributes belong to {variant.path}. {REMEDY}")
         found.append(variant)
@@ -107,7 +107,7 @@ def verify(path: Path, advance: Advance = lambda _: None) -> Verification:
     """Checks every byte of every shard, the schema, and the index against the rows; advance: by so many shards."""
     found = Verification()
     for variant in stored_variants(path):
-        _verify_arrays(path, variant, found)
+        found.problems += variant_problems(path, variant)
         seen: set[str] = set()
         for number in shard_numbers(path, variant):
             before = len(found.problems)
@@ -120,50 +120,29 @@ def verify(path: Path, advance: Advance = lambda _: None) -> Verification:
     return found
 
 
-def _verify_arrays(path: Path, variant: VariantAttributes, found: Verification) -> None:
-    """The arrays' own metadata must say what the variant's attributes say."""
-    rows = 1 + max(shard_numbers(path, variant), default=-1)
-    for layer, channels in variant.layers.items():
-        name = variant.array(layer)
-        try:
-            array = zarr.open_array(path / name, mode="r", zarr_format=3)
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            found.problems.append(f"{name}: its zarr.json is missing or damaged: {error}. {REMEDY}")
-            continue
-        expected: tuple[Any, ...] = (
-            (channels, variant.length),
-            (variant.shard_rows, channels, variant.length),
-            (variant.chunk_rows, channels, variant.length),
-            variant.dtype,
-        )
-        actual = (array.shape[1:], array.shards, array.chunks, str(array.dtype))
-        if actual != expected or array.shape[0] <= (rows - 1) * variant.shard_rows:
-            found.problems.append(f"{name}: its zarr.json says {actual} and {array.shape[0]} rows. {REMEDY}")
-
-
 def _verify_shard(path: Path, variant: VariantAttributes, number: int, seen: set[str], found: Verification) -> None:
+    source = LocalShards(path)
     try:
-        keys = shard_keys(path, variant, number)
-    except (FeatureCacheError, OSError) as error:
+        keys, checksums = shard_keys(path, variant, number), source.checksums(variant, number)
+    except FeatureCacheError as error:
         found.problems.append(str(error))
         return
     used = [key for key in keys if key]
     if len(set(used)) < len(used) or not seen.isdisjoint(used):
         found.problems.append(f"{variant.path}: shard {number} holds a row twice. {REMEDY}")
     seen.update(used)
-    for layer in variant.layers:
-        file = path / variant.array(layer) / shard_name(number)
+    for column, layer in enumerate(variant.layers):
+        file = Path(source.file(variant, layer, number))
         where = f"{variant.array(layer)} ({file})"
         try:
-            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                # A copy that no view outlives: a mapping cannot be closed while one exists.
-                room = check_shard(mapped[:], variant.geometry(layer), where)
-        except (FeatureCacheError, OSError, ValueError) as error:
-            ours = isinstance(error, FeatureCacheError)
-            found.problems.append(str(error) if ours else f"{where} cannot be read: {error}. {REMEDY}")
+            with explained(where):
+                data = file.read_bytes()
+            room = check_shard(data, variant.geometry(layer), checksums[:, column], where)
+        except FeatureCacheError as error:
+            found.problems.append(str(error))
             continue
         found.shards += 1
-        found.bytes += file.stat().st_size
+        found.bytes += len(data)
         if room < len(used):
             found.problems.append(f"{where} has room for {room} rows, its keys name {len(used)}. {REMEDY}")
 
@@ -176,6 +155,11 @@ def _verify_index(path: Path, found: Verification) -> None:
     except FeatureCacheError as error:
         found.problems.append(str(error))
         return
+    columns = {name: index[name].to_numpy() for name in INDEX_COLUMNS}
+    numbers_of = {variant.path: numbers for variant, numbers in rows.items()}
+    name = read_root(path).index
+    if index_name(cache.index_attributes, columns, numbers_of) != name:
+        found.problems.append(f"{path}/index/{name}: its name does not fit its content. {REMEDY}")
     stored = {variant.path for variant in stored_variants(path)}
     for variant, numbers in rows.items():
         if variant.path not in stored:
@@ -209,22 +193,23 @@ def drop(path: Path, damaged: Sequence[tuple[VariantAttributes, int]]) -> None:
 
 def _remove_shard(path: Path, variant: VariantAttributes, number: int) -> None:
     """The keys first: from then on its rows do not count."""
-    (path / variant.path / KEYS / keys_name(number)).unlink(missing_ok=True)
+    (path / variant.path / KEYS / table_name(number)).unlink(missing_ok=True)
+    (path / variant.path / CHECKSUMS / table_name(number)).unlink(missing_ok=True)
     for layer in variant.layers:
         (path / variant.array(layer) / shard_name(number)).unlink(missing_ok=True)
 
 
 def stored_rows(path: Path, variant: VariantAttributes, rows: NDArray[np.int64]) -> RowSource:
     """Rows of a cache as a source for `append`, checked as they are read; rows: (n,)."""
-    shards = LocalShards(path)
+    count = int(rows.max(initial=-1)) + 1
+    stored = StoredRows(LocalShards(path), dict.fromkeys(variant.layers, variant), {variant.path: count})
+    values = {layer: stored.place(layer).tensor(stored.bytes, count).numpy() for layer in variant.layers}
 
     def read(layer: str, start: int, stop: int) -> NDArray[Any]:
-        geometry = variant.geometry(layer)
-        out = np.empty((stop - start, *geometry.row_shape), geometry.dtype)
-        for shard in group_by_shard(rows[start:stop], variant.shard_rows):
-            for chunks in shards.chunks(variant.array(layer), shard, geometry):
-                chunks.copy_rows(shard.rows, out, shard.places)
-        return out
+        wanted = rows[start:stop]
+        stored.ensure({layer: wanted // variant.chunk_rows})
+        found: NDArray[Any] = values[layer][wanted]
+        return found
 
     return read
 
@@ -288,6 +273,9 @@ def _remove_leftovers(path: Path, variants: list[VariantAttributes]) -> None:
             for file in (path / variant.array(layer)).glob("c.*.0.0"):
                 if int(file.name.split(".")[1]) not in numbers:
                     file.unlink()
+        for file in (path / variant.path / CHECKSUMS).glob("c.*.0"):
+            if int(file.name.split(".")[1]) not in numbers:
+                file.unlink()
     for modality in ("visual", "audio"):
         for folder in (staging_folder(path) / modality).glob("*"):
             if folder.name not in {v.path.partition("/")[2] for v in variants if v.modality == modality}:
@@ -380,38 +368,3 @@ def _window_keys(cache: FeatureCache, path: Path) -> dict[str, dict[tuple[str, f
         rows = cache.rows(variant).tolist()
         found[variant.path] = {w: [names[r] for r in views] for w, views in zip(windows, rows, strict=True)}
     return found
-
-
-BLOCK_WINDOWS = 1024
-"""Windows that the statistics hold in memory at once, per layer and thread."""
-
-
-def layer_statistics(cache: FeatureCache) -> Iterator[dict[str, Any]]:
-    """Yields one row a layer, of view 0: mean, std, min, max, channels, and how many never change (dead).
-
-    Out of core: dask.array reads the windows in blocks.
-    """
-    for layer, channels in cache.layers.items():
-        blocks = []
-        for start in range(0, len(cache), BLOCK_WINDOWS):
-            positions = np.arange(start, min(start + BLOCK_WINDOWS, len(cache)))
-            length = cache.variant_of(layer).length
-            block = delayed(_block)(cache, layer, positions)
-            blocks.append(dask.array.from_delayed(block, (len(positions), channels, length), "float64"))
-        values = dask.array.concatenate(blocks)
-        low, high = values.min(axis=(0, 2)), values.max(axis=(0, 2))
-        mean, std, low, high = compute(values.mean(), values.std(), low, high, scheduler="threads")
-        yield {
-            "layer": layer,
-            "channels": channels,
-            "mean": float(mean),
-            "std": float(std),
-            "min": float(low.min()),
-            "max": float(high.max()),
-            "dead": int((low == high).sum()),
-        }
-
-
-def _block(cache: FeatureCache, layer: str, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = cache.read(positions, [layer])[layer].numpy().astype(np.float64)
-    return values

@@ -25,22 +25,23 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from cache_schemas.features.layout import (
+    CHECKSUMS,
     INDEX_COLUMNS,
     KEY_BYTES,
     KEYS,
-    SCHEMA_VERSION,
     FeatureCacheError,
     IndexAttributes,
     RootAttributes,
     VariantAttributes,
+    attributes_digest,
     create_index,
     create_root,
     create_variant,
-    keys_name,
-    parse,
     shard_name,
+    table_name,
 )
 from cache_schemas.features.shard import checked, encode_shard, with_checksum
+from cache_schemas.features.sources import explained, open_root
 from cache_schemas.files import digest, replacing
 
 RowSource = Callable[[str, int, int], NDArray[Any]]
@@ -84,9 +85,8 @@ class FeatureCacheWriter:
     def __init__(self, path: Path) -> None:
         """Opens the cache at `path`, or begins one; raises FeatureCacheError when something else is there."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
-        with self._lock:
+        with _explained(path), self._lock:  # which makes its folder
             if not (path / "zarr.json").exists():
                 with _new_folder(path) as folder:
                     create_root(folder)
@@ -95,7 +95,7 @@ class FeatureCacheWriter:
     def add_variant(self, variant: VariantAttributes) -> None:
         """Begins the variant's group unless it is there."""
         folder = self.path / variant.path
-        with self._lock:
+        with _explained(folder), self._lock:
             if not (folder / "zarr.json").exists():
                 modality = self.path / variant.modality
                 if not (modality / "zarr.json").exists():
@@ -138,21 +138,38 @@ class FeatureCacheWriter:
         for first in range(0, len(keys), variant.shard_rows):
             part = keys[first : first + variant.shard_rows]
             # Never a number that was in use: a reader with an older index must not meet other rows.
-            number = max(_next_shard(group, variant), 1 + max(shard_numbers(self.path, variant), default=-1))
-            for layer in variant.layers:
-                geometry = variant.geometry(layer)
+            number = max(
+                -(-_row_count(group) // variant.shard_rows), 1 + max(shard_numbers(self.path, variant), default=-1)
+            )
+            checksums = np.zeros((variant.shard_chunks, len(variant.layers)), "<u4")
+            for column, layer in enumerate(variant.layers):
                 pieces = (
                     rows(layer, first + i, min(first + i + variant.chunk_rows, first + len(part)))
                     for i in range(0, len(part), variant.chunk_rows)
                 )
-                _write(self.path / variant.array(layer) / shard_name(number), encode_shard(pieces, geometry))
-            table = bytes.fromhex("".join(part)).ljust(variant.shard_rows * KEY_BYTES, b"\0")
-            # The keys come last: from here on the rows count. Then the shapes, for other readers.
-            _write(self.path / variant.path / KEYS / keys_name(number), iter([with_checksum(table)]))
-            for name in (*(layer.partition("/")[2] for layer in variant.layers), KEYS):
-                array = group[name]
-                assert isinstance(array, zarr.Array)  # noqa: S101 - create_variant made it
-                array.resize((number * variant.shard_rows + len(part), *array.shape[1:]))
+                encoded = encode_shard(pieces, variant.geometry(layer), checksums[:, column])
+                _write(self.path / variant.array(layer) / shard_name(number), encoded)
+            self._write_tables(variant, number, part, checksums)
+        self._resize(variant)
+
+    def _write_tables(
+        self, variant: VariantAttributes, number: int, keys: Sequence[str], checksums: NDArray[np.uint32]
+    ) -> None:
+        """The keys come last: from here on the rows count."""
+        table = bytes.fromhex("".join(keys)).ljust(variant.shard_rows * KEY_BYTES, b"\0")
+        for name, content in ((CHECKSUMS, checksums.tobytes()), (KEYS, table)):
+            _write(self.path / variant.path / name / table_name(number), iter([with_checksum(content)]))
+
+    def _resize(self, variant: VariantAttributes) -> None:
+        """Gives the arrays the shapes that their rows need, for other readers."""
+        group = zarr.open_group(self.path / variant.path, mode="r+", zarr_format=3)
+        rows = max(_row_count(group), 1 + max(committed_keys(self.path, variant).values(), default=-1))
+        for name in (*(layer.partition("/")[2] for layer in variant.layers), CHECKSUMS, KEYS):
+            array, count = group[name], -(-rows // variant.chunk_rows) if name == CHECKSUMS else rows
+            assert isinstance(array, zarr.Array)  # noqa: S101 - create_variant made it
+            if array.shape[0] != count:
+                with _explained(self.path / variant.path / name):
+                    array.resize((count, *array.shape[1:]))
 
     def finish(
         self, index: pd.DataFrame, rows: Mapping[VariantAttributes, Sequence[str]], attributes: IndexAttributes
@@ -168,6 +185,7 @@ class FeatureCacheWriter:
                 present = committed_keys(self.path, variant)
                 found = np.array([present[key] for key in keys], np.int64)
                 numbers[variant.path] = found.reshape(-1, attributes.views)
+                self._resize(variant)  # a run may have been killed before it came to that
             self.write_index(index, numbers, attributes)
 
     def write_index(
@@ -178,45 +196,36 @@ class FeatureCacheWriter:
             name: index[name].to_numpy(dtype=object if dtype == "string" else dtype)
             for name, dtype in INDEX_COLUMNS.items()
         }
-        name = _index_digest(attributes, columns, rows)
+        name = index_name(attributes, columns, rows)
         parent = self.path / "index"
-        if not (parent / name / "zarr.json").exists():
-            if not (parent / "zarr.json").exists():
-                with _new_folder(parent) as folder:
-                    zarr.create_group(folder, zarr_format=3)
-            with _new_folder(parent / name) as folder:
-                create_index(folder, attributes, columns, rows)
-        set_index(self.path, name)
-        for old in parent.iterdir():
-            if old.is_dir() and old.name != name:
-                shutil.rmtree(old)
+        with _explained(parent):
+            if not (parent / name / "zarr.json").exists():
+                if not (parent / "zarr.json").exists():
+                    with _new_folder(parent) as folder:
+                        zarr.create_group(folder, zarr_format=3)
+                with _new_folder(parent / name) as folder:
+                    create_index(folder, attributes, columns, rows)
+            set_index(self.path, name)
+            for old in parent.iterdir():
+                if old.is_dir() and old.name != name:
+                    shutil.rmtree(old)
 
     def lock(self) -> FileLock:
         """The lock that `append` and `write_index` need."""
         return self._lock
 
 
-def _index_digest(attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    sha = hashlib.sha256(digest(attributes.model_dump()).encode())
+def index_name(attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    sha = hashlib.sha256()
     for name, values in {**columns, **rows}.items():
         data = "\0".join(values).encode() if values.dtype == object else values.tobytes()
         sha.update(f"\0{name} {values.shape}\0".encode() + data)
-    return sha.hexdigest()[:16]
+    return attributes_digest(attributes) + sha.hexdigest()[:16]
 
 
 def read_root(path: Path) -> RootAttributes:
     """The root's attributes; raises FeatureCacheError when `path` is no cache of this schema."""
-    try:
-        attributes = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
-    except FileNotFoundError:
-        raise FeatureCacheError(f"{path}: no feature cache: run `bmnas features` first") from None
-    version = attributes.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise FeatureCacheError(
-            f"{path}: not a feature cache of schema version {SCHEMA_VERSION} (it says {version}): remove it, and run "
-            "`bmnas features` again"
-        )
-    return parse(RootAttributes, str(path), attributes)
+    return open_root(str(path))[1]
 
 
 def set_index(path: Path, name: str) -> None:
@@ -231,8 +240,11 @@ def shard_numbers(path: Path, variant: VariantAttributes) -> list[int]:
 
 def shard_keys(path: Path, variant: VariantAttributes, number: int) -> list[str]:
     """The keys of a shard's rows, "" where a row is free; raises FeatureCacheError when the file is damaged."""
-    file = path / variant.path / KEYS / keys_name(number)
-    text = checked(file.read_bytes(), f"{variant.path}/{KEYS} ({file})").hex()
+    file = path / variant.path / KEYS / table_name(number)
+    where = f"{variant.path}/{KEYS} ({file})"
+    with explained(where):
+        content = file.read_bytes()
+    text = checked(content, where).hex()
     keys = [text[i : i + 2 * KEY_BYTES] for i in range(0, len(text), 2 * KEY_BYTES)]
     return ["" if key == _FREE else key for key in keys]
 
@@ -250,10 +262,11 @@ def committed_keys(path: Path, variant: VariantAttributes) -> dict[str, int]:
     }
 
 
-def _next_shard(group: zarr.Group, variant: VariantAttributes) -> int:
-    rows = group[KEYS]
-    assert isinstance(rows, zarr.Array)  # noqa: S101 - create_variant made it
-    return -(-rows.shape[0] // variant.shard_rows)
+def _row_count(group: zarr.Group) -> int:
+    """The rows that a variant has or once had."""
+    keys = group[KEYS]
+    assert isinstance(keys, zarr.Array)  # noqa: S101 - create_variant made it
+    return int(keys.shape[0])
 
 
 def _keys_of(file: Path) -> list[str]:

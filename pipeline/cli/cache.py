@@ -122,7 +122,7 @@ def cache_merge(
 def cache_stats(cache: CachePath = CACHE) -> None:
     """Print each layer's mean, spread, range and dead channels, out of core."""
     from cache_schemas.features import FeatureCache
-    from cache_schemas.features.upkeep import layer_statistics
+    from cache_schemas.features.statistics import layer_statistics
     from pipeline.workers import progress_bar
 
     opened = FeatureCache.open(cache)

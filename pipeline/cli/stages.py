@@ -54,32 +54,53 @@ def synth(
     console.print(f"synth: {total} clips listed in {manifest_file}")
 
 
-@app.command(epilog="Example: [bold]bmnas manifest[/bold]   (data.root and data.layout are in params.yaml)")
+@app.command(epilog="Example: [bold]bmnas manifest --layout lav-df --root /data/LAV-DF --split official --check[/bold]")
 def manifest(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
     layout: Annotated[
-        str, typer.Option(help="synth | csv | fakeavceleb, in place of data.layout", metavar="LAYOUT")
+        str,
+        typer.Option(
+            help="synth | csv | folders (real/ and fake/) | fakeavceleb | swan-df | lav-df | av-deepfake1m | dfdc, in "
+            "place of data.layout",
+            metavar="LAYOUT",
+        ),
     ] = "",
     root: Annotated[str, typer.Option(help="folder of the clips, in place of data.root", metavar="FOLDER")] = "",
+    split: Annotated[
+        str, typer.Option(help="subject | official (the data set's own), in place of split.kind", metavar="KIND")
+    ] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="measure the clips and print what to know before using them")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --check: print JSON instead of tables")] = False,
+    workers: Workers = None,
 ) -> None:
-    """List a data set's clips with their labels, and split them by subject."""
+    """List a data set's clips with their labels, and split them so that nobody is in two splits.
+
+    Official splits are kept as they are; people who stand in two of them are reported. --check also writes
+    WORK/check/manifest.json; what it measured of a clip it does not measure again.
+    """
     from pipeline.manifest import build_manifest
+    from pipeline.manifest.check import check_manifest
+    from pipeline.manifest.show import print_check, print_splits
     from pipeline.params import parse_params
 
-    workspace, settings = setup(params, work)
-    given = {"layout": layout, "root": root}
+    workspace, settings = setup(params, work, workers=workers)
     content = settings.model_dump()
-    content["data"] |= {key: value for key, value in given.items() if value}
+    content["data"] |= {key: value for key, value in {"layout": layout, "root": root}.items() if value}
+    content["split"] |= {"kind": split} if split else {}
     settings = parse_params(content, source="command line")
     clips = build_manifest(workspace, settings)
-    table = Table("split", "clips", "real", "fake", "subjects", title=f"{len(clips)} clips in {workspace.manifest}")
-    for split in ("train", "val", "test"):
-        chosen = [clip for clip in clips if clip.split == split]
-        fake = sum(clip.label for clip in chosen)
-        subjects = len({clip.subject_id for clip in chosen})
-        table.add_row(split, str(len(chosen)), str(len(chosen) - fake), str(fake), str(subjects))
-    console.print(table)
+    if not check:
+        print_splits(clips, str(workspace.manifest), console)
+        return
+    result = check_manifest(workspace, settings)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print_check(result, Console())
+    console.print(f"check: all of it is in {workspace.check / 'manifest.json'}", soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]bmnas spectrograms --workers 4[/bold]")
@@ -95,15 +116,30 @@ def spectrograms(
     build_spectrograms(*setup(params, work, scheduler, workers))
 
 
-@app.command(epilog="Example: [bold]bmnas faces --scheduler tcp://10.0.0.1:8786[/bold]")
-def faces(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
-    """Find and follow the face in every window, and cut aligned crops.
+@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look at the PNGs)")
+def faces(
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    contact_sheets: Annotated[
+        Path | None,
+        typer.Option(help="also draw what was found: one PNG a clip, its crops and boxes", metavar="FOLDER"),
+    ] = None,
+) -> None:
+    """Find and follow the faces in every window, and cut crops of one person in each.
 
     Clips that are done are not done again; clips without a face go to the quarantine list.
     """
     from pipeline.faces import build_faces
 
-    build_faces(*setup(params, work, scheduler, workers))
+    workspace, settings = setup(params, work, scheduler, workers)
+    build_faces(workspace, settings)
+    if contact_sheets:
+        from pipeline.contact_sheets import write_contact_sheets
+
+        count = write_contact_sheets(contact_sheets, workspace, settings)
+        console.print(f"faces: {count} contact sheets in {contact_sheets}")
 
 
 @app.command(
@@ -149,6 +185,9 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     from pipeline.search import run_search
 
     run = run_search(*setup(params, work))
+    for entry in run.entries:
+        for warning in entry.warnings:
+            console.print(f"search: warning: {entry.network}, {escape(warning)}")
     console.print(f"search: {len(run.entries)} genotypes in {work / 'search' / 'search.json'}")
 
 

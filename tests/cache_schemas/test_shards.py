@@ -19,12 +19,13 @@ from cache_schemas.shards import (
     write_shard,
 )
 
-SCHEMA = ShardSchema("test", (ArraySpec("x", "float32", (None, 2), "m"), ArraySpec("y", "uint8", (), "1", True)))
+X, Y = ArraySpec("x", "float32", (None, 2), "m"), ArraySpec("y", "uint8", (None, None, None, 3), "RGB", "webp")
+SCHEMA = ShardSchema("test", (X, Y)).with_codec("zstd")
 
 
 def result(clip_id: str, n: int, plan: str = "p") -> ClipResult:
     rng = np.random.default_rng(len(clip_id) + n)
-    arrays = {"x": rng.random((n, 3, 2), dtype=np.float32), "y": rng.integers(0, 255, n, dtype=np.uint8)}
+    arrays = {"x": rng.random((n, 3, 2), dtype=np.float32), "y": rng.integers(0, 255, (n, 2, 4, 5, 3), dtype=np.uint8)}
     return ClipResult(clip_id, plan, tuple(float(i) for i in range(n)), arrays, {"n": n})
 
 
@@ -70,10 +71,26 @@ def test_a_damaged_shard_counts_as_absent(tmp_path: Path, damage: str) -> None:
 
 
 def test_arrays_that_break_the_schema_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    wrong = ClipResult("a", "p", (0.0,), {"x": np.zeros((1, 3, 3), np.float32), "y": np.zeros(1, np.uint8)})
+    wrong = ClipResult(
+        "a", "p", (0.0,), {"x": np.zeros((1, 3, 3), np.float32), "y": np.zeros((1, 2, 4, 5, 3), np.uint8)}
+    )
     with pytest.raises(ShardError, match=r"x: is float32 \(1, 3, 3\), must be float32 \(1, 'any', 2\)"):
         write_shard(tmp_path, SCHEMA, "key", [wrong])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reader_need_not_know_the_codec(tmp_path: Path) -> None:
+    one = result("a", 2)
+    path = write_shard(tmp_path, SCHEMA.with_codec("webp"), "key", [one])
+    assert np.array_equal(read_rows(path, SCHEMA, [1, 0])["y"], one.arrays["y"][::-1])
+
+
+def test_damaged_pictures_name_the_file(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    with h5py.File(path, "r+") as file:
+        file["y"][0] = file["y"][0][:30]
+    with pytest.raises(ShardError, match=path.name):
+        read_rows(path, SCHEMA, [0])
 
 
 def test_leftovers_of_a_killed_writer_are_pruned(tmp_path: Path) -> None:

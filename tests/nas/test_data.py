@@ -159,11 +159,3 @@ def test_class_weights_give_both_classes_the_same_total_weight_in_train():
     assert data.class_weights(balanced=False).tolist() == [1.0, 1.0]
     logits = torch.zeros(1, 24, 2)
     assert losses(logits, labels[:24], weights).item() == pytest.approx(np.log(2))
-
-
-def test_dropout_scales_keep_the_mean_and_drop_the_given_share():
-    scales = Streams((0, 1), "dropout", torch.device("cpu")).dropout_scales((40, 1001), 0.2)
-    assert scales.shape == (2, 40, 1001)
-    torch.testing.assert_close((scales == 0).float().mean((1, 2)), torch.full((2,), 0.2), atol=0.01, rtol=0)
-    torch.testing.assert_close(scales.mean((1, 2)), torch.ones(2), atol=0.01, rtol=0)
-    assert not torch.equal(scales[0], scales[1])

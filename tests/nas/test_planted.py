@@ -1,4 +1,7 @@
-"""Acceptance: the search finds a planted interaction, and the network trained on it separates the classes."""
+"""Acceptance: searches find what was planted, and the network trained on it separates the classes.
+
+Small: a few seeds of three problems. `make soak-planted` measures all of them over 20 seeds.
+"""
 
 import pytest
 import torch
@@ -6,34 +9,71 @@ from sklearn.metrics import roc_auc_score
 
 import nas
 
-from .synthetic import AUDIO, VISUAL, planted
+from .problems import PROBLEMS, decoys, three_way, xor
 
-SEEDS = range(10)
-NEEDED = 9
-
-
-def reads_the_pair(genotype: nas.Genotype) -> bool:
-    return any({cell.x, cell.y} == {VISUAL, AUDIO} for cell in genotype.cells)
+SEEDS = range(4)
 
 
 @pytest.mark.slow
-def test_the_planted_pair_is_found_in_nine_of_ten_seeds_and_classifies_new_windows():
-    features, labels, split = planted()
-    config = nas.SearchConfig(channels=16, weight_lr=3e-3)  # a narrow network learns the interaction at a higher rate
-    found = nas.search(features, labels, split, config, seeds=SEEDS)
-    assert sum(reads_the_pair(result.genotype) for result in found) >= NEEDED
+def test_the_planted_pair_is_found_by_both_hard_estimators_and_classifies_new_windows():
+    """One run in eight may fail; hard samples found 0 of 10 while weights were trained on them alone."""
+    problem = xor(0, windows=400)
+    configs = [problem.config(estimator=e, candidates=32) for e in ("st_gumbel", "gumbel_rao") for _ in SEEDS]
+    found = nas.search(problem.features, problem.labels, problem.split, configs, [*SEEDS, *SEEDS])
+    fitting = [r.genotype for r in found if problem.fits(r.genotype)]
+    assert len(fitting) >= 7
+    config = nas.RetrainConfig(channels=16, epochs=30)
+    given = (problem.features, problem.labels, problem.split, fitting, config, range(len(fitting)))
+    test = torch.tensor([name == "test" for name in problem.split])
+    for result in nas.retrain(*given):
+        assert roc_auc_score(problem.labels[test], result.scores[test]) > 0.95
 
-    config = nas.RetrainConfig(channels=32, epochs=30)
-    genotypes = [result.genotype for result in found]
-    trained = nas.retrain(features, labels, split, genotypes, config, seeds=SEEDS)
-    test = torch.tensor([name == "test" for name in split])
-    aucs = [roc_auc_score(labels[test], result.scores[test]) for result in trained if reads_the_pair(result.genotype)]
-    assert min(aucs) > 0.95
+
+@pytest.mark.slow
+def test_layers_that_tell_the_label_on_the_train_split_alone_are_not_chosen():
+    problem = decoys(0, windows=400)
+    config = problem.config(candidates=32)
+    found = nas.search(problem.features, problem.labels, problem.split, config, SEEDS)
+    assert sum(problem.fits(r.genotype) for r in found) >= 3
 
 
-def test_neither_layer_alone_tells_the_label():
-    """Without this the acceptance test would not ask for an interaction."""
-    features, labels, _ = planted(windows=4000)
-    for name in (VISUAL, AUDIO):
-        means = [features[name][labels == label].mean((0, 2)) for label in (0, 1)]
-        assert (means[0] - means[1]).abs().max() < 0.15
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_a_problem_is_fitted_by_its_planted_architecture_and_by_no_other_pair(name):
+    problem = PROBLEMS[name](3)
+    assert problem.fits(problem.planted)
+    first = problem.planted.cells[0]
+    layers = [layer for layer in problem.features if layer not in problem.planted.layers()][:2]
+    other = nas.Genotype(cells=(first.model_copy(update={"x": layers[0]}), first.model_copy(update={"x": layers[1]})))
+    assert not problem.fits(other)
+    rows = {part: torch.tensor([p == part for p in problem.split]) for part in ("train", "val", "test")}
+    for part in rows.values():
+        assert set(problem.labels[part].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("problem", [xor(0, windows=8000), three_way(0, windows=8000)], ids=["xor", "three-way"])
+def test_what_a_problem_hides_is_hidden(problem):
+    """Without this the search would not be asked for an interaction: the mean of a layer tells nothing in XOR.
+
+    In three-way only the first sign tells something by itself.
+    """
+    telling = [
+        name
+        for name, x in problem.features.items()
+        if (x[problem.labels == 1].mean((0, 2)) - x[problem.labels == 0].mean((0, 2))).abs().max() > 0.2
+    ]
+    assert telling == ([] if problem.name == "xor" else [problem.planted.cells[0].x])
+
+
+def test_a_decoy_tells_the_label_on_the_train_split_only():
+    problem = decoys(0, windows=4000)
+    train = torch.tensor([part == "train" for part in problem.split])
+    gaps = {
+        name: [
+            (x[rows & (problem.labels == 1)].mean((0, 2)) - x[rows & (problem.labels == 0)].mean((0, 2))).norm().item()
+            for rows in (train, ~train)
+        ]
+        for name, x in problem.features.items()
+    }
+    told = [name for name, (on_train, elsewhere) in gaps.items() if on_train > 2 and elsewhere < 0.5]
+    assert len(told) == 2
+    assert not set(told) & set(problem.planted.layers())

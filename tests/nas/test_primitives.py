@@ -1,117 +1,100 @@
-"""Operations and building blocks against torch's own, run by run."""
+"""Operations against torch's own modules, run by run, and the contract that all of them keep."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from nas.layers import EVALUATION, BatchNorm, LayerNorm, Pass, Pointwise, initialise_blocks
-from nas.primitives import OPERATIONS
+from nas.layers import Dropout, Pass
+from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS, Synchrony
 
-R, B, C, L = 3, 6, 5, 4
-BATCH = Pass("batch")
+from .conformance import BATCH, B, C, Conformance, L, R, build, inputs
+from .test_layers import batch_norm
 
-
-@pytest.fixture
-def inputs():
-    source = torch.Generator().manual_seed(0)
-    return torch.randn(2, R, B, C, L, generator=source)
+for _kind in OPERATIONS.values():
+    globals()[f"Test{_kind.__name__}"] = type(f"Test{_kind.__name__}", (Conformance,), {"operation": _kind})
 
 
-def operation(name: str) -> nn.Module:
-    module = OPERATIONS[name](R, C, L)
-    initialise_blocks(module, range(R))
-    torch.manual_seed(1)
-    for parameter in module.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return module
+def run(name):
+    """Return the operation, its inputs and its output."""
+    module, (x, y) = build(OPERATIONS[name]), inputs()
+    return module, x, y, module(x, y, BATCH, "")
 
 
-def batch_norm(module: BatchNorm, run: int) -> nn.BatchNorm1d:
-    reference = nn.BatchNorm1d(module.weight.shape[1])
-    reference.weight.data, reference.bias.data = module.weight.data[run].clone(), module.bias.data[run].clone()
-    return reference
+def convolved(module, run, z):
+    return F.conv1d(z.mT, module.convolution.weight[run][..., None])
 
 
-def test_sum(inputs):
-    x, y = inputs
-    torch.testing.assert_close(operation("Sum")(x, y, BATCH, ""), x + y)
+def test_the_default_operations_are_those_of_the_paper():
+    assert DEFAULT_OPERATIONS == ("Sum", "ScaledDotAttn", "LinearGLU", "ConcatFC")
 
 
-def test_scaled_dot_attention(inputs):
-    x, y = inputs
-    module = operation("ScaledDotAttn")
-    out = module(x, y, BATCH, "")
-    for run in range(R):
-        scores = torch.einsum("bcq,bck->bqk", x[run], y[run]) / C**0.5
-        attended = torch.einsum("bqk,bck->bcq", scores.softmax(-1), y[run])
-        expected = F.layer_norm(attended, (C, L), module.norm.weight[run], module.norm.bias[run])
-        torch.testing.assert_close(out[run], expected)
+def test_sum():
+    _, x, y, out = run("Sum")
+    torch.testing.assert_close(out, x + y)
 
 
-def test_linear_glu(inputs):
-    x, y = inputs
-    module = operation("LinearGLU")
-    out = module(x, y, BATCH, "")
-    for run in range(R):
-        joined = F.conv1d(torch.cat([x[run], y[run]], 1), module.convolution.weight[run][..., None])
-        torch.testing.assert_close(out[run], F.glu(batch_norm(module.norm, run)(joined), dim=1))
+def test_scaled_dot_attention():
+    module, x, y, out = run("ScaledDotAttn")
+    for r in range(R):
+        shares = (torch.einsum("bqc,bkc->bqk", x[r], y[r]) / C**0.5).softmax(-1)
+        expected = F.layer_norm(shares @ y[r], (L, C), module.norm.weight[r], module.norm.bias[r])
+        torch.testing.assert_close(out[r], expected)
 
 
-def test_concat_fc(inputs):
-    x, y = inputs
-    module = operation("ConcatFC")
-    out = module(x, y, BATCH, "")
-    for run in range(R):
-        joined = F.conv1d(torch.cat([x[run], y[run]], 1), module.block.convolution.weight[run][..., None])
-        torch.testing.assert_close(out[run], batch_norm(module.block.norm, run)(joined).relu())
+def test_linear_glu():
+    module, x, y, out = run("LinearGLU")
+    for r in range(R):
+        joined = convolved(module.block, r, torch.cat([x[r], y[r]], 2))
+        torch.testing.assert_close(out[r], F.glu(batch_norm(module.block.norm, r)(joined), dim=1).mT)
 
 
-@pytest.mark.parametrize("name", ["ScaledDotAttn", "LinearGLU", "ConcatFC"])
-def test_dropout_uses_the_masks_of_its_site(inputs, name):
-    x, y = inputs
-    module = operation(name)
-    zeros = module(x, y, Pass("batch", {"here": torch.zeros(R, B, C, L)}), "here")
-    expected = module.norm.bias[:, None].expand(R, B, C, L) if name == "ScaledDotAttn" else torch.zeros(R, B, C, L)
-    torch.testing.assert_close(zeros, expected)
+def test_concat_fc():
+    module, x, y, out = run("ConcatFC")
+    for r in range(R):
+        joined = convolved(module.block, r, torch.cat([x[r], y[r]], 2))
+        torch.testing.assert_close(out[r], batch_norm(module.block.norm, r)(joined).relu().mT)
 
 
-def test_layer_norm(inputs):
-    module = LayerNorm(R, C, L)
-    module.weight.data.uniform_(0.5, 2.0)
-    module.bias.data.normal_()
-    out = module(inputs[0])
-    for run in range(R):
-        torch.testing.assert_close(out[run], F.layer_norm(inputs[0][run], (C, L), module.weight[run], module.bias[run]))
+def test_cross_gate():
+    module, x, y, out = run("CrossGate")
+    for r in range(R):
+        of_x = batch_norm(module.gate_x.norm, r)(convolved(module.gate_x, r, y[r])).sigmoid().mT
+        of_y = batch_norm(module.gate_y.norm, r)(convolved(module.gate_y, r, x[r])).sigmoid().mT
+        torch.testing.assert_close(out[r], x[r] * of_x + y[r] * of_y)
 
 
-def test_batch_norm_keeps_the_running_statistics_of_torch(inputs):
-    module = BatchNorm(R, C)
-    module.weight.data.uniform_(0.5, 2.0)
-    module.bias.data.normal_()
-    references = [batch_norm(module, run) for run in range(R)]
-    for step in range(3):
-        x = inputs[0] * (step + 1) + step
-        out = module(x, Pass("track"))
-        for run in range(R):
-            torch.testing.assert_close(out[run], references[run](x[run]))
-    before = module.running_mean.clone()
-    module(inputs[1], BATCH)
-    assert torch.equal(module.running_mean, before), "only a tracking pass may move the statistics"
-    for run, reference in enumerate(references):
-        torch.testing.assert_close(module.running_mean[run], reference.running_mean)
-        torch.testing.assert_close(module.running_variance[run], reference.running_var)
-        torch.testing.assert_close(module(inputs[1], EVALUATION)[run], reference.eval()(inputs[1][run]))
+def test_low_rank_bilinear():
+    module, x, y, out = run("LowRankBilinear")
+    for r in range(R):
+        product = (x[r] @ module.left.weight[r].T) * (y[r] @ module.right.weight[r].T)
+        expected = batch_norm(module.block.norm, r)(convolved(module.block, r, product)).relu().mT
+        torch.testing.assert_close(out[r], expected)
 
 
-def test_initial_values_depend_on_the_seed_and_the_name_only():
-    alone = nn.ModuleDict({"b": Pointwise(1, 7, 5)})
-    beside = nn.ModuleDict({"a": Pointwise(3, 4, 4), "b": Pointwise(3, 7, 5)})
-    initialise_blocks(alone, [11])
-    initialise_blocks(beside, [10, 11, 12])
-    assert torch.equal(alone["b"].weight[0], beside["b"].weight[1])
-    assert not torch.equal(beside["b"].weight[0], beside["b"].weight[1])
-    twins = nn.ModuleDict({"a": Pointwise(1, 7, 5), "b": Pointwise(1, 7, 5)})
-    initialise_blocks(twins, [11])
-    assert not torch.equal(twins["a"].weight, twins["b"].weight)
-    assert alone["b"].weight.abs().max() <= 7**-0.5
+def test_synchrony():
+    module, x, y, out = run("Synchrony")
+    reach = Synchrony.REACH
+    for r in range(R):
+        left, right = x[r] @ module.left.weight[r].T, y[r] @ module.right.weight[r].T
+        band = torch.zeros(B, L, 2 * reach + 1)
+        for position in range(L):
+            for shift in range(-reach, reach + 1):
+                if 0 <= position + shift < L:
+                    cosine = F.cosine_similarity(left[:, position], right[:, position + shift], dim=1)
+                    band[:, position, shift + reach] = cosine
+        torch.testing.assert_close(out[r], batch_norm(module.block.norm, r)(convolved(module.block, r, band)).relu().mT)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "Sum"])
+def test_dropout_drops_what_the_site_draws(name):
+    """What is kept is scaled; attention drops before its layer norm, the others last."""
+    module, (x, y) = build(OPERATIONS[name]), inputs()
+    dropout = Pass("batch", Dropout(range(R), 0.5, "cpu"))
+    out = module(x, y, dropout, "here")
+    kept = Dropout(range(R), 0.5, "cpu").keep("here", (B, L, C))
+    assert 0.4 < kept.mean() < 0.6
+    if name == "ScaledDotAttn":
+        undropped = [((x[r] @ y[r].mT) / C**0.5).softmax(-1) @ y[r] for r in range(R)]
+        torch.testing.assert_close(out, module.norm(torch.stack(undropped) * kept * 2))
+    else:
+        torch.testing.assert_close(out, module(x, y, BATCH, "here") * kept * 2)

@@ -6,12 +6,24 @@ import pytest
 import torch
 
 import nas
-from nas.data import Dataset, prepare
+from nas.architecture import ArchitectureParameters
+from nas.choices import annealed
+from nas.collapse import collapse_warnings
+from nas.cost import genotype_cost
+from nas.costs import CostShare
+from nas.data import Dataset, losses, prepare
+from nas.layers import Pass
+from nas.metrics import area_under_roc
 from nas.search import _Search
+from nas.space import Candidates, fixed_mix
+from nas.streams import Streams
+from nas.training import evaluate
 
 from .synthetic import noise, with_views
 
-SMALL = nas.SearchConfig(channels=8, epochs=3, warmup_epochs=1, batch_size=8, min_steps_per_epoch=2, samples=2)
+SMALL = nas.SearchConfig(
+    channels=8, epochs=3, warmup_epochs=1, batch_size=8, min_steps_per_epoch=2, samples=2, derive="argmax"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +62,205 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(space):
         assert row == pytest.approx(beside, abs=1e-5)
 
 
+MIXED = [
+    SMALL.model_copy(update=changes)
+    for changes in (
+        {"estimator": "gumbel_rao", "samples": 3, "temperature": 0.5},
+        {},
+        {"estimator": "softmax", "arch_lr": 0.02, "arch_weight_decay": 0.1},
+        {"temperature": 9.0, "weight_lr": 1e-2, "weight_lr_min": 1e-3, "weight_decay": 0.1},
+        {"estimator": "gumbel", "samples": 4},
+    )
+]
+
+
+def test_a_run_does_not_depend_on_the_settings_of_the_runs_beside_it():
+    seeds = (7, 8, 9, 7, 7)
+    together = nas.search(*noise(), MIXED, seeds)
+    for config, seed, beside in zip(MIXED, seeds, together, strict=True):
+        alone = nas.search(*noise(), config, (seed,))[0]
+        assert alone.genotype == beside.genotype
+        for row, other in zip(alone.curves, beside.curves, strict=True):
+            assert row == pytest.approx(other, abs=1e-5)
+    assert len({str(result.curves) for result in together}) == len(MIXED)
+
+
+def test_runs_that_cannot_share_a_batch_are_refused_and_told_by_their_key():
+    other = SMALL.model_copy(update={"cells": 1})
+    with pytest.raises(ValueError, match=r"configs differ in cells: 2, 1; .*only arch_beta.*nas\.batch_key"):
+        nas.search(*noise(), [SMALL, other], (0, 1))
+    with pytest.raises(ValueError, match="configs has 1 entries for 2 seeds"):
+        nas.search(*noise(), [SMALL], (0, 1))
+    assert len({nas.batch_key(config) for config in MIXED}) == 1
+    assert nas.batch_key(other) != nas.batch_key(SMALL)
+
+
+def test_a_search_on_one_modality_must_be_asked_for():
+    features, labels, split = noise()
+    pictures = {name: x for name, x in features.items() if name.startswith("visual/")}
+    with pytest.raises(
+        ValueError, match=r"features has no audio layer, only \['visual/l0', 'visual/l1'\]; .*`modality`"
+    ):
+        nas.search(pictures, labels, split, SMALL)
+    asked = SMALL.model_copy(update={"modality": "visual"})
+    alone = nas.search(pictures, labels, split, asked)[0]
+    assert all(name.startswith("visual/") for name in alone.genotype.layers())
+    assert dataclasses.asdict(nas.search(features, labels, split, asked)[0]) == dataclasses.asdict(alone)
+    assert not any("visual" in text for text in alone.warnings)
+
+
+def test_a_search_over_some_operations_uses_no_other():
+    config = SMALL.model_copy(update={"operations": ("ConcatFC", "Sum")})
+    for result in nas.search(*noise(), config, (0, 1, 2)):
+        assert {step.operation for cell in result.genotype.cells for step in cell.steps} <= {"ConcatFC", "Sum"}
+    with pytest.raises(ValueError, match=r"operations is \['Add'\]; allowed: Sum, .*each once"):
+        nas.SearchConfig(operations=("Add",))
+
+
+def test_a_schedule_needs_an_end_and_an_end_a_schedule():
+    for changes in ({"temperature_schedule": "cosine"}, {"temperature_end": 0.5}):
+        with pytest.raises(ValueError, match="allowed: constant without an end, cosine or exponential with one"):
+            nas.SearchConfig(**changes)
+
+
+@pytest.mark.parametrize(("schedule", "middle"), [("cosine", 5.05), ("exponential", 1.0)])
+def test_a_temperature_follows_its_schedule(schedule, middle):
+    config = nas.SearchConfig(temperature=10.0, temperature_end=0.1, temperature_schedule=schedule)
+    values = [annealed(config, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert values == sorted(values, reverse=True)
+    assert [values[0], values[2], values[-1]] == pytest.approx([10.0, middle, 0.1])
+    assert annealed(nas.SearchConfig(temperature=4.0), 0.7) == 4.0
+
+
+def gaps(changes, seeds=(0,)):
+    """How far the choices are moved by a setting: the spread of the final choice probabilities."""
+    config = SMALL.model_copy(update={"epochs": 6, "arch_lr": 0.2, **changes})
+    results = nas.search(*noise(), config, seeds)
+    return sum(1.0 - result.curves[-1]["entropy_operations"] for result in results)
+
+
+def test_a_schedule_changes_the_search_from_its_first_moved_epoch_on():
+    changed = {"temperature": 5.0, "temperature_schedule": "exponential", "temperature_end": 0.2}
+    assert gaps(changed) != gaps({"temperature": 5.0})
+
+
+def test_entropy_weight_settles_the_choices_or_keeps_them_open():
+    assert gaps({"entropy_weight": -3.0}) < 0.5 * gaps({"entropy_weight": 3.0})
+
+
+def test_cost_weight_finds_cheaper_architectures():
+    """On noise nothing but the cost decides: operations without weights, and narrow layers."""
+    data = prepare(*noise(), None, reads="train_val")
+    costs = []
+    for weight in (0.0, 30.0):
+        config = SMALL.model_copy(update={"epochs": 12, "arch_lr": 0.2, "cost_weight": weight})
+        results = nas.search(*noise(), config, (0, 1, 2))
+        costs.append([genotype_cost(r.genotype, data.in_channels, 8, data.length).parameters for r in results])
+    assert max(costs[1]) < min(costs[0])
+
+
+@pytest.mark.parametrize("kind", ["parameters", "macs"])
+def test_the_cost_of_a_hard_sample_is_that_of_its_genotype(kind):
+    """Up to what all architectures of the space share."""
+    widths = {"visual/l0": 5, "visual/l1": 7, "audio/l0": 6}
+    candidates = Candidates.full(tuple(widths), 2, 2)
+    share = CostShare(candidates, widths, channels=8, length=4, kind=kind, device=torch.device("cpu"))
+    architecture = ArchitectureParameters(candidates, "slots", range(20))
+    genotypes = architecture.derive(Streams(range(20), "candidates", torch.device("cpu")))
+    assert len(set(genotypes)) > 15
+    shares = share(fixed_mix(candidates, genotypes, torch.device("cpu")))
+    costs = [getattr(genotype_cost(genotype, widths, 8, 4), kind) for genotype in genotypes]
+    differences = torch.tensor([cost - costs[0] for cost in costs]).float()
+    torch.testing.assert_close((shares - shares[0]) * share.whole, differences, atol=0.01, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"level": "single"}, {"order": "second"}, {"order": "second", "level": "single"}])
+def test_levels_and_orders_search_and_keep_runs_apart(changes, results):
+    config = SMALL.model_copy(update=changes)
+    together = nas.search(*noise(), config, (3, 4, 5))
+    assert [r.curves for r in together] != [r.curves for r in results]
+    alone = nas.search(*noise(), config, (4,))[0]
+    for row, beside in zip(alone.curves, together[1].curves, strict=True):
+        assert row == pytest.approx(beside, abs=1e-4)
+
+
+def test_a_single_level_search_trains_on_no_validation_row():
+    features, labels, split = noise()
+    config = SMALL.model_copy(update={"level": "single"})
+    reference = nas.search(features, labels, split, config)[0]
+    for x in features.values():
+        x[[i for i, name in enumerate(split) if name == "val"]] *= 2.0
+    assert nas.search(features, labels, split, config)[0].probabilities == reference.probabilities
+    assert nas.search(features, labels, split, SMALL)[0].probabilities != nas.search(*noise(), SMALL)[0].probabilities
+
+
+def test_best_of_finds_what_scores_higher_on_val_than_the_most_probable():
+    """It never scores worse by the shared weights: the most probable genotype is among those compared."""
+    features, labels, split = noise(windows=96)
+    config = SMALL.model_copy(update={"derive": "best_of", "candidates": 12})
+    seeds = (3, 4, 5)
+    plain = nas.search(features, labels, split, SMALL, seeds, keep_weights=True)
+    best = nas.search(features, labels, split, config, seeds)
+    data = prepare(features, labels, split, None, reads="train_val")
+    fusion = _Search(data, [SMALL], (0,)).supernet.fusion
+    better = 0
+    for argmax, chosen in zip(plain, best, strict=True):
+        fusion.load_state_dict(argmax.weights)
+        scores = []
+        for genotype in (argmax.genotype, chosen.genotype):
+            logits = evaluate(
+                fusion, fixed_mix(fusion.candidates, [genotype], data.device), data, data.val, Pass("batch")
+            )
+            scores.append(area_under_roc(logits[..., 1] - logits[..., 0], data.labels[data.val]).item())
+        assert scores[1] >= scores[0] - 1e-6
+        better += scores[1] > scores[0] + 0.02
+    assert better >= 2
+
+
+def test_the_published_procedure_does_not_move_the_choices_and_only_its_name_excuses_that():
+    """Defect 1: lambda = 10, M = 15. The same setting with a real straight-through gradient moves them."""
+    config = SMALL.model_copy(update={"temperature": 10.0, "samples": 15, "arch_weight_decay": 0.0, "epochs": 5})
+    published = nas.search(*noise(), config.model_copy(update={"estimator": "published"}), (3,))[0]
+    assert 0.0 <= published.curves[-1]["arch_grad_norm"] < 1e-10
+    start = nas.search(*noise(), config.model_copy(update={"epochs": 1}), (3,))[0]
+    assert published.genotype == start.genotype
+    for cell, before in zip(published.probabilities, start.probabilities, strict=True):
+        assert cell["x"] == pytest.approx(before["x"], abs=1e-6)
+    assert nas.search(*noise(), config, (3,))[0].probabilities != start.probabilities
+    with pytest.raises(nas.VanishingArchitectureGradient, match="seed 4: "):
+        nas.search(
+            *noise(), [config.model_copy(update=u) for u in ({"estimator": "published"}, {"temperature": 1e12})], (3, 4)
+        )
+
+
+def row(epoch, **shares):
+    return {"epoch": epoch, **{f"share_{name}": value for name, value in shares.items()}}
+
+
+def test_collapse_is_told_with_run_share_and_epoch():
+    candidates = Candidates.full(("visual/a", "visual/b", "audio/c"), 1, 1)
+    curve = [row(0, visual=0.99, sum=0.3), row(1, visual=0.5, sum=0.95), row(2, visual=0.96, sum=0.97)]
+    assert collapse_warnings(curve, 7, candidates) == [
+        "seed 7: 96% of what the cells read is visual (since epoch 3)",
+        "seed 7: 97% of the operations are Sum, the one without weights (since epoch 2)",
+    ]
+    assert collapse_warnings([row(0, visual=0.02, edges=0.98)], 1, candidates) == [
+        "seed 1: 98% of what the cells read is audio (since epoch 1)",
+        "seed 1: 98% of the edges are kept: nothing is chosen (since epoch 1)",
+    ]
+    assert collapse_warnings([row(0, visual=0.5, edges=0.1)], 1, candidates) == [
+        "seed 1: 90% of the edges are none: the cells read next to nothing (since epoch 1)"
+    ]
+    assert collapse_warnings([row(0, visual=0.5, sum=0.5, edges=0.4)], 1, candidates) == []
+
+
+def test_a_search_that_only_cost_drives_is_warned_about():
+    config = SMALL.model_copy(update={"epochs": 20, "arch_lr": 0.5, "cost_weight": 100.0})
+    result = nas.search(*noise(), config, (6,))[0]
+    assert result.curves[-1]["share_sum"] > 0.9
+    assert any(text.startswith("seed 6: ") and "Sum" in text for text in result.warnings)
+
+
 def test_rows_of_the_test_split_are_never_read(results):
     features, labels, split = noise()
     test = torch.tensor([name == "test" for name in split])
@@ -74,7 +285,7 @@ def test_one_epoch_moves_every_weight_and_every_choice():
     """Defect 3: the reference code leaves the reshape layers out of the optimiser, at their random start."""
     data = prepare(*noise(), None, reads="train_val")
     config = SMALL.model_copy(update={"warmup_epochs": 0, "samples": 15, "batch_size": 24})
-    state = _Search(data, config, (0,))
+    state = _Search(data, [config], (0,))
     before = {name: p.detach().clone() for name, p in state.supernet.named_parameters()}
     state.epoch(0)
     still = [name for name, p in state.supernet.named_parameters() if torch.equal(p, before[name])]
@@ -102,6 +313,20 @@ def test_a_search_without_architecture_gradient_fails_loudly():
     with pytest.raises(nas.VanishingArchitectureGradient, match=r"epoch 1 .*seed 3: .*seed 9: ") as caught:
         nas.search(*noise(), config, seeds=(3, 9))
     assert all(norm < 1e-10 for norm in caught.value.norms.values())
+
+
+def test_the_weights_of_a_run_are_kept_where_asked_for(results):
+    """They score a genotype as the search itself does."""
+    features, labels, split = noise()
+    kept = nas.search(features, labels, split, SMALL, seeds=(3, 4, 5), keep_weights=True)[1]
+    assert results[1].weights is None
+    data = prepare(features, labels, split, None, reads="train_val")
+    fusion = _Search(data, [SMALL], (0,)).supernet.fusion
+    fusion.load_state_dict(kept.weights)
+    mix = fixed_mix(fusion.candidates, [kept.genotype], data.device)
+    logits = evaluate(fusion, mix, data, data.val)
+    loss = losses(logits, data.labels[data.val], data.class_weights(balanced=True))
+    assert loss.item() == pytest.approx(results[1].curves[-1]["val_loss"], abs=1e-6)
 
 
 def test_progress_is_called_once_per_epoch():

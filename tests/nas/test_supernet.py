@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas import Cell, CompactNetwork, Genotype, Step
-from nas.layers import EVALUATION, Pass
+from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
+from nas.choices import Choosers
+from nas.layers import EVALUATION, Dropout, Pass
 from nas.space import Candidates, fixed_mix
-from nas.streams import Streams
-from nas.supernet import Supernet, draw_dropout, dropout_sites
+from nas.supernet import Supernet
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4
@@ -27,7 +27,13 @@ def features(runs=R, seed=0):
 
 
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
-    return network.architecture.sample(Streams(list(seeds), "choices", CPU), estimator, 10.0, samples)
+    config = SearchConfig(estimator=estimator, samples=samples, temperature=10.0)
+    seeds = list(seeds)
+    return network.architecture.sample(Choosers([config] * len(seeds), seeds, CPU))
+
+
+def weights_of(network, run):
+    return {name: value[run : run + 1] for name, value in network.fusion.state_dict().items()}
 
 
 def randomise_architecture(network):
@@ -91,15 +97,12 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     assert len(set(genotypes)) == R
     mix = fixed_mix(network.fusion.candidates, genotypes, CPU)
     for seed in range(4):
-        dropout = draw_dropout(
-            Streams(range(R), "dropout", CPU), dropout_sites(network.fusion.candidates), 0.2, (B, C, L)
-        )
-        network(features(seed=seed), mix, Pass("track", dropout))
+        network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, CPU)))
     inputs = features(runs=1, seed=9)
     with torch.no_grad():
         expected = network(inputs, mix, EVALUATION)
         for run, genotype in enumerate(genotypes):
-            compact = CompactNetwork.from_run(network.fusion, run, genotype, WIDTHS, L)
+            compact = CompactNetwork.from_weights(genotype, weights_of(network, run), WIDTHS)
             given = {name: inputs[name][0] for name in genotype.layers()}
             torch.testing.assert_close(compact(given), expected[run], rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(compact.predict(given), expected[run].softmax(-1)[:, 1], rtol=1e-6, atol=1e-6)
@@ -124,13 +127,13 @@ def test_a_derived_network_computes_the_formulas_of_the_design():
 
     x, y = (block(given[name], f"reshape.{name}") for name in ("audio/b", "visual/b"))
     first = y + x
-    attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT
+    attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT  # (B, L, C)
     name = "cells.0.steps.1.operations.ScaledDotAttn.norm"
-    second = F.layer_norm(attention.mT, (C, L), p[f"{name}.weight"], p[f"{name}.bias"])
+    second = F.layer_norm(attention, (L, C), p[f"{name}.weight"], p[f"{name}.bias"]).mT
     weights = p["cells.0.step_weights"][0]
     cell = block(weights[0] * first + weights[1] * second, "cells.0.output") + x
-    cell = F.layer_norm(cell, (C, L), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
-    hidden = F.layer_norm(cell, (C, L)).relu().mT.flatten(1)
+    cell = F.layer_norm(cell.mT, (L, C), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
+    hidden = F.layer_norm(cell, (L, C)).relu().flatten(1)
     torch.testing.assert_close(network(given), hidden @ p["classifier.weight"].T + p["classifier.bias"])
 
 
@@ -199,7 +202,7 @@ def test_a_compact_network_is_built_again_from_its_description():
     network = supernet()
     randomise_architecture(network)
     genotype = network.architecture.derive()[0]
-    compact = CompactNetwork.from_run(network.fusion, 0, genotype, WIDTHS, L)
+    compact = CompactNetwork.from_weights(genotype, weights_of(network, 0), WIDTHS)
     again = CompactNetwork.from_spec(compact.spec())
     again.load_state_dict(compact.state_dict(), strict=True)
     given = {name: x[0] for name, x in features().items()}

@@ -1,5 +1,6 @@
 """Shared data: a small built-in data set, drawn once, and the stages up to the features run over it, once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from pipeline.params import Params, parse_params
 from pipeline.spectrograms import build_spectrograms
 from pipeline.synth import generate
 from pipeline.workspace import Workspace
+from tests.pipeline.tiny import TinyClips, draw
 
-REALSET = Path(__file__).parents[3] / "shared" / "realset"
+REALSET = Path(os.environ.get("BMNAS_REALSET") or Path(__file__).parents[3] / "shared" / "realset")
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,9 @@ def realset() -> Path:
     if not REALSET.is_dir():
         pytest.skip("the real recordings (../shared/realset) are not on this machine")
     return REALSET
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyClips:
+    """Small clips for data set trees."""
+    return draw(tmp_path_factory.mktemp("tiny"))

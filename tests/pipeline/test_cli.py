@@ -13,9 +13,9 @@ from pipeline.cli import main
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict", "export",
+    "predict", "export", "oracle", "sweep",
 )  # fmt: skip
-STAGES = COMMANDS[:-2]
+STAGES = COMMANDS[:-4]
 ROOT = Path(__file__).parents[2]
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache_schemas.manifest import Clip, ManifestError, category_of, check_splits, read_manifest, read_quarantine
-from pipeline.manifest import assign_splits, build_manifest, read_fakeavceleb_layout
+from pipeline.datasets.fakeavceleb import read as read_fakeavceleb_layout
+from pipeline.manifest import assign_splits, build_manifest
 from pipeline.params import SplitParams
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
@@ -70,7 +71,7 @@ def test_csv_layout_and_files_that_cannot_be_opened(tmp_path: Path) -> None:
     rows = csv_rows(12)
     for row in rows[:8]:
         (root / row["path"]).write_bytes(row["path"].encode())
-    (root / "v6.mp4").write_bytes(b"v5.mp4")  # a copy of v5
+    (root / "v6.mp4").write_bytes(b"v4.mp4")  # a copy of v4
     (root / "v7.mp4").write_bytes(b"")
     (root / "v8.mp4").mkdir()
     rows[10]["path"] = "../data/../../etc/passwd"
@@ -82,7 +83,7 @@ def test_csv_layout_and_files_that_cannot_be_opened(tmp_path: Path) -> None:
     assert [c.path for c in clips] == [f"v{i}.mp4" for i in range(6)]
     assert [c.category for c in clips[:2]] == ["RVRA", "RV-"]
     reasons = {row.path: row.reason for row in read_quarantine(workspace.quarantine("manifest"))}
-    assert "same content as v5.mp4" in reasons["v6.mp4"]
+    assert "same content as v4.mp4" in reasons["v6.mp4"]
     assert "0 bytes" in reasons["v7.mp4"]
     assert "directory" in reasons["v8.mp4"]
     assert "does not exist" in reasons["v9.mp4"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import media
+from pipeline.media import process
 
 
 def make(path: Path, *options: str, seconds: float = 2.0, sound: bool = True) -> Path:
@@ -24,7 +25,7 @@ CONTAINERS = {
     "clip.mp4": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
     "clip.mkv": ["-c:v", "libx264", "-qp", "0", "-c:a", "aac"],
     "clip.mov": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "pcm_s16le"],
-    "clip.avi": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "mp3"],
+    "clip.avi": ["-c:v", "mpeg4", "-q:v", "1", "-c:a", "pcm_s16le"],
     "clip.mpg": ["-c:v", "mpeg1video", "-q:v", "1", "-c:a", "mp2"],
     "clip.webm": ["-c:v", "libvpx", "-b:v", "2M", "-c:a", "libopus"],
 }
@@ -42,22 +43,21 @@ def test_containers(tmp_path: Path, name: str) -> None:
     assert info.duration_s == pytest.approx(2, abs=0.05)
     assert info.fps == pytest.approx(25, abs=0.5)
     assert (info.width_px, info.height_px, info.has_audio) == (64, 48, True)
-    samples = media.read_audio(path, sample_rate_hz=16000)
+    samples = media.read_sound(path, sample_rate_hz=16000).samples
     assert len(samples) == pytest.approx(32000, abs=1600)
     assert samples.std() > 0.01
     times = [0.5, 1.02, 0.5, 1.9]
-    frames = media.read_frames(path, times)
+    found = media.read_frames(path, times)
+    frames = found.pixels
     assert frames.shape == (4, 48, 64, 3)
-    # Some containers start their picture a frame late; from picture to picture time runs true.
-    shown = luma(frames) - np.array(times) * 25
-    assert np.abs(shown).max() < 2.2
-    assert np.ptp(shown) < 1.1
+    assert np.abs(luma(frames) - found.times_s * 25).max() < 0.3
+    assert np.abs(found.times_s - times).max() <= 0.0205
     assert np.array_equal(frames[0], frames[2])
 
 
 def test_times_beyond_the_end_give_the_last_picture_there_is(tmp_path: Path) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
-    assert len(media.read_frames(path, [1.0, 7.0])) == 2
+    assert media.read_frames(path, [1.0, 7.0]).times_s.tolist() == [1.0, pytest.approx(1.96)]
 
 
 def test_sound_that_starts_late_starts_late(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_sound_that_starts_late_starts_late(tmp_path: Path) -> None:
     late = tmp_path / "late.mkv"
     command = [media.ffmpeg_exe(), "-v", "error", "-i", path, "-itsoffset", "0.5", "-i", path]
     subprocess.run([*command, "-map", "0:v", "-map", "1:a", "-c", "copy", late], check=True)
-    samples = media.read_audio(late, sample_rate_hz=16000)
+    samples = media.read_sound(late, sample_rate_hz=16000).samples
     first = int(np.argmax(np.abs(samples) > 0.01)) / 16000
     assert first == pytest.approx(0.5, abs=0.03)
 
@@ -74,7 +74,7 @@ def test_no_sound_is_its_own_error(tmp_path: Path) -> None:
     path = make(tmp_path / "c.mp4", "-c:v", "libx264", sound=False)
     assert not media.probe(path).has_audio
     with pytest.raises(media.NoAudioError, match="no sound track"):
-        media.read_audio(path, sample_rate_hz=16000)
+        media.read_sound(path, sample_rate_hz=16000)
 
 
 def test_sound_without_picture_is_refused(tmp_path: Path) -> None:
@@ -83,14 +83,21 @@ def test_sound_without_picture_is_refused(tmp_path: Path) -> None:
         media.probe(tmp_path / "c.wav")
 
 
-@pytest.mark.parametrize(
-    "name", ["-dash.mp4", "with space.mp4", "quo'te\".mp4", "new\nline.mp4", "a:b.mp4", "100%.mp4", "$(x);.mp4"]
-)
+NAMES = [
+    *("-dash.mp4", "with space.mp4", "quo'te\".mp4", "new\nline.mp4", "tab\t.mp4", "100%.mp4", "%03d.mp4", "*.mp4"),
+    *("a:b.mp4", "concat:a.mp4|b.mp4", "http:example.mp4", "pipe:0", "$(x);.mp4", "`x`&.mp4", "back\\slash.mp4"),
+    os.fsdecode(b"not-utf-8-\xff\xfe.mp4"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_are_only_names(tmp_path: Path, name: str) -> None:
-    path = make(tmp_path / name, *CONTAINERS["clip.mp4"], seconds=0.5)
+    path = tmp_path / name
+    path.write_bytes(make(tmp_path / "plain.mp4", *CONTAINERS["clip.mp4"], seconds=0.5).read_bytes())
+    assert media.inside(tmp_path, name) == path
     assert media.probe(path).width_px == 64
-    assert len(media.read_frames(path, [0.1])) == 1
-    assert len(media.read_audio(path, sample_rate_hz=8000)) > 3000
+    assert len(media.read_frames(path, [0.1]).pixels) == 1
+    assert len(media.read_sound(path, sample_rate_hz=8000).samples) > 3000
 
 
 def test_unusable_files_say_why(tmp_path: Path) -> None:
@@ -114,16 +121,37 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
             media.probe(tmp_path / name)
 
 
-def test_playlists_that_open_other_files_are_refused(tmp_path: Path) -> None:
-    inner = make(tmp_path / "inner.ts", "-c:v", "libx264", "-c:a", "aac")
+def playlists(inner: Path) -> dict[str, str]:
+    """Files of every kind that asks ffmpeg to open another one."""
     hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{inner}\n#EXT-X-ENDLIST\n"
-    playlists = {"hls.mp4": hls, "hls.m3u8": hls, "concat.mp4": f"ffconcat version 1.0\nfile '{inner}'\n"}
-    for name, text in playlists.items():
-        (tmp_path / name).write_text(text)
-        with pytest.raises(media.MediaError):
-            media.probe(tmp_path / name)
-        with pytest.raises(media.MediaError):
-            media.read_frames(tmp_path / name, [0.0])
+    dash = (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp2t"><Representation id="1" '
+        f'bandwidth="1"><BaseURL>{inner}</BaseURL></Representation></AdaptationSet></Period></MPD>'
+    )
+    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    return {
+        "hls": hls,
+        "hls-http": hls.replace(str(inner), "http://127.0.0.1:9/a.ts"),
+        "hls-protocol": hls.replace(str(inner), f"concat:{inner}|{inner}"),
+        "ffconcat": f"ffconcat version 1.0\nfile '{inner}'\n",
+        "sdp": sdp + "a=rtpmap:96 H264/90000\n",
+        "dash": dash,
+        "asx": f'<ASX version="3.0"><ENTRY><REF HREF="{inner}"/></ENTRY></ASX>',
+        "ffmetadata": f";FFMETADATA1\ntitle={inner}\n",
+        "image-sequence": f"{inner.parent}/%03d.png",
+    }
+
+
+@pytest.mark.parametrize("kind", playlists(Path("x")))
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8", "ffconcat", "sdp", "mpd"])
+def test_playlists_that_open_other_files_are_refused(tmp_path: Path, kind: str, suffix: str) -> None:
+    inner = tmp_path / "inner.ts"
+    inner.write_bytes(b"G" * 188 * 20)
+    path = tmp_path / f"playlist.{suffix}"
+    path.write_text(playlists(inner)[kind])
+    with pytest.raises(media.MediaError, match=r"not a container|not a media file|no picture"):
+        media.probe(path)
 
 
 def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
@@ -131,7 +159,8 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     root.mkdir()
     (tmp_path / "secret.mp4").write_bytes(b"x")
     (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
-    for name in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4"):
+    (root / "folder").symlink_to(tmp_path)
+    for name in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4", "folder/secret.mp4"):
         with pytest.raises(media.MediaError, match="outside the data root"):
             media.inside(root, name)
     assert media.inside(root, "a/../b.mp4") == root / "b.mp4"
@@ -139,7 +168,7 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
 
 def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
-    monkeypatch.setattr(media, "WALL_SECONDS", 0.0)
+    monkeypatch.setattr(process, "WALL_SECONDS", 0.0)
     with pytest.raises(media.MediaError, match="longer than"):
         media.read_frames(path, [0.1])
 
@@ -148,7 +177,7 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: py
 def test_real_recordings(realset: Path, pattern: str) -> None:
     path = sorted((realset / "clips").glob(pattern))[0]
     info = media.probe(path)
-    frames = media.read_frames(path, [0.1, info.duration_s / 2])
+    frames = media.read_frames(path, [0.1, info.duration_s / 2]).pixels
     assert frames.shape == (2, min(info.height_px, 1080), info.width_px, 3)
     assert frames[0].std() > 5
-    assert media.read_audio(path, sample_rate_hz=16000).std() > 1e-4
+    assert media.read_sound(path, sample_rate_hz=16000).samples.std() > 1e-4

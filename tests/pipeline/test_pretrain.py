@@ -39,7 +39,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Windows whose fake pictures are striped and whose fake sounds have a gap; gives the splits that are read."""
     splits = ["train"] * 16 + ["val"] * 8 + ["test"] * 4
     clips = [clip(i, split, i % 2, i // 2 % 2) for i, split in enumerate(splits)]
-    sources = [WindowSource(c, 0, 0.0, (Path("faces"), i), (Path("sound"), i), "", {}) for i, c in enumerate(clips)]
+    sources = [
+        WindowSource(c, 0, 0.0, (Path("faces"), i), (Path("sound"), i), "", {"available_s": 4.0})
+        for i, c in enumerate(clips)
+    ]
     read: list[str] = []
 
     def pixels(where: tuple[Path, int], _schema: object, name: str) -> torch.Tensor:
@@ -155,7 +158,7 @@ def test_a_split_of_one_class_is_refused(
 ) -> None:
     """Clips without sound have no audio label: they are left out, not taken for real ones."""
     clips = [clip(i, split, video, audio) for i, split in enumerate(["train", "train", "val"])]
-    sources = [WindowSource(c, 0, 0.0, (Path("f"), 0), (Path("s"), 0), "", {}) for c in clips]
+    sources = [WindowSource(c, 0, 0.0, (Path("f"), 0), (Path("s"), 0), "", {"available_s": 4.0}) for c in clips]
     monkeypatch.setattr(pretrain, "window_sources", lambda *_: sources)
     with pytest.raises(PretrainError, match=f"the train split has {0 if audio is None else 2} usable windows"):
         run_pretrain(Workspace(tmp_path), params_for("audio"))

@@ -225,3 +225,10 @@ def test_data_counts() -> None:
         ("test", 8, 24, 2),
     ]
     assert counts["rows"][0]["categories"] == [6, 6, 6, 6]
+
+
+def test_subjects_who_stand_in_two_splits_are_counted() -> None:
+    index = make_index()
+    assert data_counts(index)["shared_subjects"] == 0
+    moved = index["clip_id"] == "s00-FVFA"
+    assert data_counts(index.assign(split=index["split"].where(~moved, "test")))["shared_subjects"] == 1

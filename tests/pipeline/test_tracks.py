@@ -1,79 +1,110 @@
-"""Tracks follow one person; crops are cut where they should be."""
+"""Tracks follow one person; smoothing takes the trembling and adds no lag."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from pipeline.tracks import Detection, Pose, best_track, cut_crop, link_tracks
+from pipeline.following import iou
+from pipeline.mtcnn import Faces
+from pipeline.tracks import Look, Track, link_tracks
+
+STEP_S = 0.1
 
 
-def face(x: float, y: float, side: float, probability: float = 0.99) -> Detection:
-    box = np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+def face(x: float, y: float, side: float, probability: float = 0.99) -> Faces:
+    box = np.array([[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
     eyes = [[x - side / 5, y - side / 6], [x + side / 5, y - side / 6]]
-    return Detection(box, probability, np.array([*eyes, [x, y], [x - 5, y + 9], [x + 5, y + 9]]))
+    return Faces(box, np.array([probability]), np.array([[*eyes, [x, y], [x - 5, y + 9], [x + 5, y + 9]]]))
+
+
+def together(*faces: Faces) -> Faces:
+    names = ("boxes", "probabilities", "landmarks")
+    return Faces(*(np.concatenate([getattr(one, name) for one in faces]) for name in names))
+
+
+NOBODY = face(0, 0, 1).take([])
+
+
+def looks(frames: list[Faces], scenes: list[int] | None = None) -> list[Look]:
+    return [Look(STEP_S * t, faces, scenes[t] if scenes else 0) for t, faces in enumerate(frames)]
 
 
 def test_no_jumping_between_people() -> None:
     """Two people; the one on the left is missed twice, and must not be continued by the other."""
     left = [face(50 + t, 60, 40) for t in range(8)]
     right = [face(200 - t, 60, 42) for t in range(8)]
-    frames = [[right[t]] if t in (3, 4) else [left[t], right[t]][:: 1 if t % 2 else -1] for t in range(8)]
-    tracks = link_tracks(frames)
+    frames = [right[t] if t in (3, 4) else together(*[left[t], right[t]][:: 1 if t % 2 else -1]) for t in range(8)]
+    tracks = link_tracks(looks(frames))
     assert len(tracks) == 2
-    best = best_track(tracks)
-    assert best.seen.all()  # seen in all frames, so more persistent
-    assert np.allclose(best.boxes[:, 0], 200 - np.arange(8) - 21)
-    other = next(track for track in tracks if track is not best)
-    assert list(np.flatnonzero(~other.seen)) == [3, 4]
-    assert np.allclose(other.boxes[:, 0], 50 + np.arange(8) - 20)  # interpolated where it was missed
-    assert (other.probabilities[[3, 4]] == 0).all()
+    times = STEP_S * np.arange(8)
+    best, other = sorted(tracks, key=lambda track: -track.weight)
+    assert best.seen_at(times).all()  # seen in all frames, so more persistent
+    assert np.allclose(best.at(times).boxes[:, 0], 200 - np.arange(8) - 21)
+    assert list(np.flatnonzero(~other.seen_at(times))) == [3, 4]
+    assert np.allclose(other.at(times).boxes[:, 0], 50 + np.arange(8) - 20)  # interpolated where it was missed
+    assert not other.seen_at(times[2:3] + STEP_S / 2).any()
+    assert best.seen_at(times[2:3] + STEP_S / 2).all()
 
 
-def test_the_larger_of_two_equally_persistent_faces_is_taken() -> None:
-    frames = [[face(50, 50, 30), face(200, 100, 80)] for _ in range(4)]
-    assert best_track(link_tracks(frames)).boxes[0, 0] == 160
-
-
-def test_a_passer_by_does_not_win_by_size_alone() -> None:
-    frames = [[face(50, 50, 30)] + ([face(200, 100, 80)] if t == 2 else []) for t in range(8)]
-    assert best_track(link_tracks(frames)).boxes[0, 0] == 35
+@pytest.mark.parametrize(
+    ("frames", "left_edge"),
+    [
+        ([together(face(50, 50, 30), face(200, 100, 80))] * 4, 160),  # equally persistent: the larger
+        ([face(50, 50, 30)] * 3 + [together(face(50, 50, 30), face(200, 100, 80))] + [face(50, 50, 30)] * 4, 35),
+    ],
+)
+def test_the_most_persistent_largest_weighs_most(frames: list[Faces], left_edge: float) -> None:
+    best = max(link_tracks(looks(frames)), key=lambda track: track.weight)
+    assert best.boxes[0, 0] == left_edge
 
 
 def test_a_face_elsewhere_or_of_another_size_begins_a_new_track() -> None:
-    assert len(link_tracks([[face(50, 50, 40)], [face(150, 50, 40)]])) == 2
-    assert len(link_tracks([[face(50, 50, 40)], [face(50, 50, 90)]])) == 2
-    assert len(link_tracks([[face(50, 50, 40)], [face(60, 50, 45)]])) == 1
-    assert link_tracks([[], []]) == []
+    assert len(link_tracks(looks([face(50, 50, 40), face(150, 50, 40)]))) == 2
+    assert len(link_tracks(looks([face(50, 50, 40), face(50, 50, 90)]))) == 2
+    assert len(link_tracks(looks([face(50, 50, 40), face(60, 50, 45)]))) == 1
+    assert link_tracks(looks([NOBODY, NOBODY])) == []
 
 
-@given(st.floats(30, 170), st.floats(30, 170), st.floats(20, 150), st.floats(-0.5, 0.5))
-def test_a_crop_shows_the_face_upright_in_its_middle(x: float, y: float, side: float, roll: float) -> None:
-    """The picture is a ramp: the colour of a pixel says where in the picture it came from."""
-    rows, columns = np.mgrid[0:200, 0:200]
-    frame = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
-    margin, size = 0.3, 32
-    crop = cut_crop(frame, Pose(np.array([x, y]), side, roll), size_px=size, margin=margin).astype(float)
-    assert crop.shape == (size, size, 3)
-    step = side * (1 + margin) / size
-    for u, v in ((16, 16), (24, 16), (16, 24), (8, 8)):
-        du, dv = (u + 0.5 - size / 2) * step, (v + 0.5 - size / 2) * step
-        want_x = x + np.cos(roll) * du - np.sin(roll) * dv
-        want_y = y + np.sin(roll) * du + np.cos(roll) * dv
-        if 3 < want_x < 196 and 3 < want_y < 196:
-            assert crop[v, u, :2] == pytest.approx([want_x, want_y], abs=1.6)
+def test_a_scene_cut_and_a_long_absence_end_a_track() -> None:
+    assert len(link_tracks(looks([face(50, 50, 40)] * 4, scenes=[0, 0, 1, 1]))) == 2
+    assert len(link_tracks(looks([face(50, 50, 40)] + [NOBODY] * 10 + [face(50, 50, 40)]))) == 1
+    assert len(link_tracks(looks([face(50, 50, 40)] + [NOBODY] * 25 + [face(50, 50, 40)]))) == 2
 
 
-def test_beyond_the_picture_its_edge_is_repeated() -> None:
-    frame = np.full((50, 50, 3), 77, np.uint8)
-    crop = cut_crop(frame, Pose(np.array([0.0, 0.0]), 40.0, 0.3), size_px=32, margin=0.5)
-    assert (crop == 77).all()
+def track_of(times: NDArray[np.float64], x: NDArray[np.float64], side: float = 80.0) -> Track:
+    return link_tracks([Look(float(t), face(float(c), 100, side)) for t, c in zip(times, x, strict=True)])[0]
 
 
-def test_roll_is_the_eye_lines_and_one_bad_landmark_tips_nothing() -> None:
-    detections = [face(50, 50, 40) for _ in range(5)]
-    tilted = detections[2].landmarks.copy()
-    tilted[1, 1] += 30
-    detections[2] = Detection(detections[2].box, 0.99, tilted)
-    poses = link_tracks([[d] for d in detections])[0].poses()
-    assert [pose.roll for pose in poses] == [0.0] * 5
+def test_smoothing_calms_a_still_face() -> None:
+    times = np.arange(0, 4, 0.04)
+    track = track_of(times, 100 + np.random.default_rng(0).normal(0, 2, len(times)))
+    raw, smooth = track.at(times).boxes, track.at(times, smooth_s=0.12).boxes
+    jitter = [1 - iou(boxes[1:], boxes[:-1]).mean() for boxes in (raw, smooth)]
+    assert jitter[1] < jitter[0] / 3
+    errors = [np.sqrt(((boxes[:, 0] - 60) ** 2).mean()) for boxes in (raw, smooth)]
+    assert errors[1] < errors[0] / 2
+
+
+@given(st.floats(-200, 200), st.floats(0, 3))
+def test_smoothing_has_no_lag_under_a_pan(speed: float, at_s: float) -> None:
+    """px/s; also at the ends, and where looks are few."""
+    times = np.concatenate([np.arange(0, 1, 0.04), np.arange(1, 3.01, 0.2)])
+    found = track_of(times, 1000 + speed * times).at(np.array([at_s]), smooth_s=0.12).boxes[0]
+    assert (found[0] + found[2]) / 2 == pytest.approx(1000 + speed * at_s, abs=0.01)
+
+
+def test_smoothing_keeps_a_nod() -> None:
+    """A swing of 20 px, once a second: less than 2 px are lost where the face turns back."""
+    times = np.arange(0, 4, 0.04)
+    swing = 20 * np.sin(2 * np.pi * times)
+    found = track_of(times, swing).at(times, smooth_s=0.12).boxes
+    inside = (times > 0.4) & (times < 3.6)
+    assert abs((found[:, 0] + found[:, 2]) / 2 - swing)[inside].max() < 2
+
+
+def test_one_look_is_a_track_too() -> None:
+    track = track_of(np.array([1.0]), np.array([50.0]))
+    assert track.at(np.array([0.0, 1.0, 9.0]), smooth_s=0.12).boxes[:, 0].tolist() == [10, 10, 10]
+    assert track.seen_at(np.array([0.0, 1.0, 9.0])).tolist() == [False, True, False]

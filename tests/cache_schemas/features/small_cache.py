@@ -23,7 +23,8 @@ PIECE = 3
 
 
 def variant(name: str = "net", modality: Any = "visual", dtype: Any = "float16") -> VariantAttributes:
-    layers = {f"{modality}/{name}.1": 3, f"{modality}/{name}.2": 5}
+    # A shard of the second layer is whole pages, which can be mapped; one of the first is not.
+    layers = {f"{modality}/{name}.1": 3, f"{modality}/{name}.2": 64}
     return VariantAttributes(
         modality=modality, name=name, backbone={"name": name}, layers=layers, length=LENGTH, dtype=dtype,
         shard_rows=SHARD, chunk_rows=CHUNK,

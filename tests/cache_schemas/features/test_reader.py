@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.layout import Geometry
-from cache_schemas.features.reader import BLOCK_ROWS, group_by_shard, plan_buffers, plan_ranges
-from cache_schemas.features.shard import Chunks, encode_shard
+from cache_schemas.features.sources import plan_ranges
 from tests.cache_schemas.features.small_cache import (
     AUDIO,
     LENGTH,
@@ -85,41 +83,6 @@ def test_shared_tensors_are_the_same(cache: FeatureCache) -> None:
     assert all(tensor.is_shared() and torch.equal(tensor, own[name]) for name, tensor in shared.items())
 
 
-@pytest.mark.parametrize("memory_bytes", [1, 2000, 10**6])
-def test_a_stream_gives_every_window_once_in_an_order_of_its_seed(cache: FeatureCache, memory_bytes: int) -> None:
-    def epoch(seed: int) -> list[int]:
-        order: list[int] = []
-        for positions, batch in cache.batches(4, seed=seed, memory_bytes=memory_bytes):
-            windows = [names(21)[i] for i in positions]
-            assert all(torch.equal(batch[layer], rows_of(cache, layer, windows)) for layer in cache.layers)
-            order += positions.tolist()
-        return order
-
-    assert sorted(epoch(0)) == list(range(21))
-    assert epoch(0) == epoch(0)
-    assert epoch(0) != epoch(1)
-
-
-def test_a_stream_selects(cache: FeatureCache) -> None:
-    found = [(p, list(b)) for p, b in cache.batches(2, seed=0, split="val", layers=["visual/net.2"])]
-    assert sorted(np.concatenate([p for p, _ in found])) == np.flatnonzero(cache.index["split"] == "val").tolist()
-    assert all(layers == ["visual/net.2"] for _, layers in found)
-
-
-@given(st.integers(1, 2000), st.integers(1, 700), st.integers(0, 5))
-def test_buffers_hold_every_position_once_and_blocks_stay_together(count: int, buffer_rows: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(count)
-    buffers = plan_buffers(np.arange(count), rows, rng, buffer_rows=buffer_rows)
-    assert sorted(np.concatenate(buffers)) == list(range(count))
-    assert all(len(buffer) == buffer_rows for buffer in buffers[:-1])
-    for buffer in buffers:
-        assert (np.diff(rows[buffer]) > 0).all()
-        # Few pieces: whole blocks, and at most one cut at either end.
-        pieces = 1 + int((np.diff(rows[buffer]) != 1).sum())
-        assert pieces <= buffer_rows // BLOCK_ROWS + 3
-
-
 @given(st.lists(st.integers(0, 60), min_size=1), st.integers(0, 4))
 def test_ranges_cover_what_is_wanted_and_little_else(chunks: list[int], gap: int) -> None:
     runs = plan_ranges(np.array(chunks), gap=gap)
@@ -134,28 +97,6 @@ def test_ranges_cover_what_is_wanted_and_little_else(chunks: list[int], gap: int
         assert all(b - a <= gap + 1 for a, b in itertools.pairwise(inside))
 
 
-@given(st.lists(st.integers(0, 99)))
-def test_rows_are_grouped_by_shard_without_loss(rows: list[int]) -> None:
-    groups = group_by_shard(np.array(rows, np.int64), SHARD)
-    assert [g.number for g in groups] == sorted({row // SHARD for row in rows})
-    placed = {int(p): g.number * SHARD + int(r) for g in groups for p, r in zip(g.places, g.rows, strict=True)}
-    assert placed == dict(enumerate(rows))
-
-
-@settings(deadline=None)
-@given(st.integers(1, 24), st.integers(1, 5), st.data())
-def test_a_shard_gives_back_its_rows(count: int, chunk_rows: int, data: st.DataObject) -> None:
-    geometry = Geometry((3, 2), "float32", shard_rows=chunk_rows * 24, chunk_rows=chunk_rows)
-    rows = np.random.default_rng(0).standard_normal((count, 3, 2)).astype(np.float32)
-    buffer = b"".join(encode_shard((rows[i : i + chunk_rows] for i in range(0, count, chunk_rows)), geometry))
-    chunks = Chunks(buffer, geometry, first=0, count=-(-count // chunk_rows), where="here")
-    wanted = data.draw(st.lists(st.integers(0, count - 1), max_size=30)) or list(range(count))
-    places = np.array(data.draw(st.permutations(range(len(wanted)))), np.int64)
-    out = np.zeros((len(wanted), 3, 2), np.float32)
-    chunks.copy_rows(np.array(wanted, np.int64), out, places)
-    assert np.array_equal(out[places], rows[wanted])
-
-
 def test_any_zarr_reader_can_read_it(cache: FeatureCache) -> None:
     """Plain zarr.open finds values and index; it also finds damage, since the checksums are Zarr's own."""
     group: Any = zarr.open(cache.path, mode="r")
@@ -163,7 +104,7 @@ def test_any_zarr_reader_can_read_it(cache: FeatureCache) -> None:
     assert list(index["clip_id"][:]) == names(21)
     rows = index[f"row/{VISUAL.path}"][:, 0]
     array = group[f"{VISUAL.path}/net.2"]
-    assert array.shards == (SHARD, 5, LENGTH)
+    assert array.shards == (SHARD, 64, LENGTH)
     for window, row in zip(names(21), rows, strict=True):
         assert np.array_equal(array[row], truth(VISUAL, "visual/net.2", key_of(VISUAL, window)))
         assert bytes(group[f"{VISUAL.path}/key"][row]).hex() == key_of(VISUAL, window)
@@ -175,10 +116,13 @@ def test_the_attributes_say_how_the_features_were_made(cache: FeatureCache) -> N
     assert group[VISUAL.path].attrs["backbone"] == {"name": "net"}
 
 
-def test_layers_of_other_precision_are_not_loaded_side_by_side(tmp_path: Path) -> None:
-    """One tensor holds them all: a silent conversion would be other numbers."""
-    build(tmp_path / "c.zarr", names(3), (VISUAL, variant(modality="audio", dtype="float32")))
-    mixed = FeatureCache.open(tmp_path / "c.zarr")
-    with pytest.raises(FeatureCacheError, match=r"float32 of length 4.*cannot be loaded together"):
-        mixed.load()
-    assert mixed.load(layers=["audio/net.1"])["audio/net.1"].dtype == torch.float32
+def test_layers_of_other_precision_keep_it(tmp_path: Path) -> None:
+    single = variant(modality="audio", dtype="float32")
+    build(tmp_path / "c.zarr", names(3), (VISUAL, single))
+    check(tmp_path / "c.zarr", names(3), (VISUAL, single))
+    cache = FeatureCache.open(tmp_path / "c.zarr")
+    for values in (cache.load(), cache.load().batch(torch.arange(3)), cache.read([0, 1, 2])):
+        assert values["audio/net.1"].dtype == torch.float32
+        assert torch.equal(
+            values["audio/net.1"][1], torch.from_numpy(truth(single, "audio/net.1", key_of(single, "w001")))
+        )

@@ -1,6 +1,7 @@
 """A cache on a server reads like the one on disk: fsspec's memory file system, and S3 (moto's server)."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import torch
 from moto.server import ThreadedMotoServer
 from zarr.core.sync import _get_loop
 
-from cache_schemas.features import FeatureCache, FeatureCacheError, reader
+from cache_schemas.features import FeatureCache, FeatureCacheError, sources
+from cache_schemas.features.layout import CHECKSUM_BYTES
 from nas.config import SearchConfig
 from nas.search import search
 from tests.cache_schemas.features.small_cache import VISUAL, build, check, names
@@ -146,10 +148,11 @@ def test_a_small_read_fetches_its_chunks_only(remote: Remote, monkeypatch: pytes
         fetched.extend(end - start for start, end in zip(starts, ends, strict=True))
         return original(paths, starts, ends, **options)
 
-    monkeypatch.setattr(cache._shards._files, "cat_ranges", recording)  # type: ignore[union-attr]
-    monkeypatch.setattr(reader, "_GAP_BYTES", 0)
+    monkeypatch.setattr(cache._source._files, "cat_ranges", recording)  # type: ignore[union-attr]
+    monkeypatch.setattr(sources, "GAP_BYTES", 0)
     cache.read([5], ["visual/net.2"])
-    assert fetched == [VISUAL.geometry("visual/net.2").stride]
+    table = 4 * VISUAL.shard_chunks * len(VISUAL.layers) + CHECKSUM_BYTES
+    assert fetched == [VISUAL.geometry("visual/net.2").chunk_bytes, table]
 
 
 def test_s3_is_asked_once_a_run_of_chunks(s3_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -168,10 +171,11 @@ def test_s3_is_asked_once_a_run_of_chunks(s3_server: None, tmp_path: Path, caplo
         with caplog.at_level(logging.INFO, logger="werkzeug"):
             action()
         requests = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
-        of_shards = [request for request in requests if ".0.0 HTTP" in request]
+        of_shards = [request for request in requests if re.search(r"/c\.\d+\.0\.0 HTTP", request)]
         assert len(of_shards) == expected
         assert all("GET" in request and "206" in request for request in of_shards)
-        assert len(requests) <= expected + 1, "besides the shards, only the number of windows is asked for"
+        tables = [request for request in requests if "/checksum/" in request]
+        assert len(requests) == expected + len(tables), "besides the shards, only their checksums are asked for"
 
 
 def test_a_server_out_of_reach_is_said_with_what_to_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.upkeep import collect_garbage, drop, layer_statistics, merge, summarise, verify
+from cache_schemas.features.statistics import layer_statistics
+from cache_schemas.features.upkeep import collect_garbage, drop, merge, summarise, verify
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, attributes, build, check, index_of, names, variant
 
 
@@ -26,7 +27,7 @@ def test_every_flipped_byte_is_found_and_never_read(tmp_path: Path) -> None:
     path = tmp_path / "c.zarr"
     build(path, names(21))
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(20):
         files = shards(path)
         file = files[rng.integers(len(files))]
         at = int(rng.integers(file.stat().st_size))
@@ -86,7 +87,7 @@ def test_verify_reads_the_schema(tmp_path: Path) -> None:
     metadata.write_text(metadata.read_text().replace("float16", "float32"))
     assert any("net.1" in problem and "float32" in problem for problem in verify(path).problems)
     metadata.unlink()
-    assert any("net.1" in problem and "missing" in problem for problem in verify(path).problems)
+    assert any("net.1/zarr.json cannot be read" in problem for problem in verify(path).problems)
 
 
 def test_a_damaged_index_is_found(tmp_path: Path) -> None:

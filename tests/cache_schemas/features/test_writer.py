@@ -30,7 +30,7 @@ def shard_files(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c.*.0.0")}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(windows, windows, st.integers(0, 12))
 def test_a_cache_that_was_killed_and_grew_reads_like_a_new_one(
     tmp_path_factory: pytest.TempPathFactory, first: list[str], second: list[str], stop: int
@@ -148,16 +148,16 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureCacheError, match=r"visual/net.1: is \(2, 3, 4\), must be \(1, 3, 4\)"):
         stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.1": np.zeros((2, 3, LENGTH))})
     with pytest.raises(FeatureCacheError, match=r"not finite as float16.*largest 1e.06"):
-        stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.2": np.full((1, 5, LENGTH), 1e6)})
+        stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.2": np.full((1, 64, LENGTH), 1e6)})
 
 
 def test_another_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "c.zarr"
     build(path, names(2))
     text = (path / "zarr.json").read_text()
-    (path / "zarr.json").write_text(text.replace('"schema_version": 2', '"schema_version": 1'))
+    (path / "zarr.json").write_text(text.replace('"schema_version": 3', '"schema_version": 1'))
     for action in (FeatureCache.open, FeatureCacheWriter):
-        with pytest.raises(FeatureCacheError, match=r"schema version 2 \(it says 1\): remove it"):
+        with pytest.raises(FeatureCacheError, match=r"schema version 3 \(it says 1\): remove it"):
             action(path)
 
 

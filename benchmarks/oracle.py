@@ -1,0 +1,108 @@
+"""`make bench-oracle`: what batches of runs save, on the cache of a finished `work/` (make demo). Scaled editions.
+
+1. Architectures per minute of `bmnas oracle` (all workers, started anew, finished work kept) against `nas.retrain` one
+   by one in one process that has all cores: TRAINED architectures of one cell, EPOCHS epochs each.
+2. The ablation over lambda and M (4 x 4 points, SEEDS seeds) of `bmnas sweep` against single `bmnas search` commands,
+   of which SINGLES are timed and the rest extrapolated. A single command also searches picture alone and sound
+   alone, as it always does; the second figure leaves that out and counts only what a search of all layers takes.
+
+Prints a table and writes benchmarks/results/oracle.json.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import yaml
+
+import nas
+from benchmarks.side_by_side import Figure, publish
+from nas.enumeration import Space
+from pipeline.batches import Source
+from pipeline.oracle import Question, run_oracle
+from pipeline.params import Params, load_params
+from pipeline.workspace import Workspace
+
+TRAINED, ALONE, EPOCHS = 256, 12, 4
+POINTS, SEEDS, SINGLES = 16, 5, 2
+GRID = ("--grid", "temperature=1,5,10,15", "--grid", "samples=1,5,10,15", "--seeds", str(SEEDS))
+BMNAS = (sys.executable, "-c", "from pipeline.cli import main; main()")
+
+
+def main() -> None:
+    """Measures both."""
+    params = load_params(Path("params.yaml"))
+    with tempfile.TemporaryDirectory(prefix="bmnas-bench-") as folder:
+        workspace = Workspace(Path(folder) / "work")
+        workspace.root.mkdir()
+        workspace.features.symlink_to(Path("work/features.zarr").resolve())
+        publish("oracle", [_oracle(workspace, params), *_ablation(workspace, params)])
+
+
+def _oracle(workspace: Workspace, params: Params) -> Figure:
+    scaled = params.model_copy(
+        update={"retrain": params.retrain.model_copy(update={"epochs": EPOCHS, "patience": EPOCHS})}
+    )
+    start = time.perf_counter()
+    run_oracle(workspace, scaled, Question(1, 1, "slots", (0,), TRAINED))
+    ours = (time.perf_counter() - start) / TRAINED
+    windows = Source(workspace.root, scaled).windows()
+    seconds = []
+    for genotype in Space(tuple(windows.features)).sample(ALONE, 1):
+        start = time.perf_counter()
+        nas.retrain(windows.features, windows.labels, windows.split, genotype, scaled.retrain, (0,))
+        seconds.append(time.perf_counter() - start)
+    title = (
+        f"oracle, {TRAINED} architectures, C = {scaled.retrain.channels}, {EPOCHS} epochs: {60 / ours:.0f} a minute, "
+        "against one by one with nas.retrain"
+    )
+    return _figure(title, 6.0, ours, statistics.median(seconds), ALONE)
+
+
+def _ablation(workspace: Workspace, params: Params) -> list[Figure]:
+    """The sweep's command against single search commands, both with a search of EPOCHS epochs."""
+    scaled = params.search.model_copy(update={"epochs": EPOCHS, "warmup_epochs": 1})
+    content = params.model_dump(mode="json") | {"search": scaled.model_dump(mode="json"), "seeds": [0]}
+    file = workspace.root.parent / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    common = ("--params", str(file), "--work", str(workspace.root))
+    ours = _command("sweep", *GRID, *common)
+    single = statistics.median(_command("search", *common) for _ in range(SINGLES))
+    runs = POINTS * SEEDS
+    windows = Source(workspace.root, params).windows()
+    data = (windows.features, windows.labels, windows.split)
+    start = time.perf_counter()
+    nas.search(*data, scaled, (0,))
+    alone = time.perf_counter() - start
+    title = f"{runs}-run ablation, C = {scaled.channels}, {EPOCHS} epochs, by `bmnas sweep`, against "
+    return [
+        _figure(
+            f"{title}{runs} `bmnas search` commands (extrapolated from {SINGLES})", 8.0, ours, runs * single, SINGLES
+        ),
+        _figure(f"{title}{runs} single nas.search calls in one process (from 1)", 8.0, ours, runs * alone, 1),
+    ]
+
+
+def _command(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([*BMNAS, *arguments], check=True, capture_output=True)  # noqa: S603 - our own command
+    return time.perf_counter() - start
+
+
+def _figure(title: str, goal: float, ours: float, theirs: float, runs: int) -> Figure:
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    return Figure(title, theirs / ours, goal, ours, theirs, runs, machine)
+
+
+if __name__ == "__main__":
+    main()

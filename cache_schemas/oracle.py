@@ -1,0 +1,99 @@
+"""What `bmnas oracle` leaves behind: the truth about a space, and what search methods found of it.
+
+work/oracle/oracle.json        OracleTable; its JSON schema: OracleTable.model_json_schema()
+work/oracle/oracle.csv         the same, one row an architecture, the best first
+work/oracle/certificates.csv   one row a pick (fields of Pick)
+work/oracle/methods.csv        one row a method (fields of Certificate)
+work/oracle/oracle.svg         the figure
+work/oracle/trainings/, searches/    finished batches (cache_schemas.runs)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cache_schemas.runs import RunsError
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OracleEntry(_Record):
+    """One architecture; deviations are over the seeds, None where there is one seed. rank 1: the best test AUC."""
+
+    rank: int
+    architecture: str
+    genotype: dict[str, Any]
+    parameters: int
+    val_auc: float
+    val_auc_std: float | None
+    test_auc: float
+    test_auc_std: float | None
+    test_aucs: list[float]
+    val_aucs: list[float]
+
+
+class Pick(_Record):
+    """What one run of a method chose; rank among the table's architectures, regret: best test AUC less its own."""
+
+    method: str
+    space: str
+    seed: int
+    architecture: str
+    rank: int
+    rank_share: float
+    test_auc: float
+    regret: float
+    kendall_tau: float | None
+    """of the shared weights' val AUC against the true test AUC; None for methods without a supernet"""
+
+
+class Certificate(_Record):
+    """A method's picks over its seeds. in_best_5_percent: share of the picks."""
+
+    method: str
+    space: str
+    runs: int
+    median_rank: float
+    median_rank_share: float
+    in_best_5_percent: float
+    mean_regret: float
+    regret_std: float | None
+    kendall_tau: float | None
+    kendall_tau_std: float | None
+    cost_trainings: float
+    """time of one run, in trainings of one architecture"""
+
+
+class OracleTable(_Record):
+    """The truth about a space. noise: deviation of an architecture's test AUC over seeds, pooled; None for one seed."""
+
+    schema_version: Literal[1] = 1
+    cache: str
+    space: str
+    layers: list[str]
+    cells: int
+    steps: int
+    complete: bool
+    seeds: list[int]
+    retrain: dict[str, Any]
+    noise: float | None
+    entries: list[OracleEntry]
+    picks: list[Pick] = []
+    certificates: list[Certificate] = []
+
+
+def read_oracle(path: Path) -> OracleTable:
+    """The table that `path` holds; raises RunsError when it is missing or malformed."""
+    try:
+        return OracleTable.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunsError(f"{path} does not exist: run `bmnas oracle` first") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunsError(f"{path}: field {where or '(file)'}: {first['msg']}") from None

@@ -1,0 +1,209 @@
+"""Fusion networks that are designed, not searched: what a found architecture has to beat, over the same runs axis.
+
+Each reads every layer of the cache through the supernet's reshape blocks; activations are (R, B, L, C).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.config import RetrainConfig
+from nas.data import check_seeds, prepare
+from nas.fixed import Runs, RunsNetwork
+from nas.genotype import Cell, Genotype, Step
+from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
+from nas.retrain import Training
+from nas.supernet import module_key
+
+
+class Baseline(RunsNetwork):
+    """R networks of one design; subclasses say how the reshaped layers become logits.
+
+    modalities: that it needs.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("visual", "audio")
+
+    def __init__(self, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]) -> None:
+        super().__init__()
+        R = len(seeds)
+        self.runs = tuple(range(R))
+        self.readers = dict.fromkeys(in_channels, self.runs)
+        self.reshape = nn.ModuleDict(
+            {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
+        )
+        self.build(R, channels, length)
+        initialise_blocks(self, seeds)
+
+    def build(self, runs: int, channels: int, length: int) -> None:
+        """Make the blocks behind the reshape layers."""
+        raise NotImplementedError
+
+    def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2) of the reshaped layers (R, B, L, C)."""
+        raise NotImplementedError
+
+    def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2) of features {layer: (R or 1, B, C_in, L)}."""
+        R = len(self.runs)
+        return self.head(
+            {
+                name: self.reshape[module_key(name)](
+                    features[name].transpose(2, 3).expand(R, -1, -1, -1), how=how, site=name
+                )
+                for name in self.readers
+            },
+            how,
+        )
+
+    def runs_of(self, name: str) -> Runs:
+        """Return the runs that a parameter holds: all."""
+        return self.runs
+
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout: all."""
+        return self.runs
+
+    def of(self, modality: str) -> list[str]:
+        """Return the names of a modality's layers, shallow to deep."""
+        return [name for name in self.readers if name.startswith(f"{modality}/")]
+
+
+class ConcatMLP(Baseline):
+    """All layers' means over time side by side, one hidden layer of C, a classifier. One modality is enough."""
+
+    modalities = ()
+
+    def build(self, runs: int, channels: int, length: int) -> None:
+        """Make the hidden layer and the classifier."""
+        self.hidden = ConvBlock(runs, len(self.readers) * channels, channels)
+        self.classifier = Linear(runs, channels, 2)
+
+    def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2)."""
+        pooled = torch.cat([value.mean(dim=2, keepdim=True) for value in values.values()], dim=3)
+        return self.classifier(self.hidden(pooled, how=how, site="hidden")[:, :, 0])  # type: ignore[no-any-return]
+
+
+class GMU(Baseline):
+    """Gated multimodal unit (Arevalo et al., arXiv 1702.01992): z tanh(W_v v) + (1 - z) tanh(W_a a), z of both."""
+
+    def build(self, runs: int, channels: int, length: int) -> None:
+        """Make the two projections, the gate and the classifier."""
+        widths = {modality: len(self.of(modality)) * channels for modality in self.modalities}
+        self.project = nn.ModuleDict({name: Linear(runs, width, channels) for name, width in widths.items()})
+        self.gate = Linear(runs, sum(widths.values()), channels)
+        self.classifier = Linear(runs, channels, 2)
+
+    def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2)."""
+        pooled = {
+            modality: torch.cat([values[name].mean(dim=2) for name in self.of(modality)], dim=2)
+            for modality in self.modalities
+        }
+        visual, audio = (self.project[name](x).tanh() for name, x in pooled.items())
+        z = self.gate(torch.cat(list(pooled.values()), dim=2)).sigmoid()
+        return self.classifier(z * visual + (1 - z) * audio)  # type: ignore[no-any-return]
+
+
+class CentralNet(Baseline):
+    """CentralNet (Vielzeuf et al., arXiv 1808.07275): a central network beside the two backbones.
+
+    Its layer i is a block of the weighted sum of its own last output and the i-th layers of both modalities, counted
+    from the deep end; one learnt scalar each.
+    """
+
+    def build(self, runs: int, channels: int, length: int) -> None:
+        """Make the central blocks and the classifier."""
+        depth = max(len(self.of(modality)) for modality in self.modalities)
+        self.blocks = nn.ModuleList(ConvBlock(runs, channels, channels) for _ in range(depth))
+        self.sums = nn.ModuleList(Weights(runs, 3) for _ in range(depth))
+        self.classifier = Linear(runs, channels * length, 2)
+
+    def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2)."""
+        central = None
+        for i, (block, weights) in enumerate(zip(self.blocks, self.sums, strict=True)):
+            from_end = len(self.blocks) - i
+            layers = [values[names[-from_end]] for names in map(self.of, self.modalities) if from_end <= len(names)]
+            inputs = layers if central is None else [central, *layers]
+            central = block(weights(inputs), how=how, site=f"central{i + 1}")
+        assert central is not None  # noqa: S101 - depth is at least one
+        return self.classifier(central.flatten(2))  # type: ignore[no-any-return]
+
+
+class Weights(Block):
+    """Learnt scalars, one per run and input."""
+
+    def __init__(self, runs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(runs, inputs))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum of at most `inputs` tensors (R, B, L, C)."""
+        total = torch.zeros_like(inputs[0])
+        for i, x in enumerate(inputs):
+            total = total + self.weight[:, i, None, None, None] * x
+        return total
+
+
+DESIGNS: dict[str, type[Baseline]] = {design.__name__: design for design in (ConcatMLP, GMU, CentralNet)}
+
+
+@dataclass(frozen=True)
+class DesignResult:
+    """One trained network of a design. scores: (N,) P(fake) of every row, on the CPU; parameters: of one run."""
+
+    seed: int
+    scores: Tensor
+    curves: list[dict[str, Any]]
+    best_epoch: int
+    parameters: int
+
+
+def train_design(  # noqa: PLR0917 - callers may name them
+    features: Mapping[str, Tensor],
+    labels: Any,
+    split: Sequence[str],
+    design: str,
+    config: RetrainConfig,
+    seeds: Sequence[int],
+) -> list[DesignResult]:
+    """Return one result per seed, trained as `nas.retrain` trains a found architecture: same steps, same stopping.
+
+    design: one of DESIGNS; features, labels, split: as for `nas.search`.
+    """
+    if design not in DESIGNS:
+        raise ValueError(f"design is {design!r}; allowed: {', '.join(DESIGNS)}")
+    data = prepare(features, labels, split, config.device, reads="all")
+    runs = check_seeds(seeds)
+    missing = [m for m in DESIGNS[design].modalities if not any(name.startswith(f"{m}/") for name in data.features)]
+    if missing:
+        raise ValueError(f"design {design} needs {' and '.join(missing)} layers; features has {list(data.features)}")
+    network = DESIGNS[design](data.in_channels, channels=config.channels, length=data.length, seeds=runs)
+    state = Training(data, config, network, runs)
+    scores = state.run(None)
+    parameters = sum(parameter[0].numel() for parameter in network.parameters())
+    return [
+        DesignResult(seed, scores[r].clone(), state.curves[r], state.best_epoch[r], parameters)
+        for r, seed in enumerate(runs)
+    ]
+
+
+def fixed_genotypes(visual: Sequence[str], audio: Sequence[str]) -> dict[str, Genotype]:
+    """Return the hand-made cells that BM-NAS compares with, on the deepest layers of both modalities.
+
+    "attention on attention" is attention, then a gated linear unit of the query and what was attended to; "two-head
+    attention" sums two attentions, one in each direction (arXiv 2104.09379).
+    """
+    x, y = visual[-1], audio[-1]
+    attention = Step(x="x", y="y", operation="ScaledDotAttn")
+    designs = {
+        "attention on attention": (attention, Step(x="x", y="step1", operation="LinearGLU")),
+        "two-head attention": (attention, Step(x="y", y="x", operation="ScaledDotAttn")),
+        "concatenation of the last layers": (Step(x="x", y="y", operation="ConcatFC"),),
+    }
+    return {name: Genotype(cells=(Cell(x=x, y=y, steps=steps),)) for name, steps in designs.items()}

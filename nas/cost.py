@@ -1,0 +1,70 @@
+"""What an architecture costs: parameters, and multiply-accumulates (MACs) of matrix products per window.
+
+Both are counted on the network itself, built without memory (torch's meta device), so that an operation needs no
+formula of its own. Element-wise work is not counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.fixed import FixedNetwork
+from nas.genotype import Genotype
+from nas.layers import EVALUATION, ConvBlock
+from nas.primitives import OPERATIONS
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters: trained numbers; macs: multiply-accumulates of one window."""
+
+    parameters: int
+    macs: int
+
+
+@cache
+def operation_cost(name: str, channels: int, length: int) -> Cost:
+    """Return the cost of one operation of `nas.primitives.OPERATIONS` for inputs (C, L)."""
+    with META:
+        operation = OPERATIONS[name](1, channels, length)
+        x = torch.zeros(1, 1, length, channels)
+    with FlopCounterMode(display=False) as counter:
+        operation(x, x, EVALUATION, name)
+    return Cost(_parameters(operation), counter.get_total_flops() // 2)
+
+
+@cache
+def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
+    """Return the cost of one reshape layer (C_in, L) -> (C, L); it arises once, however many cells read the layer."""
+    with META:
+        layer = ConvBlock(1, in_channels, channels)
+    return Cost(_parameters(layer), in_channels * channels * length)
+
+
+def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: int, length: int) -> Cost:
+    """Return the cost of the compact network of a genotype.
+
+    in_channels: C_in of at least the layers that it reads. ValueError names a layer that is missing.
+    """
+    layers = genotype.layers()
+    missing = [name for name in layers if name not in in_channels]
+    if missing:
+        raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
+    with META:
+        network = FixedNetwork([genotype], in_channels, channels=channels, length=length, seeds=(0,))
+    macs = sum(reshape_cost(in_channels[name], channels, length).macs for name in layers)
+    for cell in genotype.cells:
+        macs += sum(operation_cost(step.operation, channels, length).macs for step in cell.steps)
+        macs += channels * channels * length  # the convolution behind the weighted sum
+    macs += network.classifier.weight.numel()
+    return Cost(_parameters(network), macs)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,304 @@
+"""Operations with hand-written backward passes: few passes over memory, and no more saved than they need.
+
+Rows are windows times positions, N = B * L: activations (R, B, L, C) are (R, N, C) here. Each function is a plain
+formula of torch (its docstring states it), and the tests hold its gradients to that formula's. They are
+differentiable once. What is written to is, where possible, what was just read: memory in the cache costs a fifth.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+EPSILON = 1e-5
+
+
+class _Blend(torch.autograd.Function):
+    """sum_i weights[:, slot, i] * values[i] for every slot."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weights, *values)
+        R, S, _ = weights.shape
+        beside = _beside(values)
+        if len(beside) > 1:
+            out = torch.bmm(weights[:, :, : len(beside)], _stacked(beside))
+        else:
+            out = weights[:, :, :1] * _flat(values[0])
+        for i in range(len(beside), len(values)):
+            out.addcmul_(weights[:, :, i, None], _flat(values[i]))
+        return out.view(R, S, *values[0].shape[1:]).unbind(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slots: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *values = ctx.saved_tensors
+        R, S, n = weights.shape
+        gradient = torch.stack(slots, 1).view(R, S, -1) if S > 1 else _flat(slots[0])
+        of_weights = None
+        if ctx.needs_input_grad[0]:
+            beside = _beside(values)
+            of_weights = torch.empty_like(weights)
+            torch.bmm(gradient, _stacked(beside).transpose(1, 2), out=of_weights[:, :, : len(beside)])
+            for i in range(len(beside), n):
+                torch.bmm(gradient, _flat(values[i]).transpose(1, 2), out=of_weights[:, :, i, None])
+        # In an architecture step only the last values, earlier cells, need a gradient: layers come first.
+        needed = ctx.needs_input_grad[1:]
+        first = needed.index(True) if True in needed else n
+        of_values: list[Tensor | None] = [None] * n
+        if first < n:
+            mixed = weights[:, :, first:].transpose(1, 2)
+            product = torch.bmm(mixed, gradient) if S > 1 else mixed * gradient
+            of_values[first:] = product.view(R, n - first, *values[0].shape[1:]).unbind(1)
+        return of_weights, *of_values
+
+
+def blend(values: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+    """Return one weighted sum per slot of n values (R, B, L, C), weights: (R, slots, n).
+
+    Values that lie side by side in memory, as `side_by_side` makes them, are read where they are.
+    """
+    if torch.compiler.is_compiling():  # also while a network is exported
+        mixed = torch.bmm(weights, torch.stack([value.flatten(1) for value in values], 1))
+        return mixed.view(*weights.shape[:2], *values[0].shape[1:]).unbind(1)
+    result: tuple[Tensor, ...] = _Blend.apply(weights, *values)
+    return result
+
+
+def side_by_side(R: int, count: int, shape: Sequence[int], like: Tensor) -> list[Tensor]:
+    """Return room for `count` tensors (R, *shape) that `blend` reads as one matrix.
+
+    They share a storage but are no views of each other, or autograd would refuse to fill one after the other.
+    """
+    buffer = torch.empty((R, count, *shape), dtype=like.dtype, device=like.device)
+    return [
+        torch.empty(0, dtype=like.dtype, device=like.device).set_(
+            buffer.untyped_storage(), part.storage_offset(), part.shape, part.stride()
+        )
+        for part in buffer.unbind(1)
+    ]
+
+
+def _beside(values: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the values, from the first on, that lie at equal distances in one storage; at least the first."""
+    first = values[0]
+    step = first[0].numel()
+    count = 1
+    for value in values[1:]:
+        if (
+            value.stride() != first.stride()
+            or value.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+            or value.storage_offset() != first.storage_offset() + count * step
+        ):
+            break
+        count += 1
+    return values[:count] if first[0].is_contiguous() else values[:1]
+
+
+def _stacked(beside: Sequence[Tensor]) -> Tensor:
+    """Return values that lie side by side as one (R, n, B * L * C), without a copy."""
+    first = beside[0]
+    if len(beside) == 1:
+        return _flat(first)
+    numel = first[0].numel()
+    return first.as_strided((len(first), len(beside), numel), (first.stride(0), numel, 1))
+
+
+def _flat(value: Tensor) -> Tensor:
+    """Return a value (R, B, L, C) as (R, 1, B * L * C)."""
+    return value.reshape(len(value), 1, -1)
+
+
+class _ConvNorm(torch.autograd.Function):
+    """activation(batch_norm(sum_i inputs[i] @ weight[:, :, columns i]^T)) * keep * scale, with batch statistics.
+
+    Behind a ReLU, what was dropped and what was negative is 0 alike: the output says where the gradient passes.
+    The dropout's scale stands in the affine part of the batch norm, where it costs nothing.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes by position
+        ctx: Any,
+        activation: str,
+        room: tuple[Tensor] | None,
+        keep: Tensor | None,
+        scale: Tensor | None,
+        weight: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        R, outputs, _ = weight.shape
+        B, L = inputs[0].shape[1:3]
+        h = convolve([x.reshape(R, B * L, -1) for x in inputs], weight)
+        mean = h.mean(1, keepdim=True)
+        h.sub_(mean)
+        affine = torch.empty_like(h) if room is None else room[0].view(h.shape)
+        variance = torch.mul(h, h, out=affine).sum(1, keepdim=True).div_(B * L)
+        deviation = torch.rsqrt(variance + EPSILON)
+        scaled = _scale_row(scale, activation, outputs)
+        shift, slope = beta[:, None], gamma[:, None] * deviation
+        if scaled is not None:
+            shift, slope = shift * scaled, slope * scaled
+        out, gate = torch.addcmul(shift, h, slope, out=affine), None
+        if activation == "relu":
+            out.relu_()
+        elif activation == "glu":
+            gate = affine[..., outputs // 2 :].sigmoid()
+            out = affine[..., : outputs // 2] * gate
+        if keep is not None:
+            out.mul_(keep.view(-1, *out.shape[1:]))
+        ctx.activation = activation
+        saved = (out, None, None) if activation == "relu" else (keep, affine if activation == "glu" else None, gate)
+        ctx.save_for_backward(weight, scaled, h, deviation, slope, *saved, *inputs)
+        ctx.mark_non_differentiable(mean, variance)
+        return out.view(R, B, L, -1), mean[:, 0], variance[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        weight, scaled, h, deviation, slope, *saved = ctx.saved_tensors
+        inputs = saved[3:]
+        R, N, _ = h.shape
+        gradient = _through_activation(ctx.activation, gradient.reshape(R, N, -1), *saved[:3])
+        total = gradient.sum(1, keepdim=True)
+        of_h = gradient * h
+        along = of_h.sum(1, keepdim=True)
+        torch.addcmul(slope * total / -N, h, slope * deviation.square() * along / -N, out=of_h)
+        of_h.addcmul_(gradient, slope)
+        of_weight, of_inputs = _convolve_backward(
+            of_h, weight, inputs, ctx.needs_input_grad[4], ctx.needs_input_grad[7:]
+        )
+        if not ctx.needs_input_grad[5]:
+            return None, None, None, None, of_weight, None, None, *of_inputs
+        of_gamma, of_beta = deviation * along, total
+        if scaled is not None:
+            of_gamma, of_beta = of_gamma * scaled, of_beta * scaled
+        return None, None, None, None, of_weight, of_gamma[:, 0], of_beta[:, 0], *of_inputs
+
+
+def conv_norm(
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    activation: str,
+    keep: Tensor | None = None,
+    scale: Tensor | None = None,
+    room: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (out, mean, variance): a 1x1 convolution, batch norm, activation and dropout, and the batch's statistics.
+
+    inputs: (R, B, L, C_i), read as if concatenated along C; weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
+    "relu", "identity" or "glu" (O / 2 values times the sigmoid of the other O / 2); keep: the dropout's zeros and
+    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output
+    of a "relu", as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
+    """
+    result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(
+        activation, None if room is None else (room,), keep, scale, weight, gamma, beta, *inputs
+    )
+    return result
+
+
+def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Return sum_i rows[i] @ weight[:, :, columns i]^T: (R, N, O) of rows (R, N, C_i), weight (R, O, sum C_i)."""
+    parts = torch.split(weight, [x.shape[2] for x in rows], dim=2)
+    out = torch.bmm(rows[0], parts[0].transpose(1, 2))
+    for x, part in zip(rows[1:], parts[1:], strict=True):
+        out = torch.baddbmm(out, x, part.transpose(1, 2))
+    return out
+
+
+def _convolve_backward(
+    gradient: Tensor, weight: Tensor, inputs: Sequence[Tensor], of_weight: bool, of_inputs: Sequence[bool]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Return the gradients of a convolution's weight and inputs where asked for."""
+    R, N, _ = gradient.shape
+    widths = [x.shape[3] for x in inputs]
+    result = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if of_weight else None
+    if result is not None:
+        for x, columns in zip(inputs, torch.split(result, widths, dim=2), strict=True):
+            torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=columns)
+    parts = torch.split(weight, widths, dim=2)
+    return result, [
+        torch.bmm(gradient, part).view(x.shape) if needed else None
+        for x, part, needed in zip(inputs, parts, of_inputs, strict=True)
+    ]
+
+
+def _scale_row(scale: Tensor | None, activation: str, channels: int) -> Tensor | None:
+    """Return the dropout's scale per channel of the affine part: of a GLU, only the values are scaled."""
+    if scale is None or activation != "glu":
+        return scale
+    half = scale.expand(-1, -1, channels // 2)
+    return torch.cat([half, torch.ones_like(half)], dim=2)
+
+
+def _through_activation(
+    activation: str, gradient: Tensor, first: Tensor | None, affine: Tensor | None, gate: Tensor | None
+) -> Tensor:
+    """Return the gradient with respect to the affine part; `first` is the output of a "relu", else the mask."""
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward(gradient, first, 0.0)  # type: ignore[no-any-return]
+    if first is not None:
+        gradient = gradient * first.view(-1, *gradient.shape[1:])
+    if affine is None or gate is None:
+        return gradient
+    C = gate.shape[2]
+    result = torch.empty_like(affine)
+    values, gates = result[..., :C], result[..., C:]
+    torch.mul(gradient, affine[..., :C], out=values)
+    torch.ops.aten.sigmoid_backward.grad_input(values, gate, grad_input=gates)
+    torch.mul(gradient, gate, out=values)
+    return result
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(x y^T / sqrt(C)) y * keep * scale per window.
+
+    The softmax is written out: torch's own is several times slower on rows as short as L.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, keep: Tensor | None, scale: Tensor | None) -> Tensor:
+        R, B, L, C = x.shape
+        queries, keys = x.reshape(R * B, L, C), y.reshape(R * B, L, C)
+        scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(C**-0.5)
+        shares = scores.sub_(scores.amax(2, keepdim=True)).exp_()
+        shares.div_(shares.sum(2, keepdim=True))
+        if scale is not None:
+            shares = (shares.view(R, B, L * L) * scale).view_as(shares)
+        out = torch.bmm(shares, keys).view(R, B, L, C)
+        if keep is not None:
+            out.mul_(keep)
+        ctx.save_for_backward(queries, keys, shares, keep, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, shares, keep, scale = ctx.saved_tensors
+        R, B, L, C = gradient.shape
+        if keep is not None:
+            gradient = gradient * keep
+        gradient = gradient.reshape(keys.shape)
+        of_scores = torch.bmm(gradient, keys.transpose(1, 2)).mul_(shares)
+        total = of_scores.sum(2, keepdim=True)
+        if scale is not None:  # `shares` holds the scaled ones
+            total = (total.view(R, B, L) / scale).view_as(total)
+        of_scores.addcmul_(shares, total, value=-1.0).mul_(C**-0.5)
+        of_x = torch.bmm(of_scores, keys)
+        of_y = torch.bmm(shares.transpose(1, 2), gradient).baddbmm_(of_scores.transpose(1, 2), queries)
+        return of_x.view(R, B, L, C), of_y.view(R, B, L, C), None, None
+
+
+def attention(x: Tensor, y: Tensor, *, keep: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    """Return attention over the L positions with queries from x and keys and values from y: (R, B, L, C) each.
+
+    keep: the dropout's zeros and ones in that shape; scale: (R, 1, 1), its factor.
+    """
+    result: Tensor = _Attention.apply(x, y, keep, scale)
+    return result

@@ -1,0 +1,46 @@
+"""Architectures judged by the shared weights of one search, as the search judges them: val AUC, nothing trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.data import prepare
+from nas.fixed import FixedNetwork
+from nas.genotype import Genotype
+from nas.layers import Pass
+from nas.metrics import area_under_roc
+from nas.training import EVALUATION_ROWS
+
+TOGETHER = 32
+
+
+@torch.no_grad()
+def shared_scores(
+    features: Mapping[str, Tensor],
+    labels: Any,
+    split: Sequence[str],
+    genotypes: Sequence[Genotype],
+    weights: Mapping[str, Tensor],
+    *,
+    device: str | None = None,
+) -> Tensor:
+    """Return the AUC on val (n,) of n genotypes under one run's weights {name: (1, ...)} (SearchResult.weights).
+
+    Batch norms use the statistics of the rows scored, as `derive: best_of` does: the stored ones belong to mixtures.
+
+    features, labels, split: as for `nas.search`.
+    """
+    data = prepare(features, labels, split, device, reads="train_val")
+    on_device = {name: value.to(data.device) for name, value in weights.items()}
+    found = []
+    for start in range(0, len(genotypes), TOGETHER):
+        network = FixedNetwork.share(genotypes[start : start + TOGETHER], on_device, data.in_channels)
+        parts = [
+            network(data.gather(part[None], tuple(network.readers)), Pass("batch"))
+            for part in torch.split(data.val, EVALUATION_ROWS)
+        ]
+        logits = torch.cat(parts, dim=1)
+        found.append(area_under_roc(logits[..., 1] - logits[..., 0], data.labels[data.val]))
+    return torch.cat(found).cpu()

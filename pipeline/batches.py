@@ -1,0 +1,131 @@
+"""Many runs over one cache: in batches that fit memory, on workers, kept batch by batch.
+
+`bmnas oracle` and `bmnas sweep` are built on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from cache_schemas.features import FeatureCache
+from cache_schemas.files import digest
+from cache_schemas.runs import FinishedRuns, RunRow
+from nas.data import Dataset, prepare
+from nas.memory import RunMemory
+from pipeline.params import ComputeParams, Params
+from pipeline.search import Windows, load_windows
+from pipeline.workers import console, device_of, memory_per_worker, progress_bar, run_tasks, worker_count
+from pipeline.workspace import Workspace
+
+MOST_RUNS = {"cpu": 32, "cuda": 512}
+"""More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
+MEMORY_SHARE = 0.6
+"""Of a worker's free memory: the rest is for allocators, Python and what else grows."""
+
+
+class BatchError(ValueError):
+    """Runs cannot be done as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a worker finds the cache, and the parameters of everything."""
+
+    work: Path
+    params: Params
+
+    def windows(self) -> Windows:
+        """The cache, loaded once per process."""
+        return _windows(str(self.work), self.params.model_dump_json())
+
+    def identity(self) -> str:
+        """That of the cache."""
+        return cache_identity(FeatureCache.open(Workspace(self.work).features))
+
+
+def cache_identity(cache: FeatureCache) -> str:
+    """A digest of the windows, their labels and splits, and all that makes their features."""
+    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
+    table = hashlib.sha256(columns.encode()).hexdigest()
+    return digest(table, sorted(variant.path for variant in cache.variants))
+
+
+@lru_cache(maxsize=1)
+def _windows(work: str, params: str) -> Windows:
+    return load_windows(Workspace(Path(work)), Params.model_validate_json(params))
+
+
+class Batch(Protocol):
+    """Runs that are computed together."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """What names the runs."""
+
+
+SomeBatch = TypeVar("SomeBatch", bound=Batch)
+Row = TypeVar("Row", bound=RunRow)
+
+
+def run_batches(
+    title: str,
+    batches: Sequence[SomeBatch],
+    function: Callable[[SomeBatch], Sequence[Row]],
+    finished: FinishedRuns[Row],
+    compute: ComputeParams,
+    *,
+    kept: int,
+) -> dict[str, Row]:
+    """{key: row} of all finished runs, those of `batches` now among them; kept: runs that were not asked for again."""
+    todo = sum(len(batch.keys) for batch in batches)
+    console.print(f"{title}: {kept + todo} runs: {kept} already done, {todo} to do")
+    if batches:
+        with progress_bar(title, total=kept + todo, unit="runs", done=kept) as advance:
+            for batch, rows in run_tasks(function, batches, compute):
+                finished.add(dict(zip(batch.keys, rows, strict=True)))
+                advance(len(batch.keys))
+    return finished.read()
+
+
+def batch_size(
+    title: str, memory: Callable[[Dataset], RunMemory], runs: int, source: Source, finished: FinishedRuns[Any]
+) -> int:
+    """How many of `runs` runs a batch holds: what fits a worker's memory, at most MOST_RUNS, all workers busy."""
+    compute = source.params.compute
+    windows = source.windows()
+    data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
+    taken = memory(data)
+    free = memory_per_worker(compute, runs)
+    fitting = fitting_runs(title, taken, data, free)
+    most = MOST_RUNS[torch.device(device_of(compute)).type]
+    size = min(fitting, most, -(-runs // worker_count(compute, runs)))
+    size = finished.batch_runs(digest(title, source.identity(), runs), size)
+    console.print(
+        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit {MEMORY_SHARE:.0%} of the "
+        f"{_megabytes(free)} of a worker; batches of {size}"
+    )
+    return size
+
+
+def fitting_runs(title: str, taken: RunMemory, data: Dataset, free_bytes: int) -> int:
+    """How many runs fit the free memory; raises BatchError when not even one does."""
+    usable = int(MEMORY_SHARE * free_bytes)
+    # Every call of nas holds its own copy of the cache.
+    fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
+    if fitting == 0:
+        raise BatchError(
+            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and may "
+            f"use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
+        )
+    return fitting
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,116 @@
+"""Commands over many runs at once: `oracle`, `sweep` and `baselines`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: [bold]bmnas oracle --steps 1 --seeds 5[/bold]   (280 architectures of 8 layers, 5 times each)"
+)
+def oracle(
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    cells: Annotated[int, typer.Option(min=1, help="S, cells of the architectures")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="T, steps of every cell")] = 1,
+    space: Annotated[str, typer.Option(help="slots | bmnas; all that bmnas can derive is in slots, too")] = "slots",
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of every architecture")] = 5,
+    sample: Annotated[int, typer.Option(min=0, help="so many architectures, by strata; 0: every one")] = 0,
+    searches: Annotated[int, typer.Option(min=0, help="runs of every search method to certify; 0: none")] = 20,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+) -> None:
+    """Train every architecture of a space from scratch, then say how close search methods come to the best.
+
+    Architectures that compute the same function are counted once. Writes work/oracle: tables (CSV, JSON) and a figure.
+    Finished batches are kept: a killed run goes on where it was.
+    """
+    from pipeline.certificates import certify, print_certificates
+    from pipeline.oracle import Question, run_oracle
+    from pipeline.params import ParamsError
+
+    if space not in ("slots", "bmnas"):
+        raise ParamsError(f"command line: --space {space}: allowed: slots, bmnas")
+    workspace, settings = setup(params, work, scheduler, workers)
+    question = Question(cells, steps, space, tuple(range(seeds)), sample)  # type: ignore[arg-type]
+    table = run_oracle(workspace, settings, question)
+    if searches:
+        table = certify(workspace, settings, table, tuple(range(searches)))
+    shown = Table(
+        "rank", "architecture", "val AUC", "test AUC", "parameters", title=f"{len(table.entries)} architectures"
+    )
+    for entry in table.entries[:5] + table.entries[-1:]:
+        val, test = (f"{getattr(entry, name):.3f}" for name in ("val_auc", "test_auc"))
+        spread = "" if entry.test_auc_std is None else f" ± {entry.test_auc_std:.3f}"
+        shown.add_row(str(entry.rank), escape(entry.architecture), val, test + spread, f"{entry.parameters:,}")
+    Console().print(shown)
+    print_certificates(table, Console())
+    Console().print(f"oracle: {(workspace.oracle / 'oracle.csv').resolve()}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Example: [bold]bmnas sweep --grid temperature=1,5,10,15 --grid samples=1,5,10,15 --seeds 5 --retrain[/bold]"
+)
+def sweep(
+    grid: Annotated[
+        list[str],
+        typer.Option("--grid", help="a field of search in params.yaml and its values", metavar="FIELD=V,V,..."),
+    ],
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    seeds: Annotated[int, typer.Option(min=1, help="searches of every point of the grid")] = 5,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="train every found architecture, too: val and test AUC")
+    ] = False,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+) -> None:
+    """Search at every point of a grid, many runs at once, and show the effect of the settings over seeds.
+
+    Writes work/sweep: sweep.csv (one row a run), summary.csv (mean and spread over the seeds, for `dvc plots show`) and
+    sweep.svg. Finished batches are kept: a killed sweep goes on where it was, and a larger grid repeats nothing.
+    """
+    from pipeline.sweep import Grid, run_sweep
+
+    workspace, settings = setup(params, work, scheduler, workers)
+    table = run_sweep(workspace, settings, Grid.parse(grid, seeds, settings.search), retrain=retrain)
+    failed = int((table["failed"] != "").sum())
+    Console().print(
+        f"sweep: {len(table)} runs, {failed} failed, in {(workspace.sweep / 'sweep.csv').resolve()}", soft_wrap=True
+    )
+    if failed == len(table):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: [bold]bmnas baselines[/bold]   (then open work/baselines/baselines.svg)")
+def baselines(
+    params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None
+) -> None:
+    """Train what a searched network has to beat: probes, one modality alone, late and designed fusion, other searches.
+
+    All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
+    are kept: a killed run goes on where it was.
+    """
+    from pipeline.baselines import run_baselines
+
+    workspace, settings = setup(params, work, scheduler, workers)
+    table = run_baselines(workspace, settings)
+    shown = Table(
+        "method", "AUC", "95 % interval", "EER", "parameters", title="Test split, clip level, mean over seeds"
+    )
+    for row in table.to_dict("records"):
+        texts = {name: "-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("auc", "eer")}
+        spread = "" if row["auc_std"] is None or row["auc_std"] != row["auc_std"] else f" ± {row['auc_std']:.3f}"
+        span = "-" if row["auc_low"] != row["auc_low"] else f"{row['auc_low']:.3f} to {row['auc_high']:.3f}"
+        shown.add_row(escape(row["method"]), texts["auc"] + spread, span, texts["eer"], f"{row['parameters']:,}")
+    Console().print(shown)
+    Console().print(f"baselines: {(workspace.baselines / 'baselines.csv').resolve()}", soft_wrap=True)

@@ -1,0 +1,202 @@
+"""`bmnas manifest --check`: what a careful person wants to know of a data set before using it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from cache_schemas.files import write_json
+from cache_schemas.manifest import SPLITS, Clip, Leak, Quarantined, find_leaks, read_manifest, read_quarantine
+from pipeline.datasets import LAYOUTS
+from pipeline.manifest.facts import ClipFacts, measure_clips
+from pipeline.manifest.splits import identity_components
+from pipeline.manifest.warn import warnings
+from pipeline.measure import chance_auc, shortcut_auc
+from pipeline.params import Params, SplitParams
+from pipeline.workspace import Workspace
+
+LOUD_AUC = 0.6
+"""A property that tells fake from real better than this, and than chance in so few clips, is called suspicious."""
+
+NUMBERS = (
+    "duration_s", "fps", "width_px", "height_px", "bit_rate_kbps", "file_bytes",
+    "has_audio", "sample_rate_hz", "loudness_db", "leading_silence_s",
+)  # fmt: skip
+NAMES = ("resolution", "container", "video_codec", "audio_codec", "channels", "dataset")
+OF_SOUND = frozenset({"sample_rate_hz", "loudness_db", "leading_silence_s", "audio_codec", "channels"})
+"""Compared among clips with a sound track: what its absence tells, has_audio tells."""
+LABELS = ("label", "video_label", "audio_label")
+CLASSES = ("real", "fake")
+_MOST_VALUES = 20
+
+
+def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """What there is to know of the workspace's manifest; also written to `workspace.check`."""
+    clips = read_manifest(workspace.manifest)
+    facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
+    quarantined = read_quarantine(workspace.quarantine("manifest"))
+    identity = LAYOUTS[params.data.layout].identity
+    result = check(clips, facts, quarantined, split=params.split, identity=identity)
+    write_json(workspace.check / "manifest.json", result)
+    return result
+
+
+def check(
+    clips: Sequence[Clip],
+    facts: Mapping[str, ClipFacts],
+    quarantined: Sequence[Quarantined],
+    *,
+    split: SplitParams,
+    identity: str,
+) -> dict[str, Any]:
+    """The content of check/manifest.json: plain JSON types, nothing is NaN.
+
+    quarantined: those of the manifest stage; identity: what a person is in this layout.
+    """
+    table = clip_table(clips, facts)
+    result: dict[str, Any] = {
+        "schema_version": 1,
+        "clips": len(clips),
+        "identity": identity,
+        "unusable": unusable(facts, quarantined),
+        "counts": counts(clips),
+        "people": people(clips),
+        "leaks": {
+            "split": [_leak(leak) for leak in find_leaks(clips)],
+            "official": [_leak(leak) for leak in find_leaks(clips, lambda clip: clip.official_split)],
+        },
+        "duplicates": duplicates(clips, quarantined),
+        "segments": segments(clips, facts),
+        "properties": {name: {side: describe(table, name, side) for side in CLASSES} for name in (*NUMBERS, *NAMES)},
+        "shortcuts": shortcuts(table),
+    }
+    return result | {"warnings": warnings(result, split)}
+
+
+def clip_table(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> pd.DataFrame:
+    """One row a clip: labels, dataset and every property; NaN (None for names) where it is not known."""
+    rows = []
+    for clip in clips:
+        known = facts[clip.clip_id]
+        row = asdict(known) | {name: getattr(clip, name) for name in (*LABELS, "dataset", "file_bytes")}
+        decoded = not known.reason
+        row["has_audio"] = float(known.audio_codec is not None) if decoded else None
+        row["resolution"] = f"{known.width_px}x{known.height_px}" if known.width_px else None
+        row["bit_rate_kbps"] = clip.file_bytes * 0.008 / known.duration_s if known.duration_s else None
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys((*NUMBERS, *LABELS), float))
+
+
+def counts(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """Clips per split, category and method, in that order."""
+    found = Counter((clip.split, clip.category, clip.method) for clip in clips)
+    ordered = sorted(found.items(), key=lambda item: (SPLITS.index(item[0][0]), *item[0][1:]))
+    return [{"split": s, "category": c, "method": m, "clips": number} for (s, c, m), number in ordered]
+
+
+def people(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Who is in it: per split, and how they hang together."""
+    groups = identity_components(clips)
+    classes: dict[str, set[int]] = {}
+    for clip in clips:
+        classes.setdefault(clip.subject_id, set()).add(clip.label)
+    return {
+        "splits": {
+            split: {
+                "clips": sum(clip.split == split for clip in clips),
+                "real_clips": sum(clip.split == split and not clip.label for clip in clips),
+                "fake_clips": sum(clip.split == split and clip.label for clip in clips),
+                "subjects": len({clip.subject_id for clip in clips if clip.split == split}),
+                "people": len({person for clip in clips if clip.split == split for person in clip.people}),
+            }
+            for split in SPLITS
+        },
+        "subjects": len(classes),
+        "subjects_of_both_classes": sum(len(labels) == 2 for labels in classes.values()),
+        "unrelated_groups": len(groups),
+        "largest_group_clips": max(map(len, groups), default=0),
+    }
+
+
+def _leak(leak: Leak) -> dict[str, Any]:
+    return {"person": leak.person, "clips": {split: len(found) for split, found in leak.clips.items()}}
+
+
+def duplicates(clips: Sequence[Clip], quarantined: Sequence[Quarantined]) -> list[dict[str, Any]]:
+    """Files of the same content: {clip_id, kept (path, null where the labels contradict each other), dropped}."""
+    kept = {clip.clip_id: clip.path for clip in clips}
+    dropped: dict[str, list[str]] = {}
+    for row in quarantined:
+        if row.clip_id:
+            dropped.setdefault(row.clip_id, []).append(row.path)
+    return [{"clip_id": i, "kept": kept.get(i), "dropped": sorted(paths)} for i, paths in sorted(dropped.items())]
+
+
+def unusable(facts: Mapping[str, ClipFacts], quarantined: Sequence[Quarantined]) -> dict[str, Any]:
+    """How many entries are no clips, how many clips cannot be decoded, and why (copies are counted apart)."""
+    return {
+        "entries": dict(Counter(row.reason for row in quarantined if not row.clip_id).most_common()),
+        "clips": dict(Counter(fact.reason for fact in facts.values() if fact.reason).most_common()),
+    }
+
+
+def segments(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> dict[str, Any]:
+    """Clips whose fake seconds are known, the share of those seconds, and how many reach beyond the clip's end."""
+    found: dict[str, Any] = {}
+    for side in ("video", "audio"):
+        known = [(getattr(clip, f"{side}_segments"), facts[clip.clip_id].duration_s) for clip in clips]
+        timed = [(each, length) for each, length in known if each and length]
+        fake_s = sum(end - start for each, _ in timed for start, end in each)
+        found[side] = {
+            "clips": sum(bool(each) for each, _ in known),
+            "fake_share": fake_s / sum(length for _, length in timed) if timed else None,
+            "beyond_end": sum(each[-1][1] > length + 0.1 for each, length in timed),
+        }
+    return found
+
+
+def describe(table: pd.DataFrame, name: str, side: str) -> dict[str, Any]:
+    """One class's values of a property: quantiles of a number, the most frequent of a name."""
+    values = table.loc[table["label"] == CLASSES.index(side), name].dropna()
+    if name in NAMES:
+        top = values.value_counts()
+        shown = {str(value): int(number) for value, number in top.head(_MOST_VALUES).items()}
+        return {"known": len(values), "values": shown, "different": len(top)}
+    quantiles = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {"known": len(values)} | {
+        key: float(values.quantile(q)) if len(values) else None for key, q in quantiles.items()
+    }
+
+
+def shortcuts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How well every property alone tells the labels, the worst first: {property, label: {auc, ...}, suspicious}.
+
+    Of a name, the value that tells most by being there or not.
+    """
+    found = []
+    for name in (*NUMBERS, *NAMES):
+        entry: dict[str, Any] = {"property": name} | {label: _tell(table, name, label) for label in LABELS}
+        entry["suspicious"] = any(
+            (entry[label]["auc"] or 0) > max(LOUD_AUC, entry[label]["chance"] or 0) for label in LABELS
+        )
+        found.append(entry)
+    return sorted(found, key=lambda entry: -max(entry[label]["auc"] or 0 for label in LABELS))
+
+
+def _tell(table: pd.DataFrame, name: str, label: str) -> dict[str, Any]:
+    among = table[table["has_audio"] == 1] if name in OF_SOUND else table
+    labelled = among[among[label].notna()].assign(label=lambda rows: rows[label].astype(int))
+    chance = {"chance": chance_auc(labelled)}
+    if name in NUMBERS:
+        return shortcut_auc(labelled, name) | chance
+    best: dict[str, Any] = {"auc": None, "known": 0, "clips": len(labelled), "reason": "known for no clip"}
+    for value in labelled[name].value_counts().head(_MOST_VALUES).index:
+        is_it = (labelled[name] == value).astype(float).where(labelled[name].notna())
+        each = shortcut_auc(labelled.assign(is_it=is_it), "is_it") | {"value": str(value)}
+        best = max(best, each, key=lambda entry: entry["auc"] or 0)
+    return best | chance

@@ -1,0 +1,148 @@
+"""A check's result on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from cache_schemas.manifest import Clip
+from pipeline.manifest.check import CLASSES, LABELS, LOUD_AUC, NUMBERS, people
+
+_MOST_ROWS = 40
+_MOST_VALUES = 3
+_MOST_LETTERS = 16
+
+
+def print_check(result: Mapping[str, Any], console: Console) -> None:
+    """Counts, people, properties and what each gives away; the warnings last, where they are read."""
+    console.print(_counts(result["counts"]))
+    console.print(_people(result["people"]))
+    console.print(f"Identity: {escape(result['identity'])}.", highlight=False)
+    for side, found in result["segments"].items():
+        if found["clips"]:
+            share = "" if found["fake_share"] is None else f", {found['fake_share']:.0%} of their seconds are fake"
+            console.print(f"Fake {side} segments are known of {found['clips']} clips{share}.", highlight=False)
+    console.print(_properties(result))
+    console.print(
+        "AUC: how well that one property tells fake from real (any fake; picture; sound), whichever way round; 0.5 "
+        "knows nothing. Of a name: whether it is the value below it. "
+        f"[bold red]!![/] above {LOUD_AUC:g} and above chance: a detector can look right without looking at a face.",
+        highlight=False,
+    )
+    _print_leaks(result["leaks"], console)
+    _print_copies(result["duplicates"], console)
+    console.print(_warnings(result["warnings"]))
+
+
+def print_splits(clips: Sequence[Clip], path: str, console: Console) -> None:
+    """How many clips and people each split of the manifest at `path` holds."""
+    table = Table("split", "clips", "real", "fake", "subjects", title=f"{len(clips)} clips in {escape(path)}")
+    for split, count in people(clips)["splits"].items():
+        table.add_row(split, *(str(count[key]) for key in ("clips", "real_clips", "fake_clips", "subjects")))
+    console.print(table)
+
+
+def _counts(counts: list[dict[str, Any]]) -> Table:
+    splits = list(dict.fromkeys(entry["split"] for entry in counts))
+    rows: dict[tuple[str, str], dict[str, int]] = {}
+    for entry in counts:
+        rows.setdefault((entry["category"], entry["method"]), {})[entry["split"]] = entry["clips"]
+    table = Table("category", "method", *splits, title="Clips")
+    ordered = sorted(rows.items(), key=lambda item: (item[0][0], -sum(item[1].values())))
+    for (category, method), found in ordered[:_MOST_ROWS]:
+        table.add_row(category, escape(method), *(str(found.get(split, 0)) for split in splits))
+    if len(ordered) > _MOST_ROWS:
+        table.caption = f"and {len(ordered) - _MOST_ROWS} more: the JSON file has them all"
+    return table
+
+
+def _people(people: Mapping[str, Any]) -> Table:
+    table = Table("split", "clips", "real", "fake", "subjects", "people", title="People")
+    for split, count in people["splits"].items():
+        table.add_row(split, *(str(count[key]) for key in ("clips", "real_clips", "fake_clips", "subjects", "people")))
+    table.caption = (
+        f"{people['unrelated_groups']} groups of people who share clips (the largest: {people['largest_group_clips']} "
+        f"clips); {people['subjects_of_both_classes']} of {people['subjects']} subjects have both real and fake clips"
+    )
+    return table
+
+
+def _properties(result: Mapping[str, Any]) -> Table:
+    table = Table(title="Container and sound", caption="numbers: the median, and from the 5th to the 95th percentile")
+    table.add_column("property", no_wrap=True)
+    for name in ("real", "fake", "AUC any", "picture", "sound"):
+        table.add_column(name)
+    for entry in result["shortcuts"]:
+        name = entry["property"]
+        sides = [_described(name, result["properties"][name][side]) for side in CLASSES]
+        if sides != ["-", "-"]:
+            table.add_row(_title(entry), *sides, *(_auc(entry[label]) for label in LABELS))
+    return table
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    name, found = entry["property"], entry["label"]
+    best = max((entry[label] for label in LABELS), key=lambda each: each["auc"] or 0)
+    lines = [f"[bold red]!! {name}[/]" if entry["suspicious"] else f"   {name}"]
+    if "value" in best:
+        lines.append(f"   {_short(best['value'])}")
+    if found["known"] < found["clips"]:
+        lines.append(f"   known for {found['known']} of {found['clips']}")
+    return "\n".join(lines)
+
+
+def _described(name: str, found: Mapping[str, Any]) -> str:
+    if not found["known"]:
+        return "-"
+    if name in NUMBERS:
+        return f"{_number(found['median'])}\n{_number(found['p5'])} to {_number(found['p95'])}"
+    parts = [f"{_short(value)}: {number}" for value, number in list(found["values"].items())[:_MOST_VALUES]]
+    more = found["different"] - len(parts)
+    return "\n".join([*parts, f"and {more} more"] if more > 0 else parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _short(value: str) -> str:
+    return escape(value if len(value) <= _MOST_LETTERS else f"{value[: _MOST_LETTERS - 3]}...")
+
+
+def _auc(found: Mapping[str, Any]) -> str:
+    return "-" if found["auc"] is None else f"{found['auc']:.2f}"
+
+
+def _print_leaks(leaks: Mapping[str, Any], console: Console) -> None:
+    titles = {"split": "People in more than one split", "official": "People in more than one official split"}
+    for kind, title in titles.items():
+        if leaks[kind]:
+            table = Table("person", "clips", title=title, title_style="bold red")
+            for leak in leaks[kind][:_MOST_ROWS]:
+                table.add_row(escape(leak["person"]), ", ".join(f"{s}: {n}" for s, n in leak["clips"].items()))
+            if len(leaks[kind]) > _MOST_ROWS:
+                table.caption = f"and {len(leaks[kind]) - _MOST_ROWS} more: the JSON file has them all"
+            console.print(table)
+        else:
+            console.print(f"{title}: none.", highlight=False)
+
+
+def _print_copies(copies: list[dict[str, Any]], console: Console) -> None:
+    if copies:
+        table = Table("kept", "dropped", title="The same content")
+        for copy in copies[:_MOST_ROWS]:
+            kept = "[bold red]none: the labels contradict[/]" if copy["kept"] is None else escape(copy["kept"])
+            table.add_row(kept, escape("\n".join(copy["dropped"])))
+        console.print(table)
+
+
+def _warnings(warnings: list[str]) -> Panel | str:
+    if not warnings:
+        return "[green]Nothing looks wrong.[/]"
+    lines = Group(*(f"[bold red]•[/] {escape(text)}" for text in warnings))
+    return Panel(lines, title=f"[bold red]{len(warnings)} warnings[/]", border_style="red", title_align="left")

@@ -1,0 +1,103 @@
+"""Who goes into which split: by connected components of the identity graph, or as the data set's authors say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schemas.manifest import SPLITS, Clip, ManifestError
+from pipeline.params import SplitParams
+
+
+def assign_splits(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]:
+    """The clips with their split, by `split.kind`; raises ManifestError when that cannot be done."""
+    if split.kind == "official":
+        return _official(clips, split, seed=seed)
+    dealt = _deal(clips, {"train": 1 - split.val - split.test, "val": split.val, "test": split.test}, seed=seed)
+    return [replace(clip, split=dealt[clip.clip_id], split_kind="subject") for clip in clips]
+
+
+def identity_components(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """The clips, in groups of people who share clips, directly or by way of others."""
+    parent: dict[str, str] = {}
+
+    def find(person: str) -> str:
+        while parent.setdefault(person, person) != person:
+            parent[person] = person = parent[parent[person]]
+        return person
+
+    for clip in clips:
+        for other in clip.people:
+            parent[find(other)] = find(clip.subject_id)
+    groups: dict[str, list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault(find(clip.subject_id), []).append(clip)
+    return list(groups.values())
+
+
+def _official(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]:
+    """The authors' splits, leaks and all. Where they publish no labels for one of val and test, the other is the
+    test split, and val is dealt out of their train split by subject.
+    """
+    unsaid = [clip for clip in clips if not clip.official_split]
+    if unsaid:
+        raise ManifestError(
+            f"split.kind is official, but {len(unsaid)} of {len(clips)} clips have no official split (the first is "
+            f"{unsaid[0].path}): use split.kind: subject"
+        )
+    count = Counter(clip.official_split for clip in clips)
+    if not count["train"] or len(count) < 2:
+        raise ManifestError(
+            f"split.kind is official, but the data hold only the official {' and '.join(count)} split: at least train "
+            "and one of val and test are needed; use split.kind: subject"
+        )
+    chosen = {clip.clip_id: clip.official_split for clip in clips}
+    if len(count) < len(SPLITS):
+        train = [clip for clip in clips if clip.official_split == "train"]
+        dealt = _deal(train, {"train": 1 - split.val, "val": split.val}, seed=seed)
+        chosen = dict.fromkeys(chosen, "test") | dealt
+    return [replace(clip, split=chosen[clip.clip_id], split_kind="official") for clip in clips]
+
+
+def _deal(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> dict[str, str]:
+    """{clip_id: split}. People who share a clip stay together.
+
+    Components of the identity graph are dealt out one by one, largest first and else in an order that the seed
+    shuffles, each to the split whose counts per category fall shortest of its share: stratified as far as people allow.
+    """
+    groups, names = identity_components(clips), list(shares)
+    if len(groups) < len(names):
+        raise ManifestError(
+            f"{len(groups)} unrelated subjects cannot fill {', '.join(names)}: at least {len(names)} are needed, more "
+            "is better (people who share a clip, as source, target or subject, count as one)"
+        )
+    counts = _counts(groups)
+    goal = np.array(list(shares.values()))[:, None] * counts.sum(axis=0)
+    filled = np.zeros_like(goal)
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    result: dict[str, str] = {}
+    for dealt, g in enumerate(sorted(shuffled, key=lambda g: -counts[g].sum())):
+        empty = [s for s in range(len(names)) if not filled[s].any()]
+        open_splits = empty if len(groups) - dealt <= len(empty) else range(len(names))
+        # The cost of a choice: squared relative distance from the goal, over all splits and categories.
+        costs = {
+            s: np.square(
+                (filled + counts[g] * (np.arange(len(names)) == s)[:, None] - goal) / np.maximum(goal, 1)
+            ).sum()
+            for s in open_splits
+        }
+        chosen = min(costs, key=lambda s: costs[s])
+        filled[chosen] += counts[g]
+        result |= {clip.clip_id: names[chosen] for clip in groups[g]}
+    return result
+
+
+def _counts(groups: list[list[Clip]]) -> NDArray[np.float64]:
+    """(groups, categories): clips."""
+    categories = sorted({clip.category for group in groups for clip in group})
+    found = [Counter(clip.category for clip in group) for group in groups]
+    return np.array([[count[category] for category in categories] for count in found], dtype=float)

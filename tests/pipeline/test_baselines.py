@@ -1,0 +1,66 @@
+"""Baselines on a small cache: every method once, kept, measured like the searched network."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pipeline.baselines
+from pipeline.baselines import SEARCHES, ScoredRow, late_fusion, methods, run_baselines
+from pipeline.batches import Source
+from pipeline.metrics import auc
+from pipeline.workspace import Workspace
+from tests.pipeline.experiments import small
+from tests.pipeline.run_fixture import make_index, make_workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_workspace(tmp_path_factory.mktemp("work"), make_index())
+
+
+@pytest.fixture(scope="module")
+def table(workspace: Workspace) -> pd.DataFrame:
+    return run_baselines(workspace, small())
+
+
+def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.DataFrame) -> None:
+    names = set(methods(Source(workspace.root, small()).windows()))
+    assert set(SEARCHES) < names
+    late = {"late fusion, mean", "late fusion, product", "late fusion, logistic regression"}
+    assert set(table["method"]) == names | late
+    assert list(table["auc"]) == sorted(table["auc"], reverse=True)
+    assert table["auc"].between(0, 1).all()
+    assert ((table["auc_low"] <= table["auc_high"]) | table["auc_low"].isna()).all()
+    written = pd.read_csv(workspace.baselines / "baselines.csv")
+    assert list(written["method"]) == list(table["method"])
+    assert (workspace.baselines / "baselines.svg").read_text().startswith("<svg")
+
+
+def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(batch: object) -> None:
+        raise AssertionError("a finished method was run again")
+
+    monkeypatch.setattr(pipeline.baselines, "run_method", never)
+    pd.testing.assert_frame_equal(run_baselines(workspace, small()), table)
+
+
+def test_a_lost_method_alone_is_done_again(workspace: Workspace, table: pd.DataFrame) -> None:
+    files = sorted((workspace.baselines / "runs").glob("*.json"))
+    lost = next(path for path in files if '"GMU' in path.read_text() or "gated" in path.read_text())
+    lost.unlink()
+    again = run_baselines(workspace, small())
+    pd.testing.assert_frame_equal(again, table)
+    assert lost.exists()
+
+
+def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
+    windows = Source(workspace.root, small()).windows()
+    n = len(windows.split)
+    v, a = (ScoredRow(method="m", seed=3, parameters=5, scores=[p] * n) for p in (0.8, 0.4))
+    noisy = ScoredRow(method="m", seed=3, parameters=5, scores=list(np.where(windows.labels == 1, 0.9, 0.2)))
+    joined = late_fusion({"visual only, MLP": [v], "audio only, MLP": [a]}, windows)
+    assert joined["late fusion, mean"][0].scores[0] == pytest.approx(0.6)
+    assert joined["late fusion, product"][0].scores[0] == pytest.approx(0.32 / (0.32 + 0.12))
+    assert joined["late fusion, mean"][0].parameters == 10
+    joined = late_fusion({"visual only, MLP": [noisy], "audio only, MLP": [a]}, windows)
+    assert auc(windows.labels, joined["late fusion, logistic regression"][0].scores) == 1.0

@@ -1,0 +1,54 @@
+"""Small generated clips for data set trees: the built-in talking head, 128 px, 1.5 s, each file with its own bytes."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from pipeline.media import ffmpeg_exe
+from pipeline.synth.clip import picture_of, sound_of
+from pipeline.synth.plan import ClipSpec
+from pipeline.synth.take import FPS, FRAME_PX, SAMPLE_RATE_HZ
+
+SECONDS = 1.5
+
+
+@dataclass
+class TinyClips:
+    """Puts clips into a tree: `real` ones, and `fake` ones that begin with 0.5 s of silence, as in FakeAVCeleb."""
+
+    real: bytes
+    fake: bytes
+    _numbers: count[int] = field(default_factory=count)
+
+    def put(self, path: Path, *, fake: bool = False) -> None:
+        """Writes a clip with bytes of its own: an empty MP4 box that players skip tells copies apart."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = next(self._numbers).to_bytes(8, "big")
+        path.write_bytes((self.fake if fake else self.real) + (8 + len(body)).to_bytes(4, "big") + b"free" + body)
+
+
+def draw(folder: Path) -> TinyClips:
+    """The two clips, drawn and encoded once; they share the picture."""
+    real = ClipSpec(0, 0.3, 0, 0, "RVRA", "", "")
+    picture = folder / "picture.rgb"
+    picture.write_bytes(picture_of(real)[20 : 20 + round(SECONDS * FPS), ::2, ::2].tobytes())
+    fake = replace(real, category="RVFA", audio_method="vocoder")
+    return TinyClips(_encode(picture, real, silence_s=0), _encode(picture, fake, silence_s=0.5))
+
+
+def _encode(picture: Path, spec: ClipSpec, *, silence_s: float) -> bytes:
+    samples = sound_of(spec)[int(0.8 * SAMPLE_RATE_HZ) :][: int(SECONDS * SAMPLE_RATE_HZ)]
+    samples[: int(silence_s * SAMPLE_RATE_HZ)] = 0
+    sound, target = picture.with_name(f"{spec.category}.f32"), picture.with_name(f"{spec.category}.mp4")
+    sound.write_bytes(samples.astype("<f4").tobytes())
+    argv = [
+        ffmpeg_exe(), "-v", "error", "-y",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{FRAME_PX // 2}x{FRAME_PX // 2}", "-r", str(FPS), "-i", picture,
+        "-f", "f32le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-i", sound,
+        "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", target,
+    ]  # fmt: skip
+    subprocess.run(argv, check=True)
+    return target.read_bytes()
