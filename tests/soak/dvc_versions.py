@@ -80,7 +80,8 @@ class Repository:
         params["synth"] |= {"identities": identities, "clips_per_identity": CLIPS_PER_IDENTITY}
         (self.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         self.run("dvc", "repro", "features")
-        self.run("git", "commit", "--quiet", "--all", "--message", f"{identities} people")
+        self.run("git", "add", "params.yaml", "dvc.lock")
+        self.run("git", "commit", "--quiet", "--message", f"{identities} people")
         lock = yaml.safe_load((self.path / "dvc.lock").read_text())
         outs = {out["path"]: out["md5"] for out in lock["stages"]["features"]["outs"]}
         listed = json.loads(self._object(outs["work/features.zarr"]).read_text())
