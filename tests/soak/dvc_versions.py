@@ -43,7 +43,7 @@ def main() -> None:
         again = {path for path in first if _kind(path) != "zarr.json" and not path.startswith("index/")}
         assert all(second.get(path) == first[path] for path in again), "a shard was written again"
         repository.run("git", "checkout", "--quiet", "HEAD~1")
-        repository.run("dvc", "checkout", "--quiet")
+        repository.run("dvc", "checkout", "features")
         restored, restored_index = repository.cache()
         assert restored_index.equals(index)
         assert restored.keys() == features.keys()
