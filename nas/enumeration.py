@@ -65,17 +65,15 @@ class Space:
         """
         source = Random(seed)  # noqa: S311 - no secret
         found: dict[Genotype, None] = {}
-        strata = [
-            (operations, mixed)
-            for operations in itertools.product(self.operations, repeat=self.cells * self.steps)
-            for mixed in self._kinds()
-        ]
-        source.shuffle(strata)
+        kinds = self._kinds()
+        total = len(kinds) * len(self.operations) ** (self.cells * self.steps)
+        strata = source.sample(range(total), min(total, count))  # numbers: a wide space has more than memory holds
         misses = 0
-        for operations, mixed in itertools.cycle(strata):
+        for stratum in itertools.cycle(strata):
             if len(found) >= count or misses >= MISSES * len(strata):
                 break
-            genotype = canonical(self._draw(source, operations, mixed))
+            number, kind = divmod(stratum, len(kinds))
+            genotype = canonical(self._draw(source, self._operations(number), kinds[kind]))
             misses = misses + 1 if genotype in found else 0
             found[genotype] = None
         return list(found)
@@ -91,6 +89,14 @@ class Space:
     def _kinds(self) -> list[bool]:
         """Return whether the first cell's pair may be of one modality (False), of both (True), or either."""
         return sorted({_mixed(pair) for pair in self._pairs(self.layers)})
+
+    def _operations(self, number: int) -> list[str]:
+        """Return the operations of all steps that a number stands for: its digits."""
+        digits = []
+        for _ in range(self.cells * self.steps):
+            number, digit = divmod(number, len(self.operations))
+            digits.append(self.operations[digit])
+        return digits
 
     def _draw(self, source: Random, operations: Sequence[str], mixed: bool) -> Genotype:
         pairs: list[tuple[str, str]] = []

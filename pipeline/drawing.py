@@ -28,6 +28,9 @@ _FORMULA = {
     "ScaledDotAttn": "query {x}, keys {y}",
     "LinearGLU": "gate of [{x}; {y}]",
     "ConcatFC": "layer of [{x}; {y}]",
+    "CrossGate": "{x} and {y}, each gated",
+    "LowRankBilinear": "product of {x} and {y}",
+    "Synchrony": "{x} against shifted {y}",
 }
 
 
@@ -226,7 +229,7 @@ def _text(at: Point, text: str, kind: str) -> str:
 
 
 def _formula(operation: str, x: str, y: str) -> str:
-    return _FORMULA[operation].format(x=_spaced(x), y=_spaced(y))
+    return _FORMULA.get(operation, "{x}, {y}").format(x=_spaced(x), y=_spaced(y))
 
 
 def _spaced(name: str) -> str:

@@ -25,11 +25,11 @@ from pipeline.shard_stage import ClipJob, StageError
 from pipeline.spectrograms import clip_spectrograms
 from pipeline.workers import device_of
 
-LIMITS = {"full": 1e-3, "half": 1e-2}
-"""Largest relative error of a layer that counts as the same, by the backbone's precision.
+LIMIT = 0.02
+"""Largest relative error of a layer that counts as the same.
 
-float16 rounds by up to 4.9e-4. Measured on the built-in data: right rows are off by 4.7e-4 at most, another window of
-the same clip by 0.17 at least.
+float16 rounds by up to 4.9e-4, and with another number of threads a face's box, and so its crops, move by rounding:
+right rows of the built-in data were off by 4.5e-3 at most, another window of the same clip by 0.17 at least.
 """
 
 
@@ -153,9 +153,8 @@ def _compare(
         errors = {layer: relative_error(cached[layer].float(), again[layer]) for layer in variant.layers}
         worst = max(errors, key=errors.__getitem__)
         found.largest_error = max(found.largest_error, errors[worst])
-        limit = LIMITS[variant.backbone["precision"]]
-        if errors[worst] > limit:
+        if errors[worst] > LIMIT:
             found.problems.append(
-                f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {limit:g})"
+                f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {LIMIT:g})"
             )
             found.damaged.append((variant, int(cache.rows(variant)[position, view]) // variant.shard_rows))

@@ -11,17 +11,17 @@ import nas
 
 from .problems import PROBLEMS, decoys, three_way, xor
 
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 @pytest.mark.slow
 def test_the_planted_pair_is_found_by_both_hard_estimators_and_classifies_new_windows():
-    """One run in eight may fail; hard samples found 0 of 10 while weights were trained on them alone."""
+    """One run in six may fail; hard samples found 0 of 10 while weights were trained on them alone."""
     problem = xor(0, windows=400)
     configs = [problem.config(estimator=e, candidates=32) for e in ("st_gumbel", "gumbel_rao") for _ in SEEDS]
     found = nas.search(problem.features, problem.labels, problem.split, configs, [*SEEDS, *SEEDS])
     fitting = [r.genotype for r in found if problem.fits(r.genotype)]
-    assert len(fitting) >= 7
+    assert len(fitting) >= 5
     config = nas.RetrainConfig(channels=16, epochs=30)
     given = (problem.features, problem.labels, problem.split, fitting, config, range(len(fitting)))
     test = torch.tensor([name == "test" for name in problem.split])
@@ -31,10 +31,10 @@ def test_the_planted_pair_is_found_by_both_hard_estimators_and_classifies_new_wi
 
 @pytest.mark.slow
 def test_layers_that_tell_the_label_on_the_train_split_alone_are_not_chosen():
-    problem = decoys(0, windows=400)
+    problem = decoys(0)
     config = problem.config(candidates=32)
     found = nas.search(problem.features, problem.labels, problem.split, config, SEEDS)
-    assert sum(problem.fits(r.genotype) for r in found) >= 3
+    assert sum(problem.fits(r.genotype) for r in found) >= 2
 
 
 @pytest.mark.parametrize("name", list(PROBLEMS))

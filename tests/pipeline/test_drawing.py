@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nas
-from nas.primitives import OPERATIONS
+from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
 from pipeline.drawing import describe, genotype_svg
 from tests.pipeline.run_fixture import LAYERS, make_genotype
 
@@ -113,7 +113,7 @@ def test_every_name_is_shown() -> None:
         "Audio: net",
         "cell 1",
         "cell 2",
-        *OPERATIONS,
+        *DEFAULT_OPERATIONS,
         "P(fake)",
         "query x, keys y",
         "gate of [step 1; y]",
@@ -145,3 +145,10 @@ def test_odd_layer_names_stay_text(name: str) -> None:
     assert not list(root.iter("b"))
     assert name in [title.text for title in root.iter("title")]  # in full
     assert max(len(element.text or "") for element in root.iter("text")) <= 28
+
+
+def test_an_operation_of_ones_own_is_drawn_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATIONS, "Mine", OPERATIONS["Sum"])
+    step = nas.Step(x="x", y="y", operation="Mine")
+    svg = genotype_svg(nas.Genotype(cells=(nas.Cell(x=NAMES[0], y=NAMES[1], steps=(step,)),)), NAMES)
+    assert "Mine" in [element.text for element in parse(svg).iter("text")]

@@ -95,6 +95,10 @@ def header(data: bytearray, rng: np.random.Generator) -> bytearray:
 MUTATIONS: dict[str, Mutation] = {f.__name__: f for f in (flip, cut, splice, swap, drop, header)}
 
 
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
 @dataclass
 class Outcome:
     """What came of all files."""
@@ -103,6 +107,8 @@ class Outcome:
     reasons: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
+    children: set[psutil.Process] = field(default_factory=_children)
+    """Processes that were there before."""
 
 
 def fuzz(mutations: int, folder: Path, *, seed: int = 0, seconds: float = 1e9) -> Outcome:
@@ -146,7 +152,7 @@ def _one(path: Path, what: str, outcome: Outcome) -> None:
     outcome.slowest_s = max(outcome.slowest_s, took)
     if took > _SLOW_S and _seconds(path) > _SLOW_S:  # twice: the machine may have been suspended once
         outcome.findings.append(f"{what}: {took:.0f} s")
-    if left := [child.name() for child in psutil.Process().children(recursive=True)]:
+    if left := [child.name() for child in _children() - outcome.children]:
         outcome.findings.append(f"{what}: left {left}")
 
 
