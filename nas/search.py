@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.choices import Choosers
 from nas.collapse import collapse_warnings
 from nas.config import SearchConfig, check_configs
-from nas.costs import CostShare
+from nas.cost_share import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.genotype import Genotype
 from nas.layers import Dropout, Pass

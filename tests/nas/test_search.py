@@ -10,7 +10,7 @@ from nas.architecture import ArchitectureParameters
 from nas.choices import annealed
 from nas.collapse import collapse_warnings
 from nas.cost import genotype_cost
-from nas.costs import CostShare
+from nas.cost_share import CostShare
 from nas.data import Dataset, losses, prepare
 from nas.layers import Pass
 from nas.metrics import area_under_roc
