@@ -64,13 +64,12 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     )
     heard = np.zeros(1, np.float32) if samples is None else samples
     waves = window_samples(heard, windows, sample_rate_hz=rate, params=params.windows)
-    power = float(np.mean(np.square(heard, dtype=np.float64)))
     info = {
         "available_s": windows.available_s,
         "duration_s": round(video.duration_s, 6),
         "pictures": len(video.times_s),
         "leading_silence_s": round(leading_silence, 6),
-        "loudness_db": round(10 * float(np.log10(power + 1e-12)), 3),
+        "loudness_db": round(loudness_db(heard), 3),
         "width_px": video.width_px,
         "height_px": video.height_px,
         "fps": round(video.fps, 3),
@@ -91,6 +90,11 @@ def _read(path: Path, rate: int, params: WindowParams) -> tuple[media.Probe, NDA
             raise media.NoAudioError(f"{error} (missing_modality: quarantine)") from None
         return media.probe(path), None, 0.0
     return sound.probe, sound.samples, silence
+
+
+def loudness_db(samples: NDArray[np.float32]) -> float:
+    """The mean power of samples (n,), in decibels of full scale; -120 for none."""
+    return 10 * float(np.log10(float(np.mean(np.square(samples, dtype=np.float64))) + 1e-12))
 
 
 def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:

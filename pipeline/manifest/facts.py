@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cache_schemas.files import digest, write_text
 from cache_schemas.manifest import Clip
 from cache_schemas.paths import path_text
 from pipeline import media
 from pipeline.params import Params
-from pipeline.spectrograms import leading_silence_s
+from pipeline.spectrograms import leading_silence_s, loudness_db
 from pipeline.workers import progress_bar
 
 _VERSION = 1
@@ -80,10 +78,9 @@ def _measure(path: Path, params: Params) -> ClipFacts:
         return ClipFacts(**_container(media.probe(path)))
     except media.MediaError as error:
         return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
-    power = float(np.mean(np.square(sound.samples, dtype=np.float64)))
     return ClipFacts(
         **_container(sound.probe),
-        loudness_db=round(10 * float(np.log10(power + 1e-12)), 2),
+        loudness_db=round(loudness_db(sound.samples), 2),
         leading_silence_s=_leading_silence_s(sound, params.windows.silence_db),
     )
 
