@@ -105,13 +105,13 @@ def xor(
 
 
 def imbalanced(seed: int, *, windows: int = 2460, ratio: int = 40) -> Problem:
-    """XOR with `ratio` fakes for every real window, in every split."""
+    """XOR with `ratio` fakes for every real window, in every split; 30 real ones to train on take a clear signal."""
     source = generator("imbalance", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     labels = (torch.arange(windows) % (ratio + 1) != 0).long()
     first = random_signs(source, windows, 1)
     second = first * (1 - 2 * labels[:, None])
-    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
+    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=4.0)
     return Problem("imbalance", features, labels, thirds(windows), reads_pair(x, y), built(((x, y), (x, "cell1"))), 12)
 
 
@@ -149,7 +149,7 @@ def three_way(seed: int, *, windows: int = 1600) -> Problem:
     )
 
 
-def attention(seed: int, *, windows: int = 2400, length: int = 4) -> Problem:
+def attention(seed: int, *, windows: int = 2400, length: int = 4, epochs: int = 15) -> Problem:
     """XOR of two signs that stand at different positions: operations that look at one position cannot meet both."""
     source = generator("attention", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
@@ -166,16 +166,16 @@ def attention(seed: int, *, windows: int = 2400, length: int = 4) -> Problem:
         thirds(windows),
         reads_pair(x, y, ("ScaledDotAttn",)),
         built(((x, y), (x, "cell1")), "ScaledDotAttn"),
-        15,
+        epochs,
     )
 
 
-def gate(seed: int, *, windows: int = 2400, codes: int = 3) -> Problem:
+def gate(seed: int, *, windows: int = 2400, codes: int = 3, amplitude: float = 2.0, epochs: int = 15) -> Problem:
     """The sign of the inner product of two codes of several numbers: a product, where ReLU needs many pieces."""
     source = generator("gate", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     first, second = (torch.randn(windows, codes, generator=source) for _ in range(2))
-    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
+    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=amplitude)
     labels = ((first * second).sum(1) < 0).long()
     return Problem(
         "gate",
@@ -184,7 +184,7 @@ def gate(seed: int, *, windows: int = 2400, codes: int = 3) -> Problem:
         thirds(windows),
         reads_pair(x, y, ("LinearGLU",)),
         built(((x, y), (x, "cell1")), "LinearGLU"),
-        15,
+        epochs,
     )
 
 
