@@ -170,12 +170,12 @@ def attention(seed: int, *, windows: int = 2400, length: int = 4, epochs: int = 
     )
 
 
-def gate(seed: int, *, windows: int = 2400, codes: int = 3, amplitude: float = 2.0, epochs: int = 15) -> Problem:
+def gate(seed: int, *, windows: int = 2400, codes: int = 2) -> Problem:
     """The sign of the inner product of two codes of several numbers: a product, where ReLU needs many pieces."""
     source = generator("gate", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     first, second = (torch.randn(windows, codes, generator=source) for _ in range(2))
-    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=amplitude)
+    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=3.0)
     labels = ((first * second).sum(1) < 0).long()
     return Problem(
         "gate",
@@ -184,7 +184,7 @@ def gate(seed: int, *, windows: int = 2400, codes: int = 3, amplitude: float = 2
         thirds(windows),
         reads_pair(x, y, ("LinearGLU",)),
         built(((x, y), (x, "cell1")), "LinearGLU"),
-        epochs,
+        18,
     )
 
 

@@ -15,14 +15,14 @@ LAYERS = ("visual/l0", "visual/l1", "audio/l0")
 OPERATIONS = ("Sum", "ConcatFC")
 
 
-def space_of(kind, cells, steps):
-    return Space(LAYERS, cells, steps, kind, OPERATIONS), Candidates.full(LAYERS, cells, steps, OPERATIONS)
+def space_of(kind, cells, steps, operations=OPERATIONS):
+    return Space(LAYERS, cells, steps, kind, operations), Candidates.full(LAYERS, cells, steps, operations)
 
 
 @pytest.mark.parametrize("kind", ["slots", "bmnas"])
-@pytest.mark.parametrize(("cells", "steps"), [(1, 2), (2, 1)])
-def test_neighbours_are_of_the_space_differ_in_one_node_and_reach_every_genotype(kind, cells, steps):
-    space, candidates = space_of(kind, cells, steps)
+@pytest.mark.parametrize(("cells", "steps", "operations"), [(1, 2, OPERATIONS), (2, 1, ("ConcatFC",))])
+def test_neighbours_are_of_the_space_differ_in_one_node_and_reach_every_genotype(kind, cells, steps, operations):
+    space, candidates = space_of(kind, cells, steps, operations)
     every = set(space.genotypes())
     start = next(space.genotypes())
     reached, pending = {start}, [start]
@@ -49,11 +49,11 @@ def changed_nodes(one, other):
 
 @pytest.fixture(scope="module")
 def searched():
-    """Return a data set of noise and the shared weights of a search over it, in a space of 144 genotypes."""
+    """Return a data set of noise and the shared weights of a search over it, in a space of 24 genotypes."""
     features, labels, split = noise(windows=96)
     features = {name: features[name] for name in LAYERS}
     config = nas.SearchConfig(
-        cells=1, steps=2, channels=4, epochs=2, warmup_epochs=1, operations=OPERATIONS, derive="argmax"
+        cells=1, steps=1, channels=4, epochs=2, warmup_epochs=1, operations=OPERATIONS, derive="argmax"
     )
     result = nas.search(features, labels, split, config, keep_weights=True)[0]
     return prepare(features, labels, split, None, reads="train_val"), result.weights
@@ -61,7 +61,7 @@ def searched():
 
 def test_without_a_limit_the_best_of_the_whole_space_is_found(searched):
     data, weights = searched
-    space, candidates = space_of("slots", 1, 2)
+    space, candidates = space_of("slots", 1, 1)
     every = list(space.genotypes())
     scores = val_scores(data, every, weights)
     found = best_of(every[:1], candidates, "slots", data, weights, count=10_000)
@@ -71,7 +71,7 @@ def test_without_a_limit_the_best_of_the_whole_space_is_found(searched):
 
 def test_a_limit_counts_what_is_compared_and_the_drawn_ones_come_first(searched, monkeypatch):
     data, weights = searched
-    space, candidates = space_of("slots", 1, 2)
+    space, candidates = space_of("slots", 1, 1)
     every = list(space.genotypes())
     compared = []
 
@@ -80,10 +80,10 @@ def test_a_limit_counts_what_is_compared_and_the_drawn_ones_come_first(searched,
         return val_scores(data, genotypes, weights)
 
     monkeypatch.setattr("nas.derivation.val_scores", counted)
-    best_of([*every[:6], *every[:6]], candidates, "slots", data, weights, count=40)
-    assert compared[:6] == every[:6]
-    assert len(set(compared)) == len(compared) == 40
-    scores = val_scores(data, compared[:6], weights).tolist()
+    best_of([*every[:4], *every[:4]], candidates, "slots", data, weights, count=14)
+    assert compared[:4] == every[:4]
+    assert len(set(compared)) == len(compared) == 14
+    scores = val_scores(data, compared[:4], weights).tolist()
     best = compared[scores.index(max(scores))]
-    beside = [g for g in neighbours(best, candidates, "slots") if g not in compared[:6]]
-    assert compared[6 : 6 + len(beside)] == beside
+    beside = [g for g in neighbours(best, candidates, "slots") if g not in compared[:4]]
+    assert compared[4 : 4 + len(beside)] == beside
