@@ -195,7 +195,7 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "gate": gate,
     "decoys": decoys,
     "imbalance": imbalanced,
-    "label-noise": lambda seed: xor(seed, flip=0.2, name="label-noise"),
+    "label-noise": lambda seed: xor(seed, windows=1600, flip=0.2, name="label-noise", epochs=18),
     "16-layers": lambda seed: xor(seed, windows=1600, layers=8, name="16-layers", epochs=18),
 }
 
