@@ -16,7 +16,7 @@ SEEDS = (0, 1, 2)
 
 @pytest.mark.slow
 def test_what_is_planted_beside_decoys_is_found_by_both_hard_estimators_and_classifies_new_windows():
-    """One run in six may fail. With architecture steps that move nothing, FROZEN of six found it."""
+    """One run in six may fail. With architecture steps that move nothing, two of six found it."""
     problem = decoys(0)
     configs = [problem.config(estimator=e, candidates=48) for e in ("st_gumbel", "gumbel_rao") for _ in SEEDS]
     found = nas.search(problem.features, problem.labels, problem.split, configs, [*SEEDS, *SEEDS])
