@@ -37,7 +37,7 @@ class Adam:
         self.lr, self.betas, self.weight_decay = per_run(lr, R), per_run(betas, R), per_run(weight_decay, R)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.count = torch.zeros((), device=self.parameters[0].device)
-        self.places = {parameter: i for i, parameter in enumerate(self.parameters)}
+        self.places: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
         self.most_held = sum(p.numel() for p in self.parameters) // PARTS
         self.held: dict[int, Tensor] = {}
 
@@ -56,9 +56,9 @@ class Adam:
         The gradients of all parameters are never held at once.
         """
         self.count += 1
-        hooks = [parameter.register_post_accumulate_grad_hook(self._hold) for parameter in self.parameters]
+        hooks = [p.register_post_accumulate_grad_hook(self._hold) for p in self.parameters]  # type: ignore[no-untyped-call]
         try:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         finally:
             for hook in hooks:
                 hook.remove()
