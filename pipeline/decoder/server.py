@@ -49,11 +49,12 @@ def serve(number: int) -> None:
         copy: _Copy | None = None
         while True:
             copy = copy or _Copy(calls)  # before the files come: it would hold them open, and hide a pipe's end
+            if copy.died(calls):
+                copy = None
+                continue
             byte, fds, _, _ = socket.recv_fds(calls, 1, 3 + MOST_OUTPUTS)
             if byte == REQUEST:
                 status, copy = copy.attend(calls, fds)
-                for fd in fds:
-                    os.close(fd)
                 calls.send(STATUS.pack(status))
             elif not byte:
                 copy.end()
@@ -73,9 +74,18 @@ class _Copy:
             _work(theirs)
         theirs.close()
 
+    def died(self, calls: socket.socket) -> bool:
+        """Whether it did so before there was something to read at `calls`."""
+        ready, _, _ = select.select([calls, self._calls], [], [])
+        if self._calls in ready:
+            self.end()
+        return self._calls in ready
+
     def attend(self, calls: socket.socket, fds: list[int]) -> tuple[int, _Copy | None]:
         """(exit status, who reads the next file). The copy is killed when whoever asked says so, or is gone."""
         socket.send_fds(self._calls, [REQUEST], fds)
+        for fd in fds:
+            os.close(fd)
         ready, _, _ = select.select([calls, self._calls], [], [])
         told = self._calls.recv(1) if self._calls in ready else b""
         self._left -= 1

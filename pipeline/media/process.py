@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import select
 import shutil
 import signal
@@ -218,6 +219,8 @@ _REASONS = (
 
 
 def _explain(header: dict[str, Any]) -> MediaError:
+    if found := re.search(r"Picture size (\d+x\d+) exceeds", header["log"]):
+        return MediaError(f"the picture is {found[1]}: more than {MAX_PIXELS} pixels")
     if header["error"] == "no sound":
         return NoAudioError(header["reason"])
     if header["error"] == "refused":
@@ -226,4 +229,4 @@ def _explain(header: dict[str, Any]) -> MediaError:
     for sign, reason in _REASONS:
         if sign in told:
             return MediaError(reason)
-    return MediaError(f"ffmpeg could not read it: {header['reason'][:200]}")
+    return MediaError(f"it cannot be read: {header['reason'][:200]}")

@@ -21,7 +21,7 @@ class AudioInfo:
     codec: str
     sample_rate_hz: int
     channels: str
-    """ffmpeg's name of the layout: mono, stereo, 5.1, "8 channels"."""
+    """The layout's name: mono, stereo, 5.1, "8 channels"."""
     start_s: float
     duration_s: float
     bit_rate_bps: float
@@ -32,7 +32,7 @@ class Probe:
     """A clip as its packets tell it (headers may lie)."""
 
     container: str
-    """ffmpeg's name of the format, as "mov,mp4,m4a,3gp,3g2,mj2"."""
+    """The format's name, as "mov,mp4,m4a,3gp,3g2,mj2"."""
     codec: str
     duration_s: float
     """From the first picture to the end of the last."""
@@ -49,13 +49,13 @@ class Probe:
     times_s: NDArray[np.float64] = field(repr=False)
     """(pictures,) when each is shown, ascending from 0."""
     origin_s: float = 0.0
-    """ffmpeg's time stamp of the first picture."""
+    """The first picture's stamp in the file."""
     shown_s: float = 0.0
-    """The same, but exact: ffmpeg moves the first picture behind an edit list's cut onto the cut."""
+    """The same, but exact: the reader moves the first picture behind an edit list's cut onto the cut."""
     stamped: bool = True
     """Whether packets say when they are shown. In AVI with B-frames they do not: only their order counts."""
     keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64), repr=False)
-    """(keys, 2): the pictures at which decoding can begin: number, ffmpeg's stamp in ticks."""
+    """(keys, 2): the pictures at which decoding can begin: number, stamp in ticks."""
 
     @property
     def has_audio(self) -> bool:
@@ -109,7 +109,7 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
 
 
 def _moved_s(path: Path, pictures: Packets) -> float:
-    """How much later than ffmpeg says the first picture is shown: less than a picture's time."""
+    """How much later than its stamp the first picture is shown: less than a picture's time."""
     header, blocks = _list_packets(path, advanced_editlist="0")
     plain = parse_packets(blocks["packets"], header, track=0)
     if len(plain.pts_s) != len(pictures.pts_s) + pictures.hidden:
