@@ -65,10 +65,14 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
         raise RefusedError("the file holds no stream")
     if not shown:
         raise RefusedError("no picture: the file has no video stream")
+    if shown[0].codec_context is None:  # PyAV's types do not know that it may be
+        raise RefusedError("the picture's codec is not known")
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
     audio = container.streams.audio
+    if audio and audio[0].codec_context is None:
+        raise RefusedError("the sound's codec is not known")
     return shown[0], audio[0] if audio else None
 
 
@@ -119,7 +123,7 @@ def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
     video, audio = tracks
     found: dict[str, Any] = {
         "container": container.format.name,
-        "codec": video.codec.canonical_name if video.codec_context else "",
+        "codec": video.codec.canonical_name,
         "width_px": video.codec_context.width,
         "height_px": video.codec_context.height,
         "turned_degrees": _turned_degrees(container),

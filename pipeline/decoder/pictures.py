@@ -34,7 +34,7 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
     number and stamp (ticks) of the pictures at which decoding may begin, so that what is not wanted can be jumped over.
     """
     sizes = [
-        _Size(*size, bytes(request[f"wanted{i}"]), *outputs[2 * i : 2 * i + 2])
+        _Size(tuple(size), bytes(request[f"wanted{i}"]), *outputs[2 * i : 2 * i + 2])
         for i, size in enumerate(request["sizes"])
     ]
     keys = memoryview(bytes(request["keys"])).cast("q")
@@ -96,8 +96,8 @@ def _decoded(container: InputContainer, video: VideoStream) -> Iterator[VideoFra
 class _Size:
     """One size of the pictures, and where they are written."""
 
-    def __init__(self, width: int, height: int, scaling: str, wanted: bytes, numbers_fd: int, pixels_fd: int) -> None:
-        self._size, self._scaling, self._wanted = (width, height), scaling, wanted
+    def __init__(self, kind: tuple[int, int, str], wanted: bytes, numbers_fd: int, pixels_fd: int) -> None:
+        self._kind, self._wanted = kind, wanted
         self._numbers_fd, self._pixels_fd = numbers_fd, pixels_fd
         self._graph: tuple[tuple[Any, ...], Graph] | None = None
         self.next = wanted.find(1)
@@ -134,10 +134,10 @@ class _Size:
             colorspace=str(int(frame.colorspace)),
             range=str(int(frame.color_range)),
         )
-        width, height = self._size
+        width, height, scaling = self._kind
         nodes = [source, *(graph.add(name, value) for name, value in _turns(frame))]
         nodes += [
-            graph.add("scale", f"{width}:{height}:flags={self._scaling}"),
+            graph.add("scale", f"{width}:{height}:flags={scaling}"),
             graph.add("format", "rgb24"),
             graph.add("buffersink"),
         ]

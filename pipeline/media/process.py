@@ -1,4 +1,4 @@
-"""The decoder as a child that cannot escape: what it may open, how much it may use, and that it dies with its parent."""
+"""The decoder as a child that cannot escape: what it may open, how much it may use; it dies with its parent."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def _runs(pieces: Pieces) -> list[tuple[float, int, int, int]]:
     """(start in s, begin and end in the samples, rate) of every stretch without a hole, an overlap or a new rate."""
     runs: list[tuple[float, int, int, int]] = []
     begin, expected_s = 0, 0.0
-    for stamp_s, count, rate in zip(*(each.tolist() for each in (pieces.starts_s, pieces.counts, pieces.rates_hz))):
+    columns = (each.tolist() for each in (pieces.starts_s, pieces.counts, pieces.rates_hz))
+    for stamp_s, count, rate in zip(*columns, strict=True):
         start_s = stamp_s if math.isfinite(stamp_s) else expected_s
         if runs and rate == runs[-1][3] and abs(start_s - expected_s) <= _MAX_DRIFT_S:
             runs[-1] = (*runs[-1][:2], begin + count, rate)

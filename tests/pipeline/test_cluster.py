@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -109,9 +107,9 @@ def decoder_of(process: psutil.Popen) -> psutil.Process | None:
     for child in process.children(recursive=True):
         try:
             server = child.parent()
-            if server and all("decoder.server" in " ".join(each.cmdline()) for each in (child, server)):
-                if any("00-slow" in file.path for file in child.open_files()):
-                    return child
+            decodes = server and all("decoder.server" in " ".join(each.cmdline()) for each in (child, server))
+            if decodes and any("00-slow" in file.path for file in child.open_files()):
+                return child
         except psutil.NoSuchProcess:
             continue
     return None

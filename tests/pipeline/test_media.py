@@ -174,7 +174,6 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: py
     with pytest.raises(media.MediaError, match="longer than"):
         media.read_frames(path, [0.1])
 
-
     with (
         pytest.raises(media.MediaError, match="longer than"),
         media.open_video(path, full_at_s=[0.1], small_height_px=24, found=found) as video,
