@@ -32,6 +32,7 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
     picture, 1 where it is wanted. A picture that cannot be decoded is stood in for by the next. `middles_s` (float64):
     the stamps halfway between neighbouring pictures; pictures without stamps are counted instead. `keys` (int64):
     number and stamp (ticks) of the pictures at which decoding may begin, so that what is not wanted can be jumped over.
+    `coarse`: whether some of the pictures are enough, and need not be fine.
     """
     sizes = [
         _Size(tuple(size), bytes(request[f"wanted{i}"]), *outputs[2 * i : 2 * i + 2])
@@ -50,6 +51,9 @@ def _read(request: dict[str, Any], fd: int, sizes: list[_Size], numbers: list[in
     with open_file(fd, request["limits"]) as container:
         video, _ = find_tracks(container, request["limits"])
         video.codec_context.thread_count = 1
+        if request["coarse"]:  # without the pictures that no other refers to, and unsmoothed: enough to find faces
+            video.codec_context.skip_frame = "NONREF"
+            video.codec_context.options = {"skip_loop_filter": "all"}
         at, frames = -1, _numbered(container, video, middles, 0)
         while (wanted := min((size.next for size in sizes if size.next >= 0), default=-1)) >= 0:
             key = bisect_right(numbers, wanted) - 1

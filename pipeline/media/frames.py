@@ -63,9 +63,10 @@ class Video:
         with os.fdopen(write_end, "wb", buffering=0):
             self._small_numbers, *self._full_files = stack.enter_context(memory_files(3))
             outputs = [self._small_numbers.fileno(), write_end, *(file.fileno() for file in self._full_files)]
+            coarse = not self._full_at_s and self.probe.stamped
             small = (self.small_size_px, _within(self.probe, spans_s, small_every))
             full = (self.full_size_px, _nearest(self.probe, self._full_at_s))
-            self._process = stack.enter_context(_reading(path, self.probe, outputs, small, full))
+            self._process = stack.enter_context(_reading(path, self.probe, outputs, small, full, coarse=coarse))
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
         """The pictures inside the spans, in order; each batch is new memory."""
@@ -116,7 +117,8 @@ def open_video(
 ) -> Iterator[Video]:
     """A `Video`: pictures inside `spans_s` (None: all), at most `small_height_px` high, and full ones at `full_at_s`.
 
-    Every `small_every`-th picture of the clip is taken. found: what `probe` says, where it is known. The decoder works
+    Every `small_every`-th picture of the clip is taken. Where no full ones are wanted, pictures that no other refers to
+    are not decoded at all, and blocks are not smoothed. found: what `probe` says, where it is known. The decoder works
     while the caller does, and is gone when the block ends. Raises MediaError.
     """
     video = Video(found or probe(path), small_height_px, full_at_s)
@@ -130,12 +132,15 @@ _Wanted = tuple[tuple[int, int], NDArray[np.bool_]]
 
 
 @contextmanager
-def _reading(path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted) -> Iterator[Process]:
+def _reading(
+    path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted, coarse: bool = False
+) -> Iterator[Process]:
     """The decoder, writing the numbers of each size's wanted pictures and their pixels to two of the outputs."""
     # What keeps its size is only turned into RGB, as ffmpeg does by itself.
     scaling = ["bicubic" if size == (found.width_px, found.height_px) else "area" for size, _ in sizes]
     request = {
         "stamped": found.stamped,
+        "coarse": coarse,
         "sizes": [(*size, how) for (size, _), how in zip(sizes, scaling, strict=True)],
     }
     stamps = found.times_s + found.origin_s
