@@ -3,6 +3,7 @@ limits.
 
 Files are read by PyAV in `pipeline.decoder`, a process of its own under the limits of `pipeline.media.process`. ffmpeg
 itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
+Only `pipeline.synth` runs ffmpeg, by ffmpeg-python, to write clips.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
