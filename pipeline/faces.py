@@ -99,7 +99,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
 def _follow(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
 ) -> Iterator[_Seen]:
-    """Follows the faces through the windows in small pictures, while ffmpeg decodes; the full ones wait."""
+    """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
     every = small_every(found)
