@@ -24,6 +24,8 @@ WHOLE_S = 2.5
 """So often the whole of a key frame is searched, the others where faces are known: new ones are found that late."""
 _EVEN_IOU = 0.9
 """A face moved evenly when O-Net's box and the interpolated one overlap by this."""
+_MAX_BIAS = 0.1
+"""By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
 _LOST_IOU = 0.5
 """O-Net's box is another face's when it overlaps the interpolated one by less."""
 _CUT = 0.5
@@ -168,7 +170,7 @@ class Follower:
         """Takes what the cascade found in these frames for known."""
         alone = self._refine(chunk, where, found)
         for i, faces, again in zip(where, found, alone, strict=True):
-            bias = (again.boxes - faces.boxes) / _sides(again)
+            bias = ((again.boxes - faces.boxes) / _sides(again)).clip(-_MAX_BIAS, _MAX_BIAS)
             chunk.known[i] = _Seen(Faces(again.boxes, faces.probabilities, again.landmarks), bias)
 
     def _refine(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:

@@ -24,7 +24,7 @@ THRESHOLDS = (0.6, 0.7, 0.7)
 DEFAULT_FACE_PX = 20
 """The smallest face that facenet-pytorch looks for by default."""
 _FACTOR = 0.709
-_CELL = 12
+CELL_PX = 12
 """P-Net sees a square of so many pixels."""
 _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
@@ -110,8 +110,8 @@ class Mtcnn:
         """
         n_frames, height, width, _ = frames.shape
         whole = round(height / shrunk), round(width / shrunk)
-        scales = [_CELL / self.min_face_px]
-        while min(whole) * scales[-1] >= _CELL:
+        scales = [CELL_PX / self.min_face_px]
+        while min(whole) * scales[-1] >= CELL_PX:
             scales.append(scales[-1] * _FACTOR)
         levels = [
             (int(whole[0] * scale + 1), int(whole[1] * scale + 1), torch.tensor([scale])) for scale in scales[:-1]
@@ -145,11 +145,14 @@ class Mtcnn:
             for frame, (left, top), side in zip(frames, corners, sides, strict=True)
         ]
         levels = [
-            (size, size, torch.from_numpy(_CELL / first_px * _FACTOR**k).float())
-            for k, size in enumerate(int(_NEAR * _CELL * _FACTOR**k + 1) for k in range(_NEAR_LEVELS))
+            (size, size, torch.from_numpy(CELL_PX / first_px * _FACTOR**k).float())
+            for k, size in enumerate(int(_NEAR * CELL_PX * _FACTOR**k + 1) for k in range(_NEAR_LEVELS))
         ]
         scale = torch.from_numpy(_NEAR_PX / sides * shrunk).float()
-        found = self._detect(torch.from_numpy(np.stack(regions)).to(self.device), scale, levels)
+        height, width, _ = frames[0].shape
+        inside = np.concatenate([-corners, np.array([width, height]) - corners], axis=1) * (_NEAR_PX / sides)[:, None]
+        bounds = torch.from_numpy(inside.round().clip(0, _NEAR_PX)).long()
+        found = self._detect(torch.from_numpy(np.stack(regions)).to(self.device), scale, levels, bounds)
         return [faces.shifted(corner / shrunk) for faces, corner in zip(found, corners, strict=True)]
 
     @torch.inference_mode()
@@ -170,13 +173,20 @@ class Mtcnn:
             torch.cat([_moved(squares, offsets), scores[:, 1:]], dim=1).cpu(), _landmarks(squares, points).cpu()
         )
 
-    def _detect(self, frames: Tensor, shrunk: Tensor, levels: list[tuple[int, int, Tensor]]) -> list[Faces]:
-        """shrunk: (N,) or (1,); levels: (height, width, scale (N,) or (1,)) of each of the pyramid's pictures."""
-        shrunk = shrunk.to(self.device).expand(len(frames))
-        sums = _integral(frames)
-        boxes, image = self._candidates(sums, levels)
-        boxes, image = self._second(sums, boxes, image, shrunk)
-        boxes, points, image = self._third(sums, boxes, image, shrunk)
+    def _detect(
+        self, frames: Tensor, shrunk: Tensor, levels: list[tuple[int, int, Tensor]], bounds: Tensor | None = None
+    ) -> list[Faces]:
+        """shrunk: (N,) or (1,); levels: (height, width, scale (N,) or (1,)) of each of the pyramid's pictures.
+
+        bounds: (N, 4) px, the part of each frame that is the picture's; None: all of it.
+        """
+        if bounds is None:
+            bounds = torch.tensor([[0, 0, frames.shape[2], frames.shape[1]]])
+        shrunk, bounds = shrunk.to(self.device).expand(len(frames)), bounds.to(self.device).expand(len(frames), 4)
+        searched = _Searched(_integral(frames), shrunk, bounds)
+        boxes, image = self._candidates(searched.sums, levels)
+        boxes, image = self._second(searched, boxes, image)
+        boxes, points, image = self._third(searched, boxes, image)
         boxes, points, image = boxes.cpu(), points.cpu(), image.cpu()
         return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(frames))]
 
@@ -191,7 +201,7 @@ class Mtcnn:
             image, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
             scale = scales.to(self.device).expand(len(sums))[image][:, None]
             cell = torch.stack([column, row], dim=1).float()
-            box = [((2 * cell + 1) / scale).floor(), ((2 * cell + _CELL) / scale).floor()]
+            box = [((2 * cell + 1) / scale).floor(), ((2 * cell + CELL_PX) / scale).floor()]
             one = torch.cat([*box, score[image, row, column][:, None], offsets[image, :, row, column]], dim=1)
             kept = batched_nms(one[:, :4], one[:, 4], image, 0.5)
             found.append(one[kept])
@@ -206,18 +216,18 @@ class Mtcnn:
         offsets, scores = self._p(_normal(_resized(sums, size)))
         return offsets, scores[:, 1]
 
-    def _second(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: Tensor) -> tuple[Tensor, Tensor]:
+    def _second(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """R-Net: the squares that it takes for faces, moved by its regression."""
-        boxes, image, crops = _crops(sums, boxes, image, 24, shrunk)
+        boxes, image, crops = searched.crops(boxes, image, 24)
         offsets, scores = self._run(self._r, crops)
         passed = scores[:, 1] > THRESHOLDS[1]
         boxes, image, offsets, score = boxes[passed], image[passed], offsets[passed], scores[passed, 1]
         kept = batched_nms(boxes, score, image, 0.7)
         return _squared(_moved(boxes[kept], offsets[kept])), image[kept]
 
-    def _third(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _third(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """O-Net: boxes with probabilities (n, 5), landmarks (n, 5, 2), frames (n,)."""
-        boxes, image, crops = _crops(sums, boxes, image, 48, shrunk)
+        boxes, image, crops = searched.crops(boxes, image, 48)
         offsets, points, scores = self._run(self._o, crops)
         passed = scores[:, 1] > THRESHOLDS[2]
         boxes, image, score = boxes[passed], image[passed], scores[passed, 1:]
@@ -231,6 +241,45 @@ class Mtcnn:
             return tuple(output[:0] for output in net(torch.zeros(1, *crops.shape[1:], device=self.device)))
         parts = [net(_normal(part)) for part in torch.split(crops, _NET_BATCH)]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """N frames of one size under search."""
+
+    sums: Tensor
+    """(N, H + 1, W + 1, 3)"""
+    shrunk: Tensor
+    """(N,)"""
+    bounds: Tensor
+    """(N, 4) px: the picture's part of each; what reaches beyond is cut off, as facenet-pytorch does it"""
+
+    def crops(self, boxes: Tensor, image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled.
+
+        Boxes that lie wholly outside their picture are dropped.
+        """
+        rows, columns = self.sums.shape[1:3]
+        scale = self.shrunk[image][:, None]
+        # facenet-pytorch counts pixels from 1: the first is left of where a box begins.
+        first = ((boxes[:, :2].trunc().clamp(min=1) - 1) * scale).round().long()
+        last = (boxes[:, 2:].trunc() * scale).round().long()
+        bounds = self.bounds[image]
+        first, last = torch.maximum(first, bounds[:, :2]), torch.minimum(last, bounds[:, 2:])
+        inside = (last > first).all(dim=1)
+        boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
+        left, right = _cells(last[:, 0] - first[:, 0], size)
+        top, bottom = _cells(last[:, 1] - first[:, 1], size)
+        area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
+        row = image[:, None] * rows + first[:, 1:]
+        flat = self.sums.view(-1, 3)
+
+        def corners(y: Tensor, x: Tensor) -> Tensor:
+            where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
+            return flat.index_select(0, where.view(-1))
+
+        total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
+        return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
 
 
 def _normal(pictures: Tensor) -> Tensor:
@@ -257,33 +306,6 @@ def _resized(sums: Tensor, size: tuple[int, int]) -> Tensor:
     total = bands.index_select(2, right) - bands.index_select(2, left)
     area = (bottom - top)[:, None, None] * (right - left)[:, None]
     return (total / area).permute(0, 3, 1, 2)
-
-
-def _crops(sums: Tensor, boxes: Tensor, image: Tensor, size: int, shrunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled as facenet-pytorch does it.
-
-    shrunk: (N,), of each frame.     Boxes that lie wholly outside their frame are dropped.
-    """
-    rows, columns = sums.shape[1:3]
-    scale = shrunk[image][:, None]
-    # facenet-pytorch counts pixels from 1: the first is left of where a box begins.
-    first = ((boxes[:, :2].trunc().clamp(min=1) - 1) * scale).round().long()
-    last = (boxes[:, 2:].trunc() * scale).round().long()
-    last = torch.minimum(last, torch.tensor([columns - 1, rows - 1], device=boxes.device))
-    inside = (last > first).all(dim=1)
-    boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
-    left, right = _cells(last[:, 0] - first[:, 0], size)
-    top, bottom = _cells(last[:, 1] - first[:, 1], size)
-    area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-    row = image[:, None] * rows + first[:, 1:]
-    flat = sums.view(-1, 3)
-
-    def corners(y: Tensor, x: Tensor) -> Tensor:
-        where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
-        return flat.index_select(0, where.view(-1))
-
-    total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
-    return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
 
 
 def _cells(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:

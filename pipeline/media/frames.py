@@ -24,6 +24,8 @@ from pipeline.media.timeline import Probe, parse_packets, probe
 MAX_FRAME_HEIGHT_PX = 1080
 """Taller pictures are scaled down to it: no crop needs more, and memory stays bounded."""
 Span = tuple[float, float]
+_COARSE = {"skip_frame": "noref", "skip_loop_filter": "all"}
+"""Without the pictures that no other refers to, and unsmoothed: enough to find faces, in half the time."""
 _TICK_HZ = 90000
 """Of the frames' time stamps."""
 
@@ -69,7 +71,8 @@ class Video:
         self._small_stamps, *self._full_files = stack.enter_context(memory_files(3))
         fds = [write_end, *(file.fileno() for file in (self._small_stamps, *self._full_files))]
         last_s = max([*self._full_at_s, *(end for _, end in spans_s)]) if spans_s is not None else MAX_SECONDS
-        split = _input_to(path, self.probe, last_s).filter_multi_output("split", 2)
+        coarse = _COARSE if not self._full_at_s and self.probe.stamped else {}
+        split = _input_to(path, self.probe, last_s, **coarse).filter_multi_output("split", 2)
         stamps = _Stamps(self.probe)
         inside = stamps.within(spans_s) if spans_s is not None else "1"
         small = split[0].filter("select", f"not(mod(n,{small_every}))*({inside})" if small_every > 1 else inside)
@@ -145,8 +148,9 @@ def open_video(
 ) -> Iterator[Video]:
     """A `Video`: pictures inside `spans_s` (None: all), at most `small_height_px` high, and full ones at `full_at_s`.
 
-    Every `small_every`-th picture of the clip is taken. found: what `probe` says, where it is known. ffmpeg decodes
-    while the caller works, and is gone when the block ends. Raises MediaError.
+    Every `small_every`-th picture of the clip is taken. Where no full ones are wanted, B-frames that no other picture
+    refers to are not decoded at all, and blocks are not smoothed. found: what `probe` says, where it is known.
+    ffmpeg decodes while the caller works, and is gone when the block ends. Raises MediaError.
     """
     video = Video(found or probe(path), small_height_px, full_at_s)
     with contextlib.ExitStack() as stack:
@@ -154,10 +158,10 @@ def open_video(
         yield video
 
 
-def _input_to(path: Path, found: Probe, last_s: float) -> Any:
+def _input_to(path: Path, found: Probe, last_s: float, **options: str) -> Any:
     """The pictures up to `last_s` and a few more: no picture is decoded after it is shown."""
     before_s = -min(found.audio.start_s, 0) if found.audio else 0.0
-    pictures = media_input(path, seconds=before_s + last_s + 0.5 + 2 / max(found.fps, 0.1))["V:0"]
+    pictures = media_input(path, seconds=before_s + last_s + 0.5 + 2 / max(found.fps, 0.1), **options)["V:0"]
     return pictures if found.stamped else pictures.filter("setpts", "N/TB")
 
 
