@@ -237,10 +237,13 @@ def _boxes_of(faces: list[Faces]) -> NDArray[np.float64]:
 
 
 def _distinct(faces: Faces) -> Faces:
-    """Each once, though found from two places."""
+    """Each once, though found from two places: the most probable of those that cover each other by half."""
     kept: list[int] = []
-    for i in (-faces.probabilities).argsort():
-        if not kept or iou(faces.boxes[kept], faces.boxes[[i] * len(kept)]).max() < _LOST_IOU:
+    area = (faces.boxes[:, 2:] - faces.boxes[:, :2]).clip(min=1e-6).prod(axis=1)
+    for i in (-faces.probabilities).argsort(kind="stable"):
+        box, others = faces.boxes[i], faces.boxes[kept]
+        common = (np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])).clip(min=0).prod(axis=1)
+        if (common / np.minimum(area[kept], area[i])).max(initial=0.0) < _LOST_IOU:
             kept.append(int(i))
     return faces.take(kept)
 
