@@ -49,7 +49,6 @@ from pipeline.following import iou
 from pipeline.mtcnn import DEFAULT_FACE_PX, Faces, Mtcnn
 from pipeline.params import Params
 from pipeline.shard_stage import ClipJob
-from pipeline.spectrograms import clip_spectrograms
 from pipeline.synth import generate
 from pipeline.tracks import Look, link_tracks
 from pipeline.windows import frame_times, plan_windows
