@@ -109,9 +109,15 @@ class SearchConfig(NetworkConfig):
     cost: Literal["parameters", "macs"] = Field(default="parameters", description="what cost_weight counts")
     derive: Literal["argmax", "best_of"] = Field(
         default="best_of",
-        description="the most probable genotype, or the best on val, with the shared weights, of it and drawn ones",
+        description="the most probable genotype, or the best on val, with the shared weights, of it, drawn ones and "
+        "their neighbours",
     )
-    candidates: int = Field(default=128, ge=2, le=10_000, description="genotypes that best_of compares")
+    candidates: int = Field(
+        default=128,
+        ge=2,
+        le=10_000,
+        description="genotypes that best_of compares: half are drawn, the others differ from the best in one choice",
+    )
 
     @field_validator("operations")
     @classmethod

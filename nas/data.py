@@ -14,6 +14,10 @@ from nas.streams import Streams
 SPLITS = ("train", "val", "test")
 
 
+class DataError(ValueError):
+    """Features, labels or split cannot be searched or trained on; the message says what is wrong with which."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Checked inputs on one device; rows are windows.
@@ -102,7 +106,7 @@ def losses(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
 def prepare(
     features: Mapping[str, Tensor], labels: Any, split: Sequence[str], device: str | None, *, reads: str
 ) -> Dataset:
-    """Return the checked data set; ValueError names what is wrong, its value and what is allowed.
+    """Return the checked data set; DataError names what is wrong, its value and what is allowed.
 
     reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only what is read
     must be finite: train rows in every view, other rows in view 0.
@@ -125,12 +129,12 @@ def prepare(
 
 
 def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
-    """Return the layers of one modality, or all for "both"; ValueError where a modality has none."""
+    """Return the layers of one modality, or all for "both"; DataError where a modality has none."""
     wanted = ("visual", "audio") if modality == "both" else (modality,)
     names = [name for name in features if not is_layer(name) or name.partition("/")[0] in wanted]
     for name in wanted:
         if len(features) > 1 and not any(layer.startswith(f"{name}/") for layer in features):
-            raise ValueError(
+            raise DataError(
                 f"features has no {name} layer, only {list(features)}; to search on one modality alone, set `modality` "
                 "in the SearchConfig to it"
             )
@@ -138,9 +142,9 @@ def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tens
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds; ValueError unless there is at least one."""
+    """Return the seeds; DataError unless there is at least one."""
     if len(seeds) == 0:
-        raise ValueError("seeds is empty; allowed: one whole number per run, at least one")
+        raise DataError("seeds is empty; allowed: one whole number per run, at least one")
     return tuple(int(seed) for seed in seeds)
 
 
@@ -148,22 +152,22 @@ def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
     finite = x[rows.to(x.device)].isfinite().flatten(1).all(dim=1)
     if not finite.all():
         bad = rows[(~finite).nonzero()[0].cpu()].item()
-        raise ValueError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
+        raise DataError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
 
 
 def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return {layer: (V, N, C_in, L)}; a layer without a views axis has one view."""
     if len(features) < 2:
-        raise ValueError(f"features has the layers {list(features)}; allowed: at least two, since a cell reads two")
+        raise DataError(f"features has the layers {list(features)}; allowed: at least two, since a cell reads two")
     stacked: dict[str, Tensor] = {}
     for name, x in features.items():
         if not is_layer(name):
-            raise ValueError(f"features has the layer {name!r}; allowed: 'visual/NAME' or 'audio/NAME'")
+            raise DataError(f"features has the layer {name!r}; allowed: 'visual/NAME' or 'audio/NAME'")
         if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32):
             given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"features[{name!r}] is {given}; allowed: a torch tensor of float16 or float32")
+            raise DataError(f"features[{name!r}] is {given}; allowed: a torch tensor of float16 or float32")
         if x.ndim not in (3, 4) or 0 in x.shape:
-            raise ValueError(
+            raise DataError(
                 f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, C_in, L) or (V, N, C_in, L), none of "
                 "them 0"
             )
@@ -171,7 +175,7 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         first_name, first = next(iter(stacked.items()))
         for axis, what in ((0, "views V"), (1, "windows N"), (3, "positions L")):
             if stacked[name].shape[axis] != first.shape[axis]:
-                raise ValueError(
+                raise DataError(
                     f"features[{name!r}] has {stacked[name].shape[axis]} {what}; allowed: the {first.shape[axis]} of "
                     f"features[{first_name!r}]"
                 )
@@ -181,25 +185,25 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_labels(labels: Any, count: int) -> Tensor:
     target = torch.as_tensor(labels).detach().cpu()
     if target.shape != (count,):
-        raise ValueError(f"labels has shape {tuple(target.shape)}; allowed: ({count},), one per window of features")
+        raise DataError(f"labels has shape {tuple(target.shape)}; allowed: ({count},), one per window of features")
     wrong = target[(target != 0) & (target != 1)]
     if len(wrong):
-        raise ValueError(f"labels holds {wrong[0].item()}; allowed: 0 (real) and 1 (fake)")
+        raise DataError(f"labels holds {wrong[0].item()}; allowed: 0 (real) and 1 (fake)")
     return target.long()
 
 
 def _check_split(split: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
     names = [str(name) for name in split]
     if len(names) != len(labels):
-        raise ValueError(f"split has length {len(names)}; allowed: {len(labels)}, one per window of features")
+        raise DataError(f"split has length {len(names)}; allowed: {len(labels)}, one per window of features")
     for name in names:
         if name not in SPLITS:
-            raise ValueError(f"split holds {name!r}; allowed: {', '.join(SPLITS)}")
+            raise DataError(f"split holds {name!r}; allowed: {', '.join(SPLITS)}")
     rows = {part: torch.tensor([i for i, name in enumerate(names) if name == part]) for part in ("train", "val")}
     for part, indices in rows.items():
         if len(indices) == 0:
-            raise ValueError(f"split has no {part!r} rows; allowed: at least one of each class in train and in val")
+            raise DataError(f"split has no {part!r} rows; allowed: at least one of each class in train and in val")
         present = sorted(set(labels[indices].tolist()))
         if len(present) < 2:
-            raise ValueError(f"split {part!r} holds only labels {present}; allowed: both classes, 0 and 1")
+            raise DataError(f"split {part!r} holds only labels {present}; allowed: both classes, 0 and 1")
     return rows

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
 from nas.retrain import Training, fixed_network
+from nas.scoring import TOGETHER, val_scores
 from nas.search import _Search
 from nas.space import fixed_mix
 from nas.training import EVALUATION_ROWS, evaluate
@@ -32,7 +33,7 @@ class RunMemory:
 
 
 def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
-    """Return what searches with this config take beside the data set."""
+    """Return what searches with this config take beside the data set: a step, and the derivation of one run."""
 
     def work(runs: int) -> None:
         state = _Search(data, [config] * runs, tuple(range(runs)))
@@ -42,7 +43,14 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
         mix = fixed_mix(state.candidates, state.supernet.architecture.derive(), data.device)
         evaluate(state.supernet.fusion, mix, data, data.val[:EVALUATION_ROWS])
 
-    return _measure(work)
+    taken = _measure(work)
+    if config.derive == "argmax":
+        return taken
+    state = _Search(data, [config], (0,))
+    judged = state.supernet.architecture.derive() * TOGETHER
+    weights = state.supernet.fusion.state_dict()
+    one_part = replace(data, val=data.val[:EVALUATION_ROWS])
+    return replace(taken, base_bytes=taken.base_bytes + _peak_bytes(lambda: val_scores(one_part, judged, weights)))
 
 
 def retrain_memory(data: Dataset, config: RetrainConfig, genotype: Genotype, *, same_seed: bool) -> RunMemory:
@@ -62,7 +70,7 @@ def _measure(work: Callable[[int], None]) -> RunMemory:
     return RunMemory(max(0, 2 * one - two), max(1, two - one))
 
 
-def _peak_bytes(work: Callable[[], None]) -> int:
+def _peak_bytes(work: Callable[[], object]) -> int:
     """Return the bytes of the tensors that were alive at once, at most, while `work` ran."""
     gc.collect()
     tensors = _LiveTensors()

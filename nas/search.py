@@ -12,6 +12,7 @@ from nas.collapse import collapse_warnings
 from nas.config import SearchConfig, check_configs
 from nas.cost_share import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
+from nas.derivation import best_of
 from nas.genotype import Genotype
 from nas.layers import Dropout, Pass
 from nas.metrics import area_under_roc
@@ -142,8 +143,9 @@ class _Search:
     def results(self, curves: list[list[dict[str, Any]]], keep_weights: bool) -> list[SearchResult]:
         """Return what every run ends with."""
         architecture = self.supernet.architecture
-        genotypes = architecture.derive() if self.config.derive == "argmax" else self._best_of()
         state = self.supernet.fusion.state_dict()
+        weights = [{name: value[r : r + 1] for name, value in state.items()} for r in range(len(self.seeds))]
+        genotypes = architecture.derive() if self.config.derive == "argmax" else self._best_of(weights)
         return [
             SearchResult(
                 genotype,
@@ -151,28 +153,20 @@ class _Search:
                 curves[r],
                 architecture.probabilities(r),
                 collapse_warnings(curves[r], seed, self.candidates),
-                {name: value[r : r + 1].clone() for name, value in state.items()} if keep_weights else None,
+                {name: value.clone() for name, value in weights[r].items()} if keep_weights else None,
             )
             for r, (genotype, seed) in enumerate(zip(genotypes, self.seeds, strict=True))
         ]
 
-    def _best_of(self) -> list[Genotype]:
-        """Return each run's best genotype by AUC on val among the most probable one and drawn ones.
-
-        They are scored with the shared weights and with the batch norms' statistics of the rows scored: the stored
-        ones belong to mixtures of architectures.
-        """
-        architecture = self.supernet.architecture
+    def _best_of(self, weights: Sequence[Mapping[str, Tensor]]) -> list[Genotype]:
+        """Return each run's best genotype by AUC on val: half of the candidates are drawn, the others beside them."""
+        architecture, config = self.supernet.architecture, self.config
         streams = Streams(self.seeds, "candidates", self.data.device)
-        drawn = [architecture.derive(streams if i else None) for i in range(self.config.candidates)]
-        labels = self.data.labels[self.data.val]
-        scores = []
-        for genotypes in drawn:
-            mix = fixed_mix(self.candidates, genotypes, self.data.device)
-            logits = evaluate(self.supernet.fusion, mix, self.data, self.data.val, Pass("batch"))
-            scores.append(area_under_roc(logits[..., 1] - logits[..., 0], labels))
-        best = torch.stack(scores).argmax(dim=0).tolist()
-        return [drawn[i][r] for r, i in enumerate(best)]
+        drawn = [architecture.derive(streams if i else None) for i in range((config.candidates + 1) // 2)]
+        return [
+            best_of(of_run, self.candidates, config.space, self.data, weights[r], count=config.candidates)
+            for r, of_run in enumerate(zip(*drawn, strict=True))
+        ]
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""

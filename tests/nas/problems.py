@@ -22,8 +22,8 @@ class Problem:
     """One data set and its answer.
 
     features, labels, split: as nas.search takes them; fits: whether a genotype reads what carries the label, with an
-    operation that can combine it; planted: an architecture that does. epochs: of a search, a third of them warm-up:
-    about 500 steps for every problem, however many windows it needs.
+    operation that can combine it; planted: an architecture that does. epochs: of a search, in three cycles of the
+    weights' schedule, the first of them warm-up: 300 to 680 steps, however many windows a problem needs.
     """
 
     name: str
@@ -37,7 +37,8 @@ class Problem:
     def config(self, **settings: Any) -> SearchConfig:
         """Return the settings of a search: those of all problems, and the given ones."""
         narrow = {"channels": 16, "weight_lr": 3e-3}  # a narrow network learns at a higher rate
-        return SearchConfig(**narrow, epochs=self.epochs, warmup_epochs=self.epochs // 3, **settings)
+        cycle = self.epochs // 3
+        return SearchConfig(**narrow, epochs=self.epochs, warmup_epochs=cycle, restart_epochs=cycle, **settings)
 
 
 def built(pairs: tuple[tuple[str, str], ...], operation: str = "ConcatFC") -> Genotype:
@@ -84,7 +85,9 @@ def reads_three(x: str, y: str, z: str) -> Callable[[Genotype], bool]:
     return fits
 
 
-def xor(seed: int, *, windows: int = 600, layers: int = 4, flip: float = 0.0, name: str = "xor") -> Problem:
+def xor(
+    seed: int, *, windows: int = 600, layers: int = 4, flip: float = 0.0, name: str = "xor", epochs: int = 30
+) -> Problem:
     """The XOR of a sign in one visual and one audio layer, drawn; neither alone tells anything.
 
     flip: share of the labels of train and val that are turned round.
@@ -98,18 +101,17 @@ def xor(seed: int, *, windows: int = 600, layers: int = 4, flip: float = 0.0, na
     noisy = torch.rand(windows, generator=source) < flip
     noisy &= torch.tensor([part != "test" for part in split])
     labels = torch.where(noisy, 1 - labels, labels)
-    epochs = 30 * 600 // windows + 6 * (windows > 600)
     return Problem(name, features, labels, split, reads_pair(x, y), built(((x, y), (x, "cell1"))), epochs)
 
 
 def imbalanced(seed: int, *, windows: int = 2460, ratio: int = 40) -> Problem:
-    """XOR with `ratio` fakes for every real window, in every split."""
+    """XOR with `ratio` fakes for every real window, in every split; 30 real ones to train on take a clear signal."""
     source = generator("imbalance", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     labels = (torch.arange(windows) % (ratio + 1) != 0).long()
     first = random_signs(source, windows, 1)
     second = first * (1 - 2 * labels[:, None])
-    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
+    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=4.0)
     return Problem("imbalance", features, labels, thirds(windows), reads_pair(x, y), built(((x, y), (x, "cell1"))), 12)
 
 
@@ -164,16 +166,16 @@ def attention(seed: int, *, windows: int = 2400, length: int = 4) -> Problem:
         thirds(windows),
         reads_pair(x, y, ("ScaledDotAttn",)),
         built(((x, y), (x, "cell1")), "ScaledDotAttn"),
-        15,
+        18,
     )
 
 
-def gate(seed: int, *, windows: int = 2400, codes: int = 3) -> Problem:
+def gate(seed: int, *, windows: int = 2400, codes: int = 2) -> Problem:
     """The sign of the inner product of two codes of several numbers: a product, where ReLU needs many pieces."""
     source = generator("gate", seed)
     x, y = (f"{modality}/l{pick(source, 4)}" for modality in ("visual", "audio"))
     first, second = (torch.randn(windows, codes, generator=source) for _ in range(2))
-    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows)
+    features = embed(source, {x: everywhere(first), y: everywhere(second)}, windows, amplitude=3.0)
     labels = ((first * second).sum(1) < 0).long()
     return Problem(
         "gate",
@@ -182,7 +184,7 @@ def gate(seed: int, *, windows: int = 2400, codes: int = 3) -> Problem:
         thirds(windows),
         reads_pair(x, y, ("LinearGLU",)),
         built(((x, y), (x, "cell1")), "LinearGLU"),
-        15,
+        18,
     )
 
 
@@ -193,8 +195,8 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "gate": gate,
     "decoys": decoys,
     "imbalance": imbalanced,
-    "label-noise": lambda seed: xor(seed, flip=0.2, name="label-noise"),
-    "16-layers": lambda seed: xor(seed, windows=1600, layers=8, name="16-layers"),
+    "label-noise": lambda seed: xor(seed, windows=1600, flip=0.2, name="label-noise", epochs=18),
+    "16-layers": lambda seed: xor(seed, windows=1600, layers=8, name="16-layers", epochs=18),
 }
 
 

@@ -1,5 +1,7 @@
 """What `search` and `retrain` refuse, and minibatches."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -28,15 +30,15 @@ def with_split(value):
     return features, labels, value
 
 
-def with_nan():
+def with_value(value):
     features, labels, split = noise()
-    features["audio/l1"][3, 2, 1] = float("nan")
+    features["audio/l1"][3, 2, 1] = value
     return features, labels, split
 
 
 def with_nan_in_a_view():
     features, labels, split = with_views(noise(), 3)
-    features["audio/l1"][2, 3, 2, 1] = float("nan")
+    features["audio/l1"][2, 3, 2, 1] = math.nan
     return features, labels, split
 
 
@@ -71,7 +73,8 @@ def run_retrain(*inputs):
         (with_split(["train"] * 24 + ["test"] * 24), "no 'val' rows"),
         (with_split(["train"] * 24 + ["dev"] * 24), "'dev'; allowed: train, val, test"),
         (with_split(["train"] * 24), "split has length 24; allowed: 48"),
-        (with_nan(), "audio/l1.* not finite, first in row 3$"),
+        (with_value(math.nan), "audio/l1.* not finite, first in row 3$"),
+        (with_value(-math.inf), "audio/l1.* not finite, first in row 3$"),
         (with_nan_in_a_view(), "audio/l1.* not finite, first in row 3 of view 2$"),
     ],
 )

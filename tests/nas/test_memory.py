@@ -7,6 +7,7 @@ import nas
 from nas.data import prepare
 from nas.enumeration import Space
 from nas.memory import RunMemory, _LiveTensors, retrain_memory, search_memory
+from nas.scoring import TOGETHER
 
 from .synthetic import noise
 
@@ -52,6 +53,14 @@ def test_searches_take_more_than_trainings_and_grow_with_channels():
     small, large = (search_memory(data, SEARCH.model_copy(update={"channels": c})).bytes_per_run for c in (16, 32))
     genotype = Space(tuple(data.features), steps=2).sample(1, 0)[0]
     assert retrain_memory(data, RETRAIN, genotype, same_seed=False).bytes_per_run < small < large
+
+
+def test_candidates_that_are_judged_together_count_once_a_batch():
+    data = prepare(*noise(), None, reads="all")
+    argmax, best = (search_memory(data, SEARCH.model_copy(update={"derive": d})) for d in ("argmax", "best_of"))
+    assert best.bytes_per_run == argmax.bytes_per_run
+    activations = TOGETHER * len(data.val) * data.length * SEARCH.channels * 4
+    assert best.base_bytes - argmax.base_bytes > 4 * activations
 
 
 def test_what_fits():

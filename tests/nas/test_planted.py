@@ -1,6 +1,6 @@
 """Acceptance: searches find what was planted, and the network trained on it separates the classes.
 
-Small: a few seeds of three problems. `make soak-planted` measures all of them over 20 seeds.
+Small: a few seeds of one problem. `make soak-planted` measures all of them over 20 seeds.
 """
 
 import pytest
@@ -11,30 +11,22 @@ import nas
 
 from .problems import PROBLEMS, decoys, three_way, xor
 
-SEEDS = range(3)
+SEEDS = (0, 1, 2)
 
 
 @pytest.mark.slow
-def test_the_planted_pair_is_found_by_both_hard_estimators_and_classifies_new_windows():
-    """One run in six may fail; hard samples found 0 of 10 while weights were trained on them alone."""
-    problem = xor(0, windows=400)
-    configs = [problem.config(estimator=e, candidates=32) for e in ("st_gumbel", "gumbel_rao") for _ in SEEDS]
+def test_what_is_planted_beside_decoys_is_found_by_both_hard_estimators_and_classifies_new_windows():
+    """One run in six may fail. With architecture steps that move nothing, two of six found it."""
+    problem = decoys(0)
+    configs = [problem.config(estimator=e, candidates=48) for e in ("st_gumbel", "gumbel_rao") for _ in SEEDS]
     found = nas.search(problem.features, problem.labels, problem.split, configs, [*SEEDS, *SEEDS])
     fitting = [r.genotype for r in found if problem.fits(r.genotype)]
     assert len(fitting) >= 5
-    config = nas.RetrainConfig(channels=16, epochs=30)
-    given = (problem.features, problem.labels, problem.split, fitting, config, range(len(fitting)))
+    config = nas.RetrainConfig(channels=16, epochs=20)
+    given = (problem.features, problem.labels, problem.split, fitting[::4], config, range(2))
     test = torch.tensor([name == "test" for name in problem.split])
     for result in nas.retrain(*given):
         assert roc_auc_score(problem.labels[test], result.scores[test]) > 0.95
-
-
-@pytest.mark.slow
-def test_layers_that_tell_the_label_on_the_train_split_alone_are_not_chosen():
-    problem = decoys(0)
-    config = problem.config(candidates=32)
-    found = nas.search(problem.features, problem.labels, problem.split, config, SEEDS)
-    assert sum(problem.fits(r.genotype) for r in found) >= 2
 
 
 @pytest.mark.parametrize("name", list(PROBLEMS))

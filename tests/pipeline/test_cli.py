@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.cli import main
+from tests.pipeline.run_fixture import make_index, make_workspace
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
@@ -61,6 +62,7 @@ def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
 import sys
 sys.argv = ["bmnas", "--help"]
 from pipeline.cli import main
+from tests.pipeline.run_fixture import make_index, make_workspace
 try:
     main()
 finally:
@@ -106,6 +108,21 @@ def test_a_stage_without_its_input_is_1_and_says_what_to_run(
     said = bmnas(stage)
     assert said.code == 1
     assert message in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+@pytest.mark.parametrize(("part", "label"), [("train", 1), ("val", 0)])
+def test_one_class_in_a_split_is_1_and_one_clear_error(
+    bmnas: Bmnas, tmp_path: Path, stage: str, part: str, label: int
+) -> None:
+    index = make_index()
+    index.loc[index["split"] == part, "label"] = label
+    make_workspace(tmp_path / "work", index)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"compute": {"workers": 1, "device": "cpu"}}))
+    said = bmnas(stage)
+    assert said.code == 1
+    assert f"split '{part}' holds only labels [{label}]; allowed: both classes, 0 and 1" in said.err
     assert "Traceback" not in said.err
 
 

@@ -149,6 +149,8 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.1": np.zeros((2, 3, LENGTH))})
     with pytest.raises(FeatureCacheError, match=r"not finite as float16.*largest 1e.06"):
         stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.2": np.full((1, 64, LENGTH), 1e6)})
+    with pytest.raises(FeatureCacheError, match=r"visual/net.2: a feature is not finite as float16"):
+        stage_piece(path, VISUAL, [key_of(VISUAL, "a")], good | {"visual/net.2": np.full((1, 64, LENGTH), np.nan)})
 
 
 def test_another_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
