@@ -53,8 +53,8 @@ class Pick(_Record):
     test_auc: float
     regret: float
     kendall_tau: float | None
-    """of the val AUC that the method went by (of the shared weights; EXHAUSTIVE: of that training seed) against the true
-    test AUC; None where it went by no more than a few"""
+    """of the val AUC that the method went by (shared weights'; EXHAUSTIVE: that training seed's) against the true test
+    AUC; None where it went by no more than a few"""
 
 
 class Certificate(_Record):

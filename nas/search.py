@@ -48,8 +48,8 @@ class SearchResult:
 
     curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
     mode), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations and the
-    shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per cell and
-    step, as `ArchitectureParameters.probabilities`; probabilities: the last of them.
+    shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per cell
+    and step, as `ArchitectureParameters.probabilities` gives them; probabilities: the last of them.
     warnings: what the choices have collapsed to, one sentence each. weights: where asked for, the run's shared weights
     and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """

@@ -3,7 +3,7 @@
 work/baselines/baselines.csv    one row a method, the best clip AUC on the test split first
 work/baselines/baselines.json   the same in full: per category, per method of forgery, per seed
 work/baselines/baselines.svg    AUC with its interval over subjects
-work/baselines/folds.*          the same three with folds: every clip is scored by the networks that have not seen its people
+work/baselines/folds.*          the same three with folds: every clip scored by networks that have not seen its people
 work/baselines/runs/            finished methods (cache_schemas.runs)
 """
 
@@ -118,7 +118,9 @@ def _run_methods(
     done = finished.read()
     batches: list[MethodBatch] = []
     order: list[dict[str, tuple[str, ...]]] = [{} for _ in splits]
-    for method, (split, keys_of) in product(methods(source.windows(), params).values(), zip(splits, order, strict=True)):
+    for method, (split, keys_of) in product(
+        methods(source.windows(), params).values(), zip(splits, order, strict=True)
+    ):
         seeds = tuple(params.seeds) if method.random else (0,)
         keys = tuple(digest("baseline", identity, settings, digest(split), method.name, seed) for seed in seeds)
         keys_of[method.name] = keys

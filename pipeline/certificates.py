@@ -30,6 +30,9 @@ from pipeline.workspace import Workspace
 
 METHODS: tuple[EstimatorName, ...] = ("st_gumbel", "gumbel_rao", "softmax", "gumbel")
 BEST_SHARE = 0.05
+JUDGED = 400
+"""Architectures that a search's shared weights score at most, evenly over the true ranks: tau needs no more, and a
+space of thousands would cost more than its search."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Truth:
 def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Sequence[int]) -> OracleTable:
     """The table with its certificates; writes certificates.csv, methods.csv, oracle.json and the figure."""
     source = Source(workspace.root, params)
-    judged = [nas.Genotype.model_validate(entry.genotype) for entry in table.entries]
+    judged = [nas.Genotype.model_validate(table.entries[place].genotype) for place in _judged(table)]
     base = params.search.model_copy(update={"cells": table.cells, "steps": table.steps})
     searches = [
         (base.model_copy(update={"space": space, "estimator": estimator}), seed)
@@ -150,12 +153,15 @@ def print_certificates(table: OracleTable, console: Console) -> None:
             f"{row.cost_trainings:.1f}",
         )
     console.print(shown)
-    if table.noise is not None:
+    console.print(
+        f"cost: in trainings of one architecture. {EXHAUSTIVE}: what choosing on this val split can reach at most.",
+        soft_wrap=True,
+    )
+    if table.noise is not None and table.luck is not None:
         console.print(
             f"Retraining noise: test AUC of one architecture varies by ± {table.noise:.4f} over training seeds "
-            f"(± {table.noise / len(table.seeds) ** 0.5:.4f} for the mean of {len(table.seeds)}). Of the best one's AUC, "
-            f"which regrets are measured from, {table.luck:.4f} is luck: that much it loses in the trainings that did not "
-            f"choose it. cost: in trainings. {EXHAUSTIVE}: no choice by this val split can be expected to do better.",
+            f"(± {table.noise / len(table.seeds) ** 0.5:.4f} for the mean of {len(table.seeds)}). {table.luck:.4f} of "
+            "the best one's lead, where regret starts, is luck: gone in the trainings that did not choose it.",
             soft_wrap=True,
         )
 
@@ -188,11 +194,17 @@ def _truth(
     return truth, seconds
 
 
+def _judged(table: OracleTable) -> NDArray[np.int64]:
+    """Where in the table the architectures stand that shared weights score."""
+    n = len(table.entries)
+    return np.linspace(0, n - 1, min(n, JUDGED)).round().astype(np.int64)
+
+
 def _searched(truth: Truth, rows: Sequence[SearchRow], table: OracleTable) -> list[Pick]:
     picks = []
     for row in rows:
         name = notation(canonical(nas.Genotype.model_validate(row.genotype)))
-        tau = float(kendalltau(row.scores, truth.test[: truth.ranked]).statistic) if len(row.scores) > 1 else None
+        tau = float(kendalltau(row.scores, truth.test[_judged(table)]).statistic) if len(row.scores) > 1 else None
         picks.append(truth.pick(*_method(row), row.seed, name, None if tau is None or np.isnan(tau) else tau))
     return picks
 

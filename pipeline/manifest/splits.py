@@ -64,7 +64,7 @@ def _official(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]
 
 
 def deal_folds(clips: Sequence[Clip], folds: int, *, seed: int) -> dict[str, int]:
-    """{clip_id: fold, from 0}: folds of equal size without a person in two of them; raises ManifestError for too few."""
+    """{clip_id: fold, from 0}: folds of about equal size, nobody in two; raises ManifestError for too few people."""
     names = [str(fold) for fold in range(folds)]
     dealt = _deal(clips, dict.fromkeys(names, 1 / folds), seed=seed)
     return {clip_id: names.index(name) for clip_id, name in dealt.items()}

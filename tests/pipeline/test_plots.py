@@ -8,8 +8,8 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
-from pipeline.measure import curves
 from cache_schemas.run import history_of
+from pipeline.measure import curves
 from pipeline.plots import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
 from tests.pipeline.run_fixture import make_index, make_scores
 
