@@ -23,20 +23,22 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(weights, *values)
         R, S, _ = weights.shape
         beside = _beside(values)
+        slots = values[0].new_empty((S, *values[0].shape))  # each slot in one piece
+        out = slots.view(S, R, -1).transpose(0, 1)
         if len(beside) > 1:
-            out = torch.bmm(weights[:, :, : len(beside)], _stacked(beside))
+            torch.bmm(weights[:, :, : len(beside)], _stacked(beside), out=out)
         else:
-            out = weights[:, :, :1] * _flat(values[0])
+            torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
         for i in range(len(beside), len(values)):
             out.addcmul_(weights[:, :, i, None], _flat(values[i]))
-        return out.view(R, S, *values[0].shape[1:]).unbind(1)
+        return slots.unbind(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slots: Tensor) -> tuple[Tensor | None, ...]:
         weights, *values = ctx.saved_tensors
         R, S, n = weights.shape
-        gradient = torch.stack(slots, 1).view(R, S, -1) if S > 1 else _flat(slots[0])
+        gradient = torch.stack(slots).view(S, R, -1).transpose(0, 1) if S > 1 else _flat(slots[0])
         of_weights = None
         if ctx.needs_input_grad[0]:
             beside = _beside(values)
