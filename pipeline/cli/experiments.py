@@ -54,7 +54,8 @@ def oracle(
         spread = "" if entry.test_auc_std is None else f" ± {entry.test_auc_std:.3f}"
         shown.add_row(str(entry.rank), escape(entry.architecture), val, test + spread, f"{entry.parameters:,}")
     Console().print(shown)
-    print_certificates(table, Console())
+    if table.certificates:
+        print_certificates(table, Console())
     Console().print(f"oracle: {(workspace.oracle / 'oracle.csv').resolve()}", soft_wrap=True)
 
 
