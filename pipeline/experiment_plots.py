@@ -49,7 +49,7 @@ def _space_panel(axes: Axes, table: OracleTable) -> None:
     axes.plot(ranks, auc, color=INK, linewidth=1.2)
     for pick in table.picks:
         axes.plot(pick.rank, pick.test_auc, color=_colour(pick), marker="o", markersize=3, alpha=0.4)
-    axes.set(xlabel="true rank", ylabel="test AUC", title=f"{len(ranks)} architectures, mean and spread over seeds")
+    axes.set(xlabel="true rank", ylabel="test AUC", title=f"{len(ranks)} architectures, spread over seeds")
 
 
 def _method_panel(axes: Axes, table: OracleTable, methods: Sequence[tuple[str, str]], column: str, label: str) -> None:
@@ -59,7 +59,10 @@ def _method_panel(axes: Axes, table: OracleTable, methods: Sequence[tuple[str, s
         if values:
             colour = _colour(of_method[0])
             axes.barh(place, float(np.mean(values)), color=colour, alpha=0.35, height=0.7)
-            axes.plot(values, [place] * len(values), color=colour, marker="o", markersize=2.5, linestyle="", alpha=0.6)
+            # Equal picks lie side by side: the multiples of the golden ratio spread any number of dots evenly.
+            places = place + 0.5 * (np.arange(len(values)) * 0.618 % 1 - 0.5)
+            axes.plot(values, places, color=colour, marker="o", markersize=2.5, linestyle="", alpha=0.6)
+    axes.use_sticky_edges = False  # a regret of 0 is not cut in half by the axis
     axes.set_yticks(range(len(methods)), [f"{method}, {space}" for method, space in methods], fontsize=7.5)
     axes.set(ylim=(len(methods) - 0.4, -0.6), xlabel=label)
 
