@@ -144,16 +144,13 @@ class ConvBlock(Block):
 
     def forward(self, *inputs: Tensor, how: Pass, site: str, room: Tensor | None = None) -> Tensor:
         """Return the block's output; `site` names its dropout, `room` is where to put it in training."""
-        weight = self.convolution.weight
-        if len(inputs) == 2 and inputs[0] is inputs[1]:  # (W1 + W2) x, at half the price of W1 x + W2 x
-            inputs, weight = inputs[:1], weight.unflatten(2, (2, -1)).sum(2)
         if how.statistics == "running":
-            return self._evaluate(inputs, weight, how, site)
+            return self._evaluate(inputs, how, site)
         B, L = inputs[0].shape[1:3]
         keep, scale = how.keep(site, (B, L, self.outputs))
         out, mean, variance = conv_norm(
             inputs,
-            weight,
+            self.convolution.weight,
             self.norm.weight,
             self.norm.bias,
             activation=self.activation,
@@ -165,9 +162,9 @@ class ConvBlock(Block):
             self.norm.track(mean, variance, B * L)
         return out
 
-    def _evaluate(self, inputs: Sequence[Tensor], weight: Tensor, how: Pass, site: str) -> Tensor:
+    def _evaluate(self, inputs: Sequence[Tensor], how: Pass, site: str) -> Tensor:
         R, B, L = inputs[0].shape[:3]
-        x = self.norm(convolve([x.reshape(R, B * L, x.shape[3]) for x in inputs], weight))
+        x = self.norm(convolve([x.reshape(R, B * L, x.shape[3]) for x in inputs], self.convolution.weight))
         if self.activation == "relu":
             x = F.relu(x)
         elif self.activation == "glu":

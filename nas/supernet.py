@@ -42,7 +42,7 @@ class FusionNetwork(nn.Module):
         """Return logits (R, B, 2) of features {layer: (R, B, C_in, L)}; R may be 1 where all runs read the same."""
         layers = self._reshaped(features, how)
         # What all cells read of the layers, in one pass over them; a cell's inputs are the layers and earlier cells.
-        weights = [cell.inputs.split([len(layers), i], 2) for i, cell in enumerate(mix.cells)]
+        weights = [torch.split(cell.inputs, [len(layers), i], 2) for i, cell in enumerate(mix.cells)]
         read = iter(blend(layers, torch.cat([of_layers for of_layers, _ in weights], 1)))
         outputs: list[Tensor] = []
         for i, (module, cell) in enumerate(zip(self.cells, mix.cells, strict=True)):
