@@ -86,8 +86,8 @@ def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Seq
     picks += _random_search(truth, cost, table, seeds)
     picks += _fixed(truth, [notation(genotype) for genotype in fixed][:cost], table)
     picks += _exhaustive(truth, table)
-    costs = {RANDOM: float(cost), FIXED: float(min(cost, len(fixed))), EXHAUSTIVE: float(truth.ranked)}
-    costs = {(method, table.space): value for method, value in costs.items()}
+    trainings = {RANDOM: cost, FIXED: min(cost, len(fixed)), EXHAUSTIVE: truth.ranked}
+    costs = {(method, table.space): float(count) for method, count in trainings.items()}
     for row in rows:
         costs.setdefault(
             _method(row), float(np.mean([r.seconds for r in rows if _method(r) == _method(row)]) / training_seconds)
