@@ -2,15 +2,18 @@
 
 1. Architectures per minute of `bmnas oracle` (all workers, started anew, finished work kept) against `nas.retrain` one
    by one in one process that has all cores: TRAINED architectures of one cell, EPOCHS epochs each.
-2. The ablation over lambda and M (4 x 4 points, SEEDS seeds) of `bmnas sweep` against single `bmnas search` commands,
-   of which SINGLES are timed and the rest extrapolated. A single command also searches picture alone and sound
-   alone, as it always does; the second figure leaves that out and counts only what a search of all layers takes.
+2. The ablation over lambda and M (4 x 4 points, SEEDS seeds) of `bmnas sweep` against single `bmnas search` commands.
+   `--singles` of them, at points from the first to the last of the grid, are timed; the rest is extrapolated by their
+   mean. A single command also searches picture alone and sound alone, as it always does; the second figure leaves
+   that out and counts only what a search of all layers takes.
 
 Prints a table and writes benchmarks/results/oracle.json.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -34,19 +37,24 @@ from pipeline.params import Params, load_params
 from pipeline.workspace import Workspace
 
 TRAINED, ALONE, EPOCHS = 256, 12, 4
-POINTS, SEEDS, SINGLES = 16, 5, 2
-GRID = ("--grid", "temperature=1,5,10,15", "--grid", "samples=1,5,10,15", "--seeds", str(SEEDS))
+VALUES, SEEDS = (1, 5, 10, 15), 5
+POINTS = tuple(itertools.product(VALUES, VALUES))
+LISTED = ",".join(map(str, VALUES))
+GRID = ("--grid", f"temperature={LISTED}", "--grid", f"samples={LISTED}", "--seeds", str(SEEDS))
 BMNAS = (sys.executable, "-c", "from pipeline.cli import main; main()")
 
 
 def main() -> None:
     """Measures both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--singles", type=int, default=2, help="single search commands to time, 16 at most")
+    singles = parser.parse_args().singles
     params = load_params(Path("params.yaml"))
     with tempfile.TemporaryDirectory(prefix="bmnas-bench-") as folder:
         workspace = Workspace(Path(folder) / "work")
         workspace.root.mkdir()
         workspace.features.symlink_to(Path("work/features.zarr").resolve())
-        publish("oracle", [_oracle(workspace, params), *_ablation(workspace, params)])
+        publish("oracle", [_oracle(workspace, params), *_ablation(workspace, params, singles)])
 
 
 def _oracle(workspace: Workspace, params: Params) -> Figure:
@@ -69,28 +77,35 @@ def _oracle(workspace: Workspace, params: Params) -> Figure:
     return _figure(title, 6.0, ours, statistics.median(seconds), ALONE)
 
 
-def _ablation(workspace: Workspace, params: Params) -> list[Figure]:
+def _ablation(workspace: Workspace, params: Params, singles: int) -> list[Figure]:
     """The sweep's command against single search commands, both with a search of EPOCHS epochs."""
     scaled = params.search.model_copy(update={"epochs": EPOCHS, "warmup_epochs": 1})
-    content = params.model_dump(mode="json") | {"search": scaled.model_dump(mode="json"), "seeds": [0]}
-    file = workspace.root.parent / "params.yaml"
-    file.write_text(yaml.safe_dump(content))
-    common = ("--params", str(file), "--work", str(workspace.root))
-    ours = _command("sweep", *GRID, *common)
-    single = statistics.median(_command("search", *common) for _ in range(SINGLES))
-    runs = POINTS * SEEDS
+    ours = _command("sweep", *GRID, *_options(workspace, params, scaled))
+    seconds = []
+    for place in range(singles):
+        temperature, samples = POINTS[place * (len(POINTS) - 1) // max(singles - 1, 1)]
+        point = scaled.model_copy(update={"temperature": float(temperature), "samples": samples})
+        seconds.append(_command("search", *_options(workspace, params, point)))
+    runs = len(POINTS) * SEEDS
     windows = Source(workspace.root, params).windows()
     data = (windows.features, windows.labels, windows.split)
     start = time.perf_counter()
     nas.search(*data, scaled, (0,))
     alone = time.perf_counter() - start
     title = f"{runs}-run ablation, C = {scaled.channels}, {EPOCHS} epochs, by `bmnas sweep`, against "
+    commands = f"{title}{runs} `bmnas search` commands (extrapolated from {singles})"
     return [
-        _figure(
-            f"{title}{runs} `bmnas search` commands (extrapolated from {SINGLES})", 8.0, ours, runs * single, SINGLES
-        ),
+        _figure(commands, 8.0, ours, runs * statistics.mean(seconds), singles),
         _figure(f"{title}{runs} single nas.search calls in one process (from 1)", 8.0, ours, runs * alone, 1),
     ]
+
+
+def _options(workspace: Workspace, params: Params, search: nas.SearchConfig) -> tuple[str, ...]:
+    """The options of a command with these parameters and one seed."""
+    content = params.model_dump(mode="json") | {"search": search.model_dump(mode="json"), "seeds": [0]}
+    file = workspace.root.parent / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return ("--params", str(file), "--work", str(workspace.root))
 
 
 def _command(*arguments: str) -> float:

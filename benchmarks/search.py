@@ -175,8 +175,8 @@ def print_memory(memory: tuple[int, int, int], runs: int) -> None:
     each = (after - before) / max(runs - 1, 1) / 2**20
     own = parameters / runs / 2**20
     Console().print(
-        f"memory per additional run: {each:.1f} MiB; its parameters {own:.1f} MiB; of that weights, gradients and two "
-        f"moments {4 * own:.1f} MiB, activations and what backward passes hold {each - 4 * own:.1f} MiB"
+        f"memory per additional run: {each:.1f} MiB; its parameters {own:.1f} MiB; of that weights and two moments "
+        f"{3 * own:.1f} MiB, activations and the gradients that a backward pass holds {each - 3 * own:.1f} MiB"
     )
 
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.sound CLIPS...`: the spectrograms stage against librosa after ffmpeg, in one process each.
 
 Both read the same clips, find the leading silence, cut windows, and write log-mel spectrograms and waveforms. librosa's
-side is what most code of this field does: ffmpeg (the system's where there is one, else the same binary as ours) writes
-a WAV at the track's rate, `librosa.load` resamples it, the picture's length comes from a second ffmpeg, the arrays go
+side is what most code of this field does: ffmpeg (the system's where there is one, else imageio-ffmpeg's) writes a WAV
+at the track's rate, `librosa.load` resamples it, the picture's length comes from a second ffmpeg, the arrays go
 to .npz. Without arguments the clips are drawn: 24 of 4 s, mp4.
 """
 

@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.runs import RunsError
 
+RANDOM, FIXED, EXHAUSTIVE = "random search", "best fixed fusion", "best of all on val"
+"""Methods without a search. The last one trains every architecture and takes the best val AUC: it prints how far *any*
+choice on this val split can be trusted."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +53,8 @@ class Pick(_Record):
     test_auc: float
     regret: float
     kendall_tau: float | None
-    """of the shared weights' val AUC against the true test AUC; None for methods without a supernet"""
+    """of the val AUC that the method went by (shared weights'; EXHAUSTIVE: that training seed's) against the true test
+    AUC; None where it went by no more than a few"""
 
 
 class Certificate(_Record):
@@ -70,7 +75,10 @@ class Certificate(_Record):
 
 
 class OracleTable(_Record):
-    """The truth about a space. noise: deviation of an architecture's test AUC over seeds, pooled; None for one seed."""
+    """The truth about a space. noise: deviation of an architecture's test AUC over seeds, pooled; None for one seed.
+
+    luck: how much of the best's mean test AUC is luck; None for one seed (`pipeline.oracle.luck`).
+    """
 
     schema_version: Literal[1] = 1
     cache: str
@@ -82,6 +90,7 @@ class OracleTable(_Record):
     seeds: list[int]
     retrain: dict[str, Any]
     noise: float | None
+    luck: float | None = None
     entries: list[OracleEntry]
     picks: list[Pick] = []
     certificates: list[Certificate] = []

@@ -7,6 +7,7 @@ work/evaluate/metrics.json   see pipeline.evaluate
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,7 +31,8 @@ class _Record(BaseModel):
 class SearchEntry(_Record):
     """One search: `curves` holds one dict an epoch, `probabilities` the choice probabilities at its end.
 
-    `warnings` says what the choices have collapsed to, if to anything.
+    `history` holds those of every epoch, as `history_of` writes them. `warnings` says what the choices have collapsed
+    to, if to anything.
     """
 
     network: NetworkName
@@ -38,7 +40,34 @@ class SearchEntry(_Record):
     genotype: dict[str, Any]
     curves: list[dict[str, float | None]]
     probabilities: list[dict[str, Any]]
+    history: dict[str, dict[str, list[float]]] = {}
     warnings: list[str] = []
+
+
+def sites(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """{site: {option: probability}} of one run's probabilities, cell by cell."""
+    found: dict[str, dict[str, float]] = {}
+    for i, cell in enumerate(cells, 1):
+        found |= _slots(f"cell {i}", cell)
+        for t, step in enumerate(cell["steps"], 1):
+            found |= _slots(f"cell {i}, step {t}", step)
+            found[f"cell {i}, step {t}: operation"] = dict(step["operations"])
+    return found
+
+
+def _slots(site: str, node: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    if "skip" in node:
+        return {f"{site}: inputs (skip)": dict(zip(node["inputs"], node["skip"], strict=True))}
+    return {f"{site}: {slot}": dict(zip(node["inputs"], node[slot], strict=True)) for slot in ("x", "y")}
+
+
+def history_of(epochs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, list[float]]]:
+    """{site: {option: probability after each epoch}}, four digits; epochs: the probabilities after each."""
+    rows = [sites(cells) for cells in epochs]
+    return {
+        site: {option: [round(row[site][option], 4) for row in rows] for option in options}
+        for site, options in rows[0].items()
+    }
 
 
 class RetrainEntry(_Record):

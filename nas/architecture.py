@@ -70,7 +70,7 @@ class ArchitectureParameters(nn.Module):
         )
 
     def _slots(self, weights: Tensor) -> Tensor:
-        """Return weights of the two slots (R, 2, n).
+        """Return weights of a node's slots: (R, 2, n), or of "bmnas", where both slots read the same, (R, 1, n).
 
         Where a hard sample leaves a node of "bmnas" without any edge, the node reads the mean of its candidates: of an
         input of zeros the norms would make a gradient of any size.
@@ -79,7 +79,7 @@ class ArchitectureParameters(nn.Module):
             return weights
         skip = weights[..., 1]
         empty = (skip.detach().sum(dim=-1, keepdim=True) == 0.0).to(skip.dtype)
-        return (skip + empty / skip.shape[-1])[:, None].expand(-1, 2, -1)
+        return (skip + empty / skip.shape[-1])[:, None]
 
     def entropy(self) -> Tensor:
         """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""

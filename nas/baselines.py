@@ -193,17 +193,23 @@ def train_design(  # noqa: PLR0917 - callers may name them
     ]
 
 
-def fixed_genotypes(visual: Sequence[str], audio: Sequence[str]) -> dict[str, Genotype]:
+def join_last_layers(layers: Sequence[str], steps: tuple[Step, ...], cells: int = 1) -> Genotype:
+    """Return cells of these steps; cell i joins the i-th last layers of both modalities."""
+    visual, audio = ([name for name in layers if name.startswith(f"{m}/")][::-1] for m in ("visual", "audio"))
+    pairs = zip(visual[:cells], audio[:cells], strict=True)
+    return Genotype(cells=tuple(Cell(x=x, y=y, steps=steps) for x, y in pairs))
+
+
+def fixed_genotypes(layers: Sequence[str]) -> dict[str, Genotype]:
     """Return the hand-made cells that BM-NAS compares with, on the deepest layers of both modalities.
 
     "attention on attention" is attention, then a gated linear unit of the query and what was attended to; "two-head
     attention" sums two attentions, one in each direction (arXiv 2104.09379).
     """
-    x, y = visual[-1], audio[-1]
     attention = Step(x="x", y="y", operation="ScaledDotAttn")
     designs = {
         "attention on attention": (attention, Step(x="x", y="step1", operation="LinearGLU")),
         "two-head attention": (attention, Step(x="y", y="x", operation="ScaledDotAttn")),
         "concatenation of the last layers": (Step(x="x", y="y", operation="ConcatFC"),),
     }
-    return {name: Genotype(cells=(Cell(x=x, y=y, steps=steps),)) for name, steps in designs.items()}
+    return {name: join_last_layers(layers, steps) for name, steps in designs.items()}

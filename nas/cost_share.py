@@ -37,6 +37,7 @@ class CostShare:
     def __call__(self, mix: Mix) -> Tensor:
         """Return the share (R,). A layer that several cells read costs once."""
         count = len(self.of_layers)
-        unread = torch.stack([(1.0 - cell.inputs[..., :count]).prod(dim=1) for cell in mix.cells]).prod(dim=0)
+        slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix.cells]
+        unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots]).prod(dim=0)
         operations = torch.stack([weights for cell in mix.cells for weights in cell.operations]).sum(dim=0)
         return ((1.0 - unread) @ self.of_layers + operations @ self.of_operations).div(self.whole)

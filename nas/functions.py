@@ -23,20 +23,22 @@ class _Blend(torch.autograd.Function):
         ctx.save_for_backward(weights, *values)
         R, S, _ = weights.shape
         beside = _beside(values)
+        slots = values[0].new_empty((S, *values[0].shape))  # each slot in one piece
+        out = slots.view(S, R, -1).transpose(0, 1)
         if len(beside) > 1:
-            out = torch.bmm(weights[:, :, : len(beside)], _stacked(beside))
+            torch.bmm(weights[:, :, : len(beside)], _stacked(beside), out=out)
         else:
-            out = weights[:, :, :1] * _flat(values[0])
+            torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
         for i in range(len(beside), len(values)):
             out.addcmul_(weights[:, :, i, None], _flat(values[i]))
-        return out.view(R, S, *values[0].shape[1:]).unbind(1)
+        return slots.unbind(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slots: Tensor) -> tuple[Tensor | None, ...]:
         weights, *values = ctx.saved_tensors
         R, S, n = weights.shape
-        gradient = torch.stack(slots, 1).view(R, S, -1) if S > 1 else _flat(slots[0])
+        gradient = torch.stack(slots).view(S, R, -1).transpose(0, 1) if S > 1 else _flat(slots[0])
         of_weights = None
         if ctx.needs_input_grad[0]:
             beside = _beside(values)
@@ -130,8 +132,9 @@ class _ConvNorm(torch.autograd.Function):
         beta: Tensor,
         *inputs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        R, outputs, _ = weight.shape
+        R, outputs, ctx.columns = weight.shape
         B, L = inputs[0].shape[1:3]
+        weight = _folded(weight, inputs[0].shape[3]) if ctx.columns > sum(x.shape[3] for x in inputs) else weight
         h = convolve([x.reshape(R, B * L, -1) for x in inputs], weight)
         mean = h.mean(1, keepdim=True)
         h.sub_(mean)
@@ -169,7 +172,7 @@ class _ConvNorm(torch.autograd.Function):
         torch.addcmul(slope * total / -N, h, slope * deviation.square() * along / -N, out=of_h)
         of_h.addcmul_(gradient, slope)
         of_weight, of_inputs = _convolve_backward(
-            of_h, weight, inputs, ctx.needs_input_grad[4], ctx.needs_input_grad[7:]
+            of_h, weight, inputs, ctx.columns if ctx.needs_input_grad[4] else None, ctx.needs_input_grad[7:]
         )
         if not ctx.needs_input_grad[5]:
             return None, None, None, None, of_weight, None, None, *of_inputs
@@ -192,11 +195,14 @@ def conv_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (out, mean, variance): a 1x1 convolution, batch norm, activation and dropout, and the batch's statistics.
 
-    inputs: (R, B, L, C_i), read as if concatenated along C; weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
+    inputs: (R, B, L, C_i), read as if concatenated along C (of two that are one tensor, W1 x + W2 x is (W1 + W2) x, at
+    half the price); weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
     "relu", "identity" or "glu" (O / 2 values times the sigmoid of the other O / 2); keep: the dropout's zeros and
     ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output
     of a "relu", as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
     """
+    if len(inputs) == 2 and inputs[0] is inputs[1]:
+        inputs = inputs[:1]
     result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(
         activation, None if room is None else (room,), keep, scale, weight, gamma, beta, *inputs
     )
@@ -212,16 +218,27 @@ def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
     return out
 
 
+def _folded(weight: Tensor, width: int) -> Tensor:
+    """Return W1 + W2 of a weight [W1 W2] that reads one input of `width` channels twice."""
+    return weight[..., :width] + weight[..., width:]
+
+
 def _convolve_backward(
-    gradient: Tensor, weight: Tensor, inputs: Sequence[Tensor], of_weight: bool, of_inputs: Sequence[bool]
+    gradient: Tensor, weight: Tensor, inputs: Sequence[Tensor], columns: int | None, of_inputs: Sequence[bool]
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Return the gradients of a convolution's weight and inputs where asked for."""
-    R, N, _ = gradient.shape
+    """Return the gradients of a convolution's weight, of so many columns (None: not asked for), and of its inputs.
+
+    Columns beyond the inputs' are those of a folded weight: W1 and W2 have the same gradient.
+    """
+    R, N, outputs = gradient.shape
     widths = [x.shape[3] for x in inputs]
-    result = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) if of_weight else None
-    if result is not None:
-        for x, columns in zip(inputs, torch.split(result, widths, dim=2), strict=True):
-            torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=columns)
+    result = None
+    if columns is not None:
+        result = torch.empty((R, outputs, columns), dtype=weight.dtype, device=weight.device)
+        for x, part in zip(inputs, torch.split(result[..., : sum(widths)], widths, dim=2), strict=True):
+            torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=part)
+        if columns > sum(widths):
+            result[..., widths[0] :] = result[..., : widths[0]]
     parts = torch.split(weight, widths, dim=2)
     return result, [
         torch.bmm(gradient, part).view(x.shape) if needed else None

@@ -6,15 +6,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+EPSILON = 1e-8
+PARTS = 8
+"""A backward pass holds no more than about 1 / PARTS of all gradients at a time."""
+
 Setting = TypeVar("Setting")
 
 
 class Adam:
-    """torch.optim.Adam for R runs at once, as if each run had its own.
+    """torch.optim.Adam for R runs at once, as if each run had its own; the runs of equal settings are moved together.
 
-    The parameters are moved into one buffer with a row per run, of which they become views; each row is one
-    parameter group of torch's fused Adam, which passes over memory once. So: create it on the final device, and set
-    values by `load_state_dict` or `copy_` from then on.
+    Create it on the final device, and set values by `load_state_dict` or `copy_` from then on.
     """
 
     def __init__(
@@ -27,40 +29,76 @@ class Adam:
     ) -> None:
         """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run.
 
-        Where all of them are one for all, the parameters need no common axis: everything is one row.
+        Where all of them are one for all, the parameters need no common axis.
         """
         self.parameters = list(parameters)
         alike = not any(isinstance(setting, list) for setting in (lr, betas, weight_decay))
-        self.rows = R = 1 if alike else len(self.parameters[0])
-        buffer = torch.cat([p.detach().reshape(R, -1) for p in self.parameters], dim=1)
-        gradients = torch.zeros_like(buffer)
-        self.gradients = self._views(gradients)
-        for parameter, view in zip(self.parameters, self._views(buffer), strict=True):
-            parameter.data = view
-        settings = zip(per_run(lr, R), per_run(betas, R), per_run(weight_decay, R), strict=True)
-        groups = []
-        for row, gradient, (rate, decays, penalty) in zip(buffer, gradients, settings, strict=True):
-            whole = nn.Parameter(row)
-            whole.grad = gradient
-            groups.append({"params": [whole], "lr": rate, "betas": decays, "weight_decay": penalty})
-        self.adam = torch.optim.Adam(groups, fused=True)
+        R = 1 if alike else len(self.parameters[0])
+        self.lr, self.betas, self.weight_decay = per_run(lr, R), per_run(betas, R), per_run(weight_decay, R)
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.count = torch.zeros((), device=self.parameters[0].device)
+        self.places: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
+        self.most_held = sum(p.numel() for p in self.parameters) // PARTS
+        self.held: dict[int, Tensor] = {}
 
     def set_lr(self, lr: Sequence[float]) -> None:
         """Set the learning rate of every run."""
-        for group, rate in zip(self.adam.param_groups, lr, strict=True):
-            group["lr"] = rate
+        self.lr = list(lr)
 
-    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move the parameters by their gradients, one (R, ...) per parameter."""
-        torch._foreach_copy_(self.gradients, list(gradients))
-        self.adam.step()
+        self.count += 1
+        self._move(dict(enumerate(gradients)))
 
-    def _views(self, buffer: Tensor) -> list[Tensor]:
-        """Return the columns of every parameter in a buffer (R, all), in the parameters' shapes."""
-        sizes = [p.numel() // self.rows for p in self.parameters]
-        columns = torch.split(buffer, sizes, dim=1)
-        return [part.view(p.shape) for part, p in zip(columns, self.parameters, strict=True)]
+    def descend(self, loss: Tensor) -> None:
+        """Move the parameters along the gradient of a loss, each soon after its gradient is there.
+
+        The gradients of all parameters are never held at once.
+        """
+        self.count += 1
+        hooks = [p.register_post_accumulate_grad_hook(self._hold) for p in self.parameters]  # type: ignore[no-untyped-call]
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._move(self.held)
+        self.held = {}
+
+    def _hold(self, parameter: Tensor) -> None:
+        """Take a parameter's gradient; move what is held where that is enough."""
+        if parameter.grad is not None:
+            self.held[self.places[parameter]], parameter.grad = parameter.grad, None
+        if sum(gradient.numel() for gradient in self.held.values()) > self.most_held:
+            self._move(self.held)
+            self.held = {}
+
+    @torch.no_grad()
+    def _move(self, gradients: dict[int, Tensor]) -> None:
+        """Move the parameters of the given places by their gradients."""
+        held = [(self.parameters[i], g.contiguous(), *self.moments[i]) for i, g in gradients.items()]
+        settings = list(zip(self.lr, self.betas, self.weight_decay, strict=True))
+        for lr, (beta1, beta2), weight_decay in dict.fromkeys(settings):
+            alike = [r for r, of_run in enumerate(settings) if of_run == (lr, (beta1, beta2), weight_decay)]
+            rows = held if len(alike) == len(settings) else [tuple(x[r] for x in four) for r in alike for four in held]
+            if not rows:
+                continue
+            parameters, of_them, means, squares = (list(column) for column in zip(*rows, strict=True))
+            torch._fused_adam_(
+                parameters,
+                of_them,
+                means,
+                squares,
+                [],
+                [self.count] * len(rows),
+                lr=lr,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=weight_decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 def per_run(setting: Setting | list[Setting], runs: int) -> list[Setting]:

@@ -49,7 +49,8 @@ class SearchResult:
 
     curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
     mode), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations and the
-    shares of `ArchitectureParameters.shares` in [0, 1]. probabilities: final choice probabilities per cell and step.
+    shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per cell
+    and step, as `ArchitectureParameters.probabilities` gives them; probabilities: the last of them.
     warnings: what the choices have collapsed to, one sentence each. weights: where asked for, the run's shared weights
     and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """
@@ -57,9 +58,14 @@ class SearchResult:
     genotype: Genotype
     seed: int
     curves: list[dict[str, Any]]
-    probabilities: list[dict[str, Any]]
+    history: list[list[dict[str, Any]]]
     warnings: list[str]
     weights: dict[str, Tensor] | None = None
+
+    @property
+    def probabilities(self) -> list[dict[str, Any]]:
+        """The choice probabilities that the search ended with."""
+        return self.history[-1]
 
 
 def search(
@@ -92,13 +98,15 @@ def search(
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
     state = _Search(data, per_run, seeds)
     curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
+    histories: list[list[list[dict[str, Any]]]] = [[] for _ in seeds]
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
-        for curve, row in zip(curves, rows, strict=True):
-            curve.append(row)
+        for r, row in enumerate(rows):
+            curves[r].append(row)
+            histories[r].append(state.supernet.architecture.probabilities(r))
         if progress is not None:
             progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-    return state.results(curves, keep_weights)
+    return state.results(curves, histories, keep_weights)
 
 
 class _Search:
@@ -140,7 +148,9 @@ class _Search:
             device=device,
         )
 
-    def results(self, curves: list[list[dict[str, Any]]], keep_weights: bool) -> list[SearchResult]:
+    def results(
+        self, curves: list[list[dict[str, Any]]], histories: list[list[list[dict[str, Any]]]], keep_weights: bool
+    ) -> list[SearchResult]:
         """Return what every run ends with."""
         architecture = self.supernet.architecture
         state = self.supernet.fusion.state_dict()
@@ -151,7 +161,7 @@ class _Search:
                 genotype,
                 seed,
                 curves[r],
-                architecture.probabilities(r),
+                histories[r],
                 collapse_warnings(curves[r], seed, self.candidates),
                 {name: value.clone() for name, value in weights[r].items()} if keep_weights else None,
             )

@@ -56,7 +56,8 @@ class Candidates:
 class CellMix:
     """How much one cell reads of each candidate; rows x and y of a site's inputs are its two slots.
 
-    inputs: (R, 2, inputs of the cell); steps[t]: (R, 2, inputs of step t); operations[t]: (R, operations).
+    inputs: (R, 2, inputs of the cell); steps[t]: (R, 2, inputs of step t); operations[t]: (R, operations). One row
+    instead of two: both slots read the same mixture.
     """
 
     inputs: Tensor

@@ -40,25 +40,31 @@ class FusionNetwork(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R, B, C_in, L)}; R may be 1 where all runs read the same."""
-        values = self._reshaped(features, how)
-        for i, (cell, module) in enumerate(zip(self.candidates.cells, self.cells, strict=True)):
-            x, y = blend([values[name] for name in cell.inputs], mix.cells[i].inputs)
-            values[cell_name(i)] = module(x, y, mix.cells[i], how, cell_name(i))
-        outputs = torch.cat([values[cell_name(i)] for i in range(len(self.cells))], dim=3)
-        return self.classifier(F.relu(normalise(outputs)).flatten(2))  # type: ignore[no-any-return]
+        layers = self._reshaped(features, how)
+        # What all cells read of the layers, in one pass over them; a cell's inputs are the layers and earlier cells.
+        weights = [torch.split(cell.inputs, [len(layers), i], 2) for i, cell in enumerate(mix.cells)]
+        read = iter(blend(layers, torch.cat([of_layers for of_layers, _ in weights], 1)))
+        outputs: list[Tensor] = []
+        for i, (module, cell) in enumerate(zip(self.cells, mix.cells, strict=True)):
+            slots = [next(read) for _ in range(cell.inputs.shape[1])]
+            if outputs:
+                slots = [x + of_cells for x, of_cells in zip(slots, blend(outputs, weights[i][1]), strict=True)]
+            outputs.append(module(slots[0], slots[-1], cell, how, cell_name(i)))
+        joined = torch.cat(outputs, dim=3)
+        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
-    def _reshaped(self, features: Mapping[str, Tensor], how: Pass) -> dict[str, Tensor]:
-        """Return {layer: (R, B, L, C)}, in training side by side in memory."""
+    def _reshaped(self, features: Mapping[str, Tensor], how: Pass) -> list[Tensor]:
+        """Return (R, B, L, C) of every layer, in training side by side in memory."""
         layers = self.candidates.layers
         R = self.classifier.bias.shape[0]
         rows = [features[name].transpose(2, 3) for name in layers]
         rooms: Sequence[Tensor | None] = [None] * len(layers)
         if how.statistics != "running":
             rooms = side_by_side(R, len(layers), (*rows[0].shape[1:3], self.channels), self.classifier.weight)
-        return {
-            name: self.reshape[module_key(name)](x.expand(R, -1, -1, -1), how=how, site=name, room=room)
+        return [
+            self.reshape[module_key(name)](x.expand(R, -1, -1, -1), how=how, site=name, room=room)
             for name, x, room in zip(layers, rows, rooms, strict=True)
-        }
+        ]
 
 
 class FusionCell(Block):
@@ -66,19 +72,22 @@ class FusionCell(Block):
 
     def __init__(self, runs: int, candidates: CellCandidates, channels: int, length: int) -> None:
         super().__init__()
-        self.candidates = candidates
         self.steps = nn.ModuleList(FusionStep(runs, step, channels, length) for step in candidates.steps)
         self.step_weights = nn.Parameter(torch.ones(runs, 1, len(candidates.steps)))
         self.output = ConvBlock(runs, channels, channels)
         self.norm = LayerNorm(runs, channels, length)
 
     def forward(self, x: Tensor, y: Tensor, mix: CellMix, how: Pass, site: str) -> Tensor:
-        """Return the cell's output (R, B, L, C)."""
-        values = {"x": x, "y": y}
-        for t, (candidates, module) in enumerate(zip(self.candidates.steps, self.steps, strict=True)):
-            left, right = blend([values[name] for name in candidates.inputs], mix.steps[t])
-            values[step_name(t)] = module(left, right, mix.operations[t], how, f"{site}.{step_name(t)}")
-        (fused,) = blend([values[step_name(t)] for t in range(len(self.steps))], self.step_weights)
+        """Return the cell's output (R, B, L, C); x and y may be one and the same tensor."""
+        inputs = [x] if x is y else [x, y]
+        outputs: list[Tensor] = []
+        for t, module in enumerate(self.steps):
+            weights = mix.steps[t]
+            if x is y:
+                weights = torch.cat([weights[..., :2].sum(2, keepdim=True), weights[..., 2:]], 2)
+            slots = blend([*inputs, *outputs], weights)
+            outputs.append(module(slots[0], slots[-1], mix.operations[t], how, f"{site}.{step_name(t)}"))
+        (fused,) = blend(outputs, self.step_weights)
         return self.norm(self.output(fused, how=how, site=site) + x)  # type: ignore[no-any-return]
 
 

@@ -68,7 +68,7 @@ class WeightOptimiser:
     def step(self, loss: Tensor) -> None:
         """Move the weights along the gradient of a loss that is summed over the runs."""
         self.adam.set_lr(self.lr)
-        self.adam.step(torch.autograd.grad(loss, self.adam.parameters))
+        self.adam.descend(loss)
         self.done += 1
 
 

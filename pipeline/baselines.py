@@ -3,13 +3,15 @@
 work/baselines/baselines.csv    one row a method, the best clip AUC on the test split first
 work/baselines/baselines.json   the same in full: per category, per method of forgery, per seed
 work/baselines/baselines.svg    AUC with its interval over subjects
+work/baselines/folds.*          the same three with folds: every clip scored by networks that have not seen its people
 work/baselines/runs/            finished methods (cache_schemas.runs)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 import nas
 from cache_schemas.files import digest, write_json, write_text
+from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
 from nas.baselines import DESIGNS, fixed_genotypes, train_design
 from nas.enumeration import Space
@@ -26,6 +29,7 @@ from pipeline.batches import Source, run_batches
 from pipeline.evaluate import score_table
 from pipeline.experiment_plots import baselines_svg, standalone
 from pipeline.features import open_cache
+from pipeline.manifest.splits import deal_folds
 from pipeline.measure import measure_network
 from pipeline.params import Params
 from pipeline.probes import probe_sets, probes, stacked
@@ -36,6 +40,8 @@ RANDOM_ARCHITECTURES = 8
 """Trained by random search, which keeps the best on val: about what a search and one training cost."""
 
 Floats = NDArray[np.float64]
+Split = tuple[str, ...]
+"""(N,) train, val or test"""
 
 
 class ScoredRow(RunRow):
@@ -58,64 +64,84 @@ class Method:
 
 @dataclass(frozen=True)
 class MethodBatch:
-    """One method, all its seeds."""
+    """One method on one split, all its seeds."""
 
     source: Source
     keys: tuple[str, ...]
     method: str
+    split: Split
     seeds: tuple[int, ...]
 
 
-def run_baselines(workspace: Workspace, params: Params) -> pd.DataFrame:
-    """One row a method; finished methods are not done again."""
+def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.DataFrame:
+    """One row a method; finished methods are not done again.
+
+    folds: 0: the cache's own split; else so many splits by people, in which every clip is in the test split once. All
+    clips are then measured together, each by the scores of the networks that were neither trained nor chosen on its
+    people.
+    """
     source = Source(workspace.root, params)
-    windows = source.windows()
+    windows, index = source.windows(), open_cache(workspace, params).index
+    splits = fold_splits(workspace, index, folds, params.seed) if folds else [tuple(windows.split)]
     finished = FinishedRuns(workspace.baselines / "runs", ScoredRow)
-    rows = _run_methods(source, finished)
-    by_method: dict[str, list[ScoredRow]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, []).append(row)
-    by_method |= late_fusion(by_method, windows)
-    index = open_cache(workspace, params).index
-    results = {name: _measured(index, of_method, params.seed) for name, of_method in by_method.items()}
-    table = summary(results, {name: of_method[0].parameters for name, of_method in by_method.items()})
-    write_json(workspace.baselines / "baselines.json", results)
-    write_text(workspace.baselines / "baselines.csv", table.to_csv(index=False))
-    write_text(workspace.baselines / "baselines.svg", standalone(baselines_svg(table)))
+    by_method: dict[str, list[tuple[Split, ScoredRow]]] = {}
+    for split, of_split in zip(splits, _run_methods(source, splits, finished), strict=True):
+        joined = late_fusion(of_split, replace(windows, split=list(split)))
+        for name, rows in (of_split | joined).items():
+            by_method.setdefault(name, []).extend((split, row) for row in rows)
+    results = {name: _measured(index, scored, params.seed) for name, scored in by_method.items()}
+    table = summary(results, {name: scored[0][1].parameters for name, scored in by_method.items()})
+    stem = "folds" if folds else "baselines"
+    write_json(workspace.baselines / f"{stem}.json", results)
+    write_text(workspace.baselines / f"{stem}.csv", table.to_csv(index=False))
+    write_text(workspace.baselines / f"{stem}.svg", standalone(baselines_svg(table)))
     return table
 
 
-def _run_methods(source: Source, finished: FinishedRuns[ScoredRow]) -> list[ScoredRow]:
-    """The rows of every method, in the order of `methods`."""
+def fold_splits(workspace: Workspace, index: pd.DataFrame, folds: int, seed: int) -> list[Split]:
+    """One split per fold: it is the test split, the next one the val split. index: FeatureCache.index."""
+    used = set(index["clip_id"])
+    clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in used]
+    fold = index["clip_id"].map(deal_folds(clips, folds, seed=seed)).to_numpy()
+    names = {0: "test", 1: "val"}
+    return [tuple(names.get((f - k) % folds, "train") for f in fold) for k in range(folds)]
+
+
+def _run_methods(
+    source: Source, splits: Sequence[Split], finished: FinishedRuns[ScoredRow]
+) -> list[dict[str, list[ScoredRow]]]:
+    """Per split, the rows of every method, in the order of `methods`."""
     params, identity = source.params, source.identity()
     settings = {
         name: getattr(params, name).model_dump(mode="json", exclude={"device"}) for name in ("search", "retrain")
     }
     done = finished.read()
     batches: list[MethodBatch] = []
-    order: list[str] = []
-    for method in methods(source.windows()).values():
+    order: list[dict[str, tuple[str, ...]]] = [{} for _ in splits]
+    for method, (split, keys_of) in product(
+        methods(source.windows(), params).values(), zip(splits, order, strict=True)
+    ):
         seeds = tuple(params.seeds) if method.random else (0,)
-        keys = tuple(digest("baseline", identity, settings, method.name, seed) for seed in seeds)
-        order += keys
+        keys = tuple(digest("baseline", identity, settings, digest(split), method.name, seed) for seed in seeds)
+        keys_of[method.name] = keys
         if not all(key in done for key in keys):
-            batches.append(MethodBatch(source, keys, method.name, seeds))
-    kept = sum(key in done for key in order)
+            batches.append(MethodBatch(source, keys, method.name, split, seeds))
+    kept = sum(key in done for keys_of in order for keys in keys_of.values() for key in keys)
     rows = run_batches("baselines", batches, run_method, finished, params.compute, kept=kept)
-    return [rows[key] for key in order]
+    return [{name: [rows[key] for key in keys] for name, keys in keys_of.items()} for keys_of in order]
 
 
 def run_method(batch: MethodBatch) -> list[ScoredRow]:
     """One row per seed."""
-    windows = batch.source.windows()
-    outcome = methods(windows)[batch.method].run(windows, batch.source.params, batch.seeds)
+    windows, params = replace(batch.source.windows(), split=list(batch.split)), batch.source.params
+    outcome = methods(windows, params)[batch.method].run(windows, params, batch.seeds)
     return [
         ScoredRow(method=batch.method, seed=seed, parameters=parameters, scores=np.asarray(scores, float).tolist())
         for seed, (scores, parameters) in zip(batch.seeds, outcome, strict=True)
     ]
 
 
-def methods(windows: Windows) -> dict[str, Method]:
+def methods(windows: Windows, params: Params) -> dict[str, Method]:
     """{name: method}; which ones there are depends on the layers that the cache holds."""
     layers = list(windows.features)
     visual, audio = ([name for name in layers if name.startswith(f"{kind}/")] for kind in ("visual", "audio"))
@@ -128,8 +154,8 @@ def methods(windows: Windows) -> dict[str, Method]:
         Method(f"{m} only, MLP", _design("ConcatMLP", names)) for m, names in (("visual", visual), ("audio", audio))
     ]
     found += [Method(_TITLES[design], _design(design, layers)) for design in DESIGNS]
-    found += [Method(name, _fixed(genotype)) for name, genotype in fixed_genotypes(visual, audio).items()]
-    found += [Method(name, _searched(changes)) for name, changes in SEARCHES.items()]
+    found += [Method(name, _fixed(genotype)) for name, genotype in fixed_genotypes(layers).items()]
+    found += [Method(name, _searched(config)) for name, config in searches(params.search).items()]
     found.append(Method(f"random search, best of {RANDOM_ARCHITECTURES} on val", _random_search))
     return {method.name: method for method in found}
 
@@ -137,7 +163,6 @@ def methods(windows: Windows) -> dict[str, Method]:
 _TITLES = {"ConcatMLP": "concatenation MLP", "GMU": "gated multimodal unit", "CentralNet": "CentralNet"}
 
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
-    "search, as in params.yaml": {},
     "search, space slots, st_gumbel": {"space": "slots", "estimator": "st_gumbel"},
     "search, space slots, gumbel_rao": {"space": "slots", "estimator": "gumbel_rao"},
     "search, space bmnas, st_gumbel (STGS-BMNAS)": {"space": "bmnas", "estimator": "st_gumbel"},
@@ -147,6 +172,12 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "the released code's procedure": {"space": "bmnas", "estimator": "published", "temperature": 10.0, "samples": 15},
 }
 """Searches, by what they change in params.yaml's `search`."""
+
+
+def searches(own: nas.SearchConfig) -> dict[str, nas.SearchConfig]:
+    """{name: settings} of SEARCHES, and params.yaml's own search where it is none of them."""
+    found = {name: nas.SearchConfig.model_validate({**own.model_dump(), **of}) for name, of in SEARCHES.items()}
+    return found if own in found.values() else {"search, as in params.yaml": own} | found
 
 
 def _probe(kind: str, names: Sequence[str]) -> Any:
@@ -173,9 +204,8 @@ def _fixed(genotype: nas.Genotype) -> Any:
     return run
 
 
-def _searched(changes: Mapping[str, Any]) -> Any:
+def _searched(config: nas.SearchConfig) -> Any:
     def run(windows: Windows, params: Params, seeds: Sequence[int]) -> list[tuple[Floats, int]]:
-        config = nas.SearchConfig.model_validate({**params.search.model_dump(), **changes})
         found = nas.search(windows.features, windows.labels, windows.split, config, seeds)
         return _retrained(windows, params, [result.genotype for result in found], seeds)
 
@@ -234,14 +264,16 @@ def late_fusion(rows: Mapping[str, Sequence[ScoredRow]], windows: Windows) -> di
     }
 
 
-def _measured(index: pd.DataFrame, rows: Sequence[ScoredRow], seed: int) -> dict[str, Any]:
-    test = (index["split"] == "test").to_numpy()
-    tables = [score_table(index[test], row.method, row.seed, np.array(row.scores)[test]) for row in rows]
+def _measured(index: pd.DataFrame, scored: Sequence[tuple[Split, ScoredRow]], seed: int) -> dict[str, Any]:
+    tables = []
+    for split, row in scored:
+        test = np.array(split) == "test"
+        tables.append(score_table(index[test], row.method, row.seed, np.array(row.scores)[test]))
     return measure_network(pd.concat(tables, ignore_index=True), seed)
 
 
 def summary(results: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, int]) -> pd.DataFrame:
-    """One row a method, the best first: clip level on the test split, mean and deviation over seeds."""
+    """One row a method, the best first: clip level, mean and deviation over seeds, 95 % intervals over subjects."""
     rows = []
     for name, result in results.items():
         clip = result["clip"]
@@ -249,6 +281,8 @@ def summary(results: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, i
         row |= {"auc": clip["auc"]["mean"], "auc_std": clip["auc"]["std"]}
         row |= {f"auc_{end}": clip["auc_interval"][end] for end in ("low", "high")}
         row |= {metric: clip[metric]["mean"] for metric in ("eer", "average_precision", "balanced_accuracy")}
-        row |= {f"auc_{category}": of["auc"]["mean"] for category, of in result["per_category"].items()}
+        for category, of in result["per_category"].items():
+            row |= {f"auc_{category}": of["auc"]["mean"]}
+            row |= {f"auc_{category}_{end}": of["auc_interval"][end] for end in ("low", "high")}
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["auc", "method"], ascending=[False, True], ignore_index=True)

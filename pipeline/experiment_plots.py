@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cache_schemas.oracle import OracleTable
+from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, Pick
 from pipeline.palette import in_light
 from pipeline.plots import _STYLE, COLOURS, GRID, INK, _figure, _svg
 
@@ -48,10 +48,8 @@ def _space_panel(axes: Axes, table: OracleTable) -> None:
     axes.fill_between(ranks, auc - spread, auc + spread, color=GRID, alpha=0.6, linewidth=0)
     axes.plot(ranks, auc, color=INK, linewidth=1.2)
     for pick in table.picks:
-        axes.plot(
-            pick.rank, pick.test_auc, color=_colour(pick.space, pick.kendall_tau), marker="o", markersize=3, alpha=0.4
-        )
-    axes.set(xlabel="true rank", ylabel="test AUC", title=f"{len(ranks)} architectures, mean and spread over seeds")
+        axes.plot(pick.rank, pick.test_auc, color=_colour(pick), marker="o", markersize=3, alpha=0.4)
+    axes.set(xlabel="true rank", ylabel="test AUC", title=f"{len(ranks)} architectures, spread over seeds")
 
 
 def _method_panel(axes: Axes, table: OracleTable, methods: Sequence[tuple[str, str]], column: str, label: str) -> None:
@@ -59,16 +57,19 @@ def _method_panel(axes: Axes, table: OracleTable, methods: Sequence[tuple[str, s
         of_method = [pick for pick in table.picks if (pick.method, pick.space) == method]
         values = [getattr(pick, column) for pick in of_method if getattr(pick, column) is not None]
         if values:
-            colour = _colour(method[1], of_method[0].kendall_tau)
+            colour = _colour(of_method[0])
             axes.barh(place, float(np.mean(values)), color=colour, alpha=0.35, height=0.7)
-            axes.plot(values, [place] * len(values), color=colour, marker="o", markersize=2.5, linestyle="", alpha=0.6)
+            # Equal picks lie side by side: the multiples of the golden ratio spread any number of dots evenly.
+            places = place + 0.5 * (np.arange(len(values)) * 0.618 % 1 - 0.5)
+            axes.plot(values, places, color=colour, marker="o", markersize=2.5, linestyle="", alpha=0.6)
+    axes.use_sticky_edges = False  # a regret of 0 is not cut in half by the axis
     axes.set_yticks(range(len(methods)), [f"{method}, {space}" for method, space in methods], fontsize=7.5)
     axes.set(ylim=(len(methods) - 0.4, -0.6), xlabel=label)
 
 
-def _colour(space: str, tau: float | None) -> str:
-    """Searched: the space's; random search and fixed fusions, which share no weights: another."""
-    return _SPACES[space] if tau is not None else COLOURS["audio"]
+def _colour(pick: Pick) -> str:
+    """Searched: the space's; methods without a search: another."""
+    return COLOURS["audio"] if pick.method in (RANDOM, FIXED, EXHAUSTIVE) else _SPACES[pick.space]
 
 
 def sweep_svg(runs: pd.DataFrame, axes_names: Sequence[str], columns: dict[str, str]) -> str:

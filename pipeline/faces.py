@@ -20,7 +20,7 @@ from cache_schemas.shards import ClipEntry, ClipResult
 from pipeline import media
 from pipeline.crops import cut_crop, poses
 from pipeline.following import Follower
-from pipeline.mtcnn import DEFAULT_FACE_PX, Mtcnn, search_px
+from pipeline.mtcnn import CELL_PX, Mtcnn, search_px
 from pipeline.params import FaceParams, Params
 from pipeline.shard_stage import ClipJob, run_shard_stage
 from pipeline.tracks import Look, Track, link_tracks
@@ -31,7 +31,7 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same parameters give other values."""
 FOLLOW_HZ = 10.0
 """So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""
@@ -99,7 +99,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
 def _follow(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
 ) -> Iterator[_Seen]:
-    """Follows the faces through the windows in small pictures, while ffmpeg decodes; the full ones wait."""
+    """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
     every = small_every(found)
@@ -142,9 +142,9 @@ def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
 
 
 def small_height_px(found: media.Probe, params: FaceParams) -> int:
-    """The height to which pictures are decoded for searching: the smallest face keeps DEFAULT_FACE_PX pixels."""
+    """The height to which pictures are decoded for searching: the smallest face keeps what P-Net sees of it."""
     height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * DEFAULT_FACE_PX / params.min_face_px)))
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / search_px(params.min_face_px)) + 1))
 
 
 def small_every(found: media.Probe) -> int:

@@ -1,9 +1,9 @@
 """Where the faces are in a run of frames, looking at a few of them only.
 
-MTCNN searches the whole picture in key frames. Between two key frames that show the same faces, O-Net alone looks at
-the frame in the middle, where the faces should be if they moved evenly. Where it sees them there, what lies between is
-interpolated; where they moved unevenly, both halves are looked at in the same way; where a face is missing, the
-picture is searched. So a still head costs little, a fast one more, and a face that comes or goes is found to the frame.
+MTCNN searches the whole picture rarely, and in key frames the places where faces are known. Between two key frames
+O-Net alone looks at the frame in the middle, where the faces should be if they moved evenly. Where it sees them there,
+what lies between is interpolated; where they moved unevenly, or a face comes or goes, both halves are looked at in the
+same way. So a still head costs little, a fast one more, and the frame in which a known face goes is found.
 A scene cut ends everything: the frames on both of its sides are key frames, and nothing is followed across.
 """
 
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mtcnn import THRESHOLDS, Faces, Mtcnn
-from pipeline.tracks import Look, matched_faces
+from pipeline.tracks import Look, joined, matched_faces
 
 KEY_S = 0.64
 """At most so much time between key frames."""
 WHOLE_S = 2.5
-"""So often they are searched for faces of any size, the others for faces of about the sizes that are known."""
-_LIKE = 0.4
-"""Of the smallest known face: smaller ones are not looked for between whole searches."""
+"""So often the whole of a key frame is searched, the others where faces are known: new ones are found that late."""
 _EVEN_IOU = 0.9
 """A face moved evenly when O-Net's box and the interpolated one overlap by this."""
+_MAX_BIAS = 0.1
+"""By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
 _LOST_IOU = 0.5
 """O-Net's box is another face's when it overlaps the interpolated one by less."""
 _CUT = 0.5
@@ -46,15 +46,39 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The faces of one frame, and by how much O-Net alone places them elsewhere, in parts of the box's side.
+    """The faces of one frame as O-Net alone places them, and how far that is from where the whole cascade does.
 
-    The whole cascade and O-Net alone differ by a few percent, the same way for minutes in a quiet clip. So what O-Net
-    says in the middle is corrected by what it says at both ends.
+    The two differ by a few percent of the side, the same way for minutes in a quiet clip, while the cascade's box
+    trembles as much. So O-Net's box is kept, and the difference is averaged along the track.
     """
 
     faces: Faces
     bias: NDArray[np.float64]
-    """(n, 4)"""
+    """(n, 4) in parts of the side"""
+
+    @property
+    def placed(self) -> Faces:
+        """The faces with the cascade's boxes."""
+        boxes = self.faces.boxes - self.bias * _sides(self.faces)
+        return Faces(boxes, self.faces.probabilities, self.faces.landmarks)
+
+    def take(self, which: list[int] | NDArray[np.bool_] | NDArray[np.int64]) -> _Seen:
+        """The chosen ones, in the order given."""
+        return _Seen(self.faces.take(which), self.bias[np.asarray(which, dtype=None if len(which) else int)])
+
+    def towards(self, other: _Seen, share: float) -> _Seen:
+        """Face by face, `share` of the way to `other`'s."""
+        return _Seen(self.faces.towards(other.faces, share), (1 - share) * self.bias + share * other.bias)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is looked for between two frames."""
+
+    seen: _Seen
+    """Where it should be"""
+    both: int
+    """The first so many were seen in both frames, the others in one."""
 
 
 class Follower:
@@ -86,7 +110,7 @@ class Follower:
             spans = self._halve(chunk, spans)
         done = 0 if self._last is None else 1
         self.looks += [
-            Look(float(chunk.times_s[i]), seen.faces, int(chunk.scenes[i]))
+            Look(float(chunk.times_s[i]), seen.faces, int(chunk.scenes[i]), seen.bias)
             for i, seen in sorted(chunk.known.items())
             if i >= done
         ]
@@ -108,78 +132,120 @@ class Follower:
         return _Chunk(times_s, frames, scenes, known)
 
     def _search_keys(self, chunk: _Chunk) -> None:
-        """Searches the key frames: some for faces of any size, those between for faces like the ones found there."""
-        keys = _key_frames(chunk)
+        """Searches the key frames: some as a whole, the others around the faces of the nearest that is known."""
         whole: list[int] = []
         others: list[int] = []
-        for key in keys:
-            new = (chunk.times_s[key] - self._searched_s >= WHOLE_S - 1e-6) | (
-                chunk.scenes[key] != self._searched_scene
-            )
+        for key in _key_frames(chunk):
+            time, scene = float(chunk.times_s[key]), int(chunk.scenes[key])
+            new = time - self._searched_s >= WHOLE_S - 1e-6 or scene != self._searched_scene
             if new:
-                self._searched_s, self._searched_scene = float(chunk.times_s[key]), int(chunk.scenes[key])
+                self._searched_s, self._searched_scene = time, scene
             (whole if new else others).append(key)
-        self._search(chunk, whole)
-        known = [chunk.known[key].faces for key in sorted(chunk.known)]
-        sides = [_sides(faces.above(self._min_probability)).min(initial=np.inf) for faces in known]
-        smallest = min(sides, default=np.inf)
-        # Where no face is known, one of any size may come.
-        self._search(chunk, others, from_px=_LIKE * smallest if np.isfinite(smallest) else 0.0)
+        self._keep(chunk, whole, self._mtcnn.detect(chunk.frames[whole], shrunk=self._shrunk) if whole else [])
+        expected = [self._nearest(chunk, key) for key in others]
+        self._search_around(chunk, others, expected)
 
-    def _search(self, chunk: _Chunk, wanted: list[int], *, from_px: float = 0.0) -> None:
-        """Looks for faces (of at least from_px) in the whole of these frames."""
-        if not wanted:
-            return
-        found = self._mtcnn.detect(chunk.frames[wanted], shrunk=self._shrunk, from_px=from_px)
-        alone = self._refine(chunk, wanted, found)
-        for i, faces, again in zip(wanted, found, alone, strict=True):
-            chunk.known[i] = _Seen(faces, (again.boxes - faces.boxes) / _sides(faces))
+    def _search_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> None:
+        """Searches these frames around the expected faces, and as a whole where one is missing or none expected."""
+        found = self._look_around(chunk, where, expected)
+        lost = [len(matched_faces(*pair)) < max(1, len(pair[0])) for pair in zip(expected, found, strict=True)]
+        whole = [i for i, gone in zip(where, lost, strict=True) if gone]
+        searched = iter(self._mtcnn.detect(chunk.frames[whole], shrunk=self._shrunk) if whole else [])
+        self._keep(chunk, where, [next(searched) if gone else faces for faces, gone in zip(found, lost, strict=True)])
+
+    def _nearest(self, chunk: _Chunk, key: int) -> Faces:
+        """The certain faces of the frame of its scene that is known and nearest in time."""
+        there = [i for i in chunk.known if chunk.scenes[i] == chunk.scenes[key]]
+        nearest = min(there, key=lambda i: abs(i - key))
+        return chunk.known[nearest].placed.above(self._min_probability)
+
+    def _look_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
+        """The faces that the cascade finds around the expected ones of these frames, each once."""
+        frame = [i for i, faces in zip(where, expected, strict=True) for _ in range(len(faces))]
+        boxes = _boxes_of(expected)
+        found = self._mtcnn.detect_near([chunk.frames[i] for i in frame], boxes, shrunk=self._shrunk)
+        return [_distinct(joined([faces for k, faces in zip(frame, found, strict=True) if k == i])) for i in where]
+
+    def _keep(self, chunk: _Chunk, where: list[int], found: list[Faces]) -> None:
+        """Takes what the cascade found in these frames for known."""
+        alone = self._refine(chunk, where, found)
+        for i, faces, again in zip(where, found, alone, strict=True):
+            bias = ((again.boxes - faces.boxes) / _sides(again)).clip(-_MAX_BIAS, _MAX_BIAS)
+            chunk.known[i] = _Seen(Faces(again.boxes, faces.probabilities, again.landmarks), bias)
 
     def _refine(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """What O-Net alone makes of the expected faces of these frames."""
-        places = [(chunk.frames[i], box) for i, faces in zip(where, expected, strict=True) for box in faces.boxes]
-        boxes = np.stack([box for _, box in places]) if places else np.zeros((0, 4))
-        found = self._mtcnn.refine([frame for frame, _ in places], boxes, shrunk=self._shrunk)
+        frames = [chunk.frames[i] for i, faces in zip(where, expected, strict=True) for _ in range(len(faces))]
+        found = self._mtcnn.refine(frames, _boxes_of(expected), shrunk=self._shrunk)
         ends = np.cumsum([len(faces) for faces in expected])
         return [found.take(range(end - len(faces), end)) for end, faces in zip(ends, expected, strict=True)]
 
     def _halve(self, chunk: _Chunk, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Looks at the middle of every span; the spans that must be halved again."""
-        expected: dict[tuple[int, int], _Seen] = {}
-        unclear: list[tuple[int, int]] = []
-        for a, b in spans:
-            left, right = chunk.known[a], chunk.known[b]
-            pairs = matched_faces(left.faces, right.faces)
-            i, j = ([pair[side] for pair in pairs] for side in (0, 1))
-            if self._certain_besides(left.faces, i) or self._certain_besides(right.faces, j):
-                unclear.append((a, b))
-            elif pairs:
-                times = chunk.times_s[[a, (a + b) // 2, b]]
-                share = float((times[1] - times[0]) / (times[2] - times[0]))
-                between = left.faces.take(i).towards(right.faces.take(j), share)
-                expected[a, b] = _Seen(between, (1 - share) * left.bias[i] + share * right.bias[j])
+        plans = {span: self._plan(chunk.known[span[0]], chunk.known[span[1]], _share(chunk, span)) for span in spans}
+        plans = {span: plan for span, plan in plans.items() if len(plan.seen.faces)}
+        middles = [_middle(span) for span in plans]
+        found = self._refine(chunk, middles, [plan.seen.placed for plan in plans.values()])
         again: list[tuple[int, int]] = []
-        found = self._refine(chunk, [(a + b) // 2 for a, b in expected], [seen.faces for seen in expected.values()])
-        for (a, b), seen, alone in zip(expected, expected.values(), found, strict=True):
-            faces = Faces(alone.boxes - seen.bias * _sides(seen.faces), alone.probabilities, alone.landmarks)
-            overlap = iou(faces.boxes, seen.faces.boxes)
-            if overlap.min() < _LOST_IOU or faces.probabilities.min() < THRESHOLDS[2]:
-                unclear.append((a, b))
+        unclear: list[tuple[int, int]] = []
+        for (span, plan), faces in zip(plans.items(), found, strict=True):
+            overlap = iou(faces.boxes, plan.seen.faces.boxes)
+            there = (overlap >= _LOST_IOU) & (faces.probabilities >= THRESHOLDS[2])
+            if not there.all():
+                unclear.append(span)
                 continue
-            chunk.known[(a + b) // 2] = _Seen(faces, seen.bias)
-            if overlap.min() < _EVEN_IOU:
-                again += _halves(a, b)
-        self._search(chunk, [(a + b) // 2 for a, b in unclear])
+            chunk.known[_middle(span)] = _Seen(faces, plan.seen.bias)
+            if overlap[: plan.both].min(initial=1.0) < _EVEN_IOU or plan.both < len(faces):
+                again += _halves(*span)
+        where, expected = [_middle(span) for span in unclear], [plans[span].seen.placed for span in unclear]
+        self._search_around(chunk, where, expected)
         return again + [half for span in unclear for half in _halves(*span)]
 
-    def _certain_besides(self, faces: Faces, known: list[int]) -> bool:
-        """Whether there is a face, certain enough to be followed, that is not among the known."""
-        others = np.delete(faces.probabilities, known)
-        return bool((others >= self._min_probability).any())
+    def _plan(self, left: _Seen, right: _Seen, share: float) -> _Plan:
+        """What to look for at `share` of the way from the left to the right."""
+        pairs = matched_faces(left.faces, right.faces)
+        rest = [self._others(seen.faces, [pair[k] for pair in pairs]) for k, seen in enumerate((left, right))]
+        # What is left on both sides may be one that moved far.
+        far = matched_faces(left.faces.take(rest[0]), right.faces.take(rest[1]), shift=np.inf)
+        pairs += [(int(rest[0][i]), int(rest[1][j])) for i, j in far]
+        i, j = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        between = left.take(i).towards(right.take(j), share)
+        alone = [seen.take(self._others(seen.faces, kept)) for seen, kept in ((left, i), (right, j))]
+        seen = [between, *alone]
+        return _Plan(_Seen(joined([one.faces for one in seen]), np.concatenate([one.bias for one in seen])), len(pairs))
+
+    def _others(self, faces: Faces, known: list[int]) -> NDArray[np.int64]:
+        """Those certain enough to be followed that are not among the known."""
+        return np.setdiff1d(np.flatnonzero(faces.probabilities >= self._min_probability), known)
+
+
+def _middle(span: tuple[int, int]) -> int:
+    return (span[0] + span[1]) // 2
+
+
+def _share(chunk: _Chunk, span: tuple[int, int]) -> float:
+    first, middle, last = chunk.times_s[[span[0], _middle(span), span[1]]]
+    return float((middle - first) / (last - first))
 
 
 def _halves(a: int, b: int) -> list[tuple[int, int]]:
     return [(a, (a + b) // 2), ((a + b) // 2, b)]
+
+
+def _boxes_of(faces: list[Faces]) -> NDArray[np.float64]:
+    return np.concatenate([np.zeros((0, 4)), *(one.boxes for one in faces)])
+
+
+def _distinct(faces: Faces) -> Faces:
+    """Each once, though found from two places: the most probable of those that cover each other by half."""
+    kept: list[int] = []
+    area = (faces.boxes[:, 2:] - faces.boxes[:, :2]).clip(min=1e-6).prod(axis=1)
+    for i in (-faces.probabilities).argsort(kind="stable"):
+        box, others = faces.boxes[i], faces.boxes[kept]
+        common = (np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])).clip(min=0).prod(axis=1)
+        if (common / np.minimum(area[kept], area[i])).max(initial=0.0) < _LOST_IOU:
+            kept.append(int(i))
+    return faces.take(kept)
 
 
 def _sides(faces: Faces) -> NDArray[np.float64]:

@@ -91,7 +91,7 @@ def measure_network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
         "clip": _all_metrics(labels, values)
         | {"auc_interval": _interval(labels, values, table["subject_id"].to_numpy(), seed)},
         "seed_average": {name: _value(metric, labels, averaged) for name, metric in METRICS.items()},
-        "per_category": _per_category(table, values),
+        "per_category": _per_category(table, values, seed),
         "per_method": _per_method(table, values),
     }
 
@@ -144,13 +144,16 @@ def _against(table: pd.DataFrame, rows: NDArray[np.float64], fake: Any, real: An
     }
 
 
-def _per_category(table: pd.DataFrame, rows: NDArray[np.float64]) -> dict[str, Any]:
-    present = [name for name in REAL_TWIN if (table["category"] == name).any()]
-    return {
-        name: {"against": REAL_TWIN[name]}
-        | _against(table, rows, table["category"] == name, table["category"] == REAL_TWIN[name])
-        for name in present
-    }
+def _per_category(table: pd.DataFrame, rows: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    found = {}
+    for name, twin in REAL_TWIN.items():
+        fake, real = table["category"] == name, table["category"] == twin
+        if fake.any():
+            both = (fake | real).to_numpy()
+            subjects = table["subject_id"].to_numpy()[both]
+            interval = _interval(fake.to_numpy()[both].astype(int), rows[:, both], subjects, seed)
+            found[name] = {"against": twin} | _against(table, rows, fake, real) | {"auc_interval": interval}
+    return found
 
 
 def _per_method(table: pd.DataFrame, rows: NDArray[np.float64]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import facenet_pytorch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -23,7 +24,7 @@ THRESHOLDS = (0.6, 0.7, 0.7)
 DEFAULT_FACE_PX = 20
 """The smallest face that facenet-pytorch looks for by default."""
 _FACTOR = 0.709
-_CELL = 12
+CELL_PX = 12
 """P-Net sees a square of so many pixels."""
 _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
@@ -32,6 +33,16 @@ _BATCH_PIXELS = 6_000_000
 _NET_BATCH = 512
 _CONTEXT = 1.07
 """What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
+
+
+_LEAST = 0.35
+"""Around a known face the first level looked at is the one for faces of at least this part of its size ..."""
+_NEAR_LEVELS = 3
+"""... and so many in all: in those the known one shows."""
+_NEAR = 6.2
+"""Side of the square searched around a known face, in parts of the face's size that the first level is for."""
+_NEAR_PX = 224
+"""To which such a square is brought: the known face keeps 72 to 102 pixels, more than O-Net's 48."""
 
 
 def search_px(min_face_px: float) -> float:
@@ -60,7 +71,7 @@ class Faces:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def take(self, which: Sequence[int] | NDArray[np.bool_]) -> Faces:
+    def take(self, which: Sequence[int] | NDArray[np.bool_] | NDArray[np.int64]) -> Faces:
         """The chosen ones, in the order given."""
         chosen = np.asarray(which, dtype=None if len(which) else int)
         return Faces(self.boxes[chosen], self.probabilities[chosen], self.landmarks[chosen])
@@ -68,6 +79,10 @@ class Faces:
     def above(self, probability: float) -> Faces:
         """Those of at least this probability."""
         return self.take(self.probabilities >= probability)
+
+    def shifted(self, by_px: NDArray[np.float64]) -> Faces:
+        """All moved by (x, y)."""
+        return Faces(self.boxes + np.tile(by_px, 2), self.probabilities, self.landmarks + by_px)
 
     def towards(self, other: Faces, share: float) -> Faces:
         """Face by face, `share` of the way to `other`'s."""
@@ -87,19 +102,58 @@ class Mtcnn:
         )
 
     @torch.inference_mode()
-    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0, from_px: float = 0.0) -> list[Faces]:
+    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0) -> list[Faces]:
         """Every frame's faces; frames: (N, H, W, 3) uint8 RGB.
 
         shrunk: the frames' size as a part of the picture's. Boxes are the picture's, and so is the pyramid, as far
-        as the frames can fill it. from_px: levels of the pyramid for smaller faces than this are left out.
+        as the frames can fill it.
         """
         n_frames, height, width, _ = frames.shape
+        whole = round(height / shrunk), round(width / shrunk)
+        scales = [CELL_PX / self.min_face_px]
+        while min(whole) * scales[-1] >= CELL_PX:
+            scales.append(scales[-1] * _FACTOR)
+        levels = [
+            (int(whole[0] * scale + 1), int(whole[1] * scale + 1), torch.tensor([scale])) for scale in scales[:-1]
+        ]
         step = max(1, _BATCH_PIXELS // (height * width))
         found: list[Faces] = []
         for i in range(0, n_frames, step):
             batch = torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device)
-            found += self._detect(batch, shrunk, from_px)
+            found += self._detect(batch, torch.tensor([shrunk]), levels)
         return found
+
+    @torch.inference_mode()
+    def detect_near(
+        self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64], *, shrunk: float = 1.0
+    ) -> list[Faces]:
+        """The faces around each of `boxes` (n, 4) that are about as large, one box per frame; frames may repeat.
+
+        The cascade runs over a square of two to three times the box's side, and over the three levels of the pyramid
+        in which such a face shows. All squares are brought to one size, and so searched together.
+        """
+        if len(boxes) == 0:
+            return []
+        first_px = self.min_face_px * _FACTOR ** np.floor(
+            np.log(_LEAST * (boxes[:, 2:] - boxes[:, :2]).max(axis=1).clip(min=1) / self.min_face_px) / np.log(_FACTOR)
+        )
+        first_px = np.maximum(first_px, self.min_face_px)
+        sides = np.maximum(np.rint(_NEAR * first_px * shrunk), 2).astype(int)
+        corners = np.rint((boxes[:, :2] + boxes[:, 2:]) / 2 * shrunk - sides[:, None] / 2).astype(int)
+        regions = [
+            _region(frame, (int(left), int(top)), int(side))
+            for frame, (left, top), side in zip(frames, corners, sides, strict=True)
+        ]
+        levels = [
+            (size, size, torch.from_numpy(CELL_PX / first_px * _FACTOR**k).float())
+            for k, size in enumerate(int(_NEAR * CELL_PX * _FACTOR**k + 1) for k in range(_NEAR_LEVELS))
+        ]
+        scale = torch.from_numpy(_NEAR_PX / sides * shrunk).float()
+        height, width, _ = frames[0].shape
+        inside = np.concatenate([-corners, np.array([width, height]) - corners], axis=1) * (_NEAR_PX / sides)[:, None]
+        bounds = torch.from_numpy(inside.round().clip(0, _NEAR_PX)).long()
+        found = self._detect(torch.from_numpy(np.stack(regions)).to(self.device), scale, levels, bounds)
+        return [faces.shifted(corner / shrunk) for faces, corner in zip(found, corners, strict=True)]
 
     @torch.inference_mode()
     def refine(self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64], *, shrunk: float = 1.0) -> Faces:
@@ -119,35 +173,39 @@ class Mtcnn:
             torch.cat([_moved(squares, offsets), scores[:, 1:]], dim=1).cpu(), _landmarks(squares, points).cpu()
         )
 
-    def _detect(self, frames: Tensor, shrunk: float, from_px: float) -> list[Faces]:
-        sums = _integral(frames)
-        boxes, image = self._candidates(sums, shrunk, from_px)
-        boxes, image = self._second(sums, boxes, image, shrunk)
-        boxes, points, image = self._third(sums, boxes, image, shrunk)
+    def _detect(
+        self, frames: Tensor, shrunk: Tensor, levels: list[tuple[int, int, Tensor]], bounds: Tensor | None = None
+    ) -> list[Faces]:
+        """shrunk: (N,) or (1,); levels: (height, width, scale (N,) or (1,)) of each of the pyramid's pictures.
+
+        bounds: (N, 4) px, the part of each frame that is the picture's; None: all of it.
+        """
+        if bounds is None:
+            bounds = torch.tensor([[0, 0, frames.shape[2], frames.shape[1]]])
+        shrunk, bounds = shrunk.to(self.device).expand(len(frames)), bounds.to(self.device).expand(len(frames), 4)
+        searched = _Searched(_integral(frames), shrunk, bounds)
+        boxes, image = self._candidates(searched.sums, levels)
+        boxes, image = self._second(searched, boxes, image)
+        boxes, points, image = self._third(searched, boxes, image)
         boxes, points, image = boxes.cpu(), points.cpu(), image.cpu()
         return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(frames))]
 
-    def _candidates(self, sums: Tensor, shrunk: float, from_px: float) -> tuple[Tensor, Tensor]:
+    def _candidates(self, sums: Tensor, levels: list[tuple[int, int, Tensor]]) -> tuple[Tensor, Tensor]:
         """P-Net over the pyramid: squares (n, 4) and the frame of each (n,)."""
-        height, width = round((sums.shape[1] - 1) / shrunk), round((sums.shape[2] - 1) / shrunk)
         found: list[Tensor] = [torch.zeros(0, 9, device=self.device)]
         images: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=self.device)]
-        scale = _CELL / self.min_face_px
-        while _CELL / scale < from_px:
-            scale *= _FACTOR
-        while min(height, width) * scale >= _CELL:
-            size = int(height * scale + 1), int(width * scale + 1)
-            step = max(1, _PASS_PIXELS[self.device.type] // (size[0] * size[1]))
-            level = [self._level(sums[i : i + step], size) for i in range(0, len(sums), step)]
+        for height, width, scales in levels:
+            step = max(1, _PASS_PIXELS[self.device.type] // (height * width))
+            level = [self._level(sums[i : i + step], (height, width)) for i in range(0, len(sums), step)]
             offsets, score = (torch.cat(parts) for parts in zip(*level, strict=True))
             image, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
+            scale = scales.to(self.device).expand(len(sums))[image][:, None]
             cell = torch.stack([column, row], dim=1).float()
-            box = [((2 * cell + 1) / scale).floor(), ((2 * cell + _CELL) / scale).floor()]
+            box = [((2 * cell + 1) / scale).floor(), ((2 * cell + CELL_PX) / scale).floor()]
             one = torch.cat([*box, score[image, row, column][:, None], offsets[image, :, row, column]], dim=1)
             kept = batched_nms(one[:, :4], one[:, 4], image, 0.5)
             found.append(one[kept])
             images.append(image[kept])
-            scale *= _FACTOR
         boxes, image = torch.cat(found), torch.cat(images)
         kept = batched_nms(boxes[:, :4], boxes[:, 4], image, 0.7)
         boxes, image = boxes[kept], image[kept]
@@ -158,18 +216,18 @@ class Mtcnn:
         offsets, scores = self._p(_normal(_resized(sums, size)))
         return offsets, scores[:, 1]
 
-    def _second(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: float) -> tuple[Tensor, Tensor]:
+    def _second(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """R-Net: the squares that it takes for faces, moved by its regression."""
-        boxes, image, crops = _crops(sums, boxes, image, 24, shrunk)
+        boxes, image, crops = searched.crops(boxes, image, 24)
         offsets, scores = self._run(self._r, crops)
         passed = scores[:, 1] > THRESHOLDS[1]
         boxes, image, offsets, score = boxes[passed], image[passed], offsets[passed], scores[passed, 1]
         kept = batched_nms(boxes, score, image, 0.7)
         return _squared(_moved(boxes[kept], offsets[kept])), image[kept]
 
-    def _third(self, sums: Tensor, boxes: Tensor, image: Tensor, shrunk: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _third(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """O-Net: boxes with probabilities (n, 5), landmarks (n, 5, 2), frames (n,)."""
-        boxes, image, crops = _crops(sums, boxes, image, 48, shrunk)
+        boxes, image, crops = searched.crops(boxes, image, 48)
         offsets, points, scores = self._run(self._o, crops)
         passed = scores[:, 1] > THRESHOLDS[2]
         boxes, image, score = boxes[passed], image[passed], scores[passed, 1:]
@@ -183,6 +241,45 @@ class Mtcnn:
             return tuple(output[:0] for output in net(torch.zeros(1, *crops.shape[1:], device=self.device)))
         parts = [net(_normal(part)) for part in torch.split(crops, _NET_BATCH)]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """N frames of one size under search."""
+
+    sums: Tensor
+    """(N, H + 1, W + 1, 3)"""
+    shrunk: Tensor
+    """(N,)"""
+    bounds: Tensor
+    """(N, 4) px: the picture's part of each; what reaches beyond is cut off, as facenet-pytorch does it"""
+
+    def crops(self, boxes: Tensor, image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled.
+
+        Boxes that lie wholly outside their picture are dropped.
+        """
+        rows, columns = self.sums.shape[1:3]
+        scale = self.shrunk[image][:, None]
+        # facenet-pytorch counts pixels from 1: the first is left of where a box begins.
+        first = ((boxes[:, :2].trunc().clamp(min=1) - 1) * scale).round().long()
+        last = (boxes[:, 2:].trunc() * scale).round().long()
+        bounds = self.bounds[image]
+        first, last = torch.maximum(first, bounds[:, :2]), torch.minimum(last, bounds[:, 2:])
+        inside = (last > first).all(dim=1)
+        boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
+        left, right = _cells(last[:, 0] - first[:, 0], size)
+        top, bottom = _cells(last[:, 1] - first[:, 1], size)
+        area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
+        row = image[:, None] * rows + first[:, 1:]
+        flat = self.sums.view(-1, 3)
+
+        def corners(y: Tensor, x: Tensor) -> Tensor:
+            where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
+            return flat.index_select(0, where.view(-1))
+
+        total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
+        return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
 
 
 def _normal(pictures: Tensor) -> Tensor:
@@ -211,37 +308,24 @@ def _resized(sums: Tensor, size: tuple[int, int]) -> Tensor:
     return (total / area).permute(0, 3, 1, 2)
 
 
-def _crops(sums: Tensor, boxes: Tensor, image: Tensor, size: int, shrunk: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled as facenet-pytorch does it.
-
-    Boxes that lie wholly outside their frame are dropped.
-    """
-    rows, columns = sums.shape[1:3]
-    edges = boxes.trunc().long() if shrunk == 1 else ((boxes.trunc() - 0.5) * shrunk + 0.5).round().long()
-    first = edges[:, :2].clamp(min=1) - 1
-    last = torch.minimum(edges[:, 2:], torch.tensor([columns - 1, rows - 1], device=boxes.device))
-    inside = (last > first).all(dim=1)
-    boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
-    left, right = _cells(last[:, 0] - first[:, 0], size)
-    top, bottom = _cells(last[:, 1] - first[:, 1], size)
-    area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-    row = image[:, None] * rows + first[:, 1:]
-    flat = sums.view(-1, 3)
-
-    def corners(y: Tensor, x: Tensor) -> Tensor:
-        where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
-        return flat.index_select(0, where.view(-1))
-
-    total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
-    return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
-
-
 def _cells(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """(first, end), (n, size) each: `size` cells of every length; they overlap by one where it does not divide."""
     cell = torch.arange(size, device=lengths.device)
     first = cell * lengths[:, None] // size
     end = ((cell + 1) * lengths[:, None] + size - 1) // size
     return first, end
+
+
+def _region(frame: NDArray[np.uint8], corner: tuple[int, int], side: int) -> NDArray[np.uint8]:
+    """(_NEAR_PX, _NEAR_PX, 3): a square of the frame, area-resampled; beyond the frame it is grey."""
+    left, top = corner
+    square = frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+    if square.shape[:2] != (side, side):
+        whole = np.full((side, side, 3), 127, np.uint8)
+        down, right = min(max(-top, 0), side), min(max(-left, 0), side)
+        whole[down : down + square.shape[0], right : right + square.shape[1]] = square
+        square = whole
+    return np.asarray(Image.fromarray(square).resize((_NEAR_PX, _NEAR_PX), Image.Resampling.BOX))
 
 
 def _cut(frame: NDArray[np.uint8], square: list[float]) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import nas
 from cache_schemas.files import write_text
@@ -51,6 +52,7 @@ def run_oracle(workspace: Workspace, params: Params, question: Question) -> Orac
         seeds=list(question.seeds),
         retrain=params.retrain.model_dump(mode="json"),
         noise=_noise(entries),
+        luck=luck(np.array([entry.test_aucs for entry in entries])),
         entries=entries,
     )
     write_oracle(workspace, table)
@@ -100,6 +102,20 @@ def rank(trained: Mapping[nas.Genotype, Sequence[TrainingRow]]) -> list[OracleEn
 def deviation(values: Sequence[float]) -> float | None:
     """The standard deviation; None for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def luck(test: NDArray[np.float64]) -> float | None:
+    """How much of the best mean is luck: that of many architectures that are equally good would lead the others, too.
+
+    test: (architectures, seeds) AUC. In turn, all seeds but one choose the best, and the one left out says what it is
+    worth. None for one seed.
+    """
+    seeds = test.shape[1]
+    if seeds < 2:
+        return None
+    others = (test.sum(axis=1, keepdims=True) - test) / (seeds - 1)
+    chosen = others.argmax(axis=0)
+    return float(test.mean(axis=1).max() - test[chosen, np.arange(seeds)].mean())
 
 
 def _noise(entries: Sequence[OracleEntry]) -> float | None:

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.special import ndtri
 
+from cache_schemas.run import sites
+
 INK, GRID, PAPER = "#010203", "#040506", "#070809"
 COLOURS = {"fusion": "#0a0b01", "visual": "#0a0b02", "audio": "#0a0b03"}
 _VARIABLES = {
@@ -130,16 +132,16 @@ def probabilities_svg(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
     runs: per seed, the cells with inputs, x and y (or skip), and steps with the same and operations.
     """
-    sites = [_sites(run) for run in runs]
-    names = list(sites[0])
+    of_runs = [sites(run) for run in runs]
+    names = list(of_runs[0])
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    most = max(len(site) for site in sites[0].values())
+    most = max(len(site) for site in of_runs[0].values())
     with mpl.rc_context(_STYLE):
         figure, panels = _figure(2.9 * columns, rows * (0.55 + 0.17 * most), rows, columns)
         for axes, name in zip(panels, names, strict=False):
-            options = list(sites[0][name])
-            values = np.array([[run[name][option] for option in options] for run in sites])
+            options = list(of_runs[0][name])
+            values = np.array([[run[name][option] for option in options] for run in of_runs])
             places = np.arange(len(options))
             axes.barh(places, values.mean(axis=0), color=COLOURS["fusion"], alpha=0.35, height=0.7)
             for row in values:
@@ -153,21 +155,51 @@ def probabilities_svg(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
         return _svg(figure, "probabilities")
 
 
-def _sites(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """{site: {candidate: probability}} of one run, cell by cell."""
-    found: dict[str, dict[str, float]] = {}
-    for i, cell in enumerate(cells, 1):
-        found |= _slots(f"cell {i}", cell)
-        for t, step in enumerate(cell["steps"], 1):
-            found |= _slots(f"cell {i}, step {t}", step)
-            found[f"cell {i}, step {t}: operation"] = dict(step["operations"])
-    return found
+def history_svg(history: Mapping[str, Mapping[str, Sequence[float]]], key: str) -> str:
+    """How one search came to its choices: a panel per choice, a line per option; what it ends with is named.
+
+    history: {site: {option: probability after each epoch}}.
+    """
+    columns = min(4, len(history))
+    rows = -(-len(history) // columns)
+    with mpl.rc_context(_STYLE):
+        figure, panels = _figure(2.9 * columns, 0.4 + 1.35 * rows, rows, columns)
+        for axes, (site, options) in zip(panels, history.items(), strict=False):
+            kept = 2 if site.endswith("(skip)") else 1  # of the edges {none, skip}, a node keeps two
+            ending = sorted(options, key=lambda option: -options[option][-1])[:kept]
+            for option, values in options.items():
+                strong = option in ending
+                axes.plot(
+                    range(1, len(values) + 1),
+                    values,
+                    color=_option_colour(option),
+                    linewidth=1.8 if strong else 0.7,
+                    alpha=1 if strong else 0.5,
+                    marker="" if len(values) > 1 else "o",
+                    markersize=3,
+                )
+            for line, option in enumerate(ending):
+                place = (0.03, 0.96 - 0.13 * line)
+                axes.text(
+                    *place,
+                    _last(option),
+                    transform=axes.transAxes,
+                    va="top",
+                    color=_option_colour(option),
+                    fontsize=7.5,
+                )
+            axes.set_ylim(-0.02, 1.05)
+            axes.set_title(site, fontsize=8.5)
+        for axes in panels[len(history) - columns : len(history)]:
+            axes.set_xlabel("epoch")
+        for axes in panels[len(history) :]:
+            axes.set_axis_off()
+        return _svg(figure, key)
 
 
-def _slots(site: str, node: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    if "skip" in node:
-        return {f"{site}: inputs (skip)": dict(zip(node["inputs"], node["skip"], strict=True))}
-    return {f"{site}: {slot}": dict(zip(node["inputs"], node[slot], strict=True)) for slot in ("x", "y")}
+def _option_colour(option: str) -> str:
+    """A layer's: its modality's; that of cells, steps and operations: fusion's."""
+    return COLOURS.get(option.partition("/")[0], COLOURS["fusion"])
 
 
 def _last(name: str) -> str:

@@ -30,7 +30,7 @@ from pipeline.evaluate import read_metrics
 from pipeline.experiment_plots import oracle_svg
 from pipeline.measure import clips
 from pipeline.params import Params
-from pipeline.plots import curves_svg, det_svg, probabilities_svg, roc_svg
+from pipeline.plots import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces")
@@ -66,6 +66,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         quarantine=quarantine_summary(quarantined),
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
+        histories=_histories(search),
         oracle=_oracle(workspace, cache),
         trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
         versions=versions(),
@@ -211,3 +212,12 @@ def _plots(
         "probabilities": probabilities_svg(preferences) if preferences else "",
     }
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - matplotlib escapes its texts
+
+
+def _histories(search: SearchRun) -> list[dict[str, Any]]:
+    """How the choices of every fusion search moved: {seed, svg}."""
+    entries = [entry for entry in search.entries if entry.network == "fusion" and entry.history]
+    return [
+        {"seed": entry.seed, "svg": Markup(history_svg(entry.history, f"history{entry.seed}"))}  # noqa: S704 - as above
+        for entry in entries
+    ]

@@ -16,7 +16,7 @@ import nas
 from cache_schemas.features import FeatureCacheError
 from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS
-from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, write_run
+from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, history_of, write_run
 from pipeline.features import open_cache
 from pipeline.params import Params
 from pipeline.workers import device_of, progress_bar
@@ -38,6 +38,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
                     genotype=result.genotype.model_dump(mode="json"),
                     curves=result.curves,
                     probabilities=result.probabilities,
+                    history=history_of(result.history),
                     warnings=result.warnings,
                 )
                 for result in results

@@ -20,7 +20,7 @@ from pipeline.shard_stage import ClipJob, run_shard_stage
 from pipeline.windows import plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 3
+_VERSION = 4
 """Raise it when the same parameters give other values."""
 _SILENCE_HOP_S = 0.010
 _PCM_SCALE = 2**15

@@ -17,6 +17,8 @@ _MAX_GAP_S = 2.0
 """A track that was not seen for longer is over."""
 _STIFFNESS = 0.4
 """Against bending the parabola: nearly nothing where it has looks on both sides, a line at a track's ends."""
+_BIAS_S = 2.0
+"""Over so much time before and after is the boxes' bias averaged."""
 _BLOCK = 256
 
 
@@ -27,6 +29,8 @@ class Look:
     time_s: float
     faces: Faces
     scene: int = 0
+    bias: NDArray[np.float64] | None = None
+    """(n, 4) by how much the boxes lie beside MTCNN's, in parts of the side; to be averaged along a track"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def link_tracks(looks: Sequence[Look]) -> list[Track]:
             for k, track in enumerate(tracks)
             if look.time_s - looks[track[-1][0]].time_s <= _MAX_GAP_S and look.scene == looks[track[-1][0]].scene
         ]
-        last = _joined([looks[tracks[k][-1][0]].faces.take([tracks[k][-1][1]]) for k in open_tracks])
+        last = joined([looks[tracks[k][-1][0]].faces.take([tracks[k][-1][1]]) for k in open_tracks])
         pairs = {j: open_tracks[i] for i, j in matched_faces(last, look.faces)}
         for j in range(len(look.faces)):
             if j in pairs:
@@ -97,8 +101,8 @@ def link_tracks(looks: Sequence[Look]) -> list[Track]:
     return [_track(looks, nodes) for nodes in tracks]
 
 
-def matched_faces(left: Faces, right: Faces) -> list[tuple[int, int]]:
-    """(i, j): face i of the left and face j of the right are one person's, nearest first."""
+def matched_faces(left: Faces, right: Faces, *, shift: float = _MAX_SHIFT) -> list[tuple[int, int]]:
+    """(i, j): face i of the left and face j of the right are one person's, nearest first, within `shift` sides."""
     if len(left) == 0 or len(right) == 0:
         return []
     sides = [(faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1).clip(min=1e-6) for faces in (left, right)]
@@ -107,14 +111,15 @@ def matched_faces(left: Faces, right: Faces) -> list[tuple[int, int]]:
     distance = np.linalg.norm(centres[0][:, None] - centres[1][None, :], axis=2) / larger
     distance[larger / np.minimum(sides[0][:, None], sides[1][None, :]) > _MAX_SCALE] = np.inf
     pairs: list[tuple[int, int]] = []
-    while np.isfinite(distance).any() and distance.min() < _MAX_SHIFT:
+    while np.isfinite(distance).any() and distance.min() < shift:
         i, j = (int(v) for v in np.unravel_index(distance.argmin(), distance.shape))
         pairs.append((i, j))
         distance[i, :] = distance[:, j] = np.inf
     return pairs
 
 
-def _joined(faces: list[Faces]) -> Faces:
+def joined(faces: list[Faces]) -> Faces:
+    """One frame's faces of several lists, in their order."""
     if not faces:
         return Faces(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
     fields = ("boxes", "probabilities", "landmarks")
@@ -122,10 +127,22 @@ def _joined(faces: list[Faces]) -> Faces:
 
 
 def _track(looks: Sequence[Look], nodes: list[tuple[int, int]]) -> Track:
-    faces = _joined([looks[n].faces.take([j]) for n, j in nodes])
+    faces = joined([looks[n].faces.take([j]) for n, j in nodes])
     numbers = np.array([n for n, _ in nodes])
     times = np.array([looks[n].time_s for n in numbers])
-    return Track(times, faces.boxes, faces.probabilities, faces.landmarks, np.diff(numbers) == 1)
+    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, keepdims=True)
+    biases = [looks[n].bias for n in numbers]
+    bias = np.stack([np.zeros(4) if b is None else b[j] for b, (_, j) in zip(biases, nodes, strict=True)])
+    boxes = faces.boxes - _averaged(times, bias) * sides
+    return Track(times, boxes, faces.probabilities, faces.landmarks, np.diff(numbers) == 1)
+
+
+def _averaged(times_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K, columns): the mean of all values within _BIAS_S of each time."""
+    sums = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+    first = np.searchsorted(times_s, times_s - _BIAS_S)
+    behind = np.searchsorted(times_s, times_s + _BIAS_S, side="right")
+    return np.asarray((sums[behind] - sums[first]) / (behind - first)[:, None])
 
 
 def _interpolated(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,7 +54,8 @@ def oracle(
         spread = "" if entry.test_auc_std is None else f" ± {entry.test_auc_std:.3f}"
         shown.add_row(str(entry.rank), escape(entry.architecture), val, test + spread, f"{entry.parameters:,}")
     Console().print(shown)
-    print_certificates(table, Console())
+    if table.certificates:
+        print_certificates(table, Console())
     Console().print(f"oracle: {(workspace.oracle / 'oracle.csv').resolve()}", soft_wrap=True)
 
 
@@ -93,24 +95,44 @@ def sweep(
 
 @app.command(epilog="Example: [bold]bmnas baselines[/bold]   (then open work/baselines/baselines.svg)")
 def baselines(
-    params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    folds: Annotated[
+        int, typer.Option(min=0, help="so many splits by people instead of one; every clip is tested once")
+    ] = 0,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
 ) -> None:
     """Train what a searched network has to beat: probes, one modality alone, late and designed fusion, other searches.
 
     All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
-    are kept: a killed run goes on where it was.
+    are kept: a killed run goes on where it was. With --folds 5 a small data set is used whole: each fifth is scored by
+    networks that were trained and chosen on other people, and all clips are measured together.
     """
     from pipeline.baselines import run_baselines
+    from pipeline.params import ParamsError
 
+    if folds in (1, 2):
+        raise ParamsError(f"command line: --folds {folds}: allowed: 0, or 3 and more (train, val and test)")
     workspace, settings = setup(params, work, scheduler, workers)
-    table = run_baselines(workspace, settings)
-    shown = Table(
-        "method", "AUC", "95 % interval", "EER", "parameters", title="Test split, clip level, mean over seeds"
-    )
+    table = run_baselines(workspace, settings, folds)
+    categories = [name for name in ("RVFA", "FVRA", "FVFA", "FV-") if f"auc_{name}" in table]
+    what = f"All clips, each tested in one of {folds} folds" if folds else "Test split"
+    shown = Table(title=f"{what}: clip AUC, mean over seeds, with 95 % intervals over subjects")
+    for name in ("method", "all", *categories, "EER", "parameters"):
+        shown.add_column(name, justify="left" if name == "method" else "right")
     for row in table.to_dict("records"):
-        texts = {name: "-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("auc", "eer")}
-        spread = "" if row["auc_std"] is None or row["auc_std"] != row["auc_std"] else f" ± {row['auc_std']:.3f}"
-        span = "-" if row["auc_low"] != row["auc_low"] else f"{row['auc_low']:.3f} to {row['auc_high']:.3f}"
-        shown.add_row(escape(row["method"]), texts["auc"] + spread, span, texts["eer"], f"{row['parameters']:,}")
-    Console().print(shown)
-    Console().print(f"baselines: {(workspace.baselines / 'baselines.csv').resolve()}", soft_wrap=True)
+        aucs = [_interval(row, "auc"), *(_interval(row, f"auc_{name}") for name in categories)]
+        shown.add_row(escape(row["method"]), *aucs, _number(row["eer"]), f"{row['parameters']:,}")
+    Console(width=None if Console().is_terminal else 160).print(shown)
+    path = workspace.baselines / ("folds.csv" if folds else "baselines.csv")
+    Console().print(f"baselines: {path.resolve()}", soft_wrap=True)
+
+
+def _interval(row: dict[Any, Any], name: str) -> str:
+    low, high = (_number(row[f"{name}_{end}"], 2) for end in ("low", "high"))
+    return f"{_number(row[name])} ({low}-{high})"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -19,7 +19,7 @@ from pipeline.params import Params
 from pipeline.spectrograms import leading_silence_s, loudness_db
 from pipeline.workers import progress_bar
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when the same file gives other facts."""
 
 

@@ -63,6 +63,13 @@ def _official(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]
     return [replace(clip, split=chosen[clip.clip_id], split_kind="official") for clip in clips]
 
 
+def deal_folds(clips: Sequence[Clip], folds: int, *, seed: int) -> dict[str, int]:
+    """{clip_id: fold, from 0}: folds of about equal size, nobody in two; raises ManifestError for too few people."""
+    names = [str(fold) for fold in range(folds)]
+    dealt = _deal(clips, dict.fromkeys(names, 1 / folds), seed=seed)
+    return {clip_id: names.index(name) for clip_id, name in dealt.items()}
+
+
 def _deal(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> dict[str, str]:
     """{clip_id: split}. People who share a clip stay together.
 

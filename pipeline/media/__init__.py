@@ -1,11 +1,10 @@
-"""The one door to media files. They come from strangers: ffmpeg sees one local file, no network, and has limits.
+"""The one door to media files. They come from strangers: the decoder sees one open file, no name, no network, and has
+limits.
 
-Every call is one ffmpeg process, built by ffmpeg-python and run under the limits of `pipeline.media.process`.
+Files are read by PyAV in `pipeline.decoder`, a process of its own under the limits of `pipeline.media.process`. ffmpeg
+itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
+Only `pipeline.synth` runs ffmpeg, by ffmpeg-python, to write clips.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
-
-PyAV inside a killable worker was weighed: packets and sound of a 2.6 s clip take it 5 ms against 15 ms in a process of
-their own (8 ms of it start), of 10 s of full HD 21 against 37 ms. The process stays: what a hostile file does to its
-decoder ends with it and touches no other clip, and most time goes into decoding pictures, the same on both ways.
 """
 
 from pipeline.media.files import MediaError, NoAudioError, check_file, inside

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import IO
 
 
 class MediaError(Exception):
@@ -23,15 +25,30 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """The file at `path`, open; MediaError when there is no readable, non-empty, regular file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait for a writer
+    except FileNotFoundError:
+        raise MediaError("the file does not exist") from None
+    except PermissionError:
+        raise MediaError("the file cannot be read (permission denied)") from None
+    except OSError as error:  # a socket, a device that is not there, a loop of links
+        raise MediaError(f"the file cannot be opened ({error.strerror})") from None
+    found = os.fstat(fd)
+    reason = ""
+    if stat.S_ISDIR(found.st_mode):
+        reason = "a directory, not a file"
+    elif not stat.S_ISREG(found.st_mode):
+        reason = "a device or a pipe, not a file"
+    elif found.st_size == 0:
+        reason = "the file is empty (0 bytes)"
+    if reason:
+        os.close(fd)
+        raise MediaError(reason)
+    return os.fdopen(fd, "rb", buffering=0)
+
+
 def check_file(path: Path) -> None:
     """Raises MediaError when there is no readable, non-empty, regular file at `path`."""
-    if path.is_dir():
-        raise MediaError("a directory, not a file")
-    if not path.exists():
-        raise MediaError("the file does not exist")
-    if not path.is_file():
-        raise MediaError("a device or a pipe, not a file")
-    if path.stat().st_size == 0:
-        raise MediaError("the file is empty (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise MediaError("the file cannot be read (permission denied)")
+    open_regular(path).close()

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media import process as limits
 from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_SECONDS, Process, content, media_input, memory_files, run, too_long
-from pipeline.media.timeline import Probe, parse_packets, probe
+from pipeline.media.process import Process, memory_files, reading
+from pipeline.media.timeline import Probe, probe
 
 MAX_FRAME_HEIGHT_PX = 1080
 """Taller pictures are scaled down to it: no crop needs more, and memory stays bounded."""
 Span = tuple[float, float]
-_TICK_HZ = 90000
-"""Of the frames' time stamps."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,10 @@ def read_frames(path: Path, times_s: Sequence[float]) -> Frames:
     found = probe(path)
     size = _scaled(found, MAX_FRAME_HEIGHT_PX)
     with memory_files(2) as files:
-        pixels, stamps = (file.fileno() for file in files)
-        chosen = _input_to(path, found, max(times_s)).filter("select", _Stamps(found).nearest(times_s))
-        run(*_outputs(chosen, found, size, pixels, stamps), pass_fds=[pixels, stamps])
-        return _nearest(_read_back(files, size, found), times_s)
+        outputs = [file.fileno() for file in files]
+        with _reading(path, found, outputs, (size, _nearest(found, times_s))) as process:
+            process.result()
+        return _choose(_read_back(files, size, found), times_s)
 
 
 class Video:
@@ -66,23 +60,13 @@ class Video:
     def _start(self, stack: contextlib.ExitStack, path: Path, spans_s: Sequence[Span] | None, small_every: int) -> None:
         read_end, write_end = os.pipe()
         self._pipe = stack.enter_context(os.fdopen(read_end, "rb", buffering=0))
-        self._small_stamps, *self._full_files = stack.enter_context(memory_files(3))
-        fds = [write_end, *(file.fileno() for file in (self._small_stamps, *self._full_files))]
-        last_s = max([*self._full_at_s, *(end for _, end in spans_s)]) if spans_s is not None else MAX_SECONDS
-        split = _input_to(path, self.probe, last_s).filter_multi_output("split", 2)
-        stamps = _Stamps(self.probe)
-        inside = stamps.within(spans_s) if spans_s is not None else "1"
-        small = split[0].filter("select", f"not(mod(n,{small_every}))*({inside})" if small_every > 1 else inside)
-        full = split[1].filter("select", stamps.nearest(self._full_at_s))
-        try:
-            outputs = [
-                *_outputs(small, self.probe, self.small_size_px, fds[0], fds[1]),
-                *_outputs(full, self.probe, self.full_size_px, fds[2], fds[3]),
-            ]
-            self._process = Process(outputs, fds)
-        finally:
-            os.close(write_end)
-        stack.callback(self._process.kill)
+        with os.fdopen(write_end, "wb", buffering=0):
+            self._small_numbers, *self._full_files = stack.enter_context(memory_files(3))
+            outputs = [self._small_numbers.fileno(), write_end, *(file.fileno() for file in self._full_files)]
+            coarse = not self._full_at_s and self.probe.stamped
+            small = (self.small_size_px, _within(self.probe, spans_s, small_every))
+            full = (self.full_size_px, _nearest(self.probe, self._full_at_s))
+            self._process = stack.enter_context(_reading(path, self.probe, outputs, small, full, coarse=coarse))
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
         """The pictures inside the spans, in order; each batch is new memory."""
@@ -92,14 +76,15 @@ class Video:
         while data := self._read(batch * frame_bytes):
             count = len(data) // frame_bytes
             if count == 0:
-                break  # the rest of a picture that was cut off
+                break  # the decoder was killed: the answer says why
             pixels = np.frombuffer(data, np.uint8)[: count * frame_bytes].reshape(count, height, width, 3)
-            times = self._stamps(seen, count)
-            yield Frames(times, pixels[: len(times)])
+            # A picture's number is written before its pixels.
+            numbers = np.frombuffer(os.pread(self._small_numbers.fileno(), 8 * count, 8 * seen), np.int64)
+            yield Frames(self.probe.times_s[numbers], pixels)
             seen += count
-        self._process.wait()
+        self._process.result()
         if seen == 0:
-            raise _nothing(self._process)
+            raise MediaError("no picture could be decoded")
 
     def full(self, first: int = 0, last: int | None = None) -> Frames:
         """Row i: the picture nearest to full_at_s[first + i], up to `last` (None: all), which is not among them.
@@ -107,30 +92,17 @@ class Video:
         Call it when `small` has come to its end.
         """
         frames = _read_back(self._full_files, self.full_size_px, self.probe)
-        return _nearest(frames, self._full_at_s[first:last])
+        return _choose(frames, self._full_at_s[first:last])
 
     def _read(self, size: int) -> bytearray:
         data = bytearray()
         while len(data) < size:
-            ready, _, _ = select.select([self._pipe], [], [], limits.WALL_SECONDS)
-            if not ready:
-                raise too_long()
+            self._process.wait_for(self._pipe.fileno())
             piece = os.read(self._pipe.fileno(), min(size - len(data), 1 << 20))
             if not piece:
                 break
             data += piece
         return data
-
-    def _stamps(self, first: int, count: int) -> NDArray[np.float64]:
-        """The listing runs beside the pictures: it may be a moment behind them."""
-        patience = time.monotonic() + limits.WALL_SECONDS
-        while True:
-            ended = self._process.popen.poll() is not None
-            listed = os.pread(self._small_stamps.fileno(), 1 << 26, 0).decode("ascii", "replace")
-            stamps = parse_packets(listed[: listed.rfind("\n") + 1], stream=0).pts_s
-            if len(stamps) >= first + count or ended or time.monotonic() > patience:
-                return _Stamps(self.probe).times_s(stamps[first : first + count])
-            time.sleep(0.001)
 
 
 @contextmanager
@@ -145,8 +117,9 @@ def open_video(
 ) -> Iterator[Video]:
     """A `Video`: pictures inside `spans_s` (None: all), at most `small_height_px` high, and full ones at `full_at_s`.
 
-    Every `small_every`-th picture of the clip is taken. found: what `probe` says, where it is known. ffmpeg decodes
-    while the caller works, and is gone when the block ends. Raises MediaError.
+    Every `small_every`-th picture of the clip is taken. Where no full ones are wanted, pictures that no other refers to
+    are not decoded at all, and blocks are not smoothed. found: what `probe` says, where it is known. The decoder works
+    while the caller does, and is gone when the block ends. Raises MediaError.
     """
     video = Video(found or probe(path), small_height_px, full_at_s)
     with contextlib.ExitStack() as stack:
@@ -154,26 +127,43 @@ def open_video(
         yield video
 
 
-def _input_to(path: Path, found: Probe, last_s: float) -> Any:
-    """The pictures up to `last_s` and a few more: no picture is decoded after it is shown."""
-    before_s = -min(found.audio.start_s, 0) if found.audio else 0.0
-    pictures = media_input(path, seconds=before_s + last_s + 0.5 + 2 / max(found.fps, 0.1))["V:0"]
-    return pictures if found.stamped else pictures.filter("setpts", "N/TB")
+_Wanted = tuple[tuple[int, int], NDArray[np.bool_]]
+"""(width, height), and of every picture whether it is wanted in that size."""
 
 
-def _outputs(pictures: Any, found: Probe, size: tuple[int, int], pixels_fd: int, stamps_fd: int) -> list[Any]:
-    """The pixels of the chosen pictures, and beside them a list of their time stamps."""
-    split = pictures.filter_multi_output("split", 2)
-    options = {"fps_mode": "passthrough", "enc_time_base": f"1/{_TICK_HZ}", "c": "rawvideo"}
-    # What keeps its size is only turned into RGB, as ffmpeg does by itself; the filter still guards the size.
-    unchanged = size == (found.width_px, found.height_px)
-    shown = split[0].filter("scale", *size, flags="bicubic" if unchanged else "area")
-    # framecrc sums up what it lists: a thumbnail costs nothing.
-    listed = split[1].filter("scale", 8, 8, flags="neighbor")
-    return [
-        ffmpeg.output(shown, f"pipe:{pixels_fd}", f="rawvideo", pix_fmt="rgb24", **options),
-        ffmpeg.output(listed, f"pipe:{stamps_fd}", f="framecrc", pix_fmt="gray", **options),
-    ]
+@contextmanager
+def _reading(
+    path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted, coarse: bool = False
+) -> Iterator[Process]:
+    """The decoder, writing the numbers of each size's wanted pictures and their pixels to two of the outputs."""
+    # What keeps its size is only turned into RGB, as ffmpeg does by itself.
+    scaling = ["bicubic" if size == (found.width_px, found.height_px) else "area" for size, _ in sizes]
+    request = {
+        "stamped": found.stamped,
+        "coarse": coarse,
+        "sizes": [(*size, how) for (size, _), how in zip(sizes, scaling, strict=True)],
+    }
+    stamps = found.times_s + found.origin_s
+    blocks = {f"wanted{i}": wanted.tobytes() for i, (_, wanted) in enumerate(sizes)}
+    middles = ((stamps[:-1] + stamps[1:]) / 2).tobytes()
+    with reading("read_pictures", path, outputs, request, middles_s=middles, keys=found.keys.tobytes(), **blocks) as it:
+        yield it
+
+
+def _nearest(found: Probe, times_s: Sequence[float]) -> NDArray[np.bool_]:
+    """(pictures,) whether it is the nearest to one of the times."""
+    wanted = np.zeros(len(found.times_s), bool)
+    middles = (found.times_s[:-1] + found.times_s[1:]) / 2
+    wanted[np.searchsorted(middles, np.asarray(times_s, float))] = True
+    return wanted
+
+
+def _within(found: Probe, spans_s: Sequence[Span] | None, every: int) -> NDArray[np.bool_]:
+    """(pictures,) whether it is an `every`-th that is shown inside the spans."""
+    inside = np.full(len(found.times_s), spans_s is None)
+    for start_s, end_s in spans_s or ():
+        inside[np.searchsorted(found.times_s, start_s) : np.searchsorted(found.times_s, end_s, side="right")] = True
+    return inside & (np.arange(len(inside)) % every == 0)
 
 
 def _scaled(found: Probe, height_px: int) -> tuple[int, int]:
@@ -181,65 +171,16 @@ def _scaled(found: Probe, height_px: int) -> tuple[int, int]:
     return max(1, round(found.width_px * height / found.height_px)), height
 
 
-class _Stamps:
-    """The decoded pictures' stamps, seconds: the file's own, or the pictures' numbers where it has none."""
-
-    def __init__(self, found: Probe) -> None:
-        self._times_s, self._stamped, self._origin_s = found.times_s, found.stamped, found.origin_s
-        stamps = found.times_s + found.origin_s if found.stamped else np.arange(len(found.times_s), dtype=float)
-        self._middles = (stamps[:-1] + stamps[1:]) / 2
-
-    def nearest(self, times_s: Sequence[float]) -> str:
-        """An expression that is true for the picture nearest to each time, and no other.
-
-        It is the first one behind the middle between it and its forerunner, whatever rounding its stamp has.
-        """
-        between_s = (self._times_s[:-1] + self._times_s[1:]) / 2
-        marks = [self._mark(i) for i in np.unique(np.searchsorted(between_s, np.asarray(times_s, float)))]
-        return "+".join(f"gte(t,{mark:.6f})*(isnan(prev_t)+lt(prev_t,{mark:.6f}))" for mark in marks) or "0"
-
-    def within(self, spans_s: Sequence[Span]) -> str:
-        """An expression that is true for the pictures shown inside the spans."""
-        terms = []
-        for start_s, end_s in spans_s:
-            first = int(np.searchsorted(self._times_s, start_s))
-            behind = int(np.searchsorted(self._times_s, end_s, side="right"))
-            if first < behind:
-                terms.append(f"between(t,{self._mark(first):.6f},{self._mark(behind):.6f})")
-        return "+".join(terms) or "0"
-
-    def times_s(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(pictures,) on the clip's clock."""
-        if self._stamped:
-            return stamps - self._origin_s
-        found: NDArray[np.float64] = self._times_s[np.clip(np.rint(stamps).astype(int), 0, len(self._times_s) - 1)]
-        return found
-
-    def _mark(self, picture: int) -> float:
-        """A stamp between the picture and its forerunner."""
-        if picture == 0:
-            return -1e6
-        return float(self._middles[picture - 1]) if picture <= len(self._middles) else 1e9
-
-
 def _read_back(files: Sequence[IO[bytes]], size: tuple[int, int], found: Probe) -> Frames:
-    pixels_file, stamps_file = files
-    times = _Stamps(found).times_s(parse_packets(content(stamps_file).decode("ascii", "replace"), stream=0).pts_s)
-    width, height = size
-    frame_bytes = width * height * 3
-    count = min(len(times), os.fstat(pixels_file.fileno()).st_size // frame_bytes)
+    numbers_file, pixels_file = files
+    count = os.fstat(numbers_file.fileno()).st_size // 8
     if count == 0:
         raise MediaError("no picture could be decoded")
-    pixels = np.memmap(pixels_file, np.uint8, "r", shape=(count, height, width, 3))
-    return Frames(times[:count], pixels)
+    numbers = np.frombuffer(os.pread(numbers_file.fileno(), 8 * count, 0), np.int64)
+    width, height = size
+    return Frames(found.times_s[numbers], np.memmap(pixels_file, np.uint8, "r", shape=(count, height, width, 3)))
 
 
-def _nearest(frames: Frames, times_s: Sequence[float]) -> Frames:
+def _choose(frames: Frames, times_s: Sequence[float]) -> Frames:
     nearest = np.abs(frames.times_s[None, :] - np.asarray(times_s, float)[:, None]).argmin(axis=1)
     return Frames(frames.times_s[nearest], np.asarray(frames.pixels[nearest]))
-
-
-def _nothing(process: Process) -> MediaError:
-    if process.popen.returncode < 0 or "\nOutput #0" not in process.log():
-        return process.error()
-    return MediaError("no picture could be decoded")

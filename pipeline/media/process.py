@@ -1,26 +1,31 @@
-"""ffmpeg as a child that cannot escape: what it may open, how much it may use, and that it dies with its parent."""
+"""The decoder as a child that cannot escape: what it may open, how much it may use; it dies with its parent."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
-import resource
+import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import ffmpeg
 import imageio_ffmpeg
 
-from pipeline.media.files import MediaError, NoAudioError, check_file
+from pipeline.decoder.messages import Block, read_message, write_message
+from pipeline.decoder.server import REQUEST, STATUS, STOP
+from pipeline.media.files import MediaError, NoAudioError, open_regular
 
 MAX_SECONDS = 3600.0
 """Longer clips are read to here."""
@@ -28,19 +33,14 @@ MAX_PIXELS = 8192 * 4352
 MAX_STREAMS = 32
 MAX_OUTPUT_BYTES = 2 << 30
 MAX_MEMORY_BYTES = 4 << 30
-"""Of ffmpeg's address space. The largest picture, H.264's 16 references to it and a scaled copy fit into it."""
+"""Of a decoder's address space. The largest picture, H.264's 16 references to it and a scaled copy fit into it."""
 WALL_SECONDS = 300.0
-"""A process that runs longer, or that gives nothing for so long, is killed; so is one that uses so much of a core."""
-
-# Containers that hold their streams themselves. Playlists (hls, concat, dash, sdp) open other files and are left out.
-_CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,flv,asf,ogg,mxf,nut,wav,mp3,aac,flac"
-)
+"""A file that is waited for longer is given up, its decoder killed; so is one that uses so much of a core."""
 
 
 @functools.cache
 def ffmpeg_exe() -> str:
-    """The static binary that imageio-ffmpeg ships, which starts several times faster than a dynamically linked one."""
+    """The ffmpeg that draws clips, for `pipeline.synth` and the tests: the binary that imageio-ffmpeg ships."""
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:  # none for this platform: it has found none on the system either, or says how to get one
@@ -50,89 +50,141 @@ def ffmpeg_exe() -> str:
         return found
 
 
-def media_input(path: Path, *, seconds: float = MAX_SECONDS, **options: Any) -> Any:
-    """The ffmpeg-python node of a file's first `seconds`, with what it may open and how large it may be."""
-    check_file(path)
-    return ffmpeg.input(
-        _NAME + os.fsencode(path.absolute()).hex(),  # ffmpeg-python knows no names that are not UTF-8
-        protocol_whitelist="file,pipe",
-        format_whitelist=_CONTAINERS,
-        max_streams=MAX_STREAMS + 1,  # some formats only leave out what is beyond: so that it can be seen
-        max_pixels=MAX_PIXELS,
-        t=min(seconds, MAX_SECONDS),
-        threads=1,
-        **options,
-    )
+class _Reader:
+    """A `pipeline.decoder.server` of our own."""
+
+    def __init__(self) -> None:
+        self.calls, theirs = socket.socketpair()
+        places = [str(Path(__file__).parents[2]), *sys.path]  # the modules that are used here
+        with theirs:
+            number = theirs.fileno()
+            serve = f"import sys; sys.path[:] = {places!r}; from pipeline.decoder.server import serve; serve({number})"
+            command = [sys.executable, "-S", "-c", serve]
+            self._popen = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[number], start_new_session=True
+            )
+
+    def end(self) -> None:
+        """It ends by itself, and its copy with it, when nobody can ask any more."""
+        self.calls.close()
+        try:
+            self._popen.wait(10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait()
 
 
-_NAME = "name-in-hex:"
+_idle: list[_Reader] = []
+_lock = threading.Lock()
 
 
-def _with_name(word: str) -> str:
-    # "file:" and an absolute path keep ffmpeg from reading a protocol, an option or a pattern into a file's name.
-    return f"file:{os.fsdecode(bytes.fromhex(word.removeprefix(_NAME)))}" if word.startswith(_NAME) else word
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_idle.clear)  # they belong to the parent
 
 
 class Process:
-    """A running ffmpeg: its output files by number, its log, and its end."""
+    """One file that is being read: the answer, where its function writes to, and its end."""
 
-    def __init__(self, outputs: Sequence[Any], pass_fds: Sequence[int]) -> None:
-        command = [*_guard(), ffmpeg_exe(), *_GLOBAL_OPTIONS]
-        command += [_with_name(word) for word in ffmpeg.get_args(ffmpeg.merge_outputs(*outputs))]
-        self._log = memory_file()
-        self._ended, held = os.pipe()  # at its end when the child is: to wait for it without looking again and again
-        self.popen = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._log,
-            pass_fds=[*pass_fds, held],
-            start_new_session=True,
-        )
-        os.close(held)
-        _limit(self.popen.pid)
+    def __init__(self, function: str, path: Path, outputs: Sequence[int], request: dict[str, Any], **blocks: Block):
+        self._patience_s = WALL_SECONDS
+        self._status: int | None = None
+        limits = {
+            "max_streams": MAX_STREAMS,
+            "max_pixels": MAX_PIXELS,
+            "max_s": MAX_SECONDS,
+            "memory_bytes": MAX_MEMORY_BYTES,
+            "output_bytes": MAX_OUTPUT_BYTES,
+            "cpu_s": int(WALL_SECONDS) + 1,
+        }
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open_regular(path))
+            question = stack.enter_context(memory_file())
+            self._answer = memory_file()
+            write_message(question.fileno(), {**request, "function": function, "limits": limits}, **blocks)
+            fds = [question.fileno(), self._answer.fileno(), file.fileno(), *outputs]
+            self._reader = _ask(fds)
 
-    def wait(self) -> int:
-        """The exit status; raises MediaError when it takes too long."""
-        ready, _, _ = select.select([self._ended], [], [], WALL_SECONDS)
+    def wait_for(self, fd: int) -> None:
+        """Returns when there is something to read; raises MediaError when that takes too long, all waits together."""
+        start = time.monotonic()
+        ready, _, _ = select.select([fd], [], [], max(self._patience_s, 0))
+        self._patience_s -= time.monotonic() - start
         if not ready:
             raise too_long()
-        return self.popen.wait()
 
-    def log(self) -> str:
-        """What ffmpeg said so far."""
-        return content(self._log).decode("utf-8", "replace")
+    def result(self) -> tuple[dict[str, Any], dict[str, memoryview]]:
+        """(header, blocks) of the answer, when it has ended; MediaError when there is none, or it says why not."""
+        if self._status is None:
+            self.wait_for(self._reader.calls.fileno())
+            self._end()
+        if self._status != 0:
+            raise self._died()
+        header, blocks = read_message(self._answer.fileno())
+        if "error" in header:
+            raise _explain(header)
+        return header, blocks
 
     def kill(self) -> None:
-        """Ends it and whatever it started; harmless when it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
-        os.close(self._ended)
-        self._log.close()
+        """Ends it; harmless when it has ended."""
+        if self._status is None:
+            with contextlib.suppress(OSError):
+                self._reader.calls.send(STOP)
+            self._end()
+        self._answer.close()
 
-    def error(self) -> MediaError:
-        """Why it ended without a result."""
-        if self.popen.returncode == -signal.SIGXFSZ:
+    def _end(self) -> None:
+        told = b""
+        with contextlib.suppress(OSError):
+            told = self._reader.calls.recv(STATUS.size)
+        if len(told) == STATUS.size:
+            (self._status,) = STATUS.unpack(told)
+            with _lock:
+                _idle.append(self._reader)
+        else:  # killed from outside, for want of memory perhaps
+            self._status = -signal.SIGKILL
+            self._reader.end()
+
+    def _died(self) -> Exception:
+        if self._status == -signal.SIGXFSZ:
             return MediaError(f"decoding gives more than {MAX_OUTPUT_BYTES >> 20} MiB")
-        if self.popen.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        if self._status == -signal.SIGXCPU:
             return too_long()
-        return _explain(self.log())
+        if self._status is not None and self._status < 0:
+            return MediaError(f"the decoder died of it ({signal.Signals(-self._status).name})")
+        return RuntimeError("the decoder failed: see its traceback above")
 
 
-def run(*outputs: Any, pass_fds: Sequence[int]) -> str:
-    """ffmpeg's log, after it has written `outputs` (nodes of ffmpeg-python) to the files behind `pass_fds`.
+def _ask(fds: Sequence[int]) -> _Reader:
+    """The reader that has taken the request."""
+    while True:
+        with _lock:
+            reader = _idle.pop() if _idle else None
+        fresh = reader is None
+        reader = reader or _Reader()
+        try:
+            socket.send_fds(reader.calls, [REQUEST], fds)
+        except OSError:  # it was killed while nobody looked
+            reader.end()
+            if fresh:
+                raise
+            continue
+        return reader
 
-    Raises MediaError only where it fails before it opens its outputs or is killed: what it wrote until some later
-    failure is what there is of a damaged file.
-    """
-    process = Process(outputs, pass_fds)
+
+@contextmanager
+def reading(
+    function: str, path: Path, outputs: Sequence[int], request: dict[str, Any], **blocks: Block
+) -> Iterator[Process]:
+    """The `Process` that reads the file; it is gone when the block ends."""
+    process = Process(function, path, outputs, request, **blocks)
     try:
-        code = process.wait()
-        log = process.log()
-        if code < 0 or (code > 0 and "\nOutput #0" not in log):
-            raise process.error()
-        return log
+        yield process
     finally:
         process.kill()
 
@@ -143,16 +195,10 @@ def too_long() -> MediaError:
 
 
 def memory_file() -> IO[bytes]:
-    """A file without a name that ffmpeg can write to: in memory, so that a full disk is no reason to fail."""
+    """A file without a name that the decoder can write to: in memory, so that a full disk is no reason to fail."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("media"), "w+b")
     return tempfile.TemporaryFile()
-
-
-def content(file: IO[bytes]) -> bytes:
-    """All that was written to it, by whomever."""
-    file.seek(0)
-    return file.read()
 
 
 @contextmanager
@@ -162,59 +208,25 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
         yield [stack.enter_context(memory_file()) for _ in range(count)]
 
 
-_GLOBAL_OPTIONS = (
-    *("-nostdin", "-hide_banner", "-nostats"),
-    *("-copyts", "-max_alloc", str(1 << 30), "-filter_threads", "1"),
-)
-
-
-@functools.cache
-def _guard() -> tuple[str, ...]:
-    """The command that has the kernel kill ffmpeg when the thread that waits for it dies, by SIGKILL too.
-
-    A Python function between fork and exec could do it, but not safely beside Dask's threads. Where there is no
-    `setpriv` that can, an orphan lives until its processor time is used up (`_limit`).
-    """
-    setpriv = shutil.which("setpriv")
-    command = (setpriv or "", "--pdeathsig", "KILL", "--")
-    if setpriv is None or subprocess.run([*command, "true"], check=False, capture_output=True).returncode:  # noqa: S603
-        return ()
-    return command
-
-
-def _limit(pid: int) -> None:
-    if sys.platform != "linux":  # elsewhere ffmpeg's own limits and the wall time must do
-        return
-    seconds = int(WALL_SECONDS) + 1
-    for kind, limit in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hardest = resource.getrlimit(kind)
-        allowed = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            resource.prlimit(pid, kind, (allowed, allowed))
-
-
 _REASONS = (
     ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
     ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
     ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
-    ("does not contain any stream", "the file holds no stream"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
+    ("Cannot allocate memory", "it needs more memory than a decoder is given"),
 )
 
 
-def _explain(log: str) -> MediaError:
-    if "matches no streams" in log:
-        if "0:V:0" in log:
-            return MediaError("no picture: the file has no video stream")
-        return NoAudioError("no sound track")
+def _explain(header: dict[str, Any]) -> MediaError:
+    if found := re.search(r"Picture size (\d+x\d+) exceeds", header["log"]):
+        return MediaError(f"the picture is {found[1]}: more than {MAX_PIXELS} pixels")
+    if header["error"] == "no sound":
+        return NoAudioError(header["reason"])
+    if header["error"] == "refused":
+        return MediaError(header["reason"])
+    told = header["log"] + header["reason"]
     for sign, reason in _REASONS:
-        if sign in log:
+        if sign in told:
             return MediaError(reason)
-    lines = [line for line in log.splitlines() if line.strip()]
-    return MediaError(f"ffmpeg could not read it: {lines[-1][:200] if lines else 'no message'}")
+    return MediaError(f"it cannot be read: {header['reason'][:200]}")

@@ -6,6 +6,7 @@ import subprocess
 import wave
 from pathlib import Path
 
+import ffmpeg
 import numpy as np
 
 from pipeline.media import ffmpeg_exe
@@ -98,18 +99,21 @@ def _encode(frames: np.ndarray, sound: Path, take: Take, target: Path) -> None:
     thread and `bitexact` make the bytes a function of the frames.
     """
     kbps = f"{take.video_kbps}k"
-    argv = [
-        ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y",
-        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{FRAME_PX}x{FRAME_PX}", "-r", str(FPS), "-i", "pipe:0",
-        "-f", "wav", "-i", str(sound),
-        "-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1",
-        "-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-pix_fmt", "yuv420p",
-        "-b:v", kbps, "-minrate", kbps, "-maxrate", kbps, "-bufsize", kbps,
-        "-x264-params", "nal-hrd=cbr:force-cfr=1:filler=1",
-        "-c:a", "aac", "-b:a", f"{take.audio_kbps}k", "-ac", "1", "-ar", str(SAMPLE_RATE_HZ),
-        "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact",
-        "-f", "mp4", str(target),
-    ]  # fmt: skip
+    picture = ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{FRAME_PX}x{FRAME_PX}", r=FPS)
+    file = ffmpeg.output(
+        picture["v:0"],
+        ffmpeg.input(str(sound), f="wav")["a:0"],
+        str(target),
+        f="mp4",
+        map_metadata=-1,
+        threads=1,
+        pix_fmt="yuv420p",
+        fflags="+bitexact",
+        **{"c:v": "libx264", "preset": "veryfast", "x264-params": "nal-hrd=cbr:force-cfr=1:filler=1"},
+        **{"b:v": kbps, "minrate": kbps, "maxrate": kbps, "bufsize": kbps, "flags:v": "+bitexact"},
+        **{"c:a": "aac", "b:a": f"{take.audio_kbps}k", "ac": 1, "ar": SAMPLE_RATE_HZ, "flags:a": "+bitexact"},
+    )
+    argv = ffmpeg.compile(file.global_args("-hide_banner", "-loglevel", "error"), ffmpeg_exe(), overwrite_output=True)
     done = subprocess.run(argv, input=frames.tobytes(), capture_output=True, check=False)  # noqa: S603
     if done.returncode:
         message = done.stderr.decode(errors="replace").strip()

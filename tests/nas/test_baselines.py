@@ -60,7 +60,7 @@ def test_centralnet_uses_every_layer_of_both_modalities():
 
 def test_hand_made_cells_can_be_trained():
     features, labels, split = separable()
-    genotypes = fixed_genotypes(["visual/a", "visual/b"], ["audio/a", "audio/b"])
+    genotypes = fixed_genotypes(["visual/a", "visual/b", "audio/a", "audio/b"])
     for genotype in genotypes.values():
         assert set(genotype.layers()) == {"visual/b", "audio/b"}
         result = nas.retrain(features, labels, split, genotype, CONFIG, [0])[0]

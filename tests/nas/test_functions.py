@@ -45,6 +45,23 @@ def test_conv_norm(activation, count, drop):
     assert torch.autograd.gradcheck(ours, arguments)
 
 
+@pytest.mark.parametrize("activation", ["relu", "glu"])
+def test_conv_norm_of_one_input_read_twice(activation, monkeypatch):
+    x, weight, gamma, beta = normal(R, B, L, C), normal(R, 4, 2 * C, seed=7), normal(R, 4, seed=8), normal(R, 4, seed=9)
+    arguments = (weight, gamma, beta, x)
+    expected = plain_conv_norm([x, x], weight, gamma, beta, activation=activation, keep=None, scale=None)
+    products = []
+    original = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *a, **k: products.append(a) or original(*a, **k))
+    result = conv_norm([x, x], weight, gamma, beta, activation=activation)[0]
+    torch.testing.assert_close(result, expected)
+    direction = normal(*expected.shape, seed=10).detach()
+    mine = torch.autograd.grad((result * direction).sum(), arguments)
+    assert len(products) == 3, "one product each for the result, the weight's gradient and the input's"
+    for a, b in zip(mine, torch.autograd.grad((expected * direction).sum(), arguments), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_conv_norm_gives_the_statistics_and_uses_the_room():
     x, weight = normal(R, B, L, C), normal(R, 4, C, seed=1)
     rooms = side_by_side(R, 2, (B, L, 4), x)

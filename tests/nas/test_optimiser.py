@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nas import SearchConfig
+from nas.memory import _LiveTensors
 from nas.optimiser import Adam
 from nas.training import WeightOptimiser, frozen
 
@@ -93,3 +94,16 @@ def test_what_is_frozen_needs_no_gradient_and_is_released():
     with pytest.raises(RuntimeError, match="stop"), frozen(held):
         raise RuntimeError("stop")
     assert all(p.requires_grad for p in held)
+
+
+def test_a_descent_never_holds_all_gradients():
+    count, size = 16, 10_000
+    held = [nn.Parameter(torch.full((size,), float(i))) for i in range(count)]
+    before = [p.detach().clone() for p in held]
+    adam = Adam(held, lr=1e-2)
+    with _LiveTensors() as tensors:
+        adam.descend(sum((p * p).sum() for p in held))
+    assert tensors.peak < 4 * size * count / 2
+    for now, then in zip(held[1:], before[1:], strict=True):
+        torch.testing.assert_close(now.detach(), then - 1e-2)
+    assert all(p.grad is None for p in held)

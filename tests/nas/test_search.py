@@ -43,7 +43,9 @@ def test_every_seed_gives_a_result_with_one_row_per_epoch(results):
             assert row["train_loss"] > 0 and row["val_loss"] > 0  # noqa: PT018 - one property, two splits
             for kind in ("cells", "steps", "operations"):
                 assert 0.0 <= row[f"entropy_{kind}"] <= 1.0
-        assert len(result.probabilities) == SMALL.cells
+        assert len(result.history) == 3
+        assert all(len(cells) == SMALL.cells for cells in result.history)
+        assert result.history[0] != result.history[1] != result.history[2] == result.probabilities
 
 
 def test_the_same_seed_gives_the_same_search(results):

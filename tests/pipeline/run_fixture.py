@@ -15,7 +15,7 @@ import nas
 from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantAttributes, stage_piece
 from cache_schemas.files import digest
 from cache_schemas.manifest import Quarantined, write_quarantine
-from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, write_run
+from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, history_of, write_run
 from pipeline.evaluate import write_results
 from pipeline.features import feature_params
 from pipeline.measure import measure
@@ -172,7 +172,12 @@ def _search_entry(network: Any, seed: int, genotype: nas.Genotype) -> SearchEntr
         ]
         cells.append({**_slots(inputs), "steps": steps})
     return SearchEntry(
-        network=network, seed=seed, genotype=genotype.model_dump(mode="json"), curves=curves, probabilities=cells
+        network=network,
+        seed=seed,
+        genotype=genotype.model_dump(mode="json"),
+        curves=curves,
+        probabilities=cells,
+        history=history_of([cells] * len(epochs)),
     )
 
 

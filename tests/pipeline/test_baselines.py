@@ -1,13 +1,20 @@
 """Baselines on a small cache: every method once, kept, measured like the searched network."""
 
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import pipeline.baselines
-from pipeline.baselines import SEARCHES, ScoredRow, late_fusion, methods, run_baselines
+from cache_schemas.manifest import Clip, write_manifest
+from pipeline.baselines import SEARCHES, Method, ScoredRow, late_fusion, methods, run_baselines
 from pipeline.batches import Source
 from pipeline.metrics import auc
+from pipeline.params import Params
+from pipeline.search import Windows
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import small
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -24,8 +31,9 @@ def table(workspace: Workspace) -> pd.DataFrame:
 
 
 def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.DataFrame) -> None:
-    names = set(methods(Source(workspace.root, small()).windows()))
+    names = set(methods(Source(workspace.root, small()).windows(), small()))
     assert set(SEARCHES) < names
+    assert "search, as in params.yaml" not in names, "it is one of SEARCHES"
     late = {"late fusion, mean", "late fusion, product", "late fusion, logistic regression"}
     assert set(table["method"]) == names | late
     assert list(table["auc"]) == sorted(table["auc"], reverse=True)
@@ -64,3 +72,43 @@ def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
     assert joined["late fusion, mean"][0].parameters == 10
     joined = late_fusion({"visual only, MLP": [noisy], "audio only, MLP": [a]}, windows)
     assert auc(windows.labels, joined["late fusion, logistic regression"][0].scores) == 1.0
+
+
+def test_folds_score_every_clip_by_networks_that_have_not_seen_its_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index(windows=1)
+    workspace = make_workspace(tmp_path, index)
+    partner = {f"s{i:02d}": f"s{i ^ 1:02d}" for i in range(20)}  # lends its face and voice
+    write_manifest(workspace.manifest, [_clip(row, partner) for row in index.to_dict("records")])
+    splits = []
+
+    def run(windows: Windows, params: Params, seeds: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        split = np.array(windows.split)
+        splits.append(split)
+        right = windows.labels.astype(float)
+        return [(np.where(split == "test", 1 - right, right) + seed / 100, 7) for seed in seeds]
+
+    names = ("visual only, MLP", "audio only, MLP")
+    monkeypatch.setattr(pipeline.baselines, "methods", lambda windows, params: {n: Method(n, run) for n in names})
+    table = run_baselines(workspace, small(), folds=5)
+    row = table.set_index("method").loc["visual only, MLP"]
+    assert (row["auc"], row["seeds"], row["parameters"]) == (0.0, 3, 7), "only scores of clips not seen count"
+    assert (row["auc_RVFA_low"], row["auc_RVFA"], row["auc_RVFA_high"]) == (0.0, 0.0, 0.0)
+    tested = np.zeros(len(index), dtype=int)
+    for split in splits[: len(splits) // 2]:
+        subjects = {name: set(index["subject_id"][split == name]) for name in ("train", "val", "test")}
+        assert all(subjects.values())
+        for name, people in subjects.items():
+            lenders = {partner[person] for person in people}
+            assert people | lenders == people, f"{name} shares people with another split"
+        tested += split == "test"
+    assert (tested == 1).all()
+    assert (workspace.baselines / "folds.csv").exists()
+    assert not (workspace.baselines / "baselines.csv").exists()
+
+
+def _clip(row: Mapping[Hashable, Any], partner: Mapping[str, str]) -> Clip:
+    names = ("clip_id", "path", "dataset", "subject_id", "video_label", "audio_label", "label", "category", "method")
+    known = {name: row[name] for name in (*names, "split", "file_bytes")}
+    return Clip(**known, source_id=partner[row["subject_id"]], target_id="", split_kind="official")

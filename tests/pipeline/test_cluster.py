@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,13 +17,13 @@ import yaml
 
 from cache_schemas.manifest import read_quarantine, write_manifest
 from cache_schemas.media import SPECTROGRAMS
-from cache_schemas.shards import ClipResult
 from pipeline.params import ComputeParams, Params
 from pipeline.shard_stage import BYTES_PER_SHARD, CLIPS_PER_SHARD, ClipJob, group_jobs, run_shard_stage
-from pipeline.spectrograms import build_spectrograms, clip_spectrograms
+from pipeline.spectrograms import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
 from tests.pipeline.conftest import small_params
+from tests.pipeline.killer import die_on_the_third
 from tests.pipeline.test_faults import clip_of
 
 # Dask's own sockets are closed by its event loop, some time after the cluster is.
@@ -105,10 +103,12 @@ def wait_for(found: Callable[[], object], seconds: float = 150.0) -> object:
 
 
 def decoder_of(process: psutil.Popen) -> psutil.Process | None:
-    """An ffmpeg that some worker of `process` waits for."""
+    """The process that reads the slow clip for some worker of `process`: a copy of the worker's decoder."""
     for child in process.children(recursive=True):
         try:
-            if "ffmpeg" in child.name() and "00-slow" in " ".join(child.cmdline()):
+            server = child.parent()
+            decodes = server and all("decoder.server" in " ".join(each.cmdline()) for each in (child, server))
+            if decodes and any("00-slow" in file.path for file in child.open_files()):
                 return child
         except psutil.NoSuchProcess:
             continue
@@ -122,10 +122,10 @@ def test_a_killed_worker_leaves_no_decoder_and_its_work_is_done_again(
     with started(root, tmp_path, "--workers", "2") as process:
         decoder = wait_for(lambda: decoder_of(process))
         assert isinstance(decoder, psutil.Process)
-        worker = decoder.parent()
-        assert worker is not None
+        server, worker, *_ = decoder.parents()
         worker.kill()
-        wait_for(lambda: not decoder.is_running() or decoder.status() == psutil.STATUS_ZOMBIE, seconds=5)
+        for each in (decoder, server):
+            wait_for(lambda each=each: not each.is_running() or each.status() == psutil.STATUS_ZOMBIE, seconds=5)
         _, log = process.communicate(timeout=100)
     assert process.returncode == 0, log
     assert "0 in quarantine" in log
@@ -169,13 +169,6 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     assert not list(tmp_path.rglob("*.h5"))
     build_spectrograms(workspace, params)
     assert shards(workspace) == undisturbed
-
-
-def die_on_the_third(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """What a decoder's crash does to its process."""
-    if job.clip.path == "03.mp4":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return clip_spectrograms(job, path, params)
 
 
 def test_a_clip_that_kills_its_process_is_found_out(root: Path, tmp_path: Path) -> None:

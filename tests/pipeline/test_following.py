@@ -17,9 +17,9 @@ class Counting(Mtcnn):
 
     searched = 0
 
-    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0, from_px: float = 0.0) -> list[Faces]:
+    def detect(self, frames: NDArray[np.uint8], *, shrunk: float = 1.0) -> list[Faces]:
         self.searched += len(frames)
-        return super().detect(frames, shrunk=shrunk, from_px=from_px)
+        return super().detect(frames, shrunk=shrunk)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_still_face_is_searched_for_rarely_and_trembles_less(detector: Countin
     assert tracks[0].seen_at(times).all()
     assert detector.searched <= 4
     ours, theirs = tracks[0].at(times, smooth_s=0.12).boxes, boxes_of(frames, detector)
-    assert iou(ours, theirs).mean() > 0.93
+    assert iou(ours, theirs).mean() > 0.92  # three searches tell where MTCNN puts its boxes
     assert iou(ours[1:], ours[:-1]).mean() > max(0.99, iou(theirs[1:], theirs[:-1]).mean())
 
 

@@ -1,10 +1,12 @@
 """The door to media: real files of several containers, and hostile ones."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from pipeline import media
@@ -168,9 +170,76 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
 
 def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    found = media.probe(path)
     monkeypatch.setattr(process, "WALL_SECONDS", 0.0)
     with pytest.raises(media.MediaError, match="longer than"):
         media.read_frames(path, [0.1])
+
+    with (
+        pytest.raises(media.MediaError, match="longer than"),
+        media.open_video(path, full_at_s=[0.1], small_height_px=24, found=found) as video,
+    ):
+        list(video.small())
+
+
+def decoders() -> list[psutil.Process]:
+    """The processes that read media for this one."""
+    return psutil.Process().children(recursive=True)
+
+
+def test_pictures_that_a_killed_decoder_owes_are_an_error(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    with media.open_video(path, full_at_s=[0.1], small_height_px=48) as video:
+        batches = video.small(batch=1)
+        assert len(next(batches).times_s) == 1
+        (busy,) = [p for p in decoders() if any(file.path == str(path) for file in p.open_files())]
+        busy.kill()
+        with pytest.raises(media.MediaError, match="decoder died of it"):
+            list(batches)
+    assert len(media.read_frames(path, [0.1]).times_s) == 1
+
+
+def test_a_decoder_that_died_between_files_is_replaced(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"], seconds=0.5)
+    media.probe(path)
+    for some in (decoders()[1:], decoders()):  # the copy alone; then its server, too
+        for decoder in reversed(some):
+            with contextlib.suppress(psutil.NoSuchProcess):  # one end may bring the other
+                decoder.kill()
+        psutil.wait_procs(some, timeout=10)
+        assert media.probe(path).height_px == 48
+    assert media.probe(path).width_px == 64
+
+
+def test_a_video_that_is_left_early_leaves_no_decoder_at_work(tmp_path: Path) -> None:
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    with media.open_video(path, full_at_s=[0.1], small_height_px=48) as video:
+        next(video.small(batch=1))
+    assert not [p for p in decoders() if any(file.path == str(path) for file in p.open_files())]
+
+
+LONG = {
+    "long.mp4": ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-c:a", "aac"],
+    "variable.mkv": ["-c:v", "libx264", "-g", "50", "-vf", "select='not(mod(n,3))'", "-fps_mode", "vfr", "-c:a", "aac"],
+    "long.webm": ["-c:v", "libvpx", "-deadline", "realtime", "-g", "50", "-c:a", "libopus"],
+    "long.avi": ["-c:v", "mpeg4", "-g", "50", "-c:a", "mp3"],
+    "b-frames.avi": ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-c:a", "pcm_s16le"],
+    "long.ts": ["-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-c:a", "aac"],
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_far_pictures_are_those_of_a_decoding_from_the_start(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / name, *LONG[name], seconds=16.0)
+    times = [0.29, 9.01, 9.29, 15.49]
+    found = media.read_frames(path, times)
+    with media.open_video(path, full_at_s=[0.3], small_height_px=48) as video:
+        every = list(video.small())
+    seen, pixels = np.concatenate([f.times_s for f in every]), np.concatenate([f.pixels for f in every])
+    nearest = np.abs(seen[None, :] - np.array(times)[:, None]).argmin(axis=1)
+    assert np.array_equal(found.times_s, seen[nearest])
+    assert np.array_equal(found.pixels, pixels[nearest])
+    assert np.abs(found.times_s - times).max() < 0.065
 
 
 @pytest.mark.parametrize("pattern", ["*.webm", "grid-*.mpg", "dfdc-*.mp4", "sadtalker-*.mp4"])

@@ -79,7 +79,8 @@ def test_crops_are_those_of_area_interpolation(width: int, height: int, left: in
     frame = np.random.default_rng(0).integers(0, 256, (101, 203, 3), dtype=np.uint8)
     sums = mtcnn._integral(torch.from_numpy(frame)[None])
     box = torch.tensor([[left + 1.4, top + 1.4, left + width + 0.3, top + height + 0.3]])
-    kept, _, crop = mtcnn._crops(sums, box, torch.zeros(1, dtype=torch.long), size, 1.0)
+    searched = mtcnn._Searched(sums, torch.ones(1), torch.tensor([[0, 0, 203, 101]]))
+    kept, _, crop = searched.crops(box, torch.zeros(1, dtype=torch.long), size)
     part = frame[top : top + height, left : left + width]
     if part.size == 0:
         assert len(kept) == 0

@@ -12,16 +12,16 @@ from sklearn.metrics import roc_auc_score
 import nas
 import pipeline.batches
 import pipeline.trainings
-from cache_schemas.oracle import OracleTable, read_oracle
+from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
 from cache_schemas.run import RunFileError
 from cache_schemas.runs import RunsError
 from nas.enumeration import canonical, notation
 from nas.layers import Pass
 from nas.memory import RunMemory
 from pipeline.batches import BatchError, Source
-from pipeline.certificates import FIXED, RANDOM, certify, fixed_fusions
+from pipeline.certificates import certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
-from pipeline.oracle import Question, run_oracle, write_oracle
+from pipeline.oracle import Question, luck, run_oracle, write_oracle
 from pipeline.report import build_report
 from pipeline.retrain import run_retrain
 from pipeline.workspace import Workspace
@@ -92,7 +92,7 @@ def test_finished_batches_are_kept_and_only_the_lost_one_is_trained_again(
 def test_picks_are_placed_by_their_true_quality(certified: OracleTable, workspace: Workspace) -> None:
     best = max(entry.test_auc for entry in certified.entries)
     known = {entry.architecture: entry for entry in certified.entries}
-    searched = [pick for pick in certified.picks if pick.method not in (RANDOM, FIXED)]
+    searched = [pick for pick in certified.picks if pick.method not in (RANDOM, FIXED, EXHAUSTIVE)]
     assert len(searched) == 2 * 4 * 3
     assert any(pick.architecture not in known for pick in searched), "picks outside a sample are trained, too"
     for pick in certified.picks:
@@ -138,9 +138,26 @@ def test_methods_without_a_search_stand_beside_it_at_equal_cost(certified: Oracl
         max(1, round(np.mean([c.cost_trainings for c in certified.certificates if c.kendall_tau is not None]))), abs=1
     )
     assert rows[FIXED, "slots"].runs == 2  # one per training seed
+    assert rows[EXHAUSTIVE, "slots"].cost_trainings == 10
+    for pick in (pick for pick in certified.picks if pick.method == EXHAUSTIVE):
+        by_val = max(certified.entries, key=lambda entry: entry.val_aucs[pick.seed])
+        assert pick.test_auc == by_val.test_auc
+        val, truth = zip(*[(e.val_aucs[pick.seed], e.test_auc) for e in certified.entries], strict=True)
+        assert pick.kendall_tau == pytest.approx(kendalltau(val, truth).statistic)
     fixed = {notation(genotype) for genotype in fixed_fusions(list(LAYERS), 1, 1)}
     assert {pick.architecture for pick in certified.picks if pick.method == FIXED} <= fixed
     assert all(name.startswith("visual/net.blocks.3 + audio/net.blocks.3: ") for name in fixed)
+
+
+def test_luck_is_what_the_best_loses_in_the_trainings_that_did_not_choose_it() -> None:
+    assert luck(np.array([[0.9], [0.5]])) is None
+    assert luck(np.array([[0.9, 0.9], [0.5, 0.5]])) == 0
+    # The first row leads by its second seed alone; chosen by that, it is worth 0.5, else the second row is chosen.
+    assert luck(np.array([[0.5, 0.9], [0.6, 0.6]])) == pytest.approx(0.7 - (0.5 + 0.6) / 2)
+    alike = np.random.default_rng(0).normal(0.8, 0.02, (2000, 5))
+    assert luck(alike) == pytest.approx(alike.mean(axis=1).max() - 0.8, abs=0.03)
+    better = np.vstack([alike, np.full((1, 5), 0.9)])
+    assert luck(better) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_figure_shows_every_method(certified: OracleTable) -> None:

@@ -8,8 +8,9 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
+from cache_schemas.run import history_of
 from pipeline.measure import curves
-from pipeline.plots import curves_svg, det_svg, probabilities_svg, roc_svg
+from pipeline.plots import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
 from tests.pipeline.run_fixture import make_index, make_scores
 
 LEGENDS = {name: f"{name} legend" for name in ("fusion", "visual", "audio")}
@@ -112,3 +113,18 @@ def test_probabilities_of_both_spaces(space: str) -> None:
     assert {"visual blocks.1", "audio plain", "Sum", "ConcatFC", "cell 1, step 1: operation"} <= set(shown)
     assert ("cell 1: x" in shown) is (space == "slots")
     assert ("cell 1: inputs (skip)" in shown) is (space == "bmnas")
+
+
+def test_the_history_of_a_choice_names_what_it_ends_with() -> None:
+    layers = {"visual/net.blocks.1": [0.5, 0.2, 0.1], "audio/plain": [0.3, 0.5, 0.2], "cell1": [0.2, 0.3, 0.7]}
+    shown = texts(history_svg({"cell 2: x": layers, "cell 2: inputs (skip)": layers}, "history"))
+    assert [text for text in shown if text in ("cell1", "audio plain", "visual blocks.1")] == [
+        "cell1", "cell1", "audio plain",  # one option of a categorical choice, two edges of {none, skip}
+    ]  # fmt: skip
+    assert shown.count("epoch") == 2
+
+
+def test_the_history_keeps_four_digits_of_every_option_and_epoch() -> None:
+    cell = {"inputs": ["a", "b"], "skip": [0.123456, 0.5], "steps": []}
+    later = cell | {"skip": [1, 0]}
+    assert history_of([[cell], [later]]) == {"cell 1: inputs (skip)": {"a": [0.1235, 1], "b": [0.5, 0]}}

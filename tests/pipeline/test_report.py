@@ -71,7 +71,7 @@ def test_all_sections_are_there_in_order(page: Page) -> None:
 def test_all_drawings_are_there(page: Page) -> None:
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
     plots = [a["aria-label"] for a in svgs if a["class"] == "plot"]
-    assert plots == ["roc", "det", "search", "probabilities", "retrain"]
+    assert plots == ["roc", "det", "search", "probabilities", "history0", "history1", "retrain"]
     drawn = [a["aria-label"] or "" for a in svgs if a["class"] == "genotype"]
     assert len(drawn) == 2  # one per seed of fusion
     assert "visual/net.blocks.0" in drawn[0]
@@ -142,6 +142,7 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take seconds, and many tests are about words."""
     blank = dict.fromkeys(("roc", "det", "search", "retrain", "probabilities"), Markup(""))
     monkeypatch.setattr(report, "_plots", lambda *_: blank)
+    monkeypatch.setattr(report, "_histories", lambda _: [])
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -193,9 +194,9 @@ def test_no_quarantine_says_so(tmp_path: Path) -> None:
 def test_searches_without_probabilities_have_no_empty_plot(tmp_path: Path) -> None:
     workspace = build(tmp_path)
     path = workspace.search / "search.json"
-    entries = [e.model_copy(update={"probabilities": []}) for e in read_run(path, SearchRun).entries]
+    entries = [e.model_copy(update={"probabilities": [], "history": {}}) for e in read_run(path, SearchRun).entries]
     write_run(path, SearchRun(entries=entries))
-    assert "came to prefer" not in Page(build_report(workspace, Params()).read_text()).text
+    assert "to prefer" not in Page(build_report(workspace, Params()).read_text()).text
 
 
 def test_missing_metrics_name_the_stage(tmp_path: Path) -> None:

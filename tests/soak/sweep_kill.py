@@ -25,7 +25,7 @@ from tests.pipeline.run_fixture import make_index, make_workspace
 KILLS = 10
 CHANCE = SystemRandom()
 BATCH_RUNS = 4
-SEARCH = {"channels": 4, "epochs": 40, "warmup_epochs": 2, "min_steps_per_epoch": 10, "batch_size": 16}
+SEARCH = {"channels": 4, "epochs": 10, "warmup_epochs": 2, "min_steps_per_epoch": 10, "batch_size": 16}
 GRID = ("--grid", "temperature=1,5", "--grid", "samples=1,5", "--seeds", "14", "--workers", "1")
 COMMAND = (
     sys.executable,

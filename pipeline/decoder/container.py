@@ -1,0 +1,163 @@
+"""One media file, opened by its number: what may be in it, and what its packets say."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import av.logging
+from av.audio.stream import AudioStream
+from av.container import Flags, InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from pipeline.decoder.messages import Block
+
+NO_STAMP = -(2**63)
+DISCARD, KEY = 1, 2
+"""Flags of a packet: the decoder needs it but an edit list hides it; a decoder can begin at it."""
+# Containers that hold their streams themselves. Playlists (hls, concat, dash, sdp) open other files and are left out.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,flv,asf,ogg,mxf,nut,wav,mp3,aac,flac"
+)
+_PICTURES_OF_A_FILE = Disposition.attached_pic | Disposition.timed_thumbnails
+Tracks = tuple[VideoStream, AudioStream | None]
+
+
+class RefusedError(Exception):
+    """The file cannot be used for what was asked; the message says why."""
+
+
+class NoSoundError(RefusedError):
+    """There is no sound track."""
+
+
+@contextlib.contextmanager
+def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[InputContainer]:
+    """The container behind the open file `fd`: no name is known here, and no other file can be opened.
+
+    limits: max_streams and max_pixels.
+    """
+    whole = {
+        "fd": str(fd),
+        "protocol_whitelist": "fd",
+        "format_whitelist": _CONTAINERS,
+        "max_streams": str(limits["max_streams"] + 1),  # some formats only leave out what is beyond
+        "max_pixels": str(limits["max_pixels"]),
+        **options,
+    }
+    with av.open("fd:", options=whole, metadata_errors="replace") as container:
+        container.flags &= ~Flags.gen_pts.value  # in AVI it makes up stamps that are wrong for B-frames
+        if len(container.streams) > limits["max_streams"]:
+            raise RefusedError(f"the file has more than {limits['max_streams']} streams")
+        yield container
+
+
+def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
+    """The first picture track that is none of a cover, and the first sound track; RefusedError without a picture."""
+    shown = [s for s in container.streams.video if not s.disposition & _PICTURES_OF_A_FILE]
+    if not container.streams:
+        raise RefusedError("the file holds no stream")
+    if not shown:
+        raise RefusedError("no picture: the file has no video stream")
+    if shown[0].codec_context is None:  # PyAV's types do not know that it may be
+        raise RefusedError("the picture's codec is not known")
+    width, height = shown[0].codec_context.width, shown[0].codec_context.height
+    if not 0 < width * height <= limits["max_pixels"]:
+        raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
+    audio = container.streams.audio
+    if audio and audio[0].codec_context is None:
+        raise RefusedError("the sound's codec is not known")
+    return shown[0], audio[0] if audio else None
+
+
+class Listing:
+    """What the packets of both tracks say, one after the other, and the container's own words."""
+
+    def __init__(self, container: InputContainer, tracks: Tracks, max_s: float) -> None:
+        self._container, self.tracks, self._max_s = container, tracks, max_s
+        self.rows = array("q")
+        """(packets, 6): track (0 picture, 1 sound), pts, dts, duration, bytes, flags; of what was read."""
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Every packet that can be decoded, and empty ones at the end; each is listed.
+
+        A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`.
+        """
+        video, audio = self.tracks
+        sound = audio.index if audio else -1
+        tick_s = {track.index: float(track.time_base or 0) for track in self.tracks if track}
+        begun, ended, first_s = set[int](), set[int](), dict[int, float]()
+        with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
+            for packet in self._container.demux(*(track for track in self.tracks if track)):
+                index, size = packet.stream_index, packet.size
+                if size == 0:
+                    yield packet
+                    continue
+                pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
+                if index not in begun:
+                    if index == video.index and not key:
+                        continue
+                    begun.add(index)
+                stamp = pts if pts is not None else dts
+                if stamp is not None:
+                    time_s = stamp * tick_s[index]
+                    if time_s - first_s.setdefault(index, time_s) > self._max_s:
+                        ended.add(index)
+                        if len(ended) == len(tick_s):
+                            return
+                        continue
+                pts, dts = (NO_STAMP if pts is None else pts), (NO_STAMP if dts is None else dts)
+                flags = DISCARD * packet.is_discard | KEY * key
+                self.rows.extend((index == sound, pts, dts, packet.duration or 0, size, flags))
+                yield packet
+
+
+def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
+    """What the headers say, in plain JSON types."""
+    video, audio = tracks
+    found: dict[str, Any] = {
+        "container": container.format.name,
+        "codec": video.codec.canonical_name,
+        "width_px": video.codec_context.width,
+        "height_px": video.codec_context.height,
+        "turned_degrees": _turned_degrees(container),
+        "n_streams": len(container.streams),
+        "n_audio": len(container.streams.audio),
+        "tick_s": [float(track.time_base or 0) if track else 0.0 for track in tracks],
+        "audio": None,
+    }
+    if audio is not None:
+        context = audio.codec_context
+        found["audio"] = {
+            "codec": audio.codec.canonical_name,
+            "sample_rate_hz": context.sample_rate,
+            "channels": context.layout.name,
+        }
+    return found
+
+
+def _turned_degrees(container: InputContainer) -> float:
+    """PyAV tells a track's display matrix only in ffmpeg's description of the file."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    text = container.dumps_format()
+    av.logging.set_level(level)
+    found = re.search(r"display ?matrix: rotation of (-?[\d.]+) degrees", text, flags=re.IGNORECASE)
+    return float(found[1]) if found else 0.0
+
+
+def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Block]]:
+    """The headers and the packets' rows; nothing is decoded."""
+    limits = request["limits"]
+    with open_file(fd, limits, **request["options"]) as container:
+        tracks = find_tracks(container, limits)
+        listing = Listing(container, tracks, limits["max_s"])
+        for _ in listing.packets():
+            pass
+        return describe(container, tracks), {"packets": listing.rows.tobytes()}

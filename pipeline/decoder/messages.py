@@ -1,0 +1,46 @@
+"""What the door and the decoder tell each other: a JSON header and named blocks of bytes, in a file without a name."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+Block = bytes | bytearray | memoryview
+
+_LENGTH = struct.Struct("<Q")
+_MOST_PIECES = 1024
+"""That `writev` takes at once."""
+
+
+def write_message(fd: int, header: dict[str, Any], **blocks: Block) -> None:
+    """Writes both; the header holds plain JSON types."""
+    bodies = {name: memoryview(block).cast("B") for name, block in blocks.items()}
+    head = json.dumps({**header, "blocks": {name: len(body) for name, body in bodies.items()}}).encode()
+    write_all(fd, [_LENGTH.pack(len(head)), head, *bodies.values()])
+
+
+def read_message(fd: int) -> tuple[dict[str, Any], dict[str, memoryview]]:
+    """(header, blocks), not copied; ValueError where there is none."""
+    data = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    begin = _LENGTH.size + _LENGTH.unpack(data[: _LENGTH.size])[0]
+    header = json.loads(bytes(data[_LENGTH.size : begin]))
+    blocks = {}
+    for name, size in header.pop("blocks").items():
+        blocks[name] = data[begin : begin + size]
+        begin += size
+    return header, blocks
+
+
+def write_all(fd: int, pieces: Sequence[Block]) -> None:
+    """Writes every byte of the pieces, in order."""
+    left = [view for piece in pieces if (view := memoryview(piece).cast("B"))]
+    while left:
+        written = os.writev(fd, left[:_MOST_PIECES])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
