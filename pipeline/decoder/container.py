@@ -6,7 +6,7 @@ import contextlib
 import re
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.logging
@@ -52,7 +52,8 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
         **options,
     }
     with av.open("fd:", options=whole, metadata_errors="replace") as container:
-        container.flags &= ~Flags.gen_pts.value  # in AVI it makes up stamps that are wrong for B-frames
+        # In AVI it makes up stamps that are wrong for B-frames.
+        container.flags &= ~cast(int, Flags.gen_pts.value)
         if len(container.streams) > limits["max_streams"]:
             raise RefusedError(f"the file has more than {limits['max_streams']} streams")
         yield container
@@ -146,7 +147,7 @@ def _turned_degrees(container: InputContainer) -> float:
     """PyAV tells a track's display matrix only in ffmpeg's description of the file."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
-    text = container.dumps_format()
+    text = cast(Any, container).dumps_format()  # PyAV's types do not know it
     av.logging.set_level(level)
     found = re.search(r"display ?matrix: rotation of (-?[\d.]+) degrees", text, flags=re.IGNORECASE)
     return float(found[1]) if found else 0.0

@@ -6,9 +6,10 @@ import contextlib
 import math
 import os
 import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
@@ -47,7 +48,7 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
 
 def _read(request: dict[str, Any], fd: int, sizes: list[_Size], numbers: list[int], stamps: list[int]) -> bool:
     """Whether no jump went too far; what is taken stays taken."""
-    middles = memoryview(bytes(request["middles_s"])).cast("d").tolist() if request["stamped"] else None
+    middles = array("d", bytes(request["middles_s"])) if request["stamped"] else None
     with open_file(fd, request["limits"]) as container:
         video, _ = find_tracks(container, request["limits"])
         video.codec_context.thread_count = 1
@@ -73,7 +74,7 @@ def _read(request: dict[str, Any], fd: int, sizes: list[_Size], numbers: list[in
 
 
 def _numbered(
-    container: InputContainer, video: VideoStream, middles: list[float] | None, first: int
+    container: InputContainer, video: VideoStream, middles: array[float] | None, first: int
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(its number, the picture): by its stamp, or by counting from `first` where it has none."""
     number, tick_s = first - 1, float(video.time_base or 0)
@@ -151,7 +152,7 @@ class _Size:
 
 def _turns(frame: VideoFrame) -> list[tuple[str, str | None]]:
     """The filters (name, value) that turn a picture as its display matrix says, as ffmpeg's own command does."""
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    found = cast(Any, frame.side_data).get(Type.DISPLAYMATRIX)
     if found is None:
         return []
     matrix = struct.unpack("<9i", bytes(found)[:36])

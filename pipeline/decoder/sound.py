@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 from array import array
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import av
 import av.filter
@@ -34,9 +33,9 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         for packet in listing.packets():
             if packet.stream_index == tracks[1].index:
                 with contextlib.suppress(av.FFmpegError):  # a damaged packet is a hole
-                    for frame in packet.decode():
+                    for frame in cast(list[AudioFrame], packet.decode()):
                         pieces.add(frame)
-        columns = {
+        columns: dict[str, array[Any]] = {
             "packets": listing.rows,
             "starts_s": pieces.starts_s,
             "counts": pieces.counts,
@@ -46,7 +45,7 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
 
 
 class _Pieces:
-    def __init__(self, file: io.BufferedWriter, tick_s: float) -> None:
+    def __init__(self, file: BinaryIO, tick_s: float) -> None:
         self._file, self._tick_s = file, tick_s
         self._mixed: tuple[tuple[Any, ...], Graph] | None = None
         self.starts_s, self.counts, self.rates_hz = array("d"), array("q"), array("q")
@@ -73,4 +72,4 @@ class _Pieces:
             self._mixed = kind, graph
         graph = self._mixed[1]
         graph.push(frame)
-        return graph.pull()
+        return cast(AudioFrame, graph.pull())

@@ -160,10 +160,11 @@ def _nearest(found: Probe, times_s: Sequence[float]) -> NDArray[np.bool_]:
 
 def _within(found: Probe, spans_s: Sequence[Span] | None, every: int) -> NDArray[np.bool_]:
     """(pictures,) whether it is an `every`-th that is shown inside the spans."""
-    inside = np.full(len(found.times_s), spans_s is None)
+    inside: NDArray[np.bool_] = np.full(len(found.times_s), spans_s is None)
     for start_s, end_s in spans_s or ():
         inside[np.searchsorted(found.times_s, start_s) : np.searchsorted(found.times_s, end_s, side="right")] = True
-    return inside & (np.arange(len(inside)) % every == 0)
+    inside[np.arange(len(inside)) % every != 0] = False
+    return inside
 
 
 def _scaled(found: Probe, height_px: int) -> tuple[int, int]:

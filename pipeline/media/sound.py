@@ -51,10 +51,8 @@ def read_sound(path: Path, *, sample_rate_hz: int) -> Sound:
         if os.fstat(file.fileno()).st_size < 4:
             raise MediaError("the sound track is empty or cannot be decoded")
         decoded = np.memmap(file, "<f4", "r")
-        starts_s, counts, rates = (
-            np.frombuffer(blocks[name], kind)
-            for name, kind in (("starts_s", np.float64), ("counts", np.int64), ("rates_hz", np.int64))
-        )
+        starts_s = np.frombuffer(blocks["starts_s"], np.float64)
+        counts, rates = (np.frombuffer(blocks[name], np.int64) for name in ("counts", "rates_hz"))
     if not np.isfinite(decoded).all():
         raise MediaError("the sound track decodes to values that are not finite")
     samples = lay_out(decoded, Pieces(starts_s - found.shown_s, counts, rates), sample_rate_hz=sample_rate_hz)
