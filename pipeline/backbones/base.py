@@ -120,7 +120,7 @@ def _folded(net: torch.nn.Module, example: torch.Tensor | None) -> torch.nn.Modu
     return net if example is None else fuse_conv_bn(net, example)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: of its tensors, oneDNN (on CPUs that compute in float16) can keep no packed copy
 def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> torch.nn.Module:
     """The network, folded, in float16; raises BackboneError when that changes the example's maps too much."""
     wanted = None if example is None else net(example)

@@ -22,7 +22,7 @@ def test_what_is_planted_beside_decoys_is_found_by_both_hard_estimators_and_clas
     found = nas.search(problem.features, problem.labels, problem.split, configs, [*SEEDS, *SEEDS])
     fitting = [r.genotype for r in found if problem.fits(r.genotype)]
     assert len(fitting) >= 5
-    config = nas.RetrainConfig(channels=16, epochs=20)
+    config = nas.RetrainConfig(channels=16, epochs=40)
     given = (problem.features, problem.labels, problem.split, fitting[::4], config, range(2))
     test = torch.tensor([name == "test" for name in problem.split])
     for result in nas.retrain(*given):

@@ -62,7 +62,6 @@ def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
 import sys
 sys.argv = ["bmnas", "--help"]
 from pipeline.cli import main
-from tests.pipeline.run_fixture import make_index, make_workspace
 try:
     main()
 finally:

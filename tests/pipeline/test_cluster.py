@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -133,6 +134,13 @@ def test_a_killed_worker_leaves_no_decoder_and_its_work_is_done_again(
     assert shards(workspace) == undisturbed
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is there and has not ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def test_a_killed_client_takes_everything_with_it_and_loses_nothing_finished(
     root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -141,7 +149,7 @@ def test_a_killed_client_takes_everything_with_it_and_loses_nothing_finished(
         wait_for(lambda: decoder_of(process) and shards(workspace))
         family = process.children(recursive=True)
         process.kill()
-        wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], seconds=20)
+        wait_for(lambda: not any(map(is_alive, family)), seconds=20)
     finished = {path: path.stat().st_mtime_ns for path in workspace.spectrograms.glob("*.h5")}
     assert finished
     build_spectrograms(workspace, params)
