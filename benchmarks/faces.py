@@ -336,11 +336,11 @@ def largest(found: list[Faces]) -> NDArray[np.float64]:
     return boxes
 
 
-def their_boxes(path: Path, *, frames: int | None = None) -> NDArray[np.float64]:
+def their_boxes(path: Path) -> NDArray[np.float64]:
     """The same by facenet-pytorch, frame by frame."""
     torch.set_num_threads(os.cpu_count() or 1)
     none = np.full(4, np.nan)
-    found = their_faces(path, facenet_pytorch.MTCNN(), frames)
+    found = their_faces(path, facenet_pytorch.MTCNN())
     return np.stack([none if box is None else np.asarray(box, float) for _, box in found])
 
 
