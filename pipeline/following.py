@@ -4,6 +4,7 @@ MTCNN searches the whole picture rarely, and in key frames the places where face
 O-Net alone looks at the frame in the middle, where the faces should be if they moved evenly. Where it sees them there,
 what lies between is interpolated; where they moved unevenly, or a face comes or goes, both halves are looked at in the
 same way. So a still head costs little, a fast one more, and the frame in which a known face goes is found.
+Faces move evenly beside what the camera does: its own movement is measured from frame to frame.
 A scene cut ends everything: the frames on both of its sides are key frames, and nothing is followed across.
 """
 
@@ -15,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.camera import camera_shifts
 from pipeline.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.tracks import Look, joined, matched_faces
 
@@ -28,6 +30,8 @@ _MAX_BIAS = 0.1
 """By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
 _LOST_IOU = 0.5
 """O-Net's box is another face's when it overlaps the interpolated one by less."""
+_FILLED = 0.1
+"""Of a face's side: when the camera moved by so much between two looks, it is no even movement."""
 _CUT = 0.5
 """A cut changes the picture by at least this part of its contrast ..."""
 _CUT_RATIO = 3.0
@@ -42,6 +46,13 @@ class _Chunk:
     frames: NDArray[np.uint8]
     scenes: NDArray[np.int64]
     known: dict[int, _Seen]
+    camera: NDArray[np.float64]
+    """(T, 2) px of the picture by which each frame shows what stands still beside where the first does"""
+
+    def seen_from(self, i: int, j: int) -> _Seen:
+        """What is known of frame i, at the places that it has in frame j if only the camera moved."""
+        seen = self.known[i]
+        return _Seen(seen.faces.shifted(self.camera[j] - self.camera[i]), seen.bias)
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ class Follower:
         spans = [(a, b) for a, b in pairwise(keys) if chunk.scenes[a] == chunk.scenes[b]]
         while spans := [(a, b) for a, b in spans if b - a > 1]:
             spans = self._halve(chunk, spans)
+        self._fill(chunk)
         done = 0 if self._last is None else 1
         self.looks += [
             Look(float(chunk.times_s[i]), seen.faces, int(chunk.scenes[i]), seen.bias)
@@ -129,7 +141,8 @@ class Follower:
         cuts = _cuts(np.concatenate([before, changes]))[len(before) :]
         self._changes = changes
         scenes = self._scene + np.concatenate([[0], np.cumsum(cuts)]).astype(np.int64)
-        return _Chunk(times_s, frames, scenes, known)
+        camera = np.concatenate([np.zeros((1, 2)), camera_shifts(frames).cumsum(axis=0)]) / self._shrunk
+        return _Chunk(times_s, frames, scenes, known, camera)
 
     def _search_keys(self, chunk: _Chunk) -> None:
         """Searches the key frames: some as a whole, the others around the faces of the nearest that is known."""
@@ -157,7 +170,7 @@ class Follower:
         """The certain faces of the frame of its scene that is known and nearest in time."""
         there = [i for i in chunk.known if chunk.scenes[i] == chunk.scenes[key]]
         nearest = min(there, key=lambda i: abs(i - key))
-        return chunk.known[nearest].placed.above(self._min_probability)
+        return chunk.seen_from(nearest, key).placed.above(self._min_probability)
 
     def _look_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """The faces that the cascade finds around the expected ones of these frames, each once."""
@@ -182,7 +195,7 @@ class Follower:
 
     def _halve(self, chunk: _Chunk, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Looks at the middle of every span; the spans that must be halved again."""
-        plans = {span: self._plan(chunk.known[span[0]], chunk.known[span[1]], _share(chunk, span)) for span in spans}
+        plans = {span: self._plan(chunk, span, _middle(span)) for span in spans}
         plans = {span: plan for span, plan in plans.items() if len(plan.seen.faces)}
         middles = [_middle(span) for span in plans]
         found = self._refine(chunk, middles, [plan.seen.placed for plan in plans.values()])
@@ -201,8 +214,22 @@ class Follower:
         self._search_around(chunk, where, expected)
         return again + [half for span in unclear for half in _halves(*span)]
 
-    def _plan(self, left: _Seen, right: _Seen, share: float) -> _Plan:
-        """What to look for at `share` of the way from the left to the right."""
+    def _fill(self, chunk: _Chunk) -> None:
+        """Takes for known, where the camera moved the faces, what is between two looks."""
+        for a, b in pairwise(sorted(chunk.known)):
+            path_px = np.abs(np.diff(chunk.camera[a : b + 1], axis=0)).sum(axis=0).max(initial=0)
+            if chunk.scenes[a] != chunk.scenes[b] or len(chunk.known[a].faces) == 0:
+                continue
+            if path_px > _FILLED * _sides(chunk.known[a].faces).min():
+                for i in range(a + 1, b):
+                    plan = self._plan(chunk, (a, b), i)
+                    chunk.known[i] = plan.seen.take(range(plan.both))
+
+    def _plan(self, chunk: _Chunk, span: tuple[int, int], at: int) -> _Plan:
+        """What to look for in a frame between two that are known."""
+        left, right = (chunk.seen_from(i, at) for i in span)
+        first_s, last_s = chunk.times_s[list(span)]
+        share = float((chunk.times_s[at] - first_s) / (last_s - first_s))
         pairs = matched_faces(left.faces, right.faces)
         rest = [self._others(seen.faces, [pair[k] for pair in pairs]) for k, seen in enumerate((left, right))]
         # What is left on both sides may be one that moved far.
@@ -221,11 +248,6 @@ class Follower:
 
 def _middle(span: tuple[int, int]) -> int:
     return (span[0] + span[1]) // 2
-
-
-def _share(chunk: _Chunk, span: tuple[int, int]) -> float:
-    first, middle, last = chunk.times_s[[span[0], _middle(span), span[1]]]
-    return float((middle - first) / (last - first))
 
 
 def _halves(a: int, b: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from pipeline.media.timeline import Probe, probe
 
 MAX_FRAME_HEIGHT_PX = 1080
 """Taller pictures are scaled down to it: no crop needs more, and memory stays bounded."""
+_PIPE_BYTES = 1 << 20
+"""So much of the small pictures waits to be read: with the usual 64 KiB both sides mostly wait for each other."""
 Span = tuple[float, float]
 
 
@@ -59,6 +62,8 @@ class Video:
 
     def _start(self, stack: contextlib.ExitStack, path: Path, spans_s: Sequence[Span] | None, small_every: int) -> None:
         read_end, write_end = os.pipe()
+        with contextlib.suppress(OSError, AttributeError):  # more than a user may have, or no Linux
+            fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._pipe = stack.enter_context(os.fdopen(read_end, "rb", buffering=0))
         with os.fdopen(write_end, "wb", buffering=0):
             self._small_numbers, *self._full_files = stack.enter_context(memory_files(3))
@@ -69,15 +74,15 @@ class Video:
             self._process = stack.enter_context(_reading(path, self.probe, outputs, small, full, coarse=coarse))
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
-        """The pictures inside the spans, in order; each batch is new memory."""
+        """The pictures inside the spans, in order, the first alone; each batch is new memory."""
         width, height = self.small_size_px
         frame_bytes = width * height * 3
         seen = 0
-        while data := self._read(batch * frame_bytes):
+        while (data := self._read((batch if seen else 1) * frame_bytes)).size:
             count = len(data) // frame_bytes
             if count == 0:
                 break  # the decoder was killed: the answer says why
-            pixels = np.frombuffer(data, np.uint8)[: count * frame_bytes].reshape(count, height, width, 3)
+            pixels = data[: count * frame_bytes].reshape(count, height, width, 3)
             # A picture's number is written before its pixels.
             numbers = np.frombuffer(os.pread(self._small_numbers.fileno(), 8 * count, 8 * seen), np.int64)
             yield Frames(self.probe.times_s[numbers], pixels)
@@ -94,15 +99,15 @@ class Video:
         frames = _read_back(self._full_files, self.full_size_px, self.probe)
         return _choose(frames, self._full_at_s[first:last])
 
-    def _read(self, size: int) -> bytearray:
-        data = bytearray()
-        while len(data) < size:
+    def _read(self, size: int) -> NDArray[np.uint8]:
+        data, read = np.empty(size, np.uint8), 0
+        while read < size:
             self._process.wait_for(self._pipe.fileno())
-            piece = os.read(self._pipe.fileno(), min(size - len(data), 1 << 20))
-            if not piece:
+            more = os.readv(self._pipe.fileno(), [data[read:]])
+            if not more:
                 break
-            data += piece
-        return data
+            read += more
+        return data[:read]
 
 
 @contextmanager

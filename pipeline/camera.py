@@ -1,0 +1,71 @@
+"""How far the whole picture moves from one frame to the next: what a camera's pan does to every face in it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SIDE = 48
+"""The longer side of the thumbnails that are compared."""
+_SAMPLES = 3
+"""So many pixels across and down stand for a thumbnail's one."""
+_MAX_SHIFT = 0.3
+"""Of a side: the picture moves by less from one frame to the next, or the two show different things."""
+_LEAST = 0.25
+"""Thumbnail pixels; less is noise, and a slow pan is even enough without."""
+_FINEST = 0.15
+"""Cycles a pixel, standard deviation: finer detail is noise and the thumbnails' aliasing."""
+
+
+def camera_shifts(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(T - 1, 2) px, (x, y), by which each of the frames (T, H, W, 3) shows its content beside the one before.
+
+    By phase correlation (Kuglin and Hines 1975) of thumbnails, the peak refined by a parabola. What moves before a
+    resting background leaves the highest peak at 0.
+    """
+    step = max(1, round(max(frames.shape[1:3]) / _SIDE))
+    small = _thumbnails(frames, step)
+    n_frames, height, width = small.shape
+    if n_frames < 2 or min(height, width) < 8:
+        return np.zeros((max(n_frames - 1, 0), 2))
+    small = (small - small.mean(axis=(1, 2), keepdims=True)) * np.hanning(height)[:, None] * np.hanning(width)
+    spectra = np.fft.rfft2(small)
+    cross = spectra[1:] * spectra[:-1].conj()
+    fine = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width) ** 2
+    cross *= np.exp(-0.5 * fine / _FINEST**2) / np.maximum(np.abs(cross), 1e-9)
+    peaks = np.fft.irfft2(cross, s=(height, width))
+    reach = int(_MAX_SHIFT * height), int(_MAX_SHIFT * width)
+    rows, columns = (np.arange(-r, r + 1) for r in reach)
+    near = peaks[:, rows[:, None], columns]
+    y, x = np.unravel_index(near.reshape(n_frames - 1, -1).argmax(axis=1), near.shape[1:])
+    frame = np.arange(n_frames - 1)
+    y, x = y - reach[0], x - reach[1]
+    at = peaks[frame, y, x]
+    found = np.stack(
+        [
+            x + _vertex(peaks[frame, y, x - 1], at, peaks[frame, y, (x + 1) % width]),
+            y + _vertex(peaks[frame, y - 1, x], at, peaks[frame, (y + 1) % height, x]),
+        ],
+        axis=1,
+    )
+    found[np.abs(found).max(axis=1) < _LEAST] = 0
+    return found * step
+
+
+def _thumbnails(frames: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """(T, H // step, W // step): green, means of some pixels of each cell."""
+    n_frames, height, width, _ = frames.shape
+    height, width = height // step * step, width // step * step
+    total = np.zeros((n_frames, height // step, width // step), np.uint16)
+    places = np.unique(((np.arange(_SAMPLES) + 0.5) * step / _SAMPLES).astype(int))
+    for y, x in itertools.product(places, places):
+        total += frames[:, y:height:step, x:width:step, 1]
+    return total.astype(np.float32) / len(places) ** 2
+
+
+def _vertex(before: NDArray[np.float64], at: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where a parabola through three neighbours has its top, from the middle one."""
+    bend = before - 2 * at + after
+    return np.asarray(np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0))
