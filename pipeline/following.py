@@ -174,10 +174,8 @@ class Follower:
 
     def _look_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """The faces that the cascade finds around the expected ones of these frames, each once."""
-        frame = [i for i, faces in zip(where, expected, strict=True) for _ in range(len(faces))]
-        boxes = _boxes_of(expected)
-        found = self._mtcnn.detect_near([chunk.frames[i] for i in frame], boxes, shrunk=self._shrunk)
-        return [_distinct(joined([faces for k, faces in zip(frame, found, strict=True) if k == i])) for i in where]
+        boxes = [faces.boxes for faces in expected]
+        return self._mtcnn.detect_near(chunk.frames[where], boxes, shrunk=self._shrunk)
 
     def _keep(self, chunk: _Chunk, where: list[int], found: list[Faces]) -> None:
         """Takes what the cascade found in these frames for known."""
@@ -256,18 +254,6 @@ def _halves(a: int, b: int) -> list[tuple[int, int]]:
 
 def _boxes_of(faces: list[Faces]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros((0, 4)), *(one.boxes for one in faces)])
-
-
-def _distinct(faces: Faces) -> Faces:
-    """Each once, though found from two places: the most probable of those that cover each other by half."""
-    kept: list[int] = []
-    area = (faces.boxes[:, 2:] - faces.boxes[:, :2]).clip(min=1e-6).prod(axis=1)
-    for i in (-faces.probabilities).argsort(kind="stable"):
-        box, others = faces.boxes[i], faces.boxes[kept]
-        common = (np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])).clip(min=0).prod(axis=1)
-        if (common / np.minimum(area[kept], area[i])).max(initial=0.0) < _LOST_IOU:
-            kept.append(int(i))
-    return faces.take(kept)
 
 
 def _sides(faces: Faces) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ run channels-last, which on the CPU is faster than onnxruntime for all three.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,6 @@ import facenet_pytorch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -35,14 +35,12 @@ _CONTEXT = 1.07
 """What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
 
 
-_LEAST = 0.35
+_LEAST = 0.5
 """Around a known face the first level looked at is the one for faces of at least this part of its size ..."""
 _NEAR_LEVELS = 3
 """... and so many in all: in those the known one shows."""
-_NEAR = 6.2
+_NEAR = 3.6
 """Side of the square searched around a known face, in parts of the face's size that the first level is for."""
-_NEAR_PX = 224
-"""To which such a square is brought: the known face keeps 72 to 102 pixels, more than O-Net's 48."""
 
 
 def search_px(min_face_px: float) -> float:
@@ -113,47 +111,38 @@ class Mtcnn:
         scales = [CELL_PX / self.min_face_px]
         while min(whole) * scales[-1] >= CELL_PX:
             scales.append(scales[-1] * _FACTOR)
-        levels = [
-            (int(whole[0] * scale + 1), int(whole[1] * scale + 1), torch.tensor([scale])) for scale in scales[:-1]
-        ]
+        levels = [(int(whole[0] * scale + 1), int(whole[1] * scale + 1), scale) for scale in scales[:-1]]
         step = max(1, _BATCH_PIXELS // (height * width))
         found: list[Faces] = []
         for i in range(0, n_frames, step):
             batch = torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device)
-            found += self._detect(batch, torch.tensor([shrunk]), levels)
+            searched = _Searched(_integral(batch), shrunk)
+            found += self._narrowed(searched, *self._candidates(searched.sums, levels))
         return found
 
     @torch.inference_mode()
     def detect_near(
-        self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64], *, shrunk: float = 1.0
+        self, frames: NDArray[np.uint8], boxes: Sequence[NDArray[np.float64]], *, shrunk: float = 1.0
     ) -> list[Faces]:
-        """The faces around each of `boxes` (n, 4) that are about as large, one box per frame; frames may repeat.
+        """Every frame's faces around its `boxes` (n, 4) that are about as large; frames as in `detect`.
 
-        The cascade runs over a square of two to three times the box's side, and over the three levels of the pyramid
-        in which such a face shows. All squares are brought to one size, and so searched together.
+        Of the same pyramid's levels, those in which such a face shows are searched, in a window around it only. So
+        what is found is what `detect` finds there.
         """
-        if len(boxes) == 0:
-            return []
-        first_px = self.min_face_px * _FACTOR ** np.floor(
-            np.log(_LEAST * (boxes[:, 2:] - boxes[:, :2]).max(axis=1).clip(min=1) / self.min_face_px) / np.log(_FACTOR)
-        )
-        first_px = np.maximum(first_px, self.min_face_px)
-        sides = np.maximum(np.rint(_NEAR * first_px * shrunk), 2).astype(int)
-        corners = np.rint((boxes[:, :2] + boxes[:, 2:]) / 2 * shrunk - sides[:, None] / 2).astype(int)
-        regions = [
-            _region(frame, (int(left), int(top)), int(side))
-            for frame, (left, top), side in zip(frames, corners, sides, strict=True)
-        ]
-        levels = [
-            (size, size, torch.from_numpy(CELL_PX / first_px * _FACTOR**k).float())
-            for k, size in enumerate(int(_NEAR * CELL_PX * _FACTOR**k + 1) for k in range(_NEAR_LEVELS))
-        ]
-        scale = torch.from_numpy(_NEAR_PX / sides * shrunk).float()
-        height, width, _ = frames[0].shape
-        inside = np.concatenate([-corners, np.array([width, height]) - corners], axis=1) * (_NEAR_PX / sides)[:, None]
-        bounds = torch.from_numpy(inside.round().clip(0, _NEAR_PX)).long()
-        found = self._detect(torch.from_numpy(np.stack(regions)).to(self.device), scale, levels, bounds)
-        return [faces.shifted(corner / shrunk) for faces, corner in zip(found, corners, strict=True)]
+        image = torch.from_numpy(np.repeat(np.arange(len(frames)), [len(some) for some in boxes]))
+        if len(image) == 0:
+            return [_as_faces(torch.zeros(0, 5), torch.zeros(0, 5, 2)) for _ in frames]
+        places = torch.from_numpy(np.concatenate(list(boxes)))
+        sides = (places[:, 2:] - places[:, :2]).amax(dim=1).clamp(min=1)
+        level = torch.floor(torch.log(_LEAST * sides / self.min_face_px) / -math.log(_FACTOR)).clamp(min=0)
+        whole = torch.tensor([round(size / shrunk) for size in frames.shape[2:0:-1]])
+        searched = _Searched(_integral(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)), shrunk)
+        found = []
+        for k in range(_NEAR_LEVELS):
+            scale = CELL_PX / self.min_face_px * _FACTOR ** (level + k)
+            found.append(self._window(searched, image, (places[:, :2] + places[:, 2:]) / 2, whole, scale, k))
+        candidates, of = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return self._narrowed(searched, *_merged(candidates, of))
 
     @torch.inference_mode()
     def refine(self, frames: Sequence[NDArray[np.uint8]], boxes: NDArray[np.float64], *, shrunk: float = 1.0) -> Faces:
@@ -173,47 +162,62 @@ class Mtcnn:
             torch.cat([_moved(squares, offsets), scores[:, 1:]], dim=1).cpu(), _landmarks(squares, points).cpu()
         )
 
-    def _detect(
-        self, frames: Tensor, shrunk: Tensor, levels: list[tuple[int, int, Tensor]], bounds: Tensor | None = None
-    ) -> list[Faces]:
-        """shrunk: (N,) or (1,); levels: (height, width, scale (N,) or (1,)) of each of the pyramid's pictures.
-
-        bounds: (N, 4) px, the part of each frame that is the picture's; None: all of it.
-        """
-        if bounds is None:
-            bounds = torch.tensor([[0, 0, frames.shape[2], frames.shape[1]]])
-        shrunk, bounds = shrunk.to(self.device).expand(len(frames)), bounds.to(self.device).expand(len(frames), 4)
-        searched = _Searched(_integral(frames), shrunk, bounds)
-        boxes, image = self._candidates(searched.sums, levels)
+    def _narrowed(self, searched: _Searched, boxes: Tensor, image: Tensor) -> list[Faces]:
+        """The faces of every frame among P-Net's squares."""
         boxes, image = self._second(searched, boxes, image)
         boxes, points, image = self._third(searched, boxes, image)
         boxes, points, image = boxes.cpu(), points.cpu(), image.cpu()
-        return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(frames))]
+        return [_as_faces(boxes[image == i], points[image == i]) for i in range(len(searched.sums))]
 
-    def _candidates(self, sums: Tensor, levels: list[tuple[int, int, Tensor]]) -> tuple[Tensor, Tensor]:
-        """P-Net over the pyramid: squares (n, 4) and the frame of each (n,)."""
+    def _candidates(self, sums: Tensor, levels: list[tuple[int, int, float]]) -> tuple[Tensor, Tensor]:
+        """P-Net over the pyramid: squares (n, 4) and the frame of each (n,). levels: height, width, scale."""
         found: list[Tensor] = [torch.zeros(0, 9, device=self.device)]
         images: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=self.device)]
-        for height, width, scales in levels:
+        for height, width, scale in levels:
             step = max(1, _PASS_PIXELS[self.device.type] // (height * width))
-            level = [self._level(sums[i : i + step], (height, width)) for i in range(0, len(sums), step)]
+            level = [self._level(_resized(sums[i : i + step], (height, width))) for i in range(0, len(sums), step)]
             offsets, score = (torch.cat(parts) for parts in zip(*level, strict=True))
             image, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
-            scale = scales.to(self.device).expand(len(sums))[image][:, None]
             cell = torch.stack([column, row], dim=1).float()
-            box = [((2 * cell + 1) / scale).floor(), ((2 * cell + CELL_PX) / scale).floor()]
-            one = torch.cat([*box, score[image, row, column][:, None], offsets[image, :, row, column]], dim=1)
+            one = torch.cat(
+                [_cell_boxes(cell, scale), score[image, row, column][:, None], offsets[image, :, row, column]], dim=1
+            )
             kept = batched_nms(one[:, :4], one[:, 4], image, 0.5)
             found.append(one[kept])
             images.append(image[kept])
-        boxes, image = torch.cat(found), torch.cat(images)
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], image, 0.7)
-        boxes, image = boxes[kept], image[kept]
-        sides = (boxes[:, 2:4] - boxes[:, :2]).repeat(1, 2)
-        return _squared(boxes[:, :4] + boxes[:, 5:] * sides), image
+        return _merged(torch.cat(found), torch.cat(images))
 
-    def _level(self, sums: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        offsets, scores = self._p(_normal(_resized(sums, size)))
+    def _window(
+        self, searched: _Searched, image: Tensor, centres: Tensor, whole: Tensor, scale: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        """P-Net's candidates (m, 9) and the frame of each, in a window of one level around each of the centres (n, 2).
+
+        whole: (width, height) of the picture; scale: (n,) of the level, of each.
+        """
+        size = int(_NEAR * CELL_PX * _FACTOR**k + 1)
+        lengths = (whole * scale[:, None] + 1).long()
+        # An even pixel first: so the networks' pooling meets the same pairs as in the whole level.
+        first = ((centres * scale[:, None] - size / 2) / 2).round().long() * 2
+        first = torch.minimum(first, (lengths - size + 1) // 2 * 2).clamp(min=0)
+        cell = torch.minimum(first[:, :, None] + torch.arange(size), lengths[:, :, None] - 1)
+        frame = torch.tensor(searched.sums.shape[2:0:-1]) - 1
+        begin = cell * frame[:, None] // lengths[:, :, None]
+        end = ((cell + 1) * frame[:, None] + lengths[:, :, None] - 1) // lengths[:, :, None]
+        (left, top), (right, bottom) = begin.unbind(1), end.unbind(1)
+        edges = (edge.to(self.device) for edge in (image, top, bottom, left, right))
+        offsets, score = self._level(searched.means(*edges))
+        n, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
+        at = torch.stack([column, row], dim=1)
+        inside = (first.to(self.device)[n] + 2 * at + CELL_PX <= lengths.to(self.device)[n] + 1).all(dim=1)
+        n, row, column, at = n[inside], row[inside], column[inside], at[inside]
+        box = _cell_boxes((first.to(self.device)[n] // 2 + at).float(), scale.float().to(self.device)[n][:, None])
+        found = torch.cat([box, score[n, row, column][:, None], offsets[n, :, row, column]], dim=1)
+        of = image.to(self.device)[n]
+        kept = batched_nms(found[:, :4], found[:, 4], of, 0.5)
+        return found[kept], of[kept]
+
+    def _level(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        offsets, scores = self._p(_normal(pictures))
         return offsets, scores[:, 1]
 
     def _second(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,10 +253,7 @@ class _Searched:
 
     sums: Tensor
     """(N, H + 1, W + 1, 3)"""
-    shrunk: Tensor
-    """(N,)"""
-    bounds: Tensor
-    """(N, 4) px: the picture's part of each; what reaches beyond is cut off, as facenet-pytorch does it"""
+    shrunk: float
 
     def crops(self, boxes: Tensor, image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """(boxes, image, crops): crops (n, 3, size, size) float, area-resampled.
@@ -260,26 +261,43 @@ class _Searched:
         Boxes that lie wholly outside their picture are dropped.
         """
         rows, columns = self.sums.shape[1:3]
-        scale = self.shrunk[image][:, None]
+        scale = self.shrunk
         # facenet-pytorch counts pixels from 1: the first is left of where a box begins.
         first = ((boxes[:, :2].trunc().clamp(min=1) - 1) * scale).round().long()
         last = (boxes[:, 2:].trunc() * scale).round().long()
-        bounds = self.bounds[image]
-        first, last = torch.maximum(first, bounds[:, :2]), torch.minimum(last, bounds[:, 2:])
+        last = torch.minimum(last, torch.tensor([columns - 1, rows - 1], device=last.device))
         inside = (last > first).all(dim=1)
         boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
         left, right = _cells(last[:, 0] - first[:, 0], size)
         top, bottom = _cells(last[:, 1] - first[:, 1], size)
-        area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-        row = image[:, None] * rows + first[:, 1:]
-        flat = self.sums.view(-1, 3)
+        edges = (top + first[:, 1:], bottom + first[:, 1:], left + first[:, :1], right + first[:, :1])
+        return boxes, image, self.means(image, *edges)
+
+    def means(self, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """(n, 3, h, w) float: picture i's means of frame image[i], between these rows (n, h) and columns (n, w)."""
+        rows, columns = self.sums.shape[1:3]
+        flat, row = self.sums.view(-1, 3), image[:, None] * rows
 
         def corners(y: Tensor, x: Tensor) -> Tensor:
-            where = ((row + y) * columns)[:, :, None] + (x + first[:, :1])[:, None, :]
+            where = ((row + y) * columns)[:, :, None] + x[:, None, :]
             return flat.index_select(0, where.view(-1))
 
         total = corners(bottom, right) - corners(top, right) - corners(bottom, left) + corners(top, left)
-        return boxes, image, (total.view(-1, size, size, 3) / area[..., None]).permute(0, 3, 1, 2)
+        area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
+        return (total.view(*area.shape, 3) / area[..., None]).permute(0, 3, 1, 2)
+
+
+def _cell_boxes(cell: Tensor, scale: float | Tensor) -> Tensor:
+    """(n, 4) px: what P-Net's outputs in columns and rows (n, 2) have seen."""
+    return torch.cat([((2 * cell + 1) / scale).floor(), ((2 * cell + CELL_PX) / scale).floor()], dim=1)
+
+
+def _merged(candidates: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Squares (n, 4) of all levels' candidates (m, 9), and the frame of each."""
+    kept = batched_nms(candidates[:, :4], candidates[:, 4], image, 0.7)
+    boxes, image = candidates[kept], image[kept]
+    sides = (boxes[:, 2:4] - boxes[:, :2]).repeat(1, 2)
+    return _squared(boxes[:, :4] + boxes[:, 5:] * sides), image
 
 
 def _normal(pictures: Tensor) -> Tensor:
@@ -314,18 +332,6 @@ def _cells(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
     first = cell * lengths[:, None] // size
     end = ((cell + 1) * lengths[:, None] + size - 1) // size
     return first, end
-
-
-def _region(frame: NDArray[np.uint8], corner: tuple[int, int], side: int) -> NDArray[np.uint8]:
-    """(_NEAR_PX, _NEAR_PX, 3): a square of the frame, area-resampled; beyond the frame it is grey."""
-    left, top = corner
-    square = frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-    if square.shape[:2] != (side, side):
-        whole = np.full((side, side, 3), 127, np.uint8)
-        down, right = min(max(-top, 0), side), min(max(-left, 0), side)
-        whole[down : down + square.shape[0], right : right + square.shape[1]] = square
-        square = whole
-    return np.asarray(Image.fromarray(square).resize((_NEAR_PX, _NEAR_PX), Image.Resampling.BOX))
 
 
 def _cut(frame: NDArray[np.uint8], square: list[float]) -> Tensor:
