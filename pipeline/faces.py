@@ -39,7 +39,7 @@ SMOOTH_S = 0.12
 """Width (standard deviation) of the smoother along a track."""
 _SMALL_HEIGHT_PX = 360
 """Pictures are never made smaller than this to search them."""
-_BATCH_PIXELS, _BATCH_PICTURES = 16_000_000, 16
+_BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
 _PERSON_S = 0.5
 """A face that is seen for less is no person to count."""

@@ -156,12 +156,15 @@ class Follower:
             (whole if new else others).append(key)
         self._keep(chunk, whole, self._mtcnn.detect(chunk.frames[whole], shrunk=self._shrunk) if whole else [])
         expected = [self._nearest(chunk, key) for key in others]
-        self._search_around(chunk, others, expected)
+        self._search_around(chunk, others, expected, [True] * len(others))
 
-    def _search_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> None:
-        """Searches these frames around the expected faces, and as a whole where one is missing or none expected."""
+    def _search_around(self, chunk: _Chunk, where: list[int], expected: list[Faces], must: list[bool]) -> None:
+        """Searches these frames around the expected faces, and as a whole where one that must be there is missing."""
         found = self._look_around(chunk, where, expected)
-        lost = [len(matched_faces(*pair)) < max(1, len(pair[0])) for pair in zip(expected, found, strict=True)]
+        lost = [
+            there and len(matched_faces(*pair)) < max(1, len(pair[0]))
+            for there, *pair in zip(must, expected, found, strict=True)
+        ]
         whole = [i for i, gone in zip(where, lost, strict=True) if gone]
         searched = iter(self._mtcnn.detect(chunk.frames[whole], shrunk=self._shrunk) if whole else [])
         self._keep(chunk, where, [next(searched) if gone else faces for faces, gone in zip(found, lost, strict=True)])
@@ -209,7 +212,8 @@ class Follower:
             if overlap[: plan.both].min(initial=1.0) < _EVEN_IOU or plan.both < len(faces):
                 again += _halves(*span)
         where, expected = [_middle(span) for span in unclear], [plans[span].seen.placed for span in unclear]
-        self._search_around(chunk, where, expected)
+        # One that is seen on one side only comes or goes, and need not be anywhere.
+        self._search_around(chunk, where, expected, [plans[span].both > 0 for span in unclear])
         return again + [half for span in unclear for half in _halves(*span)]
 
     def _fill(self, chunk: _Chunk) -> None:

@@ -30,11 +30,10 @@ _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
 _BATCH_PIXELS = 6_000_000
 """Pixels of frames whose integral images (12 bytes a pixel) are held at once."""
-_NET_BATCH = 512
+_NET_BATCH = {"cpu": 8, "cuda": 512}
+"""Crops in one pass of R- or O-Net, by the same rule."""
 _CONTEXT = 1.07
 """What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
-
-
 _LEAST = 0.5
 """Around a known face the first level looked at is the one for faces of at least this part of its size ..."""
 _NEAR_LEVELS = 3
@@ -129,18 +128,17 @@ class Mtcnn:
         Of the same pyramid's levels, those in which such a face shows are searched, in a window around it only. So
         what is found is what `detect` finds there.
         """
-        image = torch.from_numpy(np.repeat(np.arange(len(frames)), [len(some) for some in boxes]))
+        image = torch.from_numpy(np.repeat(np.arange(len(frames)), [len(some) for some in boxes])).to(self.device)
         if len(image) == 0:
             return [_as_faces(torch.zeros(0, 5), torch.zeros(0, 5, 2)) for _ in frames]
-        places = torch.from_numpy(np.concatenate(list(boxes)))
+        places = torch.from_numpy(np.concatenate(list(boxes))).float().to(self.device)
         sides = (places[:, 2:] - places[:, :2]).amax(dim=1).clamp(min=1)
         level = torch.floor(torch.log(_LEAST * sides / self.min_face_px) / -math.log(_FACTOR)).clamp(min=0)
-        whole = torch.tensor([round(size / shrunk) for size in frames.shape[2:0:-1]])
         searched = _Searched(_integral(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)), shrunk)
         found = []
         for k in range(_NEAR_LEVELS):
             scale = CELL_PX / self.min_face_px * _FACTOR ** (level + k)
-            found.append(self._window(searched, image, (places[:, :2] + places[:, 2:]) / 2, whole, scale, k))
+            found.append(self._window(searched, image, (places[:, :2] + places[:, 2:]) / 2, scale, k))
         candidates, of = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self._narrowed(searched, *_merged(candidates, of))
 
@@ -188,31 +186,29 @@ class Mtcnn:
         return _merged(torch.cat(found), torch.cat(images))
 
     def _window(
-        self, searched: _Searched, image: Tensor, centres: Tensor, whole: Tensor, scale: Tensor, k: int
+        self, searched: _Searched, image: Tensor, centres: Tensor, scale: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
         """P-Net's candidates (m, 9) and the frame of each, in a window of one level around each of the centres (n, 2).
 
-        whole: (width, height) of the picture; scale: (n,) of the level, of each.
+        image: (n,) the frame of each; scale: (n,) of its level; k: how many levels behind its first.
         """
         size = int(_NEAR * CELL_PX * _FACTOR**k + 1)
-        lengths = (whole * scale[:, None] + 1).long()
+        frame = torch.tensor(searched.sums.shape[2:0:-1], device=self.device) - 1
+        lengths = ((frame / searched.shrunk).round() * scale[:, None] + 1).long()
         # An even pixel first: so the networks' pooling meets the same pairs as in the whole level.
         first = ((centres * scale[:, None] - size / 2) / 2).round().long() * 2
         first = torch.minimum(first, (lengths - size + 1) // 2 * 2).clamp(min=0)
-        cell = torch.minimum(first[:, :, None] + torch.arange(size), lengths[:, :, None] - 1)
-        frame = torch.tensor(searched.sums.shape[2:0:-1]) - 1
+        cell = torch.minimum(first[:, :, None] + torch.arange(size, device=self.device), lengths[:, :, None] - 1)
         begin = cell * frame[:, None] // lengths[:, :, None]
         end = ((cell + 1) * frame[:, None] + lengths[:, :, None] - 1) // lengths[:, :, None]
         (left, top), (right, bottom) = begin.unbind(1), end.unbind(1)
-        edges = (edge.to(self.device) for edge in (image, top, bottom, left, right))
-        offsets, score = self._level(searched.means(*edges))
+        offsets, score = self._level(searched.means(image, top, bottom, left, right))
         n, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
         at = torch.stack([column, row], dim=1)
-        inside = (first.to(self.device)[n] + 2 * at + CELL_PX <= lengths.to(self.device)[n] + 1).all(dim=1)
+        inside = (first[n] + 2 * at + CELL_PX <= lengths[n] + 1).all(dim=1)
         n, row, column, at = n[inside], row[inside], column[inside], at[inside]
-        box = _cell_boxes((first.to(self.device)[n] // 2 + at).float(), scale.float().to(self.device)[n][:, None])
-        found = torch.cat([box, score[n, row, column][:, None], offsets[n, :, row, column]], dim=1)
-        of = image.to(self.device)[n]
+        box = _cell_boxes((first[n] // 2 + at).float(), scale[n][:, None])
+        found, of = torch.cat([box, score[n, row, column][:, None], offsets[n, :, row, column]], dim=1), image[n]
         kept = batched_nms(found[:, :4], found[:, 4], of, 0.5)
         return found[kept], of[kept]
 
@@ -243,7 +239,7 @@ class Mtcnn:
     def _run(self, net: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
         if len(crops) == 0:  # which the networks do not survive
             return tuple(output[:0] for output in net(torch.zeros(1, *crops.shape[1:], device=self.device)))
-        parts = [net(_normal(part)) for part in torch.split(crops, _NET_BATCH)]
+        parts = [net(_normal(part)) for part in torch.split(crops, _NET_BATCH[self.device.type])]
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
 

@@ -62,6 +62,22 @@ def test_shrunk_pictures_give_boxes_of_the_whole(frames: NDArray[np.uint8]) -> N
     assert iou(Mtcnn(28).detect(half[1:2], shrunk=0.5)[0].boxes[:1], whole.boxes[:1]) > 0.85
 
 
+def test_what_is_found_near_a_face_is_what_the_whole_search_finds_there(frames: NDArray[np.uint8]) -> None:
+    """Also for two in one frame, one at the edge, one much smaller, and in shrunk pictures."""
+    half = frames.reshape(5, 144, 2, 180, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    for pictures, shrunk in ((frames[1:], 1.0), (half[1:4], 0.5)):
+        detector = Mtcnn(search_px(30))
+        whole = detector.detect(pictures, shrunk=shrunk)
+        near = detector.detect_near(pictures, [faces.boxes + 2 for faces in whole], shrunk=shrunk)
+        for all_of_it, around in zip(whole, near, strict=True):
+            assert len(around) == len(all_of_it) > 0
+            assert iou(around.boxes, all_of_it.boxes).min() > 0.9
+            assert np.median(iou(around.boxes, all_of_it.boxes)) > 0.97
+    elsewhere = [np.array([[5.0, 200, 65, 280]]), np.zeros((0, 4)), np.zeros((0, 4))]
+    assert [len(faces) for faces in detector.detect_near(frames[:3], elsewhere)] == [0, 0, 0]
+    assert detector.detect_near(frames[:0], []) == []
+
+
 def test_onet_alone_confirms_a_face_and_denies_an_empty_place(frames: NDArray[np.uint8]) -> None:
     detector = Mtcnn(28)
     face = detector.detect(frames[1:2])[0].boxes[:1]
@@ -79,7 +95,7 @@ def test_crops_are_those_of_area_interpolation(width: int, height: int, left: in
     frame = np.random.default_rng(0).integers(0, 256, (101, 203, 3), dtype=np.uint8)
     sums = mtcnn._integral(torch.from_numpy(frame)[None])
     box = torch.tensor([[left + 1.4, top + 1.4, left + width + 0.3, top + height + 0.3]])
-    searched = mtcnn._Searched(sums, torch.ones(1), torch.tensor([[0, 0, 203, 101]]))
+    searched = mtcnn._Searched(sums, 1.0)
     kept, _, crop = searched.crops(box, torch.zeros(1, dtype=torch.long), size)
     part = frame[top : top + height, left : left + width]
     if part.size == 0:

@@ -1,0 +1,126 @@
+"""`make bench-face_stage`: the whole faces stage against each of its parts alone, over the same real clips.
+
+Prints a table and writes benchmarks/results/face_stage.json.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.real_clips import clip_path, listed_clips
+from benchmarks.side_by_side import Figure, compare, publish
+from cache_schemas.manifest import Clip
+from cache_schemas.media import FACES
+from cache_schemas.shards import write_shard
+from pipeline import media
+from pipeline.crops import cut_crop, poses
+from pipeline.faces import SMOOTH_S, clip_faces, new_follower, small_every, small_height_px
+from pipeline.params import Params
+from pipeline.shard_stage import ClipJob
+from pipeline.tracks import Look, link_tracks
+from pipeline.windows import frame_times, plan_windows
+
+STAGE = ("grid-0328", "hyperlips-0357", "w2lnoise-0373", "latentsync-0390", "vretalk-0386", "dfdc-0440")
+"""Of many sizes, 360x288 to full HD, portrait and landscape."""
+console = Console()
+
+
+def main() -> None:
+    """Measures and prints."""
+    listed_clips()
+    with tempfile.TemporaryDirectory() as folder:
+        publish("face_stage", [stage(Path(folder))])
+
+
+def stage(folder: Path) -> Figure:
+    """The whole stage against each of its parts alone, over the same clips."""
+    params = Params()
+    jobs = [job_of(clip_path(name), params) for name in STAGE]
+    parts = [Parts(path, job, params) for path, job in jobs]
+    seconds = sum(media.probe(path).duration_s for path, _ in jobs)
+
+    def whole() -> None:
+        write_shard(folder, FACES, "key", [clip_faces(job, path, params) for path, job in jobs])
+
+    alone = {
+        "decode": lambda: [part.decode() for part in parts],
+        "detect and track": lambda: [part.follow() for part in parts],
+        "crop": lambda: [part.crop() for part in parts],
+        "write": lambda: write_shard(folder, FACES, "key", [part.result for part in parts]),
+    }
+    # One of these parts is the slowest; its share of the whole is to be at least 1 / 1.5.
+    figures = [compare(f"stage: {name} alone, of the whole", whole, part, goal=1 / 1.5) for name, part in alone.items()]
+    before, start = os.times(), time.perf_counter()
+    whole()
+    used = sum(os.times()[:4]) - sum(before[:4])
+    crop_bytes = sum(path.stat().st_size for path in folder.glob("*.h5"))
+    windows = sum(len(part.result.starts_s) for part in parts)
+    console.print(
+        f"stage: {seconds:.1f} s of video in {used:.2f} s of one core: {seconds / used:.1f} hours of video an hour; "
+        f"{len(jobs) / used:.2f} clips/s per core; {(time.perf_counter() - start):.2f} s wall; "
+        f"{crop_bytes / windows / 1e3:.0f} kB a window"
+    )
+    return max(figures, key=lambda figure: figure.ratio)
+
+
+class Parts:
+    """One clip's stage, part by part."""
+
+    def __init__(self, path: Path, job: ClipJob, params: Params) -> None:
+        self.path, self.params = path, params
+        self.found = media.probe(path)
+        wanted = frame_times(job.inputs, frames=params.faces.frames, params=params.windows)
+        self.times = np.unique(wanted)
+        self.spans = [(start, start + job.inputs.available_s) for start in job.inputs.starts_s]
+        self.small, self.full = self.decode()
+        self.result = clip_faces(job, path, params)
+        self.track = max(link_tracks(self.follow()), key=lambda track: track.weight)
+
+    def decode(self) -> tuple[list[media.Frames], media.Frames]:
+        """All that the stage decodes."""
+        with media.open_video(
+            self.path,
+            found=media.probe(self.path),
+            full_at_s=self.times.tolist(),
+            small_height_px=small_height_px(self.found, self.params.faces),
+            spans_s=self.spans,
+            small_every=small_every(self.found),
+        ) as video:
+            return list(video.small()), video.full()
+
+    def follow(self) -> list[Look]:
+        """All that it searches and follows."""
+        follower = new_follower(self.found, self.params.faces, device="cpu")
+        for frames in self.small:
+            follower.add(frames.times_s, frames.pixels)
+        return follower.looks
+
+    def crop(self) -> list[NDArray[np.uint8]]:
+        """All that it cuts."""
+        p = self.params.faces
+        where = poses(self.track.at(self.full.times_s, smooth_s=SMOOTH_S), p.align)
+        return [
+            cut_crop(frame, pose, size_px=p.size_px, margin=p.margin)
+            for frame, pose in zip(self.full.pixels, where, strict=True)
+        ]
+
+
+def job_of(path: Path, params: Params) -> tuple[Path, ClipJob]:
+    """The clip's task in the stage."""
+    clip = Clip(path.stem, path.name, "", "", "", "", 0, None, 0, "", "", "test", 0)
+    duration = media.probe(path).duration_s
+    windows = plan_windows(path.stem, duration_s=duration, leading_silence_s=0, params=params.windows)
+    return path, ClipJob(clip, "", windows)
+
+
+if __name__ == "__main__":
+    main()
