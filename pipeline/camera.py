@@ -23,7 +23,7 @@ def camera_shifts(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(T - 1, 2) px, (x, y), by which each of the frames (T, H, W, 3) shows its content beside the one before.
 
     By phase correlation (Kuglin and Hines 1975) of thumbnails, the peak refined by a parabola. What moves before a
-    resting background leaves the highest peak at 0.
+    resting ground that shows more than it leaves the highest peak at 0.
     """
     step = max(1, round(max(frames.shape[1:3]) / _SIDE))
     small = _thumbnails(frames, step)
@@ -62,7 +62,7 @@ def _thumbnails(frames: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
     places = np.unique(((np.arange(_SAMPLES) + 0.5) * step / _SAMPLES).astype(int))
     for y, x in itertools.product(places, places):
         total += frames[:, y:height:step, x:width:step, 1]
-    return total.astype(np.float32) / len(places) ** 2
+    return np.asarray(total / len(places) ** 2, np.float32)
 
 
 def _vertex(before: NDArray[np.float64], at: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 3
+_VERSION = 4
 """Raise it when the same parameters give other values."""
 FOLLOW_HZ = 10.0
 """So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""

@@ -225,7 +225,7 @@ class Follower:
             if path_px > _FILLED * _sides(chunk.known[a].faces).min():
                 for i in range(a + 1, b):
                     plan = self._plan(chunk, (a, b), i)
-                    chunk.known[i] = plan.seen.take(range(plan.both))
+                    chunk.known[i] = plan.seen.take(list(range(plan.both)))
 
     def _plan(self, chunk: _Chunk, span: tuple[int, int], at: int) -> _Plan:
         """What to look for in a frame between two that are known."""

@@ -103,7 +103,7 @@ class Video:
         data, read = np.empty(size, np.uint8), 0
         while read < size:
             self._process.wait_for(self._pipe.fileno())
-            more = os.readv(self._pipe.fileno(), [data[read:]])
+            more = os.readv(self._pipe.fileno(), [memoryview(data)[read:]])
             if not more:
                 break
             read += more
