@@ -49,9 +49,10 @@ def preprocessing(folder: Path, clips: int) -> Figure:
     listed = listed_clips()
     paths = [REALSET / str(path) for path in listed.path[~listed.clip_id.isin(DEVELOPMENT)]]
     paths = paths[:: max(1, len(paths) // clips)][:clips]
-    for path in paths:
-        (root / "real" / path.stem).mkdir(parents=True)
-        shutil.copy(path, root / "real" / path.stem)
+    for i, path in enumerate(paths):  # who is real makes no difference here, but the layout wants both
+        target = root / ("real", "fake")[i % 2] / path.stem
+        target.mkdir(parents=True)
+        shutil.copy(path, target)
     settings.write_text(json.dumps({"data": {"layout": "folders", "root": str(root)}}))
     detector, some = facenet_pytorch.MTCNN(), paths[::THEIRS_EVERY]
     start = time.perf_counter()
