@@ -10,7 +10,7 @@ A scene cut ends everything: the frames on both of its sides are key frames, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -65,12 +65,12 @@ class _Seen:
 
     faces: Faces
     bias: NDArray[np.float64]
-    """(n, 4) in parts of the side"""
+    """(n, 4) in parts of the side; nan where the picture's edge cuts the face: those boxes are the cascade's own"""
 
     @property
     def placed(self) -> Faces:
         """The faces with the cascade's boxes."""
-        boxes = self.faces.boxes - self.bias * _sides(self.faces)
+        boxes = self.faces.boxes - np.nan_to_num(self.bias) * _sides(self.faces)
         return Faces(boxes, self.faces.probabilities, self.faces.landmarks)
 
     def take(self, which: list[int] | NDArray[np.bool_] | NDArray[np.int64]) -> _Seen:
@@ -79,7 +79,14 @@ class _Seen:
 
     def towards(self, other: _Seen, share: float) -> _Seen:
         """Face by face, `share` of the way to `other`'s."""
-        return _Seen(self.faces.towards(other.faces, share), (1 - share) * self.bias + share * other.bias)
+        own = np.isnan(self.bias + other.bias)
+        left, right = self._own(own), other._own(own)
+        return _Seen(left.faces.towards(right.faces, share), (1 - share) * left.bias + share * right.bias)
+
+    def _own(self, which: NDArray[np.bool_]) -> _Seen:
+        """With the cascade's boxes for the chosen ones."""
+        boxes = np.where(which, self.placed.boxes, self.faces.boxes)
+        return _Seen(replace(self.faces, boxes=boxes), np.where(which, np.nan, self.bias))
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,14 @@ class Follower:
         alone = self._refine(chunk, where, found)
         for i, faces, again in zip(where, found, alone, strict=True):
             bias = ((again.boxes - faces.boxes) / _sides(again)).clip(-_MAX_BIAS, _MAX_BIAS)
-            chunk.known[i] = _Seen(Faces(again.boxes, faces.probabilities, again.landmarks), bias)
+            cut = self._cut_off(chunk, faces)
+            boxes, bias = np.where(cut, faces.boxes, again.boxes), np.where(cut, np.nan, bias)
+            chunk.known[i] = _Seen(Faces(boxes, faces.probabilities, again.landmarks), bias)
+
+    def _cut_off(self, chunk: _Chunk, faces: Faces) -> NDArray[np.bool_]:
+        """(n, 1) whether the picture's edge cuts them: O-Net alone, given other parts of them, says other things."""
+        size = np.array(chunk.frames.shape[2:0:-1]) / self._shrunk
+        return np.asarray(((faces.boxes[:, :2] < 0) | (faces.boxes[:, 2:] > size)).any(axis=1, keepdims=True))
 
     def _refine(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """What O-Net alone makes of the expected faces of these frames."""
@@ -205,7 +219,7 @@ class Follower:
         for (span, plan), faces in zip(plans.items(), found, strict=True):
             overlap = iou(faces.boxes, plan.seen.faces.boxes)
             there = (overlap >= _LOST_IOU) & (faces.probabilities >= THRESHOLDS[2])
-            if not there.all():
+            if not there.all() or self._cut_off(chunk, plan.seen.placed).any():
                 unclear.append(span)
                 continue
             chunk.known[_middle(span)] = _Seen(faces, plan.seen.bias)
@@ -214,7 +228,8 @@ class Follower:
         where, expected = [_middle(span) for span in unclear], [plans[span].seen.placed for span in unclear]
         # One that is seen on one side only comes or goes, and need not be anywhere.
         self._search_around(chunk, where, expected, [plans[span].both > 0 for span in unclear])
-        return again + [half for span in unclear for half in _halves(*span)]
+        uneven = [span for span in unclear if not _even(plans[span], chunk.known[_middle(span)])]
+        return again + [half for span in uneven for half in _halves(*span)]
 
     def _fill(self, chunk: _Chunk) -> None:
         """Takes for known, where the camera moved the faces, what is between two looks."""
@@ -250,6 +265,13 @@ class Follower:
 
 def _middle(span: tuple[int, int]) -> int:
     return (span[0] + span[1]) // 2
+
+
+def _even(plan: _Plan, found: _Seen) -> bool:
+    """Whether all faces were seen on both sides, and are where they should be between."""
+    pairs = np.array(matched_faces(plan.seen.faces, found.faces), int).reshape(-1, 2)
+    overlap = iou(plan.seen.placed.boxes[pairs[:, 0]], found.placed.boxes[pairs[:, 1]])
+    return plan.both == len(plan.seen.faces) == len(pairs) and float(overlap.min(initial=1.0)) >= _EVEN_IOU
 
 
 def _halves(a: int, b: int) -> list[tuple[int, int]]:

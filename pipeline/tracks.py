@@ -30,7 +30,7 @@ class Look:
     faces: Faces
     scene: int = 0
     bias: NDArray[np.float64] | None = None
-    """(n, 4) by how much the boxes lie beside MTCNN's, in parts of the side; to be averaged along a track"""
+    """(n, 4) by how much the boxes lie beside MTCNN's, in parts of the side; to be averaged along a track. nan: not"""
 
 
 @dataclass(frozen=True)
@@ -133,16 +133,18 @@ def _track(looks: Sequence[Look], nodes: list[tuple[int, int]]) -> Track:
     sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, keepdims=True)
     biases = [looks[n].bias for n in numbers]
     bias = np.stack([np.zeros(4) if b is None else b[j] for b, (_, j) in zip(biases, nodes, strict=True)])
-    boxes = faces.boxes - _averaged(times, bias) * sides
+    boxes = faces.boxes - np.where(np.isnan(bias), 0, _averaged(times, bias)) * sides
     return Track(times, boxes, faces.probabilities, faces.landmarks, np.diff(numbers) == 1)
 
 
 def _averaged(times_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K, columns): the mean of all values within _BIAS_S of each time."""
-    sums = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
+    """(K, columns): the mean of all values within _BIAS_S of each time; nan is none."""
+    there = np.stack([~np.isnan(values), np.nan_to_num(values)])
+    sums = np.concatenate([np.zeros((2, 1, values.shape[1])), there.cumsum(axis=1)], axis=1)
     first = np.searchsorted(times_s, times_s - _BIAS_S)
     behind = np.searchsorted(times_s, times_s + _BIAS_S, side="right")
-    return np.asarray((sums[behind] - sums[first]) / (behind - first)[:, None])
+    count, total = sums[:, behind] - sums[:, first]
+    return np.asarray(total / np.maximum(count, 1))
 
 
 def _interpolated(
