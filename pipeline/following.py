@@ -30,6 +30,8 @@ _MAX_BIAS = 0.1
 """By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
 _LOST_IOU = 0.5
 """O-Net's box is another face's when it overlaps the interpolated one by less."""
+_EDGE = 0.1
+"""Of a face's side: what O-Net sees reaches so far beyond the box."""
 _FILLED = 0.1
 """Of a face's side: when the camera moved by so much between two looks, it is no even movement."""
 _CUT = 0.5
@@ -197,9 +199,9 @@ class Follower:
             chunk.known[i] = _Seen(Faces(boxes, faces.probabilities, again.landmarks), bias)
 
     def _cut_off(self, chunk: _Chunk, faces: Faces) -> NDArray[np.bool_]:
-        """(n, 1) whether the picture's edge cuts them: O-Net alone, given other parts of them, says other things."""
-        size = np.array(chunk.frames.shape[2:0:-1]) / self._shrunk
-        return np.asarray(((faces.boxes[:, :2] < 0) | (faces.boxes[:, 2:] > size)).any(axis=1, keepdims=True))
+        """(n, 1) whether the picture's edge cuts what O-Net sees of them: then what it alone says is another thing."""
+        size, edge = np.array(chunk.frames.shape[2:0:-1]) / self._shrunk, _EDGE * _sides(faces)
+        return np.asarray(((faces.boxes[:, :2] < edge) | (faces.boxes[:, 2:] > size - edge)).any(axis=1, keepdims=True))
 
     def _refine(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """What O-Net alone makes of the expected faces of these frames."""
