@@ -1,4 +1,4 @@
-"""How far the whole picture moves from one frame to the next: what a camera's pan does to every face in it."""
+"""What changes in the whole picture from one frame to the next: a camera's pan moves every face, a cut ends all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ _LEAST = 0.25
 """Thumbnail pixels; less is noise, and a slow pan is even enough without."""
 _FINEST = 0.15
 """Cycles a pixel, standard deviation: finer detail is noise and the thumbnails' aliasing."""
+_CUT = 0.5
+"""A cut changes the picture by at least this part of its contrast ..."""
+_CUT_RATIO = 3.0
+"""... and so many times more than is usual around it."""
+CUT_AROUND = 6
+_THUMBNAIL = 24
 
 
 def camera_shifts(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -51,7 +57,7 @@ def camera_shifts(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         axis=1,
     )
     found[np.abs(found).max(axis=1) < _LEAST] = 0
-    return found * step
+    return np.asarray(found * step, float)
 
 
 def _thumbnails(frames: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
@@ -69,3 +75,20 @@ def _vertex(before: NDArray[np.float64], at: NDArray[np.float64], after: NDArray
     """Where a parabola through three neighbours has its top, from the middle one."""
     bend = before - 2 * at + after
     return np.asarray(np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, -1), 0))
+
+
+def changes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(T - 1,) how much each frame differs from the one before, in parts of their contrast: about 1 if unrelated."""
+    rows, columns = (((np.arange(_THUMBNAIL) + 0.5) * size / _THUMBNAIL).astype(int) for size in frames.shape[1:3])
+    small = frames[:, rows[:, None], columns].astype(np.float32).reshape(len(frames), -1)
+    contrast = small.std(axis=1)
+    return np.asarray(np.abs(np.diff(small, axis=0)).mean(axis=1) / (0.5 * (contrast[1:] + contrast[:-1]) + 5.0), float)
+
+
+def cuts(changed: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether a scene begins after each change."""
+    found = np.zeros(len(changed), dtype=bool)
+    for i in np.flatnonzero(changed > _CUT):
+        around = np.delete(changed[max(0, i - CUT_AROUND) : i + CUT_AROUND + 1], min(int(i), CUT_AROUND))
+        found[i] = len(around) == 0 or changed[i] > _CUT_RATIO * np.median(around)
+    return found

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.camera import camera_shifts
+from pipeline.camera import CUT_AROUND, camera_shifts, changes, cuts
 from pipeline.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.tracks import Look, joined, matched_faces
 
@@ -34,12 +34,6 @@ _EDGE = 0.1
 """Of a face's side: what O-Net sees reaches so far beyond the box."""
 _FILLED = 0.1
 """Of a face's side: when the camera moved by so much between two looks, it is no even movement."""
-_CUT = 0.5
-"""A cut changes the picture by at least this part of its contrast ..."""
-_CUT_RATIO = 3.0
-"""... and so many times more than is usual around it."""
-_CUT_AROUND = 6
-_THUMBNAIL = 24
 
 
 @dataclass
@@ -113,7 +107,7 @@ class Follower:
         self._min_probability = min_probability
         self._shrunk = shrunk
         self._last: tuple[float, NDArray[np.uint8], _Seen] | None = None
-        self._changes: NDArray[np.float64] = np.zeros(0)
+        self._changed: NDArray[np.float64] = np.zeros(0)
         self._scene = 0
         self._searched_s, self._searched_scene = -np.inf, -1
         self.looks: list[Look] = []
@@ -145,11 +139,11 @@ class Follower:
         if self._last is not None:
             time, frame, known[0] = self._last
             times_s, frames = np.concatenate([[time], times_s]), np.concatenate([frame[None], frames])
-        changes = _changes(frames)
-        before = self._changes[-_CUT_AROUND:]
-        cuts = _cuts(np.concatenate([before, changes]))[len(before) :]
-        self._changes = changes
-        scenes = self._scene + np.concatenate([[0], np.cumsum(cuts)]).astype(np.int64)
+        changed = changes(frames)
+        before = self._changed[-CUT_AROUND:]
+        cut = cuts(np.concatenate([before, changed]))[len(before) :]
+        self._changed = changed
+        scenes = self._scene + np.concatenate([[0], np.cumsum(cut)]).astype(np.int64)
         camera = np.concatenate([np.zeros((1, 2)), camera_shifts(frames).cumsum(axis=0)]) / self._shrunk
         return _Chunk(times_s, frames, scenes, known, camera)
 
@@ -305,20 +299,3 @@ def _key_frames(chunk: _Chunk) -> list[int]:
         pieces = int(np.ceil((chunk.times_s[last] - chunk.times_s[first]) / KEY_S - 1e-6))
         keys |= {int(k) for k in np.linspace(first, last, max(pieces, 1) + 1).round()}
     return sorted(keys - set(chunk.known))
-
-
-def _changes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(T - 1,) how much each frame differs from the one before, in parts of their contrast: about 1 if unrelated."""
-    rows, columns = (((np.arange(_THUMBNAIL) + 0.5) * size / _THUMBNAIL).astype(int) for size in frames.shape[1:3])
-    small = frames[:, rows[:, None], columns].astype(np.float32).reshape(len(frames), -1)
-    contrast = small.std(axis=1)
-    return np.asarray(np.abs(np.diff(small, axis=0)).mean(axis=1) / (0.5 * (contrast[1:] + contrast[:-1]) + 5.0), float)
-
-
-def _cuts(changes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether a scene begins after each change."""
-    found = np.zeros(len(changes), dtype=bool)
-    for i in np.flatnonzero(changes > _CUT):
-        around = np.delete(changes[max(0, i - _CUT_AROUND) : i + _CUT_AROUND + 1], min(int(i), _CUT_AROUND))
-        found[i] = len(around) == 0 or changes[i] > _CUT_RATIO * np.median(around)
-    return found

@@ -100,14 +100,14 @@ class Video:
         return _choose(frames, self._full_at_s[first:last])
 
     def _read(self, size: int) -> NDArray[np.uint8]:
-        data, read = np.empty(size, np.uint8), 0
+        data, read = bytearray(size), 0
         while read < size:
             self._process.wait_for(self._pipe.fileno())
             more = os.readv(self._pipe.fileno(), [memoryview(data)[read:]])
             if not more:
                 break
             read += more
-        return data[:read]
+        return np.frombuffer(data, np.uint8)[:read]
 
 
 @contextmanager
