@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -92,27 +93,30 @@ class Listing:
         """
         video, audio = self.tracks
         sound = audio.index if audio else -1
-        tick_s = {track.index: float(track.time_base or 0) for track in self.tracks if track}
-        begun, ended, first_s = set[int](), set[int](), dict[int, float]()
+        tracks = [track for track in self.tracks if track]
+        lasts = {track.index: self._max_s / float(track.time_base or 1e-9) for track in tracks}
+        ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
+        beyond = set[int]()
         with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
-            for packet in self._container.demux(*(track for track in self.tracks if track)):
+            for packet in self._container.demux(*tracks):
                 index, size = packet.stream_index, packet.size
                 if size == 0:
                     yield packet
                     continue
                 pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
-                if index not in begun:
+                if index not in ends:
                     if index == video.index and not key:
                         continue
-                    begun.add(index)
-                stamp = pts if pts is not None else dts
+                    ends[index] = math.inf
+                stamp = dts if pts is None else pts
                 if stamp is not None:
-                    time_s = stamp * tick_s[index]
-                    if time_s - first_s.setdefault(index, time_s) > self._max_s:
-                        ended.add(index)
-                        if len(ended) == len(tick_s):
+                    if stamp > ends[index]:
+                        beyond.add(index)
+                        if len(beyond) == len(tracks):
                             return
                         continue
+                    if ends[index] == math.inf:
+                        ends[index] = stamp + lasts[index]
                 pts, dts = (NO_STAMP if pts is None else pts), (NO_STAMP if dts is None else dts)
                 flags = DISCARD * packet.is_discard | KEY * key
                 self.rows.extend((index == sound, pts, dts, packet.duration or 0, size, flags))
