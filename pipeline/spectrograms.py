@@ -44,6 +44,7 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
         clip_spectrograms,
         workspace=workspace,
         params=params,
+        most_at_once=2,
     )
     windows = [ClipWindows(i, entry.starts_s, entry.info["available_s"]) for i, entry in entries.items()]
     write_windows(workspace.windows, windows)
