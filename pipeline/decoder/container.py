@@ -27,6 +27,8 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,flv,asf,ogg,mxf,nut,wav,mp3,aac,flac"
 )
 _PICTURES_OF_A_FILE = Disposition.attached_pic | Disposition.timed_thumbnails
+UNDECODED = {"skip_frame": "all"}
+"""For `open_file`, where no picture is wanted: ffmpeg decodes the first to tell what the headers say already."""
 Tracks = tuple[VideoStream, AudioStream | None]
 
 
@@ -160,7 +162,7 @@ def _turned_degrees(container: InputContainer) -> float:
 def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Block]]:
     """The headers and the packets' rows; nothing is decoded."""
     limits = request["limits"]
-    with open_file(fd, limits, **request["options"]) as container:
+    with open_file(fd, limits, **UNDECODED, **request["options"]) as container:
         tracks = find_tracks(container, limits)
         listing = Listing(container, tracks, limits["max_s"])
         for _ in listing.packets():

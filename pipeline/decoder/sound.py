@@ -12,7 +12,7 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.filter import Graph
 
-from pipeline.decoder.container import Listing, NoSoundError, describe, find_tracks, open_file
+from pipeline.decoder.container import UNDECODED, Listing, NoSoundError, describe, find_tracks, open_file
 from pipeline.decoder.messages import Block
 
 # Channels are mixed with weights that sum to 1, so that nothing clips.
@@ -28,7 +28,10 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
     """Writes float32 samples to `samples_fd`; returns the headers, the packets' rows and, a piece each, when it
     starts (s, NaN where it does not say), its samples and their rate (Hz)."""
     limits = request["limits"]
-    with open_file(fd, limits) as container, open(samples_fd, "wb", buffering=1 << 18, closefd=False) as file:
+    with (
+        open_file(fd, limits, **UNDECODED) as container,
+        open(samples_fd, "wb", buffering=1 << 18, closefd=False) as file,
+    ):
         tracks = find_tracks(container, limits)
         if tracks[1] is None:
             raise NoSoundError("no sound track")
