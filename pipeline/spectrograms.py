@@ -133,16 +133,15 @@ def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch
     lines = lines[..., : max(1, waves.shape[-1] // hop)]
     power = torch.addcmul(lines.real.square(), lines.imag, lines.imag)  # abs() takes a root for each
     if bands is not None:
-        power = bands @ power
+        power = (power.transpose(1, 2) @ bands).transpose(1, 2)  # the same with any number of threads
     return power.add_(_FLOOR).log_()
 
 
 @functools.cache
 def _constants(params: SpectrogramParams, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(the Hann window, (n_mels, n_fft // 2 + 1) triangles on the mel scale of O'Shaughnessy, none for linear)."""
+    """(the Hann window, (n_fft // 2 + 1, n_mels) triangles on the mel scale of O'Shaughnessy, none for linear)."""
     window = torch.hann_window(length)
     if params.kind == "linear":
         return window, None
     rate = params.sample_rate_hz
-    bands = melscale_fbanks(params.n_fft // 2 + 1, 0.0, rate // 2, params.n_mels, rate)
-    return window, bands.T.contiguous()
+    return window, melscale_fbanks(params.n_fft // 2 + 1, 0.0, rate // 2, params.n_mels, rate)
