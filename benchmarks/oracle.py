@@ -1,7 +1,7 @@
 """`make bench-oracle`: what batches of runs save, on the cache of a finished `work/` (make demo). Scaled editions.
 
 1. Architectures per minute of `bmnas oracle` (all workers, started anew, finished work kept) against `nas.retrain` one
-   by one in one process that has all cores: TRAINED architectures of one cell, EPOCHS epochs each.
+   by one in one process, all cores its own: TRAINED architectures of one cell, EPOCHS epochs each.
 2. The ablation over lambda and M (4 x 4 points, SEEDS seeds) of `bmnas sweep` against single `bmnas search` commands.
    `--singles` of them, at points from the first to the last of the grid, are timed; the rest is extrapolated by their
    mean. A single command also searches picture alone and sound alone, as it always does; the second figure leaves
@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,9 +33,9 @@ import yaml
 import nas
 from benchmarks.side_by_side import Figure, publish
 from nas.enumeration import Space
-from pipeline.batches import Source
 from pipeline.oracle import Question, run_oracle
 from pipeline.params import Params, load_params
+from pipeline.source import Source
 from pipeline.workspace import Workspace
 
 TRAINED, ALONE, EPOCHS = 256, 12, 4
@@ -41,6 +43,8 @@ VALUES, SEEDS = (1, 5, 10, 15), 5
 POINTS = tuple(itertools.product(VALUES, VALUES))
 LISTED = ",".join(map(str, VALUES))
 GRID = ("--grid", f"temperature={LISTED}", "--grid", f"samples={LISTED}", "--seeds", str(SEEDS))
+THREADS = range(1, (os.cpu_count() or 1) + 1)
+"""What is done one by one has the number of torch's threads that is best for it."""
 BMNAS = (sys.executable, "-c", "from pipeline.cli import main; main()")
 
 
@@ -65,16 +69,17 @@ def _oracle(workspace: Workspace, params: Params) -> Figure:
     run_oracle(workspace, scaled, Question(1, 1, "slots", (0,), TRAINED))
     ours = (time.perf_counter() - start) / TRAINED
     windows = Source(workspace.root, scaled).windows()
-    seconds = []
-    for genotype in Space(tuple(windows.features)).sample(ALONE, 1):
-        start = time.perf_counter()
-        nas.retrain(windows.features, windows.labels, windows.split, genotype, scaled.retrain, (0,))
-        seconds.append(time.perf_counter() - start)
+    data = (windows.features, windows.labels, windows.split)
+    genotypes = Space(tuple(windows.features)).sample(ALONE, 1)
+    alone = [
+        statistics.median(_seconds(threads, partial(nas.retrain, *data, g, scaled.retrain, (0,))) for g in genotypes)
+        for threads in THREADS
+    ]
     title = (
         f"oracle, {TRAINED} architectures, C = {scaled.retrain.channels}, {EPOCHS} epochs: {60 / ours:.0f} a minute, "
         "against one by one with nas.retrain"
     )
-    return _figure(title, 6.0, ours, statistics.median(seconds), ALONE)
+    return _figure(title, 6.0, ours, min(alone), ALONE)
 
 
 def _ablation(workspace: Workspace, params: Params, singles: int) -> list[Figure]:
@@ -89,9 +94,7 @@ def _ablation(workspace: Workspace, params: Params, singles: int) -> list[Figure
     runs = len(POINTS) * SEEDS
     windows = Source(workspace.root, params).windows()
     data = (windows.features, windows.labels, windows.split)
-    start = time.perf_counter()
-    nas.search(*data, scaled, (0,))
-    alone = time.perf_counter() - start
+    alone = min(_seconds(threads, partial(nas.search, *data, scaled, (0,))) for threads in THREADS)
     title = f"{runs}-run ablation, C = {scaled.channels}, {EPOCHS} epochs, by `bmnas sweep`, against "
     commands = f"{title}{runs} `bmnas search` commands (extrapolated from {singles})"
     return [
@@ -112,6 +115,17 @@ def _command(*arguments: str) -> float:
     start = time.perf_counter()
     subprocess.run([*BMNAS, *arguments], check=True, capture_output=True)  # noqa: S603 - our own command
     return time.perf_counter() - start
+
+
+def _seconds(threads: int, action: Callable[[], object]) -> float:
+    """Seconds that an action takes with so many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    action()
+    taken = time.perf_counter() - start
+    torch.set_num_threads(before)
+    return taken
 
 
 def _figure(title: str, goal: float, ours: float, theirs: float, runs: int) -> Figure:

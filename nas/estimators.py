@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nas.config import EstimatorName
@@ -39,7 +38,7 @@ def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 
 def one_hot_of_largest(scores: Tensor) -> Tensor:
     """Return one_hot(argmax(scores)) along the last axis, in the scores' dtype."""
-    return F.one_hot(scores.argmax(dim=-1), scores.shape[-1]).to(scores.dtype)
+    return torch.zeros_like(scores).scatter_(-1, scores.argmax(dim=-1, keepdim=True), 1.0)
 
 
 def softmax(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:

@@ -211,7 +211,7 @@ def conv_norm(
 
 def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
     """Return sum_i rows[i] @ weight[:, :, columns i]^T: (R, N, O) of rows (R, N, C_i), weight (R, O, sum C_i)."""
-    parts = torch.split(weight, [x.shape[2] for x in rows], dim=2)
+    parts = torch.split_with_sizes(weight, [x.shape[2] for x in rows], dim=2)
     out = torch.bmm(rows[0], parts[0].transpose(1, 2))
     for x, part in zip(rows[1:], parts[1:], strict=True):
         out = torch.baddbmm(out, x, part.transpose(1, 2))
@@ -235,11 +235,11 @@ def _convolve_backward(
     result = None
     if columns is not None:
         result = torch.empty((R, outputs, columns), dtype=weight.dtype, device=weight.device)
-        for x, part in zip(inputs, torch.split(result[..., : sum(widths)], widths, dim=2), strict=True):
+        for x, part in zip(inputs, torch.split_with_sizes(result[..., : sum(widths)], widths, dim=2), strict=True):
             torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=part)
         if columns > sum(widths):
             result[..., widths[0] :] = result[..., : widths[0]]
-    parts = torch.split(weight, widths, dim=2)
+    parts = torch.split_with_sizes(weight, widths, dim=2)
     return result, [
         torch.bmm(gradient, part).view(x.shape) if needed else None
         for x, part, needed in zip(inputs, parts, of_inputs, strict=True)

@@ -86,6 +86,7 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak: int = 0
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._bytes: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -93,11 +94,15 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                _, counted = self._live.get(reference.cdata, (None, 0))
                 self._live[reference.cdata] = (reference, storage.nbytes())
-        self._live = {
-            key: entry
-            for key, entry in self._live.items()
-            if not entry[0].expired()  # type: ignore[no-untyped-call]
-        }
-        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+                self._bytes += storage.nbytes() - counted
+        if self._bytes > self.peak:  # else not even with what has been freed since is this a peak
+            self._live = {
+                key: entry
+                for key, entry in self._live.items()
+                if not entry[0].expired()  # type: ignore[no-untyped-call]
+            }
+            self._bytes = sum(size for _, size in self._live.values())
+            self.peak = max(self.peak, self._bytes)
         return out

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-8
-PARTS = 8
-"""A backward pass holds no more than about 1 / PARTS of all gradients at a time."""
+PARTS, FEW = 8, 2**20
+"""A backward pass holds about 1 / PARTS of all gradients at a time, or FEW numbers where that is more."""
 
 Setting = TypeVar("Setting")
 
@@ -38,8 +38,9 @@ class Adam:
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.count = torch.zeros((), device=self.parameters[0].device)
         self.places: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
-        self.most_held = sum(p.numel() for p in self.parameters) // PARTS
+        self.most_held = max(sum(p.numel() for p in self.parameters) // PARTS, FEW)
         self.held: dict[int, Tensor] = {}
+        self.numbers_held = 0
 
     def set_lr(self, lr: Sequence[float]) -> None:
         """Set the learning rate of every run."""
@@ -53,7 +54,7 @@ class Adam:
     def descend(self, loss: Tensor) -> None:
         """Move the parameters along the gradient of a loss, each soon after its gradient is there.
 
-        The gradients of all parameters are never held at once.
+        The gradients of many parameters are never held all at once.
         """
         self.count += 1
         hooks = [p.register_post_accumulate_grad_hook(self._hold) for p in self.parameters]  # type: ignore[no-untyped-call]
@@ -62,16 +63,19 @@ class Adam:
         finally:
             for hook in hooks:
                 hook.remove()
-        self._move(self.held)
-        self.held = {}
+        self._move_held()
 
     def _hold(self, parameter: Tensor) -> None:
         """Take a parameter's gradient; move what is held where that is enough."""
         if parameter.grad is not None:
+            self.numbers_held += parameter.numel()
             self.held[self.places[parameter]], parameter.grad = parameter.grad, None
-        if sum(gradient.numel() for gradient in self.held.values()) > self.most_held:
-            self._move(self.held)
-            self.held = {}
+        if self.numbers_held > self.most_held:
+            self._move_held()
+
+    def _move_held(self) -> None:
+        self._move(self.held)
+        self.held, self.numbers_held = {}, 0
 
     @torch.no_grad()
     def _move(self, gradients: dict[int, Tensor]) -> None:

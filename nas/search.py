@@ -35,12 +35,15 @@ class VanishingArchitectureGradient(RuntimeError):  # noqa: N818 - it names the 
     """The architecture parameters receive no gradient: they would end where they were initialised."""
 
     def __init__(self, norms: Mapping[int, float], epoch: int) -> None:
-        listed = ", ".join(f"seed {seed}: {norm:.3g}" for seed, norm in norms.items())
-        super().__init__(
-            f"the mean norm of the architecture gradient in epoch {epoch} is below {VANISHED:g} ({listed}); the "
+        super().__init__(norms, epoch)  # as given: a worker process pickles it
+        self.norms, self.epoch = dict(norms), epoch
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"seed {seed}: {norm:.3g}" for seed, norm in self.norms.items())
+        return (
+            f"the mean norm of the architecture gradient in epoch {self.epoch} is below {VANISHED:g} ({listed}); the "
             "search would be random. Check that features vary between windows, and lower the temperature"
         )
-        self.norms = dict(norms)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
 from nas.baselines import DESIGNS, fixed_genotypes, train_design
 from nas.enumeration import Space
-from pipeline.batches import Source, run_batches
+from pipeline.batches import run_batches
 from pipeline.evaluate import score_table
 from pipeline.experiment_plots import baselines_svg, standalone
 from pipeline.features import open_cache
@@ -33,7 +33,7 @@ from pipeline.manifest.splits import deal_folds
 from pipeline.measure import measure_network
 from pipeline.params import Params
 from pipeline.probes import probe_sets, probes, stacked
-from pipeline.search import Windows
+from pipeline.source import Source, Windows
 from pipeline.workspace import Workspace
 
 RANDOM_ARCHITECTURES = 8

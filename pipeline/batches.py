@@ -5,24 +5,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from cache_schemas.features import FeatureCache
 from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, RunRow
 from nas.data import Dataset, prepare
 from nas.memory import RunMemory
-from pipeline.params import ComputeParams, Params
-from pipeline.search import Windows, load_windows
+from pipeline.params import ComputeParams
+from pipeline.source import Source
 from pipeline.workers import console, device_of, memory_per_worker, progress_bar, run_tasks, worker_count
-from pipeline.workspace import Workspace
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
 """More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
@@ -32,34 +26,6 @@ MEMORY_SHARE = 0.6
 
 class BatchError(ValueError):
     """Runs cannot be done as asked; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a worker finds the cache, and the parameters of everything."""
-
-    work: Path
-    params: Params
-
-    def windows(self) -> Windows:
-        """The cache, loaded once per process."""
-        return _windows(str(self.work), self.params.model_dump_json())
-
-    def identity(self) -> str:
-        """That of the cache."""
-        return cache_identity(FeatureCache.open(Workspace(self.work).features))
-
-
-def cache_identity(cache: FeatureCache) -> str:
-    """A digest of the windows, their labels and splits, and all that makes their features."""
-    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
-    table = hashlib.sha256(columns.encode()).hexdigest()
-    return digest(table, sorted(variant.path for variant in cache.variants))
-
-
-@lru_cache(maxsize=1)
-def _windows(work: str, params: str) -> Windows:
-    return load_windows(Workspace(Path(work)), Params.model_validate_json(params))
 
 
 class Batch(Protocol):
@@ -104,14 +70,24 @@ def batch_size(
     taken = memory(data)
     free = memory_per_worker(compute, runs)
     fitting = fitting_runs(title, taken, data, free)
-    most = MOST_RUNS[torch.device(device_of(compute)).type]
-    size = min(fitting, most, -(-runs // worker_count(compute, runs)))
+    size = even_size(runs, min(fitting, most_runs(compute)), worker_count(compute, runs))
     size = finished.batch_runs(digest(title, source.identity(), runs), size)
     console.print(
         f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit {MEMORY_SHARE:.0%} of the "
         f"{_megabytes(free)} of a worker; batches of {size}"
     )
     return size
+
+
+def most_runs(compute: ComputeParams) -> int:
+    """How many runs a batch should hold at most, whatever the memory."""
+    return MOST_RUNS[torch.device(device_of(compute)).type]
+
+
+def even_size(runs: int, most: int, workers: int) -> int:
+    """How many of `runs` runs a batch holds, at most `most`, so that no worker waits for another's last batch."""
+    rounds = -(-runs // (workers * most))
+    return -(-runs // (workers * rounds))
 
 
 def fitting_runs(title: str, taken: RunMemory, data: Dataset, free_bytes: int) -> int:

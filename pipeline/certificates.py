@@ -21,11 +21,11 @@ from nas.baselines import join_last_layers
 from nas.config import EstimatorName, SpaceName
 from nas.enumeration import canonical, notation
 from nas.primitives import DEFAULT_OPERATIONS
-from pipeline.batches import Source
 from pipeline.experiment_plots import oracle_svg, standalone
 from pipeline.oracle import deviation, rank, train_all, write_oracle
 from pipeline.params import Params
 from pipeline.searches import search_all
+from pipeline.source import Source
 from pipeline.workspace import Workspace
 
 METHODS: tuple[EstimatorName, ...] = ("st_gumbel", "gumbel_rao", "softmax", "gumbel")

@@ -14,8 +14,8 @@ from cache_schemas.files import write_text
 from cache_schemas.oracle import OracleEntry, OracleTable
 from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.enumeration import Space, notation
-from pipeline.batches import Source
 from pipeline.params import Params
+from pipeline.source import Source
 from pipeline.trainings import train
 from pipeline.workspace import Workspace
 

@@ -24,13 +24,13 @@ from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
-from pipeline.batches import cache_identity
 from pipeline.drawing import describe, genotype_svg
 from pipeline.evaluate import read_metrics
 from pipeline.experiment_plots import oracle_svg
 from pipeline.measure import clips
 from pipeline.params import Params
 from pipeline.plots import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
+from pipeline.source import cache_identity
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import safetensors.torch
 import torch
@@ -13,35 +14,50 @@ from cache_schemas.files import replacing, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
 from nas.data import prepare
 from nas.memory import retrain_memory
-from pipeline.batches import fitting_runs
+from pipeline.batches import even_size, fitting_runs, most_runs
 from pipeline.params import Params
-from pipeline.search import Windows, curves_table, epochs_bar, load_windows
-from pipeline.workers import memory_per_worker
+from pipeline.search import curves_table
+from pipeline.source import Source, Windows
+from pipeline.workers import memory_per_worker, progress_bar, run_tasks, worker_count
 from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class NetworkTrainings:
+    """Networks that train at once."""
+
+    source: Source
+    found: tuple[tuple[SearchEntry, nas.Genotype], ...]
 
 
 def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
     """The trained networks; writes their weights (safetensors), retrain.json and curves.csv.
 
-    Networks and seeds train side by side, as many at once as fit memory.
+    Networks and seeds train side by side: as many at once as fit a worker's memory, all workers busy.
     """
-    search = read_run(workspace.search / "search.json", SearchRun)
-    data = load_windows(workspace, params)
+    search, source = read_run(workspace.search / "search.json", SearchRun), Source(workspace.root, params)
+    data = source.windows()
     found = [(entry, _genotype(workspace, entry, data)) for entry in search.entries]
     size = _together(data, params, [genotype for _, genotype in found])
-    parts = [found[i : i + size] for i in range(0, len(found), size)]
-    entries = []
-    with epochs_bar("retrain", params.retrain.epochs * len(parts)) as progress:
-        for part in parts:
-            genotypes, seeds = [genotype for _, genotype in part], [entry.seed for entry, _ in part]
-            results = nas.retrain(
-                data.features, data.labels, data.split, genotypes, params.retrain, seeds, progress=progress
-            )
-            entries += [_entry(workspace, entry, result) for (entry, _), result in zip(part, results, strict=True)]
+    tasks = [NetworkTrainings(source, tuple(found[i : i + size])) for i in range(0, len(found), size)]
+    trained: dict[tuple[str, int], RetrainEntry] = {}
+    with progress_bar("retrain", total=len(found), unit="networks") as advance:
+        for _, entries in run_tasks(train_networks, tasks, params.compute):
+            trained |= {(entry.network, entry.seed): entry for entry in entries}
+            advance(len(entries))
+    entries = [trained[entry.network, entry.seed] for entry in search.entries]
     run = RetrainRun(params=params.model_dump(mode="json"), backbones=data.backbones, entries=entries)
     write_run(workspace.retrain / "retrain.json", run)
     write_text(workspace.retrain / "curves.csv", curves_table(entries).to_csv(index=False))
     return run
+
+
+def train_networks(task: NetworkTrainings) -> list[RetrainEntry]:
+    """One entry per network; its weights are in their file."""
+    data, workspace = task.source.windows(), Workspace(task.source.work)
+    seeds, genotypes = [entry.seed for entry, _ in task.found], [genotype for _, genotype in task.found]
+    results = nas.retrain(data.features, data.labels, data.split, genotypes, task.source.params.retrain, seeds)
+    return [_entry(workspace, entry, result) for (entry, _), result in zip(task.found, results, strict=True)]
 
 
 def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Genotype:
@@ -62,12 +78,13 @@ def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Ge
 
 
 def _together(data: Windows, params: Params, genotypes: Sequence[nas.Genotype]) -> int:
-    """How many networks to train at once."""
+    """How many networks a worker trains at once."""
     dataset = prepare(data.features, data.labels, data.split, None, reads="all")
     widest = max(genotypes, key=lambda genotype: sum(dataset.in_channels[name] for name in genotype.layers()))
     memory = retrain_memory(dataset, params.retrain, widest, same_seed=False)
-    here = params.compute.model_copy(update={"workers": 1, "scheduler": ""})
-    return min(len(genotypes), fitting_runs("retrain", memory, dataset, memory_per_worker(here, 1)))
+    compute, networks = params.compute, len(genotypes)
+    fitting = fitting_runs("retrain", memory, dataset, memory_per_worker(compute, networks))
+    return even_size(networks, min(fitting, most_runs(compute)), worker_count(compute, networks))
 
 
 def _entry(workspace: Workspace, found: SearchEntry, result: nas.RetrainResult) -> RetrainEntry:

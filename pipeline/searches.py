@@ -11,7 +11,8 @@ from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, SearchRow
 from nas.memory import search_memory
 from nas.scoring import shared_scores
-from pipeline.batches import Source, batch_size, run_batches
+from pipeline.batches import batch_size, run_batches
+from pipeline.source import Source
 
 Search = tuple[nas.SearchConfig, int]
 """The settings of a search, and its seed."""

@@ -16,10 +16,10 @@ import nas
 from cache_schemas.files import write_text
 from cache_schemas.runs import FinishedRuns, SearchRow, TrainingRow
 from nas.enumeration import notation
-from pipeline.batches import Source
 from pipeline.experiment_plots import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
 from pipeline.searches import search_all
+from pipeline.source import Source
 from pipeline.trainings import train
 from pipeline.workspace import Workspace
 

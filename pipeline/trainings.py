@@ -15,7 +15,8 @@ from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
 from nas.metrics import area_under_roc
-from pipeline.batches import BatchError, Source, batch_size, run_batches
+from pipeline.batches import BatchError, batch_size, run_batches
+from pipeline.source import Source
 from pipeline.workspace import Workspace
 
 Training = tuple[nas.Genotype, int]

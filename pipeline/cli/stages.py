@@ -177,14 +177,14 @@ def features(
 
 
 @app.command(epilog="Example: [bold]bmnas search[/bold]   (temperature, samples, seeds are in params.yaml)")
-def search(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
+def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
     """Search the fusion architecture over the feature cache, once per seed.
 
     The same search runs on the picture alone and on the sound alone: the references that fusion must beat.
     """
     from pipeline.search import run_search
 
-    run = run_search(*setup(params, work))
+    run = run_search(*setup(params, work, scheduler, workers))
     for entry in run.entries:
         for warning in entry.warnings:
             console.print(f"search: warning: {entry.network}, {escape(warning)}")
@@ -192,11 +192,11 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 
 
 @app.command(epilog="Example: [bold]bmnas retrain[/bold]")
-def retrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
+def retrain(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
     """Train every found architecture from scratch; validation picks the epoch, the test split is not read."""
     from pipeline.retrain import run_retrain
 
-    run = run_retrain(*setup(params, work))
+    run = run_retrain(*setup(params, work, scheduler, workers))
     console.print(f"retrain: {len(run.entries)} networks in {work / 'retrain'}")
 
 

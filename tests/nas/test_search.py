@@ -1,6 +1,7 @@
 """The search through its public interface: isolation of splits and runs, curves, loud failure."""
 
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -315,6 +316,7 @@ def test_a_search_without_architecture_gradient_fails_loudly():
     with pytest.raises(nas.VanishingArchitectureGradient, match=r"epoch 1 .*seed 3: .*seed 9: ") as caught:
         nas.search(*noise(), config, seeds=(3, 9))
     assert all(norm < 1e-10 for norm in caught.value.norms.values())
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - our own
 
 
 def test_the_weights_of_a_run_are_kept_where_asked_for(results):

@@ -11,10 +11,9 @@ import pytest
 import pipeline.baselines
 from cache_schemas.manifest import Clip, write_manifest
 from pipeline.baselines import SEARCHES, Method, ScoredRow, late_fusion, methods, run_baselines
-from pipeline.batches import Source
 from pipeline.metrics import auc
 from pipeline.params import Params
-from pipeline.search import Windows
+from pipeline.source import Source, Windows
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import small
 from tests.pipeline.run_fixture import make_index, make_workspace

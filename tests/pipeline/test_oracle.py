@@ -18,12 +18,13 @@ from cache_schemas.runs import RunsError
 from nas.enumeration import canonical, notation
 from nas.layers import Pass
 from nas.memory import RunMemory
-from pipeline.batches import BatchError, Source
+from pipeline.batches import BatchError
 from pipeline.certificates import certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg
 from pipeline.oracle import Question, luck, run_oracle, write_oracle
 from pipeline.report import build_report
 from pipeline.retrain import run_retrain
+from pipeline.source import Source
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import Counted, small
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation

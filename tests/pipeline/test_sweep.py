@@ -8,8 +8,8 @@ import pytest
 import nas
 import pipeline.searches
 from nas.enumeration import notation
-from pipeline.batches import Source
 from pipeline.params import ParamsError
+from pipeline.source import Source
 from pipeline.sweep import Grid, run_sweep
 from pipeline.workspace import Workspace
 from tests.pipeline.experiments import SEARCH, Counted, small
