@@ -134,7 +134,7 @@ def main() -> None:
                 print(f"  {name}: {one:.0f} with few clips, {other:.0f} with many", flush=True)
                 grown |= other > 1.1 * one + 50
     cores = len(os.sched_getaffinity(0))
-    first, *_, last = rates
+    first, last = min(rates), max(rates)
     print(f"{last} workers over {first}: {rates[last] / rates[first]:.2f}", flush=True)
     print(f"loops that share nothing, {cores} cores over one: {cores_gain(cores):.2f}", flush=True)
     raise SystemExit(grown)
