@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from cache_schemas.manifest import Clip, Quarantined, write_quarantine
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, prune_shards, scan_shards, write_shard
 from pipeline import media
 from pipeline.params import Params
-from pipeline.workers import Advance, TasksLostError, console, progress_bar, run_tasks
+from pipeline.workers import Advance, TasksLostError, console, progress_bar, run_tasks, threads_per_worker
 from pipeline.workspace import Workspace
 
 CLIPS_PER_SHARD = 8
@@ -43,6 +45,7 @@ class _ShardTask:
     root: Path
     process: Callable[[ClipJob, Path, Params], ClipResult]
     params: Params
+    at_once: int
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,20 @@ def run_shard_stage(
     *,
     workspace: Workspace,
     params: Params,
+    most_at_once: int = 1,
 ) -> dict[str, ClipEntry]:
     """{clip_id: where its windows lie}, for the clips that went well.
 
-    `process` (a module's function) turns one job and its file into a result. Raises StageError when more
-    clips than `max_failed_fraction` fail.
+    `process` (a module's function) turns one job and its file into a result. A worker with cores to spare runs it on
+    `most_at_once` clips at once, in threads: one waits for its decoder while another computes. Raises StageError when
+    more clips than `max_failed_fraction` fail.
     """
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if (job.clip.clip_id, job.plan) not in done]
     root = Path(params.data.root).resolve()
-    tasks = [_ShardTask(folder.resolve(), schema, key, group, root, process, params) for group in group_jobs(pending)]
+    groups = group_jobs(pending)
+    at_once = min(most_at_once, threads_per_worker(params.compute, len(groups)))
+    tasks = [_ShardTask(folder.resolve(), schema, key, group, root, process, params, at_once) for group in groups]
     with progress_bar(schema.stage, total=len(jobs), unit="clips") as advance:
         advance(len(jobs) - len(pending))
         _run_all(tasks, params, advance)
@@ -146,7 +153,8 @@ def _run_all(tasks: list[_ShardTask], params: Params, advance: Advance) -> None:
 
 
 def _run_shard(task: _ShardTask) -> _Amount:
-    results = [_process(task, job) for job in task.jobs]
+    with ThreadPoolExecutor(task.at_once) as pool:
+        results = list(pool.map(partial(_process, task), task.jobs))
     write_shard(task.folder, task.schema, task.key, results)
     return _Amount(
         clips=len(results),

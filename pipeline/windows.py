@@ -55,12 +55,13 @@ def window_samples(
     """(windows, window_s * sample_rate_hz) float32: the sound of every window, from a clip's (samples,)."""
     offsets = _fold(np.arange(round(params.window_s * sample_rate_hz)) / sample_rate_hz, windows, params)
     times = np.asarray(windows.starts_s)[:, None] + offsets
-    found: NDArray[np.float32] = samples[np.clip(np.round(times * sample_rate_hz).astype(int), 0, len(samples) - 1)]
-    return found
+    return samples.take(np.round(times * sample_rate_hz).astype(int), mode="clip")
 
 
 def _fold(offsets_s: NDArray[np.float64], windows: ClipWindows, params: WindowParams) -> NDArray[np.float64]:
     """Seconds from a window's start, laid into what the clip has. In seconds, so that no rounding adds up."""
+    if windows.available_s >= params.window_s:
+        return offsets_s
     if params.short_clip == "wrap":
         return np.mod(offsets_s, windows.available_s)
     return np.minimum(offsets_s, windows.available_s)

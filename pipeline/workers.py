@@ -82,6 +82,11 @@ def worker_count(compute: ComputeParams, n_tasks: int) -> int:
     return max(1, min(compute.workers or _cores(), n_tasks))
 
 
+def threads_per_worker(compute: ComputeParams, n_tasks: int) -> int:
+    """Cores that each worker has for itself; on a cluster 1, since a machine's workers do not know of each other."""
+    return 1 if compute.scheduler else max(1, _cores() // worker_count(compute, n_tasks))
+
+
 def memory_per_worker(compute: ComputeParams, n_tasks: int) -> int:
     """Bytes that each worker may fill: of the GPU where it computes on one, else of the machine it runs on."""
     if not compute.scheduler:
@@ -160,7 +165,7 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
             yield client
         return
     workers = worker_count(compute, n_tasks)
-    threads = str(max(1, _cores() // workers))
+    threads = str(threads_per_worker(compute, n_tasks))
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     environment |= _KEEP_FREED_MEMORY
     settings = {
@@ -168,6 +173,7 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.scheduler.allowed-failures": 1,
+        "distributed.worker.profile.enabled": False,  # it looks at every thread's stack 100 times a second
         # A worker that outgrows its share is replaced; one that only waits for memory could wait for ever.
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,

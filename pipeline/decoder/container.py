@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,flv,asf,ogg,mxf,nut,wav,mp3,aac,flac"
 )
 _PICTURES_OF_A_FILE = Disposition.attached_pic | Disposition.timed_thumbnails
+UNDECODED = {"skip_frame": "all"}
+"""For `open_file`, where no picture is wanted: ffmpeg decodes the first to tell what the headers say already."""
 Tracks = tuple[VideoStream, AudioStream | None]
 
 
@@ -92,27 +95,30 @@ class Listing:
         """
         video, audio = self.tracks
         sound = audio.index if audio else -1
-        tick_s = {track.index: float(track.time_base or 0) for track in self.tracks if track}
-        begun, ended, first_s = set[int](), set[int](), dict[int, float]()
+        tracks = [track for track in self.tracks if track]
+        lasts = {track.index: self._max_s / float(track.time_base or 1e-9) for track in tracks}
+        ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
+        beyond = set[int]()
         with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
-            for packet in self._container.demux(*(track for track in self.tracks if track)):
+            for packet in self._container.demux(*tracks):
                 index, size = packet.stream_index, packet.size
                 if size == 0:
                     yield packet
                     continue
                 pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
-                if index not in begun:
+                if index not in ends:
                     if index == video.index and not key:
                         continue
-                    begun.add(index)
-                stamp = pts if pts is not None else dts
+                    ends[index] = math.inf
+                stamp = dts if pts is None else pts
                 if stamp is not None:
-                    time_s = stamp * tick_s[index]
-                    if time_s - first_s.setdefault(index, time_s) > self._max_s:
-                        ended.add(index)
-                        if len(ended) == len(tick_s):
+                    if stamp > ends[index]:
+                        beyond.add(index)
+                        if len(beyond) == len(tracks):
                             return
                         continue
+                    if ends[index] == math.inf:
+                        ends[index] = stamp + lasts[index]
                 pts, dts = (NO_STAMP if pts is None else pts), (NO_STAMP if dts is None else dts)
                 flags = DISCARD * packet.is_discard | KEY * key
                 self.rows.extend((index == sound, pts, dts, packet.duration or 0, size, flags))
@@ -156,7 +162,7 @@ def _turned_degrees(container: InputContainer) -> float:
 def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Block]]:
     """The headers and the packets' rows; nothing is decoded."""
     limits = request["limits"]
-    with open_file(fd, limits, **request["options"]) as container:
+    with open_file(fd, limits, **UNDECODED, **request["options"]) as container:
         tracks = find_tracks(container, limits)
         listing = Listing(container, tracks, limits["max_s"])
         for _ in listing.packets():
