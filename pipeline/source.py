@@ -59,8 +59,9 @@ class Source:
     params: Params
 
     def windows(self) -> Windows:
-        """The cache, loaded once per process."""
-        return _windows(str(self.work), self.params.model_dump_json())
+        """The cache, loaded once per process as long as it does not change."""
+        index_name = FeatureCache.open(Workspace(self.work).features).index_name
+        return _windows(str(self.work.resolve()), index_name, self.params.model_dump_json())
 
     def identity(self) -> str:
         """That of the cache."""
@@ -75,5 +76,5 @@ def cache_identity(cache: FeatureCache) -> str:
 
 
 @lru_cache(maxsize=1)
-def _windows(work: str, params: str) -> Windows:
+def _windows(work: str, index_name: str, params: str) -> Windows:
     return load_windows(Workspace(Path(work)), Params.model_validate_json(params))

@@ -32,10 +32,13 @@ SPLITS = ("train", "val", "test")
 
 
 class FeatureCache:
-    """A finished cache, for reading. Several threads may use it at once."""
+    """A finished cache, for reading. Several threads may use it at once.
+
+    index_name: another whenever the cache holds other windows, labels or features.
+    """
 
     def __init__(self, path: str, group: zarr.Group, index_name: str) -> None:
-        self.path = path
+        self.path, self.index_name = path, index_name
         where = f"{path}/index/{index_name}"
         index = group.get(f"index/{index_name}")
         if not isinstance(index, zarr.Group):

@@ -146,7 +146,8 @@ def test_a_killed_client_takes_everything_with_it_and_loses_nothing_finished(
 ) -> None:
     workspace, params = prepare(root, tmp_path)
     with started(root, tmp_path, "--workers", "2") as process:
-        wait_for(lambda: decoder_of(process) and shards(workspace))
+        wait_for(lambda: shards(workspace))
+        assert process.poll() is None
         family = process.children(recursive=True)
         process.kill()
         wait_for(lambda: not any(map(is_alive, family)), seconds=20)

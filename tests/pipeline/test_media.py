@@ -188,7 +188,7 @@ def decoders() -> list[psutil.Process]:
 
 
 def test_pictures_that_a_killed_decoder_owes_are_an_error(tmp_path: Path) -> None:
-    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"], seconds=30)  # more than fits a pipe
     with media.open_video(path, full_at_s=[0.1], small_height_px=48) as video:
         batches = video.small(batch=1)
         assert len(next(batches).times_s) == 1

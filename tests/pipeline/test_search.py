@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.batches import even_size
 from pipeline.retrain import run_retrain
 from pipeline.search import run_search
+from pipeline.source import Source
 from tests.pipeline.experiments import small
 from tests.pipeline.run_fixture import make_index, make_workspace
 
@@ -42,3 +43,13 @@ def test_batches_are_no_larger_than_allowed_and_no_worker_has_one_more_than_need
     per_worker = -(-ceil(runs / size) // workers)
     assert per_worker == -(-runs // (most * workers))  # as few rounds as the largest batches take
     assert size == 1 or -(-runs // (size - 1)) > per_worker * workers  # and no batch could be smaller
+
+
+def test_a_cache_that_has_changed_is_loaded_again(tmp_path: Path) -> None:
+    index = make_index()
+    source = Source(make_workspace(tmp_path, index).root, small())
+    before = source.windows()
+    assert source.windows() is before
+    index["label"] = 1 - index["label"]
+    make_workspace(tmp_path, index)
+    assert (source.windows().labels == 1 - before.labels).all()
