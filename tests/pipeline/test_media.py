@@ -168,23 +168,29 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     assert media.inside(root, "a/../b.mp4") == root / "b.mp4"
 
 
+def decoders() -> list[psutil.Process]:
+    """The processes that read media for this one: a server and its copy."""
+    return psutil.Process().children(recursive=True)
+
+
 def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
     found = media.probe(path)
-    monkeypatch.setattr(process, "WALL_SECONDS", 0.0)
+    monkeypatch.setattr(process, "WALL_SECONDS", 0.2)
+    (_, copy) = decoders()
+    copy.suspend()  # as one that never ends
     with pytest.raises(media.MediaError, match="longer than"):
         media.read_frames(path, [0.1])
-
+    assert copy not in decoders()
+    monkeypatch.undo()
+    media.probe(path)
+    monkeypatch.setattr(process, "WALL_SECONDS", 0.2)
+    decoders()[1].suspend()
     with (
         pytest.raises(media.MediaError, match="longer than"),
         media.open_video(path, full_at_s=[0.1], small_height_px=24, found=found) as video,
     ):
         list(video.small())
-
-
-def decoders() -> list[psutil.Process]:
-    """The processes that read media for this one."""
-    return psutil.Process().children(recursive=True)
 
 
 def test_pictures_that_a_killed_decoder_owes_are_an_error(tmp_path: Path) -> None:
