@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
         "max_pixels": str(limits["max_pixels"]),
         **options,
     }
+    os.lseek(fd, 0, os.SEEK_SET)  # it may have been read before
     with av.open("fd:", options=whole, metadata_errors="replace") as container:
         # In AVI it makes up stamps that are wrong for B-frames.
         container.flags &= ~cast(int, Flags.gen_pts.value)
