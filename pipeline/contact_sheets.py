@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from rich.markup import escape
 
 from cache_schemas.manifest import read_manifest
 from cache_schemas.media import FACES, read_windows
@@ -19,7 +20,7 @@ from pipeline import media
 from pipeline.faces import face_key
 from pipeline.params import Params
 from pipeline.windows import frame_times
-from pipeline.workers import progress_bar
+from pipeline.workers import console, progress_bar
 from pipeline.workspace import Workspace
 
 _TILE_PX = 112
@@ -27,7 +28,10 @@ _RED, _GREEN = (230, 40, 40), (60, 220, 60)
 
 
 def write_contact_sheets(folder: Path, workspace: Workspace, params: Params) -> int:
-    """The number of sheets written to `folder`, CLIP_ID.png each: those of all clips that have crops."""
+    """The number of sheets written to `folder`, CLIP_ID.png each: those of all clips that have crops.
+
+    A clip that can no longer be read is named and left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     windows = read_windows(workspace.windows)
     clips = {clip.clip_id: clip for clip in read_manifest(workspace.manifest)}
@@ -36,15 +40,22 @@ def write_contact_sheets(folder: Path, workspace: Workspace, params: Params) -> 
         for entry in scan_shards(workspace.faces, FACES, face_key(params)).values()
         if not entry.reason and entry.clip_id in clips and entry.clip_id in windows
     ]
+    written = 0
     with progress_bar("contact sheets", total=len(entries), unit="clips") as advance:
         for entry in entries:
             times = frame_times(windows[entry.clip_id], frames=params.faces.frames, params=params.windows)
             kept = [windows[entry.clip_id].starts_s.index(start) for start in entry.starts_s]
             middles = times[kept, params.faces.frames // 2]
-            path = media.inside(Path(params.data.root), clips[entry.clip_id].path)
-            _sheet(entry, media.read_frames(path, middles.tolist()).pixels).save(folder / f"{entry.clip_id}.png")
             advance(1)
-    return len(entries)
+            try:
+                path = media.inside(Path(params.data.root), clips[entry.clip_id].path)
+                pictures = media.read_frames(path, middles.tolist()).pixels
+            except media.MediaError as error:
+                console.print(f"contact sheets: {escape(clips[entry.clip_id].path)}: {escape(str(error))}")
+                continue
+            _sheet(entry, pictures).save(folder / f"{entry.clip_id}.png")
+            written += 1
+    return written
 
 
 def _sheet(entry: ClipEntry, pictures: NDArray[np.uint8]) -> Image.Image:

@@ -152,3 +152,5 @@ def test_contact_sheets_show_every_window_of_every_clip(tmp_path: Path) -> None:
         assert sheet.size == (10 * 112, 2 * 112)
         corners = [sheet.getpixel((224 + 112 * f + 1, 112 * w + 1)) for w in range(2) for f in range(8)]
     assert [corner == (230, 40, 40) for corner in corners] == [False] * 14 + [True] * 2
+    path.unlink()
+    assert write_contact_sheets(tmp_path / "sheets", workspace, params) == 0
