@@ -9,7 +9,6 @@ import torch
 import nas
 from nas.architecture import ArchitectureParameters
 from nas.choices import annealed
-from nas.collapse import collapse_warnings
 from nas.cost import genotype_cost
 from nas.cost_share import CostShare
 from nas.data import Dataset, losses, prepare
@@ -234,27 +233,6 @@ def test_the_published_procedure_does_not_move_the_choices_and_only_its_name_exc
         nas.search(
             *noise(), [config.model_copy(update=u) for u in ({"estimator": "published"}, {"temperature": 1e12})], (3, 4)
         )
-
-
-def row(epoch, **shares):
-    return {"epoch": epoch, **{f"share_{name}": value for name, value in shares.items()}}
-
-
-def test_collapse_is_told_with_run_share_and_epoch():
-    candidates = Candidates.full(("visual/a", "visual/b", "audio/c"), 1, 1)
-    curve = [row(0, visual=0.99, sum=0.3), row(1, visual=0.5, sum=0.95), row(2, visual=0.96, sum=0.97)]
-    assert collapse_warnings(curve, 7, candidates) == [
-        "seed 7: 96% of what the cells read is visual (since epoch 3)",
-        "seed 7: 97% of the operations are Sum, the one without weights (since epoch 2)",
-    ]
-    assert collapse_warnings([row(0, visual=0.02, edges=0.98)], 1, candidates) == [
-        "seed 1: 98% of what the cells read is audio (since epoch 1)",
-        "seed 1: 98% of the edges are kept: nothing is chosen (since epoch 1)",
-    ]
-    assert collapse_warnings([row(0, visual=0.5, edges=0.1)], 1, candidates) == [
-        "seed 1: 90% of the edges are none: the cells read next to nothing (since epoch 1)"
-    ]
-    assert collapse_warnings([row(0, visual=0.5, sum=0.5, edges=0.4)], 1, candidates) == []
 
 
 def test_a_search_that_only_cost_drives_is_warned_about():
