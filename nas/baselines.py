@@ -5,7 +5,7 @@ Each reads every layer of the cache through the supernet's reshape blocks; activ
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,17 @@ class Baseline(RunsNetwork):
         super().__init__()
         R = len(seeds)
         self.runs = tuple(range(R))
+        self.in_channels, self.channels, self.length = in_channels, channels, length
         self.readers = dict.fromkeys(in_channels, self.runs)
         self.reshape = nn.ModuleDict(
             {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
         )
         self.build(R, channels, length)
         initialise_blocks(self, seeds)
+
+    def blank(self, runs: Sequence[int]) -> Self:
+        """Return so many new networks of the design."""
+        return type(self)(self.in_channels, channels=self.channels, length=self.length, seeds=(0,) * len(runs))
 
     def build(self, runs: int, channels: int, length: int) -> None:
         """Make the blocks behind the reshape layers."""

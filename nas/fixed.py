@@ -4,7 +4,7 @@ The blocks and their names are the supernet's. Rows move between a block's runs 
 serves every run (always for R = 1) nothing moves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -25,6 +25,10 @@ class RunsNetwork(nn.Module):
 
     readers: dict[str, Runs]
 
+    def blank(self, runs: Sequence[int]) -> Self:
+        """Return new networks of the architectures of these runs, in this order."""
+        raise NotImplementedError
+
     def runs_of(self, name: str) -> Runs:
         """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
         raise NotImplementedError
@@ -32,6 +36,16 @@ class RunsNetwork(nn.Module):
     def runs_at(self, site: str) -> Runs:
         """Return the runs that pass a place with dropout."""
         raise NotImplementedError
+
+    def rows(self, name: str, runs: Collection[int]) -> list[int]:
+        """Return which rows of a parameter's or buffer's first axis hold the given runs."""
+        return [row for row, run in enumerate(self.runs_of(name)) if run in runs]
+
+    def take(self, runs: Sequence[int]) -> Self:
+        """Return these runs, in ascending order, as networks of their own; their values are copies."""
+        network, state = self.blank(runs), self.state_dict()
+        network.load_state_dict({name: state[name][self.rows(name, runs)] for name in network.state_dict()})
+        return network.to(next(iter(state.values())).device)
 
 
 class FixedNetwork(RunsNetwork):
@@ -51,6 +65,7 @@ class FixedNetwork(RunsNetwork):
     ) -> None:
         super().__init__()
         self.runs = tuple(range(len(genotypes)))
+        self.genotypes, self.in_channels, self.channels, self.length = genotypes, in_channels, channels, length
         layers = [genotype.layers() for genotype in genotypes]
         self.readers = users(self.runs, lambda r: layers[r])
         self.reshape = nn.ModuleDict(
@@ -70,6 +85,13 @@ class FixedNetwork(RunsNetwork):
         for name, module in self.named_modules():
             if isinstance(module, Block):
                 module.initialise([seeds[r] for r in self.runs_of(name)], name)
+
+    def blank(self, runs: Sequence[int]) -> Self:
+        """Return new networks of the architectures of these runs, in this order."""
+        genotypes = [self.genotypes[r] for r in runs]
+        return type(self)(
+            genotypes, self.in_channels, channels=self.channels, length=self.length, seeds=(0,) * len(runs)
+        )
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (its readers, B, C_in, L)}.

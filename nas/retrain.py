@@ -18,6 +18,8 @@ from nas.streams import Streams
 from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
+LEAVING = 0.2
+"""Runs that have stopped are computed on until they are this share: moving the others costs as much as some steps."""
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -102,12 +104,13 @@ class Training:
     """The state of R trainings.
 
     What a run draws comes from its seed and the place it is drawn for. Runs of one and the same seed therefore draw the
-    same: minibatches and dropout are then drawn once, with a leading axis of 1, and read by all of them.
+    same: minibatches and dropout are then drawn once, with a leading axis of 1, and read by all of them. As nothing
+    that is drawn depends on who reads it, such runs can also leave: `network` holds the runs `present`, in that order.
     """
 
     def __init__(self, data: Dataset, config: RetrainConfig, network: RunsNetwork, seeds: tuple[int, ...]) -> None:
         self.data, self.config, self.network, self.seeds = data, config, network, seeds
-        network.to(data.device)
+        self.whole, self.present = network.to(data.device), list(range(len(seeds)))
         self.shared = len(set(seeds)) == 1
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
@@ -123,8 +126,8 @@ class Training:
         self.best_state = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
-        """Return one row of the curves per run after one epoch; rows of stopped runs are not recorded."""
-        train_loss = torch.zeros(len(self.seeds), device=self.data.device)
+        """Return one row of the curves per run that is present, after one epoch; stopped runs are not recorded."""
+        train_loss = torch.zeros(len(self.present), device=self.data.device)
         for _ in range(self.steps):
             train_loss += self.step() / self.steps
         logits = self.evaluate(self.data.val)
@@ -135,13 +138,14 @@ class Training:
             "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels).tolist(),
         }
         rows: list[dict[str, Any]] = [
-            {"epoch": epoch} | {name: column[r] for name, column in columns.items()} for r in range(len(self.seeds))
+            {"epoch": epoch} | {name: column[i] for name, column in columns.items()} for i in range(len(self.present))
         ]
         self._keep_best(epoch, rows)
+        self._let_go()
         return rows
 
     def step(self) -> Tensor:
-        """Return the loss per run (R,) of one step on a train minibatch."""
+        """Return the loss of every run that is present, of one step on a train minibatch."""
         rows = self.batches.next()
         features = self._gather(rows, self.data.draw_views(rows, self.views))
         logits = self.network(features, Pass("track", self.dropout))
@@ -151,7 +155,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, rows: Tensor) -> Tensor:
-        """Return logits (R, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
+        """Return logits (runs present, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
         layers = tuple(self.network.readers)
         parts = torch.split(rows, EVALUATION_ROWS)
         return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
@@ -168,7 +172,7 @@ class Training:
     def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
         """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
         better = set()
-        for r, row in enumerate(rows):
+        for r, row in zip(self.present, rows, strict=True):
             if not self.active[r]:
                 continue
             self.curves[r].append(row)
@@ -177,9 +181,20 @@ class Training:
                 self.best[r], self.best_epoch[r] = reached, epoch
                 better.add(r)
             self.active[r] = epoch - self.best_epoch[r] < self.config.patience
+        places = {i for i, r in enumerate(self.present) if r in better}
         for name, value in self.network.state_dict().items():
-            kept = [i for i, r in enumerate(self.network.runs_of(name)) if r in better]
-            self.best_state[name][kept] = value[kept]
+            self.best_state[name][self.whole.rows(name, better)] = value[self.network.rows(name, places)]
+
+    def _let_go(self) -> None:
+        """Leave out the runs that have stopped, where they draw what the others do and are at least LEAVING of all."""
+        staying = [i for i, r in enumerate(self.present) if self.active[r]]
+        if not self.shared or not staying or len(staying) > (1 - LEAVING) * len(self.present):
+            return
+        before, self.network = self.network, self.network.take(staying)
+        self.present = [self.present[i] for i in staying]
+        places = {name: place for place, (name, _) in enumerate(before.named_parameters())}
+        taken = [(places[name], before.rows(name, staying)) for name, _ in self.network.named_parameters()]
+        self.optimiser = self.optimiser.take(self.network.parameters(), taken)
 
     def run(self, progress: Progress | None) -> Tensor:
         """Return P(fake) of every row (R, N), on the CPU; the network then holds the best weights of every run."""
@@ -189,6 +204,7 @@ class Training:
                 progress({"stage": "retrain", "epoch": epoch + 1, "epochs": self.config.epochs, "runs": rows})
             if not any(self.active):
                 break
+        self.network, self.present = self.whole, list(range(len(self.seeds)))
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
         return self.evaluate(every).softmax(-1)[..., 1].cpu()

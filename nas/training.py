@@ -60,6 +60,18 @@ class WeightOptimiser:
             )
         self.steps, self.done = steps, 0
 
+    def take(
+        self, parameters: Iterable[nn.Parameter], places: Sequence[tuple[int, Sequence[int]]]
+    ) -> "WeightOptimiser":
+        """Return one that goes on for these parameters, each some rows of the parameter at a place here."""
+        (config,) = self.configs
+        taken = WeightOptimiser(parameters, config, self.steps)
+        taken.done = self.done
+        held = [(*self.adam.moments[place], list(rows)) for place, rows in places]
+        taken.adam.moments = [(mean[rows], square[rows]) for mean, square, rows in held]
+        taken.adam.count = self.adam.count
+        return taken
+
     @property
     def lr(self) -> list[float]:
         """The learning rate of every run's next step."""

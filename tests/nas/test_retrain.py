@@ -147,3 +147,19 @@ def test_training_reads_other_views_of_train_rows_and_scores_view_0(results, run
     assert alone.curves[0]["train_loss"] != pytest.approx(results[run].curves[0]["train_loss"], rel=1e-3)
     first = {name: x[0] for name, x in features.items()}
     torch.testing.assert_close(alone.network.predict(first), alone.scores, rtol=1e-6, atol=1e-6)
+
+
+def test_runs_that_have_stopped_leave_and_change_nothing_for_the_others():
+    genotypes = [*GENOTYPES, *GENOTYPES]
+    config = SMALL.model_copy(update={"patience": 1, "epochs": 12})
+    present: list[int] = []
+    together = nas.retrain(
+        *noise(), genotypes, config, seeds=(3,) * 6, progress=lambda call: present.append(len(call["runs"]))
+    )
+    assert present[0] == 6
+    assert present[-1] < 6
+    for genotype, result in zip(genotypes, together, strict=True):
+        (alone,) = nas.retrain(*noise(), genotype, config, seeds=(3,))
+        torch.testing.assert_close(result.scores, alone.scores, rtol=0, atol=1e-5)
+        assert result.best_epoch == alone.best_epoch
+        assert len(result.curves) == len(alone.curves)
