@@ -56,21 +56,15 @@ class ArchitectureParameters(nn.Module):
         """Return the mix that the choosers make of the logits and of noise, drawn anew or given."""
         noise = choosers.draw(self.size) if noise is None else noise
         mixed = choosers.choose([*self.alpha, *self.beta, self.gamma], noise)
-        S, T = len(self.alpha), len(self.beta)
-        alpha, beta, gamma = mixed[:S], mixed[S : S + T], mixed[-1]
-        return Mix(
-            tuple(
-                CellMix(
-                    self._slots(alpha[i]),
-                    tuple(self._slots(weights[:, i]) for weights in beta),
-                    tuple(gamma[:, i, t] for t in range(T)),
-                )
-                for i in range(S)
-            )
-        )
+        S = len(self.alpha)
+        alpha, beta, gamma = mixed[:S], mixed[S:-1], mixed[-1]
+        # Of all cells at once, and taken apart by unbind: the gradient of single picks is a tensor of zeros for each.
+        steps = zip(*(self._slots(weights).unbind(1) for weights in beta), strict=True)
+        operations = (of_cell.unbind(1) for of_cell in gamma.unbind(1))
+        return Mix(tuple(map(CellMix, map(self._slots, alpha), steps, operations)))
 
     def _slots(self, weights: Tensor) -> Tensor:
-        """Return weights of a node's slots: (R, 2, n), or of "bmnas", where both slots read the same, (R, 1, n).
+        """Return what nodes' slots weigh, (R, ..., 2, n); of "bmnas", where both slots read the same, (R, ..., 1, n).
 
         Where a hard sample leaves a node of "bmnas" without any edge, the node reads the mean of its candidates: of an
         input of zeros the norms would make a gradient of any size.
@@ -79,7 +73,7 @@ class ArchitectureParameters(nn.Module):
             return weights
         skip = weights[..., 1]
         empty = (skip.detach().sum(dim=-1, keepdim=True) == 0.0).to(skip.dtype)
-        return (skip + empty / skip.shape[-1])[:, None]
+        return (skip + empty / skip.shape[-1]).unsqueeze(-2)
 
     def entropy(self) -> Tensor:
         """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""
