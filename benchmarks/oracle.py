@@ -1,7 +1,7 @@
-"""`make bench-oracle`: what batches of runs save, on the cache of a finished `work/` (make demo). Scaled editions.
+"""`make bench-oracle`: what batches of runs save, on the cache of a finished `work/` (make demo).
 
 1. Architectures per minute of `bmnas oracle` (all workers, started anew, finished work kept) against `nas.retrain` one
-   by one in one process, all cores its own: TRAINED architectures of one cell, EPOCHS epochs each.
+   by one in one process, all cores its own: TRAINED architectures of one cell, trained as params.yaml says.
 2. The ablation over lambda and M (4 x 4 points, SEEDS seeds) of `bmnas sweep` against single `bmnas search` commands.
    `--singles` of them, at points from the first to the last of the grid, are timed; the rest is extrapolated by their
    mean. A single command also searches picture alone and sound alone, as it always does; the second figure leaves
@@ -38,7 +38,9 @@ from pipeline.params import Params, load_params
 from pipeline.source import Source
 from pipeline.workspace import Workspace
 
-TRAINED, ALONE, EPOCHS = 256, 12, 4
+TRAINED, ALONE = 128, 8
+EPOCHS = 4
+"""Of the ablation's searches."""
 VALUES, SEEDS = (1, 5, 10, 15), 5
 POINTS = tuple(itertools.product(VALUES, VALUES))
 LISTED = ",".join(map(str, VALUES))
@@ -62,21 +64,19 @@ def main() -> None:
 
 
 def _oracle(workspace: Workspace, params: Params) -> Figure:
-    scaled = params.model_copy(
-        update={"retrain": params.retrain.model_copy(update={"epochs": EPOCHS, "patience": EPOCHS})}
-    )
+    config = params.retrain
     start = time.perf_counter()
-    run_oracle(workspace, scaled, Question(1, 1, "slots", (0,), TRAINED))
+    run_oracle(workspace, params, Question(1, 1, "slots", (0,), TRAINED))
     ours = (time.perf_counter() - start) / TRAINED
-    windows = Source(workspace.root, scaled).windows()
+    windows = Source(workspace.root, params).windows()
     data = (windows.features, windows.labels, windows.split)
     genotypes = Space(tuple(windows.features)).sample(ALONE, 1)
     alone = [
-        statistics.median(_seconds(threads, partial(nas.retrain, *data, g, scaled.retrain, (0,))) for g in genotypes)
+        statistics.median(_seconds(threads, partial(nas.retrain, *data, g, config, (0,))) for g in genotypes)
         for threads in THREADS
     ]
     title = (
-        f"oracle, {TRAINED} architectures, C = {scaled.retrain.channels}, {EPOCHS} epochs: {60 / ours:.0f} a minute, "
+        f"oracle, {TRAINED} architectures, C = {config.channels}, {config.epochs} epochs: {60 / ours:.0f} a minute, "
         "against one by one with nas.retrain"
     )
     return _figure(title, 6.0, ours, min(alone), ALONE)

@@ -2,7 +2,7 @@
 own single run, against single runs on both cores, and against the same step with the backbones in the loop.
 
 A step is a weight step on train and an architecture step on val. Everything is measured in turn in one run; a figure
-is the median of ROUNDS. Worker processes have one thread each, as those of `bmnas sweep` and `bmnas oracle`.
+is the median of ROUNDS. Worker processes have one thread each and keep freed memory, as those of `bmnas sweep`.
 Prints a table and writes benchmarks/results/search.json.
 """
 
@@ -29,6 +29,7 @@ from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
 from benchmarks.side_by_side import Figure, publish
 from nas.data import Dataset, prepare
 from nas.search import _Search
+from pipeline.workers import KEEP_FREED_MEMORY
 
 WIDTHS = {f"{modality}/l{i}": 64 * 2**i for modality in ("visual", "audio") for i in range(4)}
 WINDOWS, LENGTH, BATCH, CHANNELS = 512, 8, 16, 128
@@ -119,6 +120,7 @@ class Workers:
 
     def __init__(self, processes: int, runs: int) -> None:
         context = multiprocessing.get_context("spawn")
+        os.environ |= KEEP_FREED_MEMORY
         self.pipes, self.processes = [], []
         for _ in range(processes):
             here, there = context.Pipe()

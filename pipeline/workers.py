@@ -147,7 +147,7 @@ def run_tasks(
 
 # glibc's allocator, else, gives a large block back as soon as it is free, and the kernel clears its pages anew for the
 # next one: a quarter of the time of EfficientNet-Lite0's forward pass.
-_KEEP_FREED_MEMORY = {
+KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",  # workers compute in a thread, and arenas of threads cannot keep large blocks
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
@@ -167,7 +167,7 @@ def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
     workers = worker_count(compute, n_tasks)
     threads = str(threads_per_worker(compute, n_tasks))
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    environment |= _KEEP_FREED_MEMORY
+    environment |= KEEP_FREED_MEMORY
     settings = {
         # Set before a worker imports torch: later is too late. Workers are spawned, never forked.
         "distributed.nanny.pre-spawn-environ": environment,
