@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from nas.data import Dataset, prepare
 from nas.memory import RunMemory
 from pipeline.params import ComputeParams
 from pipeline.source import Source
-from pipeline.workers import console, device_of, memory_per_worker, progress_bar, run_tasks, worker_count
+from pipeline.workers import console, device_of, memory_per_worker, run_shown, tell, worker_count
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
 """More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
@@ -53,11 +53,17 @@ def run_batches(
     todo = sum(len(batch.keys) for batch in batches)
     console.print(f"{title}: {kept + todo} runs: {kept} already done, {todo} to do")
     if batches:
-        with progress_bar(title, total=kept + todo, unit="runs", done=kept) as advance:
-            for batch, rows in run_tasks(function, batches, compute):
-                finished.add(dict(zip(batch.keys, rows, strict=True)))
-                advance(len(batch.keys))
+        shown = run_shown(
+            title, function, batches, compute, unit="runs", units=lambda batch: len(batch.keys), done=kept
+        )
+        for batch, rows in shown:
+            finished.add(dict(zip(batch.keys, rows, strict=True)))
     return finished.read()
+
+
+def tell_epoch(call: Mapping[str, Any]) -> None:
+    """What nas calls after every epoch, for the progress bar."""
+    tell(call["epoch"] / call["epochs"])
 
 
 def batch_size(

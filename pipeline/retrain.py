@@ -14,11 +14,11 @@ from cache_schemas.files import replacing, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
 from nas.data import prepare
 from nas.memory import retrain_memory
-from pipeline.batches import even_size, fitting_runs, most_runs
+from pipeline.batches import even_size, fitting_runs, most_runs, tell_epoch
 from pipeline.params import Params
 from pipeline.search import curves_table
 from pipeline.source import Source, Windows
-from pipeline.workers import memory_per_worker, progress_bar, run_tasks, worker_count
+from pipeline.workers import memory_per_worker, run_shown, worker_count
 from pipeline.workspace import Workspace
 
 
@@ -40,11 +40,10 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
     found = [(entry, _genotype(workspace, entry, data)) for entry in search.entries]
     size = _together(data, params, [genotype for _, genotype in found])
     tasks = [NetworkTrainings(source, tuple(found[i : i + size])) for i in range(0, len(found), size)]
-    trained: dict[tuple[str, int], RetrainEntry] = {}
-    with progress_bar("retrain", total=len(found), unit="networks") as advance:
-        for _, entries in run_tasks(train_networks, tasks, params.compute):
-            trained |= {(entry.network, entry.seed): entry for entry in entries}
-            advance(len(entries))
+    shown = run_shown(
+        "retrain", train_networks, tasks, params.compute, unit="networks", units=lambda task: len(task.found)
+    )
+    trained = {(entry.network, entry.seed): entry for _, of_task in shown for entry in of_task}
     entries = [trained[entry.network, entry.seed] for entry in search.entries]
     run = RetrainRun(params=params.model_dump(mode="json"), backbones=data.backbones, entries=entries)
     write_run(workspace.retrain / "retrain.json", run)
@@ -56,7 +55,8 @@ def train_networks(task: NetworkTrainings) -> list[RetrainEntry]:
     """One entry per network; its weights are in their file."""
     data, workspace = task.source.windows(), Workspace(task.source.work)
     seeds, genotypes = [entry.seed for entry, _ in task.found], [genotype for _, genotype in task.found]
-    results = nas.retrain(data.features, data.labels, data.split, genotypes, task.source.params.retrain, seeds)
+    windows, config = (data.features, data.labels, data.split), task.source.params.retrain
+    results = nas.retrain(*windows, genotypes, config, seeds, progress=tell_epoch)
     return [_entry(workspace, entry, result) for (entry, _), result in zip(task.found, results, strict=True)]
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, history_of, write_run
-from pipeline.batches import even_size, most_runs
+from pipeline.batches import even_size, most_runs, tell_epoch
 from pipeline.params import Params
 from pipeline.source import Source
-from pipeline.workers import progress_bar, run_tasks, worker_count
+from pipeline.workers import run_shown, worker_count
 from pipeline.workspace import Workspace
 
 
@@ -33,11 +33,8 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     size = even_size(runs, most_runs(compute), worker_count(compute, runs))
     parts = [params.seeds[i : i + size] for i in range(0, len(params.seeds), size)]
     tasks = [NetworkSearch(source, network, tuple(part)) for network in NETWORKS for part in parts]
-    found: dict[tuple[str, int], SearchEntry] = {}
-    with progress_bar("search", total=runs, unit="runs") as advance:
-        for _, entries in run_tasks(search_network, tasks, compute):
-            found |= {(entry.network, entry.seed): entry for entry in entries}
-            advance(len(entries))
+    shown = run_shown("search", search_network, tasks, compute, unit="runs", units=lambda task: len(task.seeds))
+    found = {(entry.network, entry.seed): entry for _, entries in shown for entry in entries}
     run = SearchRun(entries=[found[network, seed] for network in NETWORKS for seed in params.seeds])
     write_run(workspace.search / "search.json", run)
     write_text(workspace.search / "curves.csv", curves_table(run.entries).to_csv(index=False))
@@ -48,6 +45,7 @@ def search_network(task: NetworkSearch) -> list[SearchEntry]:
     """One entry per seed."""
     data, config = task.source.windows(), task.source.params.search
     config = config.model_copy(update={"modality": "both" if task.network == "fusion" else task.network})
+    results = nas.search(data.features, data.labels, data.split, config, task.seeds, progress=tell_epoch)
     return [
         SearchEntry(
             network=task.network,
@@ -58,7 +56,7 @@ def search_network(task: NetworkSearch) -> list[SearchEntry]:
             history=history_of(result.history),
             warnings=result.warnings,
         )
-        for result in nas.search(data.features, data.labels, data.split, config, task.seeds)
+        for result in results
     ]
 
 

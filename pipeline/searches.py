@@ -11,7 +11,7 @@ from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, SearchRow
 from nas.memory import search_memory
 from nas.scoring import shared_scores
-from pipeline.batches import batch_size, run_batches
+from pipeline.batches import batch_size, run_batches, tell_epoch
 from pipeline.source import Source
 
 Search = tuple[nas.SearchConfig, int]
@@ -66,7 +66,7 @@ def search_batch(batch: SearchBatch) -> list[SearchRow]:
     windows = batch.source.windows()
     data = (windows.features, windows.labels, windows.split)
     try:
-        results = nas.search(*data, batch.configs, batch.seeds, keep_weights=bool(batch.judged))
+        results = nas.search(*data, batch.configs, batch.seeds, progress=tell_epoch, keep_weights=bool(batch.judged))
     except nas.VanishingArchitectureGradient as error:
         if len(batch.keys) > 1:
             return [row for half in _halves(batch) for row in search_batch(half)]

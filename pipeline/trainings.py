@@ -15,7 +15,7 @@ from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
 from nas.metrics import area_under_roc
-from pipeline.batches import BatchError, batch_size, run_batches
+from pipeline.batches import BatchError, batch_size, run_batches, tell_epoch
 from pipeline.source import Source
 from pipeline.workspace import Workspace
 
@@ -65,9 +65,8 @@ def train_batch(batch: TrainingBatch) -> list[TrainingRow]:
     start = time.perf_counter()
     windows = batch.source.windows()
     seeds = [batch.seed] * len(batch.genotypes)
-    results = nas.retrain(
-        windows.features, windows.labels, windows.split, batch.genotypes, batch.source.params.retrain, seeds
-    )
+    data, config = (windows.features, windows.labels, windows.split), batch.source.params.retrain
+    results = nas.retrain(*data, batch.genotypes, config, seeds, progress=tell_epoch)
     test = torch.tensor([name == "test" for name in windows.split])
     labels = torch.as_tensor(windows.labels)[test]
     aucs = area_under_roc(torch.stack([result.scores[test] for result in results]), labels).tolist()

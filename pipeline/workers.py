@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,7 +28,7 @@ console = Console(stderr=True)
 class Advance(Protocol):
     """Moves a progress bar by so many units; `note` stands behind it."""
 
-    def __call__(self, amount: int, note: str = "") -> None: ...
+    def __call__(self, amount: float, note: str = "") -> None: ...
 
 
 @contextmanager
@@ -115,10 +119,46 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], compute: ComputeParams
+_teller: ContextVar[Callable[[float], None]] = ContextVar("teller", default=lambda share: None)
+
+
+def tell(share: float) -> None:
+    """Says, from within a task, how much of it is done, 0 to 1."""
+    _teller.get()(share)
+
+
+def run_shown(
+    title: str,
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    compute: ComputeParams,
+    *,
+    unit: str,
+    units: Callable[[Task], int],
+    done: int = 0,
 ) -> Iterator[tuple[Task, Result]]:
-    """Yields (task, result) as tasks finish; a task's exception ends the run.
+    """As run_tasks, with a progress bar that moves whenever a task tells how far it is; units: how many it holds."""
+    with progress_bar(title, total=done + sum(map(units, tasks)), unit=unit, done=done) as advance:
+        shown = {id(task): 0.0 for task in tasks}
+
+        def heard(task: Task, share: float) -> None:
+            amount = units(task) * math.floor(share * 1024) / 1024  # sums of such numbers are exact
+            if amount > shown[id(task)]:  # less: its worker died, and another one does it again
+                advance(amount - shown[id(task)])
+                shown[id(task)] = amount
+
+        for task, result in run_tasks(function, tasks, compute, heard):
+            heard(task, 1.0)
+            yield task, result
+
+
+def run_tasks(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    compute: ComputeParams,
+    heard: Callable[[Task, float], None] = lambda task, share: None,
+) -> Iterator[tuple[Task, Result]]:
+    """Yields (task, result) as tasks finish; a task's exception ends the run. heard: called with what tasks tell.
 
     A task runs again when its worker dies. Those whose workers died more often than Dask's `allowed-failures` are
     named by a TasksLostError, after all others are done.
@@ -127,14 +167,16 @@ def run_tasks(
         return
     if compute.workers == 1 and not compute.scheduler:
         for task in tasks:
-            yield task, function(task)
+            yield task, _telling(partial(heard, task), function, task)
         return
     from distributed import KilledWorker, as_completed
 
-    lost = []
+    lost, topic = [], f"bmnas/{uuid4().hex}"
     with _client(compute, len(tasks)) as client:
-        futures = {future: task for task, future in zip(tasks, client.map(function, tasks, pure=False), strict=True)}
-        for future in as_completed(list(futures)):
+        client.subscribe_topic(topic, lambda event: heard(tasks[event[1][0]], event[1][1]))
+        works = client.map(partial(_in_worker, topic, function), range(len(tasks)), tasks, pure=False)
+        futures = dict(zip(works, tasks, strict=True))
+        for future in as_completed(works):
             task = futures.pop(future)
             try:
                 yield task, future.result()
@@ -143,6 +185,21 @@ def run_tasks(
             future.release()
     if lost:
         raise TasksLostError(lost)
+
+
+def _in_worker(topic: str, function: Callable[[Task], Result], number: int, task: Task) -> Result:
+    from distributed import get_worker
+
+    worker = get_worker()
+    return _telling(lambda share: worker.log_event(topic, (number, share)), function, task)
+
+
+def _telling(teller: Callable[[float], None], function: Callable[[Task], Result], task: Task) -> Result:
+    token = _teller.set(teller)
+    try:
+        return function(task)
+    finally:
+        _teller.reset(token)
 
 
 # glibc's allocator, else, gives a large block back as soon as it is free, and the kernel clears its pages anew for the

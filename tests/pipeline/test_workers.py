@@ -1,11 +1,15 @@
 """Tasks over worker processes."""
 
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from pipeline import workers
 from pipeline.params import ComputeParams
-from pipeline.workers import run_tasks
+from pipeline.workers import run_shown, run_tasks, tell
 
 
 def square(task: int) -> tuple[int, int, str]:
@@ -31,3 +35,42 @@ def test_in_two_processes_that_share_the_cores() -> None:
     assert {threads for _, _, threads in found.values()} == {str(max(1, cores // 2))}
     with pytest.raises(ValueError, match="no root of -1"):
         list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
+
+
+def slow_square(task: int) -> int:
+    for share in (0.25, 0.5, 0.3):
+        tell(share)
+    time.sleep(0.5)  # what was told last is on its way
+    return task * task
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_tasks_tell_is_heard_before_they_end(processes: int) -> None:
+    heard: list[tuple[int, float]] = []
+    results = run_tasks(
+        slow_square, [7, 8], ComputeParams(workers=processes), lambda task, share: heard.append((task, share))
+    )
+    first, _ = next(results)
+    assert [share for task, share in heard if task == first] == [0.25, 0.5, 0.3]
+    assert dict(results).keys() == {7, 8} - {first}
+    assert sorted(heard) == [(task, share) for task in (7, 8) for share in (0.25, 0.3, 0.5)]
+
+
+def test_the_bar_moves_by_what_tasks_tell_and_never_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[float] = []
+
+    @contextmanager
+    def bar(title: str, *, total: int, unit: str, done: int) -> Iterator[Callable[[float], None]]:
+        assert (total, done) == (16, 4)
+        yield moves.append
+
+    def look(task: int) -> int:
+        tell(1 / 3)
+        tell(0.25)
+        assert 1.9 < sum(moves) % 6 <= 2
+        return task
+
+    monkeypatch.setattr(workers, "progress_bar", bar)
+    list(run_shown("work", look, [7, 8], ComputeParams(workers=1), unit="runs", units=lambda task: 6, done=4))
+    assert sum(moves) == 12
