@@ -319,3 +319,32 @@ def attention(x: Tensor, y: Tensor, *, keep: Tensor | None = None, scale: Tensor
     """
     result: Tensor = _Attention.apply(x, y, keep, scale)
     return result
+
+
+class _Affine(torch.autograd.Function):
+    """x @ weight^T + bias.
+
+    Autograd's own gradient of the weight is x^T @ gradient, which takes ten times as long for two outputs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None
+        return of_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x @ weight^T + bias: (R, B, O) of x (R, B, I), weight (R, O, I), bias (R, O)."""
+    if torch.compiler.is_compiling():
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    result: Tensor = _Affine.apply(x, weight, bias)
+    return result

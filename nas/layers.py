@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.functions import EPSILON, conv_norm, convolve
+from nas.functions import EPSILON, affine, conv_norm, convolve
 from nas.streams import Streams, generator
 
 BATCH_NORM_MOMENTUM = 0.1
@@ -200,7 +200,7 @@ class Linear(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the affine map of x."""
-        return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+        return affine(x, self.weight, self.bias)
 
 
 def normalise(x: Tensor) -> Tensor:

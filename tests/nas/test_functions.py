@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.functions import EPSILON, attention, blend, conv_norm, side_by_side
+from nas.functions import EPSILON, affine, attention, blend, conv_norm, side_by_side
 
 R, B, L, C = 2, 3, 4, 3
 
@@ -111,6 +111,15 @@ def test_blend(slots, beside):
         expected = sum(weights[:, slot, i, None, None, None] * value for i, value in enumerate(values))
         torch.testing.assert_close(result, expected)
     assert torch.autograd.gradcheck(ours, (weights, *values))
+
+
+def test_affine():
+    x, weight, bias = normal(R, B, 5), normal(R, 2, 5, seed=7), normal(R, 2, seed=8)
+    expected = torch.einsum("rbi,roi->rbo", x, weight) + bias[:, None]
+    torch.testing.assert_close(affine(x, weight, bias), expected)
+    assert torch.autograd.gradcheck(affine, (x, weight, bias))
+    frozen = torch.autograd.grad(affine(x, weight.detach(), bias.detach()).sum(), x)
+    torch.testing.assert_close(frozen, torch.autograd.grad(expected.sum(), x))
 
 
 def test_nothing_is_computed_for_what_needs_no_gradient(monkeypatch):
