@@ -105,8 +105,9 @@ class FixedNetwork(RunsNetwork):
         for i, (cell, inputs) in enumerate(zip(self.cells, self.inputs, strict=True)):
             x, y = inputs(values).split(len(self.runs))
             values[cell_name(i)] = cell(x, y, how, cell_name(i))
-        outputs = torch.cat([values[cell_name(i)] for i in range(len(self.cells))], dim=3)
-        return self.classifier(F.relu(normalise(outputs)).flatten(2))  # type: ignore[no-any-return]
+        outputs = [values[cell_name(i)] for i in range(len(self.cells))]
+        joined = torch.cat(outputs, dim=3) if len(outputs) > 1 else outputs[0]
+        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
     def runs_of(self, name: str) -> Runs:
         """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""

@@ -38,6 +38,7 @@ class Batch(Protocol):
 
 SomeBatch = TypeVar("SomeBatch", bound=Batch)
 Row = TypeVar("Row", bound=RunRow)
+Item = TypeVar("Item")
 
 
 def run_batches(
@@ -94,6 +95,11 @@ def even_size(runs: int, most: int, workers: int) -> int:
     """How many of `runs` runs a batch holds, at most `most`, so that no worker waits for another's last batch."""
     rounds = -(-runs // (workers * most))
     return -(-runs // (workers * rounds))
+
+
+def parts_of(items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:
+    """The items in order, in parts of `size`; the last one may be smaller."""
+    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
 
 
 def fitting_runs(title: str, taken: RunMemory, data: Dataset, free_bytes: int) -> int:

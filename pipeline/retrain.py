@@ -14,7 +14,7 @@ from cache_schemas.files import replacing, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
 from nas.data import prepare
 from nas.memory import retrain_memory
-from pipeline.batches import even_size, fitting_runs, most_runs, tell_epoch
+from pipeline.batches import even_size, fitting_runs, most_runs, parts_of, tell_epoch
 from pipeline.params import Params
 from pipeline.search import curves_table
 from pipeline.source import Source, Windows
@@ -39,7 +39,7 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
     data = source.windows()
     found = [(entry, _genotype(workspace, entry, data)) for entry in search.entries]
     size = _together(data, params, [genotype for _, genotype in found])
-    tasks = [NetworkTrainings(source, tuple(found[i : i + size])) for i in range(0, len(found), size)]
+    tasks = [NetworkTrainings(source, part) for part in parts_of(found, size)]
     shown = run_shown(
         "retrain", train_networks, tasks, params.compute, unit="networks", units=lambda task: len(task.found)
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, history_of, write_run
-from pipeline.batches import even_size, most_runs, tell_epoch
+from pipeline.batches import even_size, most_runs, parts_of, tell_epoch
 from pipeline.params import Params
 from pipeline.source import Source
 from pipeline.workers import run_shown, worker_count
@@ -31,8 +31,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     source, compute, runs = Source(workspace.root, params), params.compute, len(NETWORKS) * len(params.seeds)
     source.windows()  # what is wrong with the cache is said before workers start
     size = even_size(runs, most_runs(compute), worker_count(compute, runs))
-    parts = [params.seeds[i : i + size] for i in range(0, len(params.seeds), size)]
-    tasks = [NetworkSearch(source, network, tuple(part)) for network in NETWORKS for part in parts]
+    tasks = [NetworkSearch(source, network, part) for network in NETWORKS for part in parts_of(params.seeds, size)]
     shown = run_shown("search", search_network, tasks, compute, unit="runs", units=lambda task: len(task.seeds))
     found = {(entry.network, entry.seed): entry for _, entries in shown for entry in entries}
     run = SearchRun(entries=[found[network, seed] for network in NETWORKS for seed in params.seeds])

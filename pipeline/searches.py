@@ -11,7 +11,7 @@ from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, SearchRow
 from nas.memory import search_memory
 from nas.scoring import shared_scores
-from pipeline.batches import batch_size, run_batches, tell_epoch
+from pipeline.batches import batch_size, parts_of, run_batches, tell_epoch
 from pipeline.source import Source
 
 Search = tuple[nas.SearchConfig, int]
@@ -48,7 +48,7 @@ def search_all(
         pending = [search for search in group if keys[search] not in done]
         if pending:
             size = _batch_size(title, source, group, finished)
-            for part in (pending[i : i + size] for i in range(0, len(pending), size)):
+            for part in parts_of(pending, size):
                 configs, seeds = zip(*part, strict=True)
                 batches.append(SearchBatch(source, tuple(keys[s] for s in part), configs, seeds, tuple(judged)))
     kept = sum(key in done for key in keys.values())

@@ -15,7 +15,7 @@ from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
 from nas.metrics import area_under_roc
-from pipeline.batches import BatchError, batch_size, run_batches, tell_epoch
+from pipeline.batches import BatchError, batch_size, parts_of, run_batches, tell_epoch
 from pipeline.source import Source
 from pipeline.workspace import Workspace
 
@@ -53,7 +53,7 @@ def train(
         size = _batch_size(title, source, of_shape, finished)
         for seed, of_seed in groupby(pending, key=lambda training: training[1]):
             chosen = [genotype for genotype, _ in of_seed]
-            for part in (tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)):
+            for part in parts_of(chosen, size):
                 batches.append(TrainingBatch(source, tuple(keys[genotype, seed] for genotype in part), part, seed))
     kept = sum(key in done for key in keys.values())
     rows = run_batches(title, batches, train_batch, finished, source.params.compute, kept=kept)
