@@ -157,11 +157,14 @@ class _ConvNorm(torch.autograd.Function):
         saved = (out, None, None) if activation == "relu" else (keep, affine if activation == "glu" else None, gate)
         ctx.save_for_backward(weight, scaled, h, deviation, slope, *saved, *inputs)
         ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)  # else zeros are made for these two
         return out.view(R, B, L, -1), mean[:, 0], variance[:, 0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * len(ctx.needs_input_grad)
         weight, scaled, h, deviation, slope, *saved = ctx.saved_tensors
         inputs = saved[3:]
         R, N, _ = h.shape
@@ -169,7 +172,8 @@ class _ConvNorm(torch.autograd.Function):
         total = gradient.sum(1, keepdim=True)
         of_h = gradient * h
         along = of_h.sum(1, keepdim=True)
-        torch.addcmul(slope * total / -N, h, slope * deviation.square() * along / -N, out=of_h)
+        share = slope / -N
+        torch.addcmul(share * total, h, share * deviation.square() * along, out=of_h)
         of_h.addcmul_(gradient, slope)
         of_weight, of_inputs = _convolve_backward(
             of_h, weight, inputs, ctx.columns if ctx.needs_input_grad[4] else None, ctx.needs_input_grad[7:]
