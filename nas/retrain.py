@@ -18,8 +18,8 @@ from nas.streams import Streams
 from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
-LEAVING = 0.2
-"""Runs that have stopped are computed on until they are this share: moving the others costs as much as some steps."""
+LEAVING = 0.05
+"""Runs that have stopped are computed on until they are this share: moving the others costs about one step of all."""
 
 Progress = Callable[[dict[str, Any]], None]
 
