@@ -137,7 +137,10 @@ def run_shown(
     units: Callable[[Task], int],
     done: int = 0,
 ) -> Iterator[tuple[Task, Result]]:
-    """As run_tasks, with a progress bar that moves whenever a task tells how far it is; units: how many it holds."""
+    """As run_tasks, each task in one thread, with a progress bar that moves whenever a task tells how far it is.
+
+    units: how many a task holds.
+    """
     with progress_bar(title, total=done + sum(map(units, tasks)), unit=unit, done=done) as advance:
         shown = {id(task): 0.0 for task in tasks}
 
@@ -147,7 +150,7 @@ def run_shown(
                 advance(amount - shown[id(task)])
                 shown[id(task)] = amount
 
-        for task, result in run_tasks(function, tasks, compute, heard):
+        for task, result in run_tasks(partial(_in_one_thread, function), tasks, compute, heard):
             heard(task, 1.0)
             yield task, result
 
@@ -192,6 +195,18 @@ def _in_worker(topic: str, function: Callable[[Task], Result], number: int, task
 
     worker = get_worker()
     return _telling(lambda share: worker.log_event(topic, (number, share)), function, task)
+
+
+def _in_one_thread(function: Callable[[Task], Result], task: Task) -> Result:
+    """In steps as small as a search's, two threads wait for each other longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(task)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _telling(teller: Callable[[float], None], function: Callable[[Task], Result], task: Task) -> Result:
