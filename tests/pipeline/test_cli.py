@@ -135,3 +135,11 @@ def test_dvc_calls_exactly_these_commands() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert [stage["cmd"] for stage in stages.values()] == [f"bmnas {name}" for name in STAGES]
     assert list(stages) == list(STAGES)
+
+
+def test_dvc_keeps_every_output_so_that_experiments_have_their_metrics() -> None:
+    """git ignores work/: what DVC did not cache, `dvc exp show` would look for in vain."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outputs = [out for stage in stages.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    assert "work/evaluate/summary.json" in outputs
+    assert all(settings.get("cache", True) for out in outputs if isinstance(out, dict) for settings in out.values())
