@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.functions import blend
 from nas.genotype import Cell, Genotype, Step, cell_name, step_name
-from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, normalise
+from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, classify
 from nas.primitives import OPERATIONS
 from nas.supernet import module_key
 
@@ -105,9 +104,7 @@ class FixedNetwork(RunsNetwork):
         for i, (cell, inputs) in enumerate(zip(self.cells, self.inputs, strict=True)):
             x, y = inputs(values).split(len(self.runs))
             values[cell_name(i)] = cell(x, y, how, cell_name(i))
-        outputs = [values[cell_name(i)] for i in range(len(self.cells))]
-        joined = torch.cat(outputs, dim=3) if len(outputs) > 1 else outputs[0]
-        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
+        return classify([values[cell_name(i)] for i in range(len(self.cells))], self.classifier)
 
     def runs_of(self, name: str) -> Runs:
         """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
@@ -131,10 +128,8 @@ class FixedNetwork(RunsNetwork):
 
     def state_of(self, run: int) -> dict[str, Tensor]:
         """Return the parameters and buffers of one run, each (1, ...): what it would hold alone."""
-        state = {name: (value, self.runs_of(name)) for name, value in self.state_dict().items()}
-        return {
-            name: value[runs.index(run) : runs.index(run) + 1] for name, (value, runs) in state.items() if run in runs
-        }
+        rows = {name: (value, self.rows(name, (run,))) for name, value in self.state_dict().items()}
+        return {name: value[own] for name, (value, own) in rows.items() if own}
 
     @classmethod
     def share(

@@ -203,6 +203,12 @@ class Linear(Block):
         return affine(x, self.weight, self.bias)
 
 
+def classify(outputs: Sequence[Tensor], classifier: Linear) -> Tensor:
+    """Return logits (R, B, 2) of the cells' outputs (R, B, L, C), normalised together."""
+    joined = torch.cat(list(outputs), dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
+    return classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
+
+
 def normalise(x: Tensor) -> Tensor:
     """Return x: (R, B, L, C) with mean 0 and variance 1 over (L, C) of every window."""
     return F.layer_norm(x, x.shape[2:], eps=EPSILON)

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.architecture import ArchitectureParameters
 from nas.config import SpaceName
 from nas.functions import blend, side_by_side
 from nas.genotype import cell_name, step_name
-from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
+from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
 from nas.primitives import OPERATIONS
 from nas.space import Candidates, CellCandidates, CellMix, Mix, StepCandidates
 
@@ -50,8 +49,7 @@ class FusionNetwork(nn.Module):
             if outputs:
                 slots = [x + of_cells for x, of_cells in zip(slots, blend(outputs, weights[i][1]), strict=True)]
             outputs.append(module(slots[0], slots[-1], cell, how, cell_name(i)))
-        joined = torch.cat(outputs, dim=3)
-        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
+        return classify(outputs, self.classifier)
 
     def _reshaped(self, features: Mapping[str, Tensor], how: Pass) -> list[Tensor]:
         """Return (R, B, L, C) of every layer, in training side by side in memory."""

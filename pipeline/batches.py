@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,7 +18,7 @@ from nas.data import Dataset, prepare
 from nas.memory import RunMemory
 from pipeline.params import ComputeParams
 from pipeline.source import Source
-from pipeline.workers import console, device_of, memory_per_worker, run_shown, tell, worker_count
+from pipeline.workers import console, device_of, memory_per_worker, progress_bar, run_tasks, tell, worker_count
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
 """More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
@@ -39,6 +41,8 @@ class Batch(Protocol):
 SomeBatch = TypeVar("SomeBatch", bound=Batch)
 Row = TypeVar("Row", bound=RunRow)
 Item = TypeVar("Item")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def run_batches(
@@ -60,6 +64,44 @@ def run_batches(
         for batch, rows in shown:
             finished.add(dict(zip(batch.keys, rows, strict=True)))
     return finished.read()
+
+
+def run_shown(
+    title: str,
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    compute: ComputeParams,
+    *,
+    unit: str,
+    units: Callable[[Task], int],
+    done: int = 0,
+) -> Iterator[tuple[Task, Result]]:
+    """As run_tasks, each task in one thread, with a progress bar that moves whenever a task tells how far it is.
+
+    units: how many a task holds.
+    """
+    with progress_bar(title, total=done + sum(map(units, tasks)), unit=unit, done=done) as advance:
+        shown = {id(task): 0.0 for task in tasks}
+
+        def heard(task: Task, share: float) -> None:
+            amount = units(task) * math.floor(share * 1024) / 1024  # sums of such numbers are exact
+            if amount > shown[id(task)]:  # less: its worker died, and another one does it again
+                advance(amount - shown[id(task)])
+                shown[id(task)] = amount
+
+        for task, result in run_tasks(partial(_in_one_thread, function), tasks, compute, heard):
+            heard(task, 1.0)
+            yield task, result
+
+
+def _in_one_thread(function: Callable[[Task], Result], task: Task) -> Result:
+    """In steps as small as a search's, two threads wait for each other longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(task)
+    finally:
+        torch.set_num_threads(before)
 
 
 def tell_epoch(call: Mapping[str, Any]) -> None:

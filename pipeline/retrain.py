@@ -14,11 +14,11 @@ from cache_schemas.files import replacing, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
 from nas.data import prepare
 from nas.memory import retrain_memory
-from pipeline.batches import even_size, fitting_runs, most_runs, parts_of, tell_epoch
+from pipeline.batches import even_size, fitting_runs, most_runs, parts_of, run_shown, tell_epoch
 from pipeline.params import Params
 from pipeline.search import curves_table
 from pipeline.source import Source, Windows
-from pipeline.workers import memory_per_worker, run_shown, worker_count
+from pipeline.workers import memory_per_worker, worker_count
 from pipeline.workspace import Workspace
 
 

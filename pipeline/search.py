@@ -10,10 +10,10 @@ import pandas as pd
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, history_of, write_run
-from pipeline.batches import even_size, most_runs, parts_of, tell_epoch
+from pipeline.batches import even_size, most_runs, parts_of, run_shown, tell_epoch
 from pipeline.params import Params
 from pipeline.source import Source
-from pipeline.workers import run_shown, worker_count
+from pipeline.workers import worker_count
 from pipeline.workspace import Workspace
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -127,34 +126,6 @@ def tell(share: float) -> None:
     _teller.get()(share)
 
 
-def run_shown(
-    title: str,
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    compute: ComputeParams,
-    *,
-    unit: str,
-    units: Callable[[Task], int],
-    done: int = 0,
-) -> Iterator[tuple[Task, Result]]:
-    """As run_tasks, each task in one thread, with a progress bar that moves whenever a task tells how far it is.
-
-    units: how many a task holds.
-    """
-    with progress_bar(title, total=done + sum(map(units, tasks)), unit=unit, done=done) as advance:
-        shown = {id(task): 0.0 for task in tasks}
-
-        def heard(task: Task, share: float) -> None:
-            amount = units(task) * math.floor(share * 1024) / 1024  # sums of such numbers are exact
-            if amount > shown[id(task)]:  # less: its worker died, and another one does it again
-                advance(amount - shown[id(task)])
-                shown[id(task)] = amount
-
-        for task, result in run_tasks(partial(_in_one_thread, function), tasks, compute, heard):
-            heard(task, 1.0)
-            yield task, result
-
-
 def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
@@ -195,18 +166,6 @@ def _in_worker(topic: str, function: Callable[[Task], Result], number: int, task
 
     worker = get_worker()
     return _telling(lambda share: worker.log_event(topic, (number, share)), function, task)
-
-
-def _in_one_thread(function: Callable[[Task], Result], task: Task) -> Result:
-    """In steps as small as a search's, two threads wait for each other longer than they compute."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return function(task)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _telling(teller: Callable[[float], None], function: Callable[[Task], Result], task: Task) -> Result:

@@ -2,15 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
-import torch
 
-from pipeline import workers
 from pipeline.params import ComputeParams
-from pipeline.workers import run_shown, run_tasks, tell
+from pipeline.workers import run_tasks, tell
 
 
 def square(task: int) -> tuple[int, int, str]:
@@ -56,27 +52,3 @@ def test_what_tasks_tell_is_heard_before_they_end(processes: int) -> None:
     assert [share for task, share in heard if task == first] == [0.25, 0.5, 0.3]
     assert dict(results).keys() == {7, 8} - {first}
     assert sorted(heard) == [(task, share) for task in (7, 8) for share in (0.25, 0.3, 0.5)]
-
-
-def test_the_bar_never_moves_back_and_tasks_have_one_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    moves: list[float] = []
-
-    @contextmanager
-    def bar(title: str, *, total: int, unit: str, done: int) -> Iterator[Callable[[float], None]]:
-        assert (total, done) == (16, 4)
-        yield moves.append
-
-    def look(task: int) -> int:
-        tell(1 / 3)
-        tell(0.25)
-        assert 1.9 < sum(moves) % 6 <= 2
-        assert torch.get_num_threads() == 1
-        return task
-
-    before = torch.get_num_threads()
-    monkeypatch.setattr(workers, "progress_bar", bar)
-    list(run_shown("work", look, [7, 8], ComputeParams(workers=1), unit="runs", units=lambda task: 6, done=4))
-    assert sum(moves) == 12
-    assert torch.get_num_threads() == before
