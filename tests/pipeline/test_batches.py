@@ -28,7 +28,11 @@ def test_the_bar_never_moves_back_and_tasks_have_one_thread(monkeypatch: pytest.
         return task
 
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
     monkeypatch.setattr(batches, "progress_bar", bar)
-    list(run_shown("work", look, [7, 8], ComputeParams(workers=1), unit="runs", units=lambda task: 6, done=4))
+    try:
+        list(run_shown("work", look, [7, 8], ComputeParams(workers=1), unit="runs", units=lambda task: 6, done=4))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert sum(moves) == 12
-    assert torch.get_num_threads() == before
