@@ -28,7 +28,7 @@ from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, read_rows, 
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.faces.stage import build_faces, face_key
 from pipeline.features.stage import MODALITIES, WindowSource, build_features, window_inputs, window_sources
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
 from pipeline.shards.stage import CLIPS_PER_SHARD
 from pipeline.sound.stage import build_spectrograms, spectrogram_key

@@ -81,7 +81,7 @@ def manifest(
     Official splits are kept as they are; people who stand in two of them are reported. --check also writes
     WORK/check/manifest.json; what it measured of a clip it does not measure again.
     """
-    from pipeline.manifest import build_manifest
+    from pipeline.manifest.build import build_manifest
     from pipeline.manifest.check import check_manifest
     from pipeline.manifest.show import print_check, print_splits
     from pipeline.params import parse_params

@@ -24,6 +24,7 @@ from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
+from pipeline import figures
 from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
@@ -80,7 +81,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
 def render(**content: Any) -> str:
     """The page; every text in `content` is escaped unless it is Markup."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(figures.__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

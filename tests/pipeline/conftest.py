@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
 from pipeline.sound.stage import build_spectrograms
 from pipeline.synth import generate

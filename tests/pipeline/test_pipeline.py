@@ -28,7 +28,7 @@ from pipeline.detector.predict import predict
 from pipeline.faces.stage import build_faces, face_key
 from pipeline.features.pretrain import run_pretrain
 from pipeline.features.stage import MODALITIES, build_features, window_sources
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
 from pipeline.runs.evaluate import evaluate
 from pipeline.runs.retrain import run_retrain

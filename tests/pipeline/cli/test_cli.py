@@ -17,7 +17,7 @@ COMMANDS = (
     "predict", "export", "oracle", "sweep",
 )  # fmt: skip
 STAGES = COMMANDS[:-4]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -133,7 +133,7 @@ def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
 
 def test_dvc_calls_exactly_these_commands() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert [stage["cmd"] for stage in stages.values()] == [f"bmnas {name}" for name in STAGES]
+    assert [stage["cmd"] for stage in stages.values()] == [f"python -m pipeline.cli {name}" for name in STAGES]
     assert list(stages) == list(STAGES)
 
 

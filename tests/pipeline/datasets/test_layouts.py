@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cache_schemas.manifest import Clip, ManifestError, find_leaks
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check_manifest
 from pipeline.workspace import Workspace
 from tests.pipeline.layout_suite import Expected, LayoutSuite, Tree

@@ -15,8 +15,8 @@ from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows
 from pipeline.statistics.metrics import auc
 from pipeline.workspace import Workspace
-from tests.pipeline.experiments import small
 from tests.pipeline.run_fixture import make_index, make_workspace
+from tests.pipeline.small_experiments import small
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from pipeline.runs.cache import Source
 from pipeline.runs.jobs import BatchError
 from pipeline.runs.retrain import run_retrain
 from pipeline.workspace import Workspace
-from tests.pipeline.experiments import Counted, small
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
+from tests.pipeline.small_experiments import Counted, small
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 

@@ -12,8 +12,8 @@ from pipeline.experiments.sweep import Grid, run_sweep
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
-from tests.pipeline.experiments import SEARCH, Counted, small
 from tests.pipeline.run_fixture import make_index, make_workspace
+from tests.pipeline.small_experiments import SEARCH, Counted, small
 from tests.soak.sweep_kill import kill_and_compare
 
 BASE = small().search

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from pipeline.faces import mtcnn
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import Faces, Mtcnn, search_px
-from pipeline.faces.stage import mtcnn
 from tests.pipeline.moving_face import noisy, scene, with_face
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ from cache_schemas.features.upkeep import verify
 from pipeline.faces.stage import build_faces
 from pipeline.features.recompute import verify_sample
 from pipeline.features.stage import build_features, describe, window_sources
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, laplace
 
-from pipeline.features.stage import views
+from pipeline.features import views
 from pipeline.features.views import (
     KBPS,
     SNR_DB,
@@ -90,7 +90,7 @@ def fingerprint() -> str:
 def test_views_are_the_same_in_another_process_with_other_threads(threads: str) -> None:
     environment = os.environ | {"PYTHONHASHSEED": threads}
     argv = [sys.executable, "-m", "tests.pipeline.features.test_views", threads]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment, cwd=root)
     assert done.stdout.split() == [threads, fingerprint()]
 

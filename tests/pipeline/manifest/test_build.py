@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cache_schemas.manifest import Clip, ManifestError, category_of, check_splits, read_manifest, read_quarantine
 from pipeline.datasets.fakeavceleb import read as read_fakeavceleb_layout
-from pipeline.manifest import assign_splits, build_manifest
+from pipeline.manifest.build import build_manifest
+from pipeline.manifest.splits import assign_splits
 from pipeline.params import SplitParams
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from cache_schemas.manifest import Clip, category_of, check_splits, find_leaks, read_quarantine
 from pipeline.cli import main
-from pipeline.manifest import assign_splits, build_manifest, identity_components
+from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check, check_manifest
 from pipeline.manifest.facts import ClipFacts
+from pipeline.manifest.splits import assign_splits, identity_components
 from pipeline.params import Params, SplitParams
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params

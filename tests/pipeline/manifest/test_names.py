@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.manifest import read_manifest, read_quarantine
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check_manifest
 from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
+from pipeline.report import stage as report
 from pipeline.report.stage import build_report, data_counts, quarantine_summary
-from pipeline.report.stage import stage as report
 from pipeline.runs.evaluate import read_metrics
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation

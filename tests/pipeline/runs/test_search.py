@@ -11,8 +11,8 @@ from pipeline.runs.cache import Source
 from pipeline.runs.jobs import even_size
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
-from tests.pipeline.experiments import small
 from tests.pipeline.run_fixture import make_index, make_workspace
+from tests.pipeline.small_experiments import small
 
 
 def test_two_worker_processes_find_and_train_what_one_process_does(tmp_path: Path) -> None:
