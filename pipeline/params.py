@@ -256,13 +256,15 @@ def params_schema() -> dict[str, Any]:
 
 def params_table() -> str:
     """docs/params.md: every key with its default and its meaning, as a table in Markdown."""
-    intro = (
-        "# Parameters\n\n"
-        "All of them are in `params.yaml`; what is not given there has the default given here. An unknown key or a wrong\n"
-        "value is an error that names it. Editors with a YAML language server check and complete while you type: the first\n"
-        "line of `params.yaml` names `docs/params.schema.json`.\n\n"
-        "`bmnas params table` prints this page, `bmnas params schema` the JSON Schema.\n\n"
-    )
+    intro = """# Parameters
+
+All of them are in `params.yaml`; what is not given there has the default given here. An unknown key or a wrong value is
+an error that names it. Editors with a YAML language server check and complete while you type: the first line of
+`params.yaml` names `docs/params.schema.json`.
+
+`bmnas params table` prints this page, `bmnas params schema` the JSON Schema.
+
+"""
     return intro + "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *_rows(Params, "")]) + "\n"
 
 
