@@ -36,10 +36,11 @@ setup: .venv/installed
 kill: setup
 	$(RUN) python -m tests.soak.kill_stages
 
-# Needs network and `pip install uv`.
+# Every package that bmnas was tested with, by the hashes of its files. Installed with --no-deps: facenet-pytorch's own pins
+# on torch, numpy and pillow are outdated; its code runs. Needs network and `pip install uv`.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --override requirements-overrides.txt \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$*
