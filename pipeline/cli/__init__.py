@@ -41,5 +41,5 @@ def main() -> None:
         ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
         if not ours and not isinstance(error, OSError):
             raise
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2 if type(error).__name__ == "ParamsError" else 1)
