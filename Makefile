@@ -4,7 +4,7 @@ BIN := .venv/bin
 # dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test setup check kill lock
+.PHONY: demo test setup check docs kill lock
 
 demo: setup
 	$(RUN) dvc repro
@@ -19,11 +19,16 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The pages that are made from the code; tests hold them to it.
+docs: setup
+	$(RUN) bmnas params schema > docs/params.schema.json
+	$(RUN) bmnas params table > docs/params.md
+
 setup: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
@@ -31,10 +36,11 @@ setup: .venv/installed
 kill: setup
 	$(RUN) python -m tests.soak.kill_stages
 
-# Needs network and `pip install uv`.
+# Every package that bmnas was tested with, by the hashes of its files. Installed with --no-deps: facenet-pytorch's own pins
+# on torch, numpy and pillow are outdated; its code runs. Needs network and `pip install uv`.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --override requirements-overrides.txt \
-		--no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$*

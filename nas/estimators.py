@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nas.config import EstimatorName
 
+Logits = Float[Tensor, "*#choices K"]
+Noise = Float[Tensor, "draws *#choices K"]
 Temperature = float | Tensor
 """lambda: one number, or a tensor that broadcasts against the logits."""
 
@@ -36,29 +39,29 @@ def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return result
 
 
-def one_hot_of_largest(scores: Tensor) -> Tensor:
+def one_hot_of_largest(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return one_hot(argmax(scores)) along the last axis, in the scores' dtype."""
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(dim=-1, keepdim=True), 1.0)
 
 
-def softmax(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+def softmax(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return softmax(theta): the relaxation of DARTS and BM-NAS, without noise or temperature."""
     return logits.softmax(dim=-1)
 
 
-def gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+def gumbel(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return the mean over draws of softmax((theta + g) / lambda)."""
     return ((logits - noise.log()) / temperature).softmax(dim=-1).mean(dim=0)
 
 
-def st_gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+def st_gumbel(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return the mean over draws of one_hot(argmax(theta + g)), differentiated as softmax((theta + g) / lambda)."""
     perturbed = logits - noise.log()
     soft = (perturbed / temperature).softmax(dim=-1)
     return _straight_through(one_hot_of_largest(perturbed), soft).mean(dim=0)
 
 
-def gumbel_rao(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+def gumbel_rao(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return D = one_hot(argmax(theta + g)), differentiated as the mean of softmax((theta + g') / lambda).
 
     The first draw decides D; each further one gives g' conditioned on D (Paulus et al., arXiv 2010.04838). g' is
@@ -70,7 +73,7 @@ def gumbel_rao(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tenso
     return _straight_through(chosen, soft)
 
 
-def conditional_perturbed(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
+def conditional_perturbed(logits: Logits, chosen: Logits, noise: Noise) -> Noise:
     """Return theta + g' given that its argmax is the chosen option: (draws, ..., K), E from noise.
 
     theta_i + g_i = -log E_i + log Z; theta_j + g_j = -log(E_j / exp(theta_j) + E_i / Z). With theta replaced by
@@ -83,7 +86,7 @@ def conditional_perturbed(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tens
     return log_z - (others + of_chosen).log()
 
 
-def published(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
+def published(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return what the method's released code makes of M draws: it divides by lambda once per draw, M times over.
 
     theta <- (theta + g) / lambda for each draw, then softmax. Nothing is straight-through, and the gradient falls as

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -242,5 +244,45 @@ def _explain(source: str, problem: object) -> str:
     assert isinstance(problem, dict)  # noqa: S101 - pydantic's ErrorDetails is a TypedDict
     key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
     if problem["type"] == "extra_forbidden":
-        return f"{source}: unknown key {key}: remove it or correct its spelling (README.md lists every key)"
+        return f"{source}: unknown key {key}: remove it or correct its spelling (docs/params.md lists every key)"
     return f"{source}: {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def params_schema() -> dict[str, Any]:
+    """The JSON Schema of params.yaml, with every key's meaning and default, for editors to check and complete by."""
+    schema = Params.model_json_schema() | {"title": "params.yaml of bmnas"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def params_table() -> str:
+    """docs/params.md: every key with its default and its meaning, as a table in Markdown."""
+    intro = """# Parameters
+
+All of them are in `params.yaml`; what is not given there has the default given here. An unknown key or a wrong value is
+an error that names it. Editors with a YAML language server check and complete while you type: the first line of
+`params.yaml` names `docs/params.schema.json`.
+
+`bmnas params table` prints this page, `bmnas params schema` the JSON Schema.
+
+"""
+    return intro + "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *_rows(Params, "")]) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _rows(annotation, f"{prefix}{name}.")
+            continue
+        inner = [part for part in typing.get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if typing.get_origin(annotation) is tuple and inner:
+            yield f"| `{prefix}{name}` | one | {field.description} |"
+            yield from _rows(inner[0], f"{prefix}{name}[].")
+            continue
+        default = field.get_default(call_default_factory=True)
+        text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
+        text = text.removesuffix("\n").removesuffix("\n...")
+        allowed = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+        choices = f" ({', '.join(allowed)})" if allowed else ""
+        meaning = f"{field.description}{choices}".replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {text} | {meaning} |"

@@ -7,6 +7,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+from tests.shapes import check_shapes
+
+# Shapes in annotations are checked here, and nowhere else.
+install_import_hook(["nas", "pipeline.backbones"], f"{check_shapes.__module__}.{check_shapes.__name__}")
 
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from jaxtyping import Float, Float32, Shaped, UInt8
+from torch import Tensor
 from torch.nn.functional import adaptive_max_pool1d
 
 from pipeline.backbones.fusing import fuse_conv_bn, largest_error
@@ -93,11 +95,11 @@ class Backbone(ABC):
         return dict(self._identity)
 
     @abstractmethod
-    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+    def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
         """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window."""
 
     @torch.inference_mode()
-    def __call__(self, windows: torch.Tensor, *, length: int) -> dict[str, torch.Tensor]:
+    def __call__(self, windows: Tensor, *, length: int) -> dict[str, Float32[Tensor, "_ _ {length}"]]:
         """{layer: (B, C_in, L) float32} of B windows.
 
         windows: crops (B, T, S, S, 3) uint8, RGB; spectrogram (B, bands, hops) float32, ln power; or waveform
@@ -135,7 +137,7 @@ def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> t
     return half
 
 
-def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:
+def pool(feature_map: Float[Tensor, "B C T *space"], *, length: int) -> Float32[Tensor, "B C {length}"]:
     """(B, C, L) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
 
     feature_map: (B, C, T, ...), time third and space behind it.
@@ -201,13 +203,15 @@ class ImageBackbone(Backbone):
             self.net = OnnxNet(self.net)
         self._scale = torch.tensor([list(mean), list(std)])
 
-    def transform(self, windows: torch.Tensor) -> torch.Tensor:
+    def transform(
+        self, windows: UInt8[Tensor, "B T S S 3"] | Float32[Tensor, "B bands hops"]
+    ) -> Float32[Tensor, "_ _ _ _"]:
         """(B * T, 3, S, S) from crops, or (B, 1, bands, hops) from spectrograms; float32."""
         if self.input == "crops":
             return scaled_frames(windows, *self._scale.to(windows.device))
         return standardised(windows)[:, None]
 
-    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+    def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
         """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms."""
         found = self.net(self.transform(windows).to(self.dtype))
         if self.input == "crops":
@@ -239,13 +243,13 @@ class ClipBackbone(Backbone):
         )
         self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1, 1)
 
-    def transform(self, windows: torch.Tensor) -> torch.Tensor:
+    def transform(self, windows: UInt8[Tensor, "B T S S 3"]) -> Float32[Tensor, "B 3 T S S"]:
         """(B, 3, T, S, S) float32 from crops."""
         mean, std = self._scale.to(windows.device)
         pixels = windows.permute(0, 4, 1, 2, 3).float()
         return torch.div(pixels / 255 - mean, std)
 
-    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+    def maps(self, windows: UInt8[Tensor, "B T S S 3"]) -> Sequence[Float[Tensor, "B _ _ _ _"]]:
         """(B, C, T, H, W) as the network gives them."""
         found: Sequence[torch.Tensor] = self.net(self.transform(windows).to(self.dtype))
         return found
@@ -255,14 +259,16 @@ IN_CHANNELS: dict[Modality, int] = {"visual": 3, "audio": 1}
 STANDARDISED = "minus the window's mean, over its standard deviation; one channel, the stem's RGB weights summed"
 
 
-def standardised(windows: torch.Tensor) -> torch.Tensor:
+def standardised(windows: Float32[Tensor, "B bands hops"]) -> Float32[Tensor, "B bands hops"]:
     """Each (bands, hops) less its own mean, over its own deviation: neither loudness nor another window gets in."""
     flat = windows.flatten(1)
     centred = flat - flat.mean(dim=1, keepdim=True)
     return (centred / (flat.std(dim=1, keepdim=True) + 1e-5)).view_as(windows)
 
 
-def scaled_frames(crops: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+def scaled_frames(
+    crops: UInt8[Tensor, "B T S S 3"], mean: Float32[Tensor, " 3"], std: Float32[Tensor, " 3"]
+) -> Float32[Tensor, "B*T 3 S S"]:
     """(B * T, 3, S, S) float32 from (B, T, S, S, 3) uint8; mean, std: (3,). Channels-last, as crops are."""
     pixels = crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
     return torch.div(pixels - mean.view(-1, 1, 1), std.view(-1, 1, 1))

@@ -6,8 +6,9 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from timm.layers.norm_act import BatchNormAct2d
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -36,7 +37,7 @@ def largest_error(found: Sequence[torch.Tensor], reference: Sequence[torch.Tenso
     return max(relative_error(a, b) for a, b in zip(found, reference, strict=True))
 
 
-def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:
+def relative_error(found: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> float:
     """The largest difference over the largest reference value."""
     return float((found.float() - reference).abs().max() / reference.abs().max().clamp_min(1e-12))
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 import torchvision.models
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from pipeline.backbones.base import BackboneError, ClipBackbone, Modality, choose_stages
 from pipeline.backbones.weights import State, load_state, read_state, seeded
@@ -52,7 +53,7 @@ class _InflatedResNet(nn.Module):
         for name in self.stages:
             self.add_module(name, whole.get_submodule(name))
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Float[Tensor, "B 3 T S S"]) -> list[Float[Tensor, "B _ _ _ _"]]:
         """[(B, C, T, H, W)] of the taps from (B, 3, T, S, S); the average is (B, C, 1, 1, 1)."""
         frames = x.transpose(1, 2)
         stem = self.maxpool(self.relu(self.bn1(self.conv1(frames.flatten(0, 1)))))

@@ -8,6 +8,8 @@ import warnings
 from typing import Any
 
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 
 class MissingRuntimeError(ImportError):
@@ -24,7 +26,7 @@ class OnnxNet(torch.nn.Module):
         self._runtime = _import()
         self._sessions: dict[torch.Size, Any] = {}
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Float32[Tensor, "N _ _ _"]) -> list[Float32[Tensor, "N _ _ _"]]:
         """The maps of (N, 1 or 3, H, W). Picture by picture: no batch size asks for an export of its own."""
         if x.shape[1:] not in self._sessions:
             self._sessions[x.shape[1:]] = self._export(x[:1])

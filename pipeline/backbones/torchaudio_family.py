@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 import torchaudio
+from jaxtyping import Float, Float32, Int16
+from torch import Tensor
 
 from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages
 from pipeline.backbones.weights import State, load_state, read_state, seeded
@@ -59,13 +61,13 @@ class SpeechBackbone(Backbone):
         self._chosen = chosen
         self._normalise = normalise
 
-    def transform(self, windows: torch.Tensor) -> torch.Tensor:
+    def transform(self, windows: Int16[Tensor, "B samples"]) -> Float32[Tensor, "B samples"]:
         """(B, samples) float32."""
         x = windows.float() / 32768
         # torchaudio's own wrapper normalises over the whole batch: a window would depend on its neighbours.
         return torch.nn.functional.layer_norm(x, x.shape[1:]) if self._normalise else x
 
-    def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
+    def maps(self, windows: Int16[Tensor, "B samples"]) -> Sequence[Float[Tensor, "B _ _"]]:
         """(B, C, T) of each layer."""
         outputs, _ = self.net.extract_features(self.transform(windows).to(self.dtype))  # type: ignore[operator]
         return [outputs[i].transpose(1, 2) for i in self._chosen]

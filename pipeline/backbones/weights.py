@@ -49,7 +49,7 @@ def read_file(path: Path) -> State:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BackboneError(
-            f"weights {path}: no such file (`bmnas pretrain` writes those of work/pretrain; see README.md)"
+            f"weights {path}: no such file (`bmnas pretrain` writes those of work/pretrain; see docs/backbones.md)"
         ) from None
     except Exception as error:
         raise BackboneError(f"weights {path}: {error}; convert them to safetensors") from error

@@ -13,7 +13,7 @@ from rich.markup import escape
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
-from pipeline.cli import cache, experiments, genotype, stages
+from pipeline.cli import cache, experiments, genotype, params, stages
 from pipeline.cli.options import console
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app = typer.Typer(
     ),
 )
 
-for group in (stages, experiments, cache, genotype):
+for group in (stages, experiments, cache, genotype, params):
     app.add_typer(group.app)
 
 
@@ -41,5 +41,5 @@ def main() -> None:
         ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
         if not ours and not isinstance(error, OSError):
             raise
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2 if type(error).__name__ == "ParamsError" else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, console
+
+if TYPE_CHECKING:
+    from cache_schemas.features import VariantAttributes
 
 app = typer.Typer(
     name="cache",
@@ -28,18 +31,21 @@ def cache_info(cache: CachePath = CACHE) -> None:
     from cache_schemas.features import FeatureCache
     from cache_schemas.features.upkeep import summarise
 
-    table = Table("backbone, layer", "shape of a row", "rows", "in use", "shards", "MB", title=str(cache))
+    Console().print(escape(str(cache)), soft_wrap=True, highlight=False)
     total = 0
     for entry in summarise(cache):
         variant = entry.variant
-        used = f"{entry.used} ({entry.used / max(1, entry.rows):.0%})"
-        counts = (str(entry.rows), used, str(entry.shards), f"{entry.bytes / 1e6:.1f}")
-        table.add_row(escape(variant.path), variant.dtype, *counts, style="bold")
+        Console().print(
+            f"\n[bold]{escape(variant.path)}[/]: {variant.dtype}, {entry.rows} rows, {entry.used} in use "
+            f"({entry.used / max(1, entry.rows):.0%}), {entry.shards} shards, {entry.bytes / 1e6:.1f} MB",
+            soft_wrap=True,
+        )
+        table = Table("layer", "shape of a row", "MB")
         for layer, channels in variant.layers.items():
             size = _megabytes(cache / variant.array(layer))
-            table.add_row(f"  {escape(layer)}", f"({channels}, {variant.length})", "", "", "", size)
+            table.add_row(_stage(variant, layer), f"({channels}, {variant.length})", size)
+        Console().print(table)
         total += entry.bytes
-    Console().print(table)
     opened = FeatureCache.open(cache)
     splits = ", ".join(f"{count} {name}" for name, count in opened.index["split"].value_counts().items())
     Console().print(
@@ -47,6 +53,11 @@ def cache_info(cache: CachePath = CACHE) -> None:
         f"{total / 1e6:.1f} MB in all",
         soft_wrap=True,
     )
+
+
+def _stage(variant: VariantAttributes, layer: str) -> str:
+    """A layer's name without its backbone's: narrow enough for a table."""
+    return escape(layer.removeprefix(f"{variant.modality}/{variant.name}."))
 
 
 def _megabytes(folder: Path) -> str:
@@ -126,10 +137,14 @@ def cache_stats(cache: CachePath = CACHE) -> None:
     from pipeline.compute.progress import progress_bar
 
     opened = FeatureCache.open(cache)
-    table = Table("layer", "channels", "mean", "std", "min", "max", "dead channels")
+    tables: dict[str, Table] = {}
     with progress_bar("stats", total=len(opened.layers), unit="layers") as advance:
         for row in layer_statistics(opened):
+            variant = opened.variant_of(row["layer"])
             numbers = [f"{row[name]:.4g}" for name in ("mean", "std", "min", "max")]
-            table.add_row(row["layer"], str(row["channels"]), *numbers, str(row["dead"]))
+            table = tables.setdefault(variant.path, Table("layer", "channels", "mean", "std", "min", "max", "dead"))
+            table.add_row(_stage(variant, row["layer"]), str(row["channels"]), *numbers, str(row["dead"]))
             advance(1)
-    Console().print(table)
+    for path, table in tables.items():
+        Console().print(f"[bold]{escape(path)}[/]", soft_wrap=True)
+        Console().print(table)

@@ -60,7 +60,9 @@ def diff(old: File, new: File, network: Network = "fusion", seed: Seed = None) -
     if not found:
         Console().print("the same architecture")
         return
-    table = Table("place", str(old), str(new))
+    for name, file in (("old", old), ("new", new)):
+        Console().print(f"{name}: {escape(str(file))}", soft_wrap=True, highlight=False)
+    table = Table("place", "old", "new")
     for row in found:
         table.add_row(*(escape(text) for text in row))
     Console().print(table)
@@ -97,6 +99,7 @@ def export(
     table.add_row("multiply-adds a window", f"{result.macs:,}")
     for name, latency in result.latency_ms.items():
         table.add_row(f"one window, {name}", f"{latency:.3f} ms")
-    for file, error in result.errors.items():
-        table.add_row(escape(file), f"written; differs from PyTorch by {error:.1e} at most")
     Console().print(table)
+    for file, error in result.errors.items():
+        text = f"{escape(file)}: written; differs from PyTorch by {error:.1e} at most"
+        Console().print(text, soft_wrap=True, highlight=False)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.workspace import Workspace
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
+"""For messages: a line of any length is one line, so that a path can be copied."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="the parameters of every stage", metavar="FILE")]
 Work = Annotated[Path, typer.Option("--work", help="folder of all results", metavar="FOLDER")]

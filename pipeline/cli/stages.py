@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, console, setup
 
@@ -100,7 +100,7 @@ def manifest(
         print(json.dumps(result, indent=2))
         return
     print_check(result, Console())
-    console.print(f"check: all of it is in {workspace.check / 'manifest.json'}", soft_wrap=True)
+    console.print(f"check: all of it is in {workspace.check / 'manifest.json'}")
 
 
 @app.command(epilog="Example: [bold]bmnas spectrograms --workers 4[/bold]")
@@ -157,7 +157,6 @@ def pretrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
         console.print(
             f"pretrain: {entry.name}, val AUC {entry.val_auc:.3f} in epoch {entry.best_epoch}; to use it, give "
             f"features.{entry.modality} name: {entry.name} and weights: file:{work / 'pretrain' / entry.weights}",
-            soft_wrap=True,
         )
     if not trained:
         console.print("pretrain: nothing to do: pretrain.visual and pretrain.audio are null in the parameters")
@@ -251,11 +250,12 @@ def predict(
 
 
 def _print_predictions(predictions: list[Prediction]) -> None:
-    table = Table("file", "P(fake)", "per window (start s: P)")
+    out = Console(soft_wrap=True, highlight=False)
+    out.print("P(fake), file, and per window: start in seconds: P(fake)")
     for prediction in predictions:
         if prediction.score is None:
-            table.add_row(escape(prediction.path), "-", escape(prediction.reason))
+            out.print(f"-      {escape(prediction.path)}: {escape(prediction.reason)}")
         else:
+            out.print(f"[bold]{prediction.score:.3f}[/]  {escape(prediction.path)}")
             windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
-            table.add_row(escape(prediction.path), f"{prediction.score:.3f}", windows)
-    Console().print(table)
+            out.print(Padding(windows, (0, 0, 0, 7)), soft_wrap=False)

@@ -35,16 +35,17 @@ def print_check(result: Mapping[str, Any], console: Console) -> None:
         highlight=False,
     )
     _print_leaks(result["leaks"], console)
-    _print_copies(result["duplicates"], console)
+    print_copies(result["duplicates"], console)
     console.print(_warnings(result["warnings"]))
 
 
 def print_splits(clips: Sequence[Clip], path: str, console: Console) -> None:
     """How many clips and people each split of the manifest at `path` holds."""
-    table = Table("split", "clips", "real", "fake", "subjects", title=f"{len(clips)} clips in {escape(path)}")
+    console.print(f"{len(clips)} clips in {escape(path)}", soft_wrap=True)
+    table = Table("split", "clips", "real", "fake", "subjects")
     for split, count in people(clips)["splits"].items():
         table.add_row(split, *(str(count[key]) for key in ("clips", "real_clips", "fake_clips", "subjects")))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def _counts(counts: list[dict[str, Any]]) -> Table:
@@ -132,13 +133,14 @@ def _print_leaks(leaks: Mapping[str, Any], console: Console) -> None:
             console.print(f"{title}: none.", highlight=False)
 
 
-def _print_copies(copies: list[dict[str, Any]], console: Console) -> None:
+def print_copies(copies: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The files with the same content: which one is kept. Paths stand in lines of their own, whole."""
     if copies:
-        table = Table("kept", "dropped", title="The same content")
-        for copy in copies[:_MOST_ROWS]:
-            kept = "[bold red]none: the labels contradict[/]" if copy["kept"] is None else escape(copy["kept"])
-            table.add_row(kept, escape("\n".join(copy["dropped"])))
-        console.print(table)
+        console.print("[italic]The same content[/]")
+    for copy in copies[:_MOST_ROWS]:
+        kept = "[bold red]none: the labels contradict[/]" if copy["kept"] is None else escape(copy["kept"])
+        for line in (f"kept {kept}", *(f"   dropped {escape(path)}" for path in copy["dropped"])):
+            console.print(line, soft_wrap=True, highlight=False)
 
 
 def _warnings(warnings: list[str]) -> Panel | str:

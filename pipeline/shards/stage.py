@@ -54,19 +54,15 @@ class _Amount:
     """What a task has gone through."""
 
     clips: int = 0
-    pictures: int = 0
     media_s: float = 0.0
 
     def __add__(self, other: _Amount) -> _Amount:
-        return _Amount(self.clips + other.clips, self.pictures + other.pictures, self.media_s + other.media_s)
+        return _Amount(self.clips + other.clips, self.media_s + other.media_s)
 
     def per(self, seconds: float) -> str:
         """Throughput in words."""
         seconds = max(seconds, 1e-3)
-        return (
-            f"{self.clips / seconds:.3g} clips/s, {self.pictures / seconds:.3g} frames/s, "
-            f"{self.media_s / seconds:.3g} h of video per h"
-        )
+        return f"{self.clips / seconds:.3g} clips/s, {self.media_s / seconds:.3g}x real time"
 
 
 def run_shard_stage(
@@ -92,8 +88,7 @@ def run_shard_stage(
     groups = group_jobs(pending)
     at_once = min(most_at_once, threads_per_worker(params.compute, len(groups)))
     tasks = [_ShardTask(folder.resolve(), schema, key, group, root, process, params, at_once) for group in groups]
-    with progress_bar(schema.stage, total=len(jobs), unit="clips") as advance:
-        advance(len(jobs) - len(pending))
+    with progress_bar(schema.stage, total=len(jobs), unit="clips", done=len(jobs) - len(pending)) as advance:
         _run_all(tasks, params, advance)
     entries = scan_shards(folder, schema, key)
     found = {job.clip.clip_id: entries[job.clip.clip_id, job.plan] for job in jobs}
@@ -157,11 +152,9 @@ def _run_shard(task: _ShardTask) -> _Amount:
     with ThreadPoolExecutor(task.at_once) as pool:
         results = list(pool.map(partial(_process, task), task.jobs))
     write_shard(task.folder, task.schema, task.key, results)
-    return _Amount(
-        clips=len(results),
-        pictures=sum(int(result.info.get("pictures", 0)) for result in results),
-        media_s=sum(float(result.info.get("duration_s", 0)) for result in results),
-    )
+    window_s = task.params.windows.window_s  # what is not known to have been read to its end was read by windows
+    media_s = sum(float(result.info.get("duration_s", window_s * len(result.starts_s))) for result in results)
+    return _Amount(len(results), media_s)
 
 
 def _process(task: _ShardTask, job: ClipJob) -> ClipResult:

@@ -1,15 +1,14 @@
 """params.yaml: everything wrong is named."""
 
+import json
 import re
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from jsonschema import Draft202012Validator
 
-from pipeline.params import Params, ParamsError, load_params, parse_params
+from pipeline.params import Params, ParamsError, load_params, params_schema, params_table, parse_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,39 +65,60 @@ def test_dvc_stages_depend_only_on_parameters_that_exist() -> None:
             assert key in Params.model_fields
 
 
-def parameter_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """README.md's table of parameters, made from the model: `python -m tests.pipeline.test_params` prints it."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from parameter_rows(annotation, f"{prefix}{name}.")
-            continue
-        inner = [part for part in typing.get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if typing.get_origin(annotation) is tuple and inner:
-            yield f"| `{prefix}{name}` | one | {field.description} |"
-            yield from parameter_rows(inner[0], f"{prefix}{name}[].")
-            continue
-        default = field.get_default(call_default_factory=True)
-        text = yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
-        allowed = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
-        choices = f" ({', '.join(allowed)})" if allowed else ""
-        meaning = f"{field.description}{choices}".replace("|", "\\|")
-        yield f"| `{prefix}{name}` | {text.removesuffix(chr(10)).removesuffix(chr(10) + '...')} | {meaning} |"
+def test_docs_hold_the_table_of_parameters() -> None:
+    assert "None |" not in params_table(), "a description is missing"
+    assert (ROOT / "docs" / "params.md").read_text() == params_table(), "bmnas params table > docs/params.md"
 
 
-def test_the_readme_explains_every_parameter_and_its_default() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
-    rows = list(parameter_rows(Params))
-    assert not any("None" in row.split("|")[3] for row in rows if "device" not in row), "a description is missing"
-    missing = [row for row in rows if row not in lines]
-    assert not missing, "README.md lacks (python -m tests.pipeline.test_params prints the table):\n" + "\n".join(
-        missing
-    )
+def test_docs_hold_the_schema() -> None:
+    text = (ROOT / "docs" / "params.schema.json").read_text()
+    assert json.loads(text) == params_schema(), "bmnas params schema > docs/params.schema.json"
+
+
+def test_editors_find_the_schema_by_the_first_line_of_the_projects_own_file() -> None:
+    first = (ROOT / "params.yaml").read_text().splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert (ROOT / first.partition("=")[2]).is_file()
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    Draft202012Validator.check_schema(params_schema())
+    return Draft202012Validator(params_schema())
+
+
+def test_the_schema_accepts_the_projects_own_file(schema: Draft202012Validator) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert [error.message for error in schema.iter_errors(content)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serach: {}",
+        "faces: {frame: 3}",
+        "faces: {frames: many}",
+        "faces: {frames: 0}",
+        "search: {space: slot}",
+        "features: {visual: [{weights: /etc/passwd}]}",
+        "features: {audio: []}",
+        "pretrain: {visual: {epochs: 3}}",
+    ],
+)
+def test_the_schema_refuses_what_the_program_refuses(schema: Draft202012Validator, text: str) -> None:
+    content = yaml.safe_load(text)
+    with pytest.raises(ParamsError):
+        parse_params(content, source="here")
+    assert not schema.is_valid(content)
+
+
+def test_the_schema_explains_every_key() -> None:
+    models = [params_schema(), *params_schema()["$defs"].values()]
+    keys = [(name, key) for model in models for name, key in model.get("properties", {}).items()]
+    assert len(keys) > 80
+    assert [name for name, key in keys if not {"description", "$ref"} & key.keys()] == []
+    assert [name for name, key in keys if "default" not in key] == []
 
 
 def test_the_projects_own_file_shows_the_defaults() -> None:
     assert load_params(ROOT / "params.yaml") == Params()
-
-
-if __name__ == "__main__":
-    print("| key | default | meaning |\n| --- | --- | --- |", *parameter_rows(Params), sep="\n")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pipeline.report.stage import build_report, data_counts, quarantine_summary
 from pipeline.runs.evaluate import read_metrics
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation
+
+CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
@@ -89,6 +93,27 @@ def test_page_asks_nothing_of_the_network_and_runs_nothing(page: Page, html: str
     assert "url(" not in html.replace("url(#", "")
     policy = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_nothing_makes_the_page_scroll_sideways_on_a_narrow_screen(html: str, tmp_path: Path) -> None:
+    """What is wider than 500 px scrolls in its own box."""
+    page = html.replace("b.mp4", "a/long/path/" * 12 + "b.mp4")
+    assert page != html
+    policy = 'http-equiv="Content-Security-Policy"'
+    measure = "document.title = document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    probe = tmp_path / "probe.html"
+    probe.write_text(page.replace(policy, "").replace("</body>", f"<script>{measure}</script></body>"))
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=500,2000",
+        f"--user-data-dir={tmp_path}/user",
+    ]
+    command = [CHROMIUM or "", *options, "--dump-dom", probe.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "<title>0</title>" in dom
 
 
 def test_hostile_names_are_text(page: Page, html: str) -> None:

@@ -1,0 +1,98 @@
+"""What commands print on 80 columns: paths and names stand there whole, to be copied."""
+
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cache_schemas.run import SearchRun, read_run, write_run
+from pipeline.cli import main
+from pipeline.detector import export, predict
+from pipeline.detector.export import Exported
+from pipeline.detector.predict import Prediction, WindowScore
+from pipeline.manifest.show import print_copies
+from pipeline.workspace import Workspace
+from tests.pipeline.run_fixture import LAYERS, make_genotype, make_index, make_workspace
+
+LONG = "a folder with a rather long name, as people have them/and another one in it, which is long, too"
+Screen = Callable[..., list[str]]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / LONG, make_index(subjects=5), seeds=[0])
+
+
+@pytest.fixture
+def screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Screen:
+    """Calls a command in an empty folder; returns the lines that it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: object) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["bmnas", *map(str, arguments)])
+        with pytest.raises(SystemExit):
+            main()
+        lines = capfd.readouterr().out.splitlines()
+        boxes = [line for line in lines if line.startswith(("┏", "┃", "│", "└"))]
+        assert max(map(len, boxes), default=0) <= 80
+        return [line.rstrip() for line in lines]
+
+    return call
+
+
+def test_cache_info(workspace: Workspace, screen: Screen) -> None:
+    lines = screen("cache", "info", workspace.features)
+    assert str(workspace.features) in lines
+    for name in LAYERS:
+        modality, _, stage = name.partition("/net.")
+        (first,) = (i for i, line in enumerate(lines) if line.startswith(f"{modality}/net-"))
+        assert any(f" {stage} " in line for line in lines[first : first + 9])
+
+
+def test_cache_stats(workspace: Workspace, screen: Screen) -> None:
+    lines = screen("cache", "stats", workspace.features)
+    for name in LAYERS:
+        assert any(f" {name.partition('/net.')[2]} " in line for line in lines)
+
+
+def test_genotype_diff(workspace: Workspace, screen: Screen) -> None:
+    old, new = workspace.search / "search.json", workspace.root / "other.json"
+    (entry, *_) = read_run(old, SearchRun).entries
+    other = make_genotype("fusion", 1).model_dump(mode="json")
+    write_run(new, SearchRun(entries=[entry.model_copy(update={"genotype": other})]))
+    lines = screen("genotype", "diff", old, new)
+    assert f"old: {old}" in lines
+    assert f"new: {new}" in lines
+    assert any("visual/net.blocks.1" in line for line in lines)
+
+
+def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = tuple(WindowScore(4.0 * i, 0.5) for i in range(8))
+    found = [Prediction(f"{LONG}/a.mp4", 0.5, windows), Prediction(f"{LONG}/[b].mp4", None, reason="not a media file")]
+    monkeypatch.setattr(predict, "predict", lambda *_: found)
+    lines = screen("predict", "a.mp4", "[b].mp4")
+    assert f"0.500  {LONG}/a.mp4" in lines
+    assert f"-      {LONG}/[b].mp4: not a media file" in lines
+
+
+def test_export(workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"{LONG}/fusion.onnx"
+    monkeypatch.setattr(
+        export, "export_network", lambda *_, **__: Exported(0, tuple(LAYERS), 1, 1, {"batch 1": 1.0}, {file: 1e-7})
+    )
+    lines = screen("export", "--work", workspace.root)
+    assert f"{file}: written; differs from PyTorch by 1.0e-07 at most" in lines
+
+
+def test_copies_of_a_manifest_check() -> None:
+    file = StringIO()
+    copies = [{"kept": f"{LONG}/a.mp4", "dropped": [f"{LONG}/[b].mp4"]}, {"kept": None, "dropped": ["x.mp4", "y.mp4"]}]
+    print_copies(copies, Console(file=file, width=80))
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    assert f"kept {LONG}/a.mp4" in lines
+    assert f"dropped {LONG}/[b].mp4" in lines
+    assert "kept none: the labels contradict" in lines
