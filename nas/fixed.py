@@ -136,11 +136,14 @@ class FixedNetwork(RunsNetwork):
     def share(
         cls, genotypes: Sequence[Genotype], weights: Mapping[str, Tensor], in_channels: Mapping[str, int]
     ) -> Self:
-        """Return networks that all use the same weights {name: (1, ...)}, as those of one run of a supernet."""
+        """Return networks that use weights of a supernet: all those of one run {name: (1, ...)}, or each its own."""
         length, channels = weights["cells.0.norm.weight"].shape[1:]
         network = cls(genotypes, in_channels, channels=channels, length=length, seeds=(0,) * len(genotypes))
         network.to(weights["classifier.bias"].device)
-        shared = {name: weights[name].expand_as(value) for name, value in network.state_dict().items()}
+        shared = {
+            name: weights[name].expand(len(genotypes), *value.shape[1:])[list(network.runs_of(name))]
+            for name, value in network.state_dict().items()
+        }
         network.load_state_dict(shared)
         return network
 
