@@ -132,8 +132,8 @@ class SearchConfig(NetworkConfig):
     def _warmup_leaves_epochs(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs is {self.warmup_epochs} and epochs {self.epochs}; allowed: fewer epochs of warm-up than "
-                "epochs, or nothing is searched"
+                f"warmup_epochs is {self.warmup_epochs} and epochs {self.epochs}; allowed: fewer epochs of warm-up "
+                "than epochs, or nothing is searched"
             )
         return self
 
@@ -183,7 +183,7 @@ def check_config(name: str, config: object, kind: type[SomeConfig]) -> SomeConfi
 
 def check_configs(configs: SearchConfig | Sequence[SearchConfig], runs: int) -> list[SearchConfig]:
     """Return one config per run; ValueError names the setting in which they may not differ."""
-    if isinstance(configs, Sequence) and not isinstance(configs, str):
+    if isinstance(configs, list | tuple):
         given = [check_config(f"configs[{i}]", config, SearchConfig) for i, config in enumerate(configs)]
     else:
         given = [check_config("configs", configs, SearchConfig)] * runs

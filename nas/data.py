@@ -173,10 +173,10 @@ def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tens
     return {name: features[name] for name in names}
 
 
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds; DataError unless they are whole numbers, at least one."""
     allowed = "allowed: whole numbers, one per run, at least one"
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+    if not isinstance(seeds, Iterable) or isinstance(seeds, str):
         raise DataError(f"seeds is {seeds!r}; {allowed}, as [{seeds}]")
     checked = []
     for i, seed in enumerate(seeds):

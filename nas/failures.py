@@ -28,7 +28,7 @@ class RunError(RuntimeError):
     where it is asked for what it does not have.
     """
 
-    results: Sequence["RunResult"] = ()
+    results: list[Any]
 
     def __init__(self, seed: int, epoch: int) -> None:
         super().__init__(seed, epoch)  # as given: a worker process pickles it
@@ -40,8 +40,9 @@ class Diverged(RunError):  # noqa: N818 - it names the event
 
     def __str__(self) -> str:
         return (
-            f"seed {self.seed} diverged in epoch {self.epoch}: its losses, gradients or scores are not finite. Lower the "
-            "learning rate (weight_lr; in a search also arch_lr), and check that no feature is larger than a few thousand"
+            f"seed {self.seed} diverged in epoch {self.epoch}: its losses, gradients or scores are not finite. Lower "
+            "the learning rate (weight_lr; in a search also arch_lr), and check that no feature is larger than a few "
+            "thousand"
         )
 
 
@@ -54,8 +55,8 @@ class VanishingArchitectureGradient(RunError):  # noqa: N818 - it names the even
 
     def __str__(self) -> str:
         return (
-            f"seed {self.seed}: the mean norm of the architecture gradient in epoch {self.epoch} is {self.norm:.3g}, below "
-            f"{VANISHED:g}; the search would be random. Check that features vary between windows, and lower the "
+            f"seed {self.seed}: the mean norm of the architecture gradient in epoch {self.epoch} is {self.norm:.3g}, "
+            f"below {VANISHED:g}; the search would be random. Check that features vary between windows, and lower the "
             "temperature"
         )
 
@@ -139,7 +140,9 @@ def collapse_warnings(curve: Sequence[Row], seed: int, candidates: Candidates) -
         check("share_visual", lambda s: s > ONE_SIDED, "{:.0%} of what the cells read is visual", lambda s: s)
         check("share_visual", lambda s: s < 1 - ONE_SIDED, "{:.0%} of what the cells read is audio", lambda s: 1 - s)
     if len(candidates.cells[0].steps[0].operations) > 1:
-        check("share_sum", lambda s: s > PLAIN, "{:.0%} of the operations are Sum, the one without weights", lambda s: s)
+        check(
+            "share_sum", lambda s: s > PLAIN, "{:.0%} of the operations are Sum, the one without weights", lambda s: s
+        )
     check("share_edges", lambda s: s > ONE_SIDED, "{:.0%} of the edges are kept: nothing is chosen", lambda s: s)
     check(
         "share_edges",

@@ -96,7 +96,9 @@ def retrain(  # noqa: PLR0917 - callers may name them
     state = Training(data, config, network, seeds)
     results = []
     for r, trained in enumerate(state.run(progress)):
-        kept = trained and CompactNetwork.from_weights(of_runs[r], network.state_of(r), data.in_channels)
+        kept = (
+            None if trained is None else CompactNetwork.from_weights(of_runs[r], network.state_of(r), data.in_channels)
+        )
         results.append(RetrainResult(seeds[r], state.curves[r], state.errors[r], trained, of_runs[r], kept))
     return checked(results)
 
@@ -192,7 +194,10 @@ class Training:
         return features
 
     def _keep_best(self, epoch: int, rows: list[Row]) -> None:
-        """Record the epoch; end runs that fail by it; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
+        """Record the epoch; end runs that fail by it; keep the weights of those with a higher AUC on val.
+
+        Of an equal AUC, those with less loss.
+        """
         better = set()
         for r, row in zip(self.present, rows, strict=True):
             if not self.active[r]:
@@ -233,9 +238,9 @@ class Training:
         self.network, self.present = self.whole, list(range(len(self.seeds)))
         self.network.load_state_dict(self.best_state)
         scores = torch.empty(len(self.seeds), self.data.windows)
-        for rows in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
-            if len(rows):
-                scores[:, rows.cpu()] = self.evaluate(rows).softmax(-1)[..., 1].cpu()
+        for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
+            if len(part):
+                scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
         return [
             None if error else Trained(scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)
         ]

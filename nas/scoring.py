@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.config import SpaceName
 from nas.data import DataError, Dataset, check_genotypes, prepare
 from nas.derivation import neighbours
 from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import Pass
-from nas.config import SpaceName
 from nas.space import Candidates
 
 TOGETHER = 32
@@ -57,7 +57,7 @@ def val_scores(data: Dataset, genotypes: Sequence[Genotype], weights: Weights) -
 
 @torch.no_grad()
 def val_logits(data: Dataset, genotypes: Sequence[Genotype], weights: Weights) -> Tensor:
-    """Return logits (n, val rows, 2), in the order of data.val, of n genotypes under one run's weights, or each its own.
+    """Return logits (n, val rows, 2), in data.val's order, of n genotypes under one run's weights, or each its own.
 
     The statistics are those of all rows, or where there are more than JUDGED_ROWS of even parts: as the order of
     data.val is one of contents, a part is a random sample, and the same one in whatever order the caller's rows are.

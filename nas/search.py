@@ -155,7 +155,9 @@ class _Search:
                 self.histories[r],
                 [] if error else collapse_warnings(self.curves[r], seed, self.candidates),
                 found[r],
-                {name: value[r : r + 1].clone() for name, value in state.items()} if keep_weights and not error else None,
+                {name: value[r : r + 1].clone() for name, value in state.items()}
+                if keep_weights and not error
+                else None,
             )
             for r, (seed, error) in enumerate(zip(self.seeds, self.errors, strict=True))
         ]

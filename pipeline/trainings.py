@@ -14,7 +14,7 @@ from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
-from nas.metrics import area_under_roc
+from nas.scoring import area_under_roc
 from pipeline.batches import BatchError, batch_size, parts_of, run_batches, tell_epoch
 from pipeline.source import Source
 from pipeline.workspace import Workspace

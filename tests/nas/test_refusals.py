@@ -15,7 +15,9 @@ SEARCH = nas.SearchConfig(
     channels=4, epochs=1, warmup_epochs=0, cells=1, steps=1, min_steps_per_epoch=1, samples=1, derive="argmax"
 )
 TRAINING = nas.RetrainConfig(channels=4, epochs=1, min_steps_per_epoch=1)
-GENOTYPE = nas.Genotype(cells=(nas.Cell(x="visual/l0", y="audio/l0", steps=(nas.Step(x="x", y="y", operation="Sum"),)),))
+GENOTYPE = nas.Genotype(
+    cells=(nas.Cell(x="visual/l0", y="audio/l0", steps=(nas.Step(x="x", y="y", operation="Sum"),)),)
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,11 @@ JUDGING = ("retrain", "shared_scores")
 CASES = [
     (ALL, {"data": given(torch.zeros(48, 4, 5))}, r"features is a Tensor; allowed: a dict .*'visual/NAME'"),
     (ALL, {"data": given(np.zeros((48, 4, 5)))}, r"features is a ndarray; allowed: a dict "),
-    (ALL, {"data": given({1: torch.zeros(48, 4, 5), **noise()[0]})}, "features has the layer 1; allowed: 'visual/NAME'"),
+    (
+        ALL,
+        {"data": given({1: torch.zeros(48, 4, 5), **noise()[0]})},
+        "features has the layer 1; allowed: 'visual/NAME'",
+    ),
     (ALL, {"data": given(labels=["real", "fake"] * 24)}, r"labels holds 'real'; allowed: 0 \(real\) and 1 \(fake\)"),
     (ALL, {"data": given(labels=np.array(["real", "fake"] * 24))}, "labels holds 'real'; allowed: "),
     (ALL, {"data": given(labels=[[0, 1], [1]])}, "labels holds .*; allowed: 0"),
@@ -77,7 +83,11 @@ CASES = [
     (RUNS[1:], {"data": given(), "config": {"epochs": 3}}, r"config is a dict; allowed: .*nas.RetrainConfig\(\*\*"),
     (RUNS[1:], {"data": given(), "config": SEARCH}, "config is a SearchConfig; allowed: a nas.RetrainConfig"),
     (JUDGING, {"data": given(), "genotypes": []}, "genotypes is empty; allowed: .*nas.Genotype"),
-    (JUDGING, {"data": given(), "genotypes": [{}]}, r"genotypes\[0\] is a dict; allowed: nas.Genotype, .*model_validate"),
+    (
+        JUDGING,
+        {"data": given(), "genotypes": [{}]},
+        r"genotypes\[0\] is a dict; allowed: nas.Genotype, .*model_validate",
+    ),
     (JUDGING, {"data": given(), "genotypes": GENOTYPE.to_json()}, "genotypes is a str; allowed: .*nas.Genotype"),
     (("shared_scores",), {"data": given(), "weights": None}, "weights is None; allowed: .*keep_weights=True"),
 ]

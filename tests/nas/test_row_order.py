@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import nas
-from nas.scoring import shared_scores
+from nas import scoring
 from nas.enumeration import Space
+from nas.scoring import shared_scores
 
 from .synthetic import noise, planted, with_views
 
@@ -21,7 +22,11 @@ def reordered(data, order):
     """Return the same windows in another order: of features, labels and split together."""
     features, labels, split = data
     rows = torch.as_tensor(order)
-    return {name: x.index_select(x.ndim - 3, rows) for name, x in features.items()}, labels[rows], [split[i] for i in order]
+    return (
+        {name: x.index_select(x.ndim - 3, rows) for name, x in features.items()},
+        labels[rows],
+        [split[i] for i in order],
+    )
 
 
 def shuffled(data):
@@ -40,7 +45,9 @@ def with_twins():
     return features, labels, split
 
 
-@pytest.mark.parametrize("data", [noise(), with_twins(), with_views(noise(), 2, strength=1.0)], ids=["noise", "twins", "views"])
+@pytest.mark.parametrize(
+    "data", [noise(), with_twins(), with_views(noise(), 2, strength=1.0)], ids=["noise", "twins", "views"]
+)
 def test_a_search_finds_the_same_in_any_order_of_rows(data):
     first = nas.search(*data, SEARCH, seeds=(3, 4))
     again = nas.search(*shuffled(data)[0], SEARCH, seeds=(3, 4))
@@ -65,7 +72,10 @@ def trained():
     return data, nas.search(*data, config, keep_weights=True)[0].weights
 
 
-def test_scores_by_shared_weights_are_the_same_in_any_order_and_where_the_classes_lie_apart(trained):
+@pytest.mark.parametrize("rows", [scoring.JUDGED_ROWS, 200])
+def test_scores_by_shared_weights_are_the_same_in_any_order_and_where_the_classes_lie_apart(trained, rows, monkeypatch):
+    """In one piece, and in parts that are normalised by their own statistics."""
+    monkeypatch.setattr(scoring, "JUDGED_ROWS", rows)
     data, weights = trained
     genotypes = list(Space(tuple(data[0]), steps=1, operations=("ConcatFC", "LinearGLU")).genotypes())[::7]
     scores = shared_scores(*data, genotypes, weights)
