@@ -2,16 +2,19 @@
 
 from nas.compact import CompactNetwork
 from nas.config import RetrainConfig, SearchConfig, batch_key
+from nas.failures import Diverged, RunError, VanishingArchitectureGradient
 from nas.genotype import Cell, Genotype, Step
 from nas.retrain import RetrainResult, retrain
-from nas.search import SearchResult, VanishingArchitectureGradient, search
+from nas.search import SearchResult, search
 
 __all__ = [
     "Cell",
     "CompactNetwork",
+    "Diverged",
     "Genotype",
     "RetrainConfig",
     "RetrainResult",
+    "RunError",
     "SearchConfig",
     "SearchResult",
     "Step",

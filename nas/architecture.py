@@ -162,7 +162,7 @@ class ArchitectureParameters(nn.Module):
         return [self._genotype([a[r] for a in alpha], [b[r] for b in beta], gamma[r]) for r in range(len(self.gamma))]
 
     def _pair_scores(self, logits: Tensor) -> list[Any]:
-        """Return log P(x = a, y = b) nested (R, ..., n, n), -inf for pairs that are no choice."""
+        """Return log P(x = a, y = b) nested (R, ..., n, n), -inf for pairs that are no choice, and for no others."""
         log_p = logits.log_softmax(-1)
         if self.space == "slots":
             scores = log_p[..., 0, :, None] + log_p[..., 1, None, :]
@@ -171,7 +171,9 @@ class ArchitectureParameters(nn.Module):
             skip = log_p[..., 1]
             scores = skip[..., :, None] + skip[..., None, :]
             impossible = torch.ones_like(scores[..., :, :], dtype=torch.bool).tril()
-        nested: list[Any] = scores.masked_fill(impossible, -math.inf).tolist()
+        lowest = torch.finfo(scores.dtype).min
+        possible = scores.nan_to_num(nan=lowest, neginf=lowest)  # of a run that diverged
+        nested: list[Any] = possible.masked_fill(impossible, -math.inf).tolist()
         return nested
 
     def _genotype(self, alpha: list[Any], beta: list[Any], gamma: list[list[int]]) -> Genotype:
@@ -204,9 +206,9 @@ def _of(names: Sequence[str], modality: str) -> list[int]:
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of every site, (R, sites), as a share of log K."""
+    """Return the entropy of every site, (R, sites), as a share of log K; 0 of a single option, which is no choice."""
     log_p = logits.log_softmax(-1)
-    return (-(log_p.exp() * log_p).sum(-1) / math.log(logits.shape[-1])).flatten(1)
+    return (-(log_p.exp() * log_p).sum(-1) / math.log(max(logits.shape[-1], 2))).flatten(1)
 
 
 def _parameters(shapes: Iterator[tuple[int, ...]]) -> nn.ParameterList:

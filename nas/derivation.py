@@ -1,42 +1,10 @@
-"""From a trained supernet to a genotype: drawn candidates and their neighbours, judged by the shared weights."""
+"""Neighbours."""
 
-from collections.abc import Iterator, Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Iterator
 
 from nas.config import SpaceName
-from nas.data import Dataset
 from nas.genotype import Cell, Genotype, Step
-from nas.scoring import val_scores
 from nas.space import Candidates
-
-
-def best_of(
-    drawn: Sequence[Genotype],
-    candidates: Candidates,
-    space: SpaceName,
-    data: Dataset,
-    weights: Mapping[str, Tensor],
-    *,
-    count: int,
-) -> Genotype:
-    """Return the best genotype by AUC on val under one run's weights {name: (1, ...)}, of `count` that are compared.
-
-    First those drawn, then the neighbours of the best one, then those of the best one whose neighbours are not yet
-    compared, and so on: a draw gets one of its many choices wrong more easily than all of them right.
-    """
-    scores: dict[Genotype, float] = {}
-    expanded: set[Genotype] = set()
-    pending = list(dict.fromkeys(drawn))[:count]
-    while pending:
-        scores |= zip(pending, val_scores(data, pending, weights).tolist(), strict=True)
-        pending = []
-        while not pending and len(expanded) < len(scores) < count:
-            best = max((g for g in scores if g not in expanded), key=lambda g: scores[g])
-            expanded.add(best)
-            new = [g for g in neighbours(best, candidates, space) if g not in scores]
-            pending = new[: count - len(scores)]
-    return max(scores, key=lambda genotype: scores[genotype])
 
 
 def neighbours(genotype: Genotype, candidates: Candidates, space: SpaceName) -> list[Genotype]:

@@ -93,14 +93,15 @@ class FixedNetwork(RunsNetwork):
         )
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
-        """Return logits (R, B, 2) of features {layer: (its readers, B, C_in, L)}.
+        """Return logits (R, B, 2) of features {layer: (its readers, B, L, C_in)}.
 
         The leading axis of a layer, and of a site's dropout scales, may be 1 where all readers share them.
         """
         values: dict[str, Tensor] = {}
         for name, runs in self.readers.items():
-            x = features[name].transpose(2, 3)
-            values[name] = self.reshape[module_key(name)](x.expand(len(runs), -1, -1, -1), how=how, site=name)
+            values[name] = self.reshape[module_key(name)](
+                features[name].expand(len(runs), -1, -1, -1), how=how, site=name
+            )
         for i, (cell, inputs) in enumerate(zip(self.cells, self.inputs, strict=True)):
             x, y = inputs(values).split(len(self.runs))
             values[cell_name(i)] = cell(x, y, how, cell_name(i))
@@ -135,11 +136,14 @@ class FixedNetwork(RunsNetwork):
     def share(
         cls, genotypes: Sequence[Genotype], weights: Mapping[str, Tensor], in_channels: Mapping[str, int]
     ) -> Self:
-        """Return networks that all use the same weights {name: (1, ...)}, as those of one run of a supernet."""
+        """Return networks that use weights of a supernet: all those of one run {name: (1, ...)}, or each its own."""
         length, channels = weights["cells.0.norm.weight"].shape[1:]
         network = cls(genotypes, in_channels, channels=channels, length=length, seeds=(0,) * len(genotypes))
         network.to(weights["classifier.bias"].device)
-        shared = {name: weights[name].expand_as(value) for name, value in network.state_dict().items()}
+        shared = {
+            name: weights[name].expand(len(genotypes), *value.shape[1:])[list(network.runs_of(name))]
+            for name, value in network.state_dict().items()
+        }
         network.load_state_dict(shared)
         return network
 

@@ -19,7 +19,7 @@ def step_name(index: int) -> str:
 
 def is_layer(name: str) -> bool:
     """Return whether a name is that of a layer: "visual/NAME" or "audio/NAME"."""
-    modality, slash, layer = name.partition("/")
+    modality, slash, layer = str(name).partition("/")
     return modality in ("visual", "audio") and slash == "/" and layer != ""
 
 

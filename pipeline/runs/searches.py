@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import nas
 from cache_schemas.files import digest
@@ -57,25 +57,19 @@ def search_all(
 
 
 def search_batch(batch: SearchBatch) -> list[SearchRow]:
-    """One row per search of the batch.
-
-    Runs whose architecture gradient vanishes are told apart from the others by halving the batch: no run is lost
-    because of its companions.
-    """
+    """One row per search of the batch; no run is lost because of its companions."""
     start = time.perf_counter()
     windows = batch.source.windows()
     data = (windows.features, windows.labels, windows.split)
     try:
         results = nas.search(*data, batch.configs, batch.seeds, progress=tell_epoch, keep_weights=bool(batch.judged))
-    except nas.VanishingArchitectureGradient as error:
-        if len(batch.keys) > 1:
-            return [row for half in _halves(batch) for row in search_batch(half)]
-        seconds = time.perf_counter() - start
-        (config,), (seed,) = batch.configs, batch.seeds
-        return [SearchRow(settings=_settings(config), seed=seed, genotype=None, failed=str(error), seconds=seconds)]
+    except nas.RunError as error:
+        results = error.results
     seconds = (time.perf_counter() - start) / len(results)
     return [
-        SearchRow(
+        SearchRow(settings=_settings(config), seed=result.seed, genotype=None, failed=result.failed, seconds=seconds)
+        if result.failed
+        else SearchRow(
             settings=_settings(config),
             seed=result.seed,
             genotype=result.genotype.model_dump(mode="json"),
@@ -90,14 +84,6 @@ def search_batch(batch: SearchBatch) -> list[SearchRow]:
 def _batch_size(title: str, source: Source, group: Sequence[Search], finished: FinishedRuns[SearchRow]) -> int:
     costliest = max((config for config, _ in group), key=lambda config: config.samples)
     return batch_size(title, lambda data: search_memory(data, costliest), len(group), source, finished)
-
-
-def _halves(batch: SearchBatch) -> list[SearchBatch]:
-    middle = len(batch.keys) // 2
-    return [
-        replace(batch, keys=batch.keys[part], configs=batch.configs[part], seeds=batch.seeds[part])
-        for part in (slice(None, middle), slice(middle, None))
-    ]
 
 
 def _settings(config: nas.SearchConfig) -> dict[str, object]:

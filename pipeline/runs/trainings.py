@@ -14,9 +14,9 @@ from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, TrainingRow
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
-from nas.metrics import area_under_roc
-from pipeline.runs.cache import Source
-from pipeline.runs.jobs import BatchError, batch_size, parts_of, run_batches, tell_epoch
+from nas.scoring import area_under_roc
+from pipeline.batches import BatchError, batch_size, parts_of, run_batches, tell_epoch
+from pipeline.source import Source
 from pipeline.workspace import Workspace
 
 Training = tuple[nas.Genotype, int]

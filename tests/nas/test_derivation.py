@@ -4,9 +4,9 @@ import pytest
 
 import nas
 from nas.data import prepare
-from nas.derivation import best_of, neighbours
+from nas.derivation import neighbours
 from nas.enumeration import Space
-from nas.scoring import val_scores
+from nas.scoring import best_of, val_scores
 from nas.space import Candidates
 
 from .synthetic import noise
@@ -64,8 +64,8 @@ def test_without_a_limit_the_best_of_the_whole_space_is_found(searched):
     space, candidates = space_of("slots", 1, 1)
     every = list(space.genotypes())
     scores = val_scores(data, every, weights)
-    found = best_of(every[:1], candidates, "slots", data, weights, count=10_000)
-    assert scores[every.index(found)] == scores.max()
+    found, score = best_of(every[:1], candidates, "slots", data, weights, count=10_000)
+    assert scores[every.index(found)] == score == scores.max()
     assert scores[0] < scores.max()
 
 
@@ -79,7 +79,7 @@ def test_a_limit_counts_what_is_compared_and_the_drawn_ones_come_first(searched,
         compared.extend(genotypes)
         return val_scores(data, genotypes, weights)
 
-    monkeypatch.setattr("nas.derivation.val_scores", counted)
+    monkeypatch.setattr("nas.scoring.val_scores", counted)
     best_of([*every[:4], *every[:4]], candidates, "slots", data, weights, count=14)
     assert compared[:4] == every[:4]
     assert len(set(compared)) == len(compared) == 14

@@ -18,7 +18,7 @@ import torch
 
 import nas
 from nas.architecture import ArchitectureParameters
-from nas.metrics import area_under_roc
+from nas.scoring import area_under_roc
 from nas.space import Candidates
 from nas.streams import Streams
 from tests.nas.problems import PROBLEMS, Problem
