@@ -23,10 +23,10 @@ def small(**changes: Any) -> Params:
 class Counted:
     """A function over batches that remembers how many runs it was given."""
 
-    def __init__(self, function: Callable[[Any], Sequence[Any]]) -> None:
+    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
         self.function, self.runs = function, 0
 
-    def __call__(self, batch: Any) -> Sequence[Any]:
+    def __call__(self, source: Any, batch: Any, **more: Any) -> Sequence[Any]:
         """What the function returns."""
         self.runs += len(batch.keys)
-        return self.function(batch)
+        return self.function(source, batch, **more)

@@ -10,8 +10,9 @@ import pytest
 
 import pipeline.experiments.baselines
 from cache_schemas.manifest import Clip, write_manifest
-from pipeline.experiments.baselines import SEARCHES, Method, ScoredRow, late_fusion, methods, run_baselines
-from pipeline.params import Params
+from cache_schemas.runs import ScoredRow
+from pipeline.experiments.baselines import late_fusion, run_baselines
+from pipeline.experiments.methods import SEARCHES, Method, Outcome, methods
 from pipeline.runs.cache import Source, Windows
 from pipeline.statistics.metrics import auc
 from pipeline.workspace import Workspace
@@ -30,7 +31,7 @@ def table(workspace: Workspace) -> pd.DataFrame:
 
 
 def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.DataFrame) -> None:
-    names = set(methods(Source(workspace.root, small()).windows(), small()))
+    names = set(methods(Source.of(workspace, small()).windows(), small()))
     assert set(SEARCHES) < names
     assert "search, as in params.yaml" not in names, "it is one of SEARCHES"
     late = {"late fusion, mean", "late fusion, product", "late fusion, logistic regression"}
@@ -44,7 +45,7 @@ def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.Da
 
 
 def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(batch: object) -> None:
+    def never(*batch: object) -> None:
         raise AssertionError("a finished method was run again")
 
     monkeypatch.setattr(pipeline.experiments.baselines, "run_method", never)
@@ -52,7 +53,7 @@ def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, mon
 
 
 def test_a_lost_method_alone_is_done_again(workspace: Workspace, table: pd.DataFrame) -> None:
-    files = sorted((workspace.baselines / "runs").glob("*.json"))
+    files = sorted((workspace.runs / "baselines").glob("*.json"))
     lost = next(path for path in files if '"GMU' in path.read_text() or "gated" in path.read_text())
     lost.unlink()
     again = run_baselines(workspace, small())
@@ -61,10 +62,10 @@ def test_a_lost_method_alone_is_done_again(workspace: Workspace, table: pd.DataF
 
 
 def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
-    windows = Source(workspace.root, small()).windows()
+    windows = Source.of(workspace, small()).windows()
     n = len(windows.split)
-    v, a = (ScoredRow(method="m", seed=3, parameters=5, scores=[p] * n) for p in (0.8, 0.4))
-    noisy = ScoredRow(method="m", seed=3, parameters=5, scores=list(np.where(windows.labels == 1, 0.9, 0.2)))
+    v, a = (ScoredRow(method="m", seed=3, parameters=5, scores=[p] * n, seconds=0) for p in (0.8, 0.4))
+    noisy = ScoredRow(method="m", seed=3, parameters=5, scores=list(np.where(windows.labels == 1, 0.9, 0.2)), seconds=0)
     joined = late_fusion({"visual only, MLP": [v], "audio only, MLP": [a]}, windows)
     assert joined["late fusion, mean"][0].scores[0] == pytest.approx(0.6)
     assert joined["late fusion, product"][0].scores[0] == pytest.approx(0.32 / (0.32 + 0.12))
@@ -82,11 +83,11 @@ def test_folds_score_every_clip_by_networks_that_have_not_seen_its_people(
     write_manifest(workspace.manifest, [_clip(row, partner) for row in index.to_dict("records")])
     splits = []
 
-    def run(windows: Windows, params: Params, seeds: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+    def run(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
         split = np.array(windows.split)
         splits.append(split)
         right = windows.labels.astype(float)
-        return [(np.where(split == "test", 1 - right, right) + seed / 100, 7) for seed in seeds]
+        return [Outcome(np.where(split == "test", 1 - right, right) + seed / 100, 7) for seed in seeds]
 
     names = ("visual only, MLP", "audio only, MLP")
     methods = {n: Method(n, run) for n in names}
@@ -96,7 +97,7 @@ def test_folds_score_every_clip_by_networks_that_have_not_seen_its_people(
     assert (row["auc"], row["seeds"], row["parameters"]) == (0.0, 3, 7), "only scores of clips not seen count"
     assert (row["auc_RVFA_low"], row["auc_RVFA"], row["auc_RVFA_high"]) == (0.0, 0.0, 0.0)
     tested = np.zeros(len(index), dtype=int)
-    for split in splits[: len(splits) // 2]:
+    for split in splits[::2]:
         subjects = {name: set(index["subject_id"][split == name]) for name in ("train", "val", "test")}
         assert all(subjects.values())
         for name, people in subjects.items():
