@@ -1,8 +1,7 @@
 """Finished runs: one JSON file per batch, so that a killed process loses no more than the batches it was at.
 
-FOLDER/plan.json              {digest of a group of runs: how many a batch holds}: a rerun forms the same batches
-FOLDER/DIGEST.json            {"runs": {key: row}}; a file that exists is whole
-FOLDER/KEY.safetensors        what else belongs to a run, where its row names such a file
+FOLDER/DIGEST.json         {"runs": {key: row}}; a file that exists is whole
+FOLDER/KEY.safetensors     what else belongs to a run, where its row names such a file
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cache_schemas.files import digest, write_json, write_text
+from cache_schemas.files import digest, write_text
 from cache_schemas.run import SearchEntry
 
 
@@ -32,7 +31,7 @@ class RunRow(BaseModel):
 
     seed: int
     failed: str = ""
-    seconds: float
+    seconds: float = 0.0
     file: str = ""
 
 
@@ -87,9 +86,8 @@ class FinishedRuns(Generic[Row]):
         """{key: row} of those that are finished. One whose file is gone is not."""
         found: dict[str, Row] = {}
         for path in sorted(self.folder.glob("*.json")):
-            if path.name != "plan.json":
-                rows = {key: self._row(path, row) for key, row in _load(path)["runs"].items() if key in keys}
-                found |= {key: row for key, row in rows.items() if not row.file or (self.folder / row.file).exists()}
+            rows = {key: self._row(path, row) for key, row in _load(path)["runs"].items() if key in keys}
+            found |= {key: row for key, row in rows.items() if not row.file or (self.folder / row.file).exists()}
         return found
 
     def add(self, rows: Mapping[str, Row]) -> None:
@@ -97,15 +95,6 @@ class FinishedRuns(Generic[Row]):
         content = {"runs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
         text = json.dumps(content, separators=(",", ":"), allow_nan=False)
         write_text(self.folder / f"{digest(sorted(rows))}.json", text)
-
-    def batch_runs(self, keys: Collection[str], runs: int) -> int:
-        """How many of these runs a batch holds: `runs`, or what an earlier start of the same work decided."""
-        path, work = self.folder / "plan.json", digest(sorted(keys))
-        plan = _load(path) if path.exists() else {}
-        if work not in plan:
-            plan[work] = runs
-            write_json(path, plan)
-        return int(plan[work])
 
     def _row(self, path: Path, row: object) -> Row:
         try:

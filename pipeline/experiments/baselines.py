@@ -8,9 +8,9 @@ work/baselines/folds.*          the same three with folds: every clip scored by 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,8 @@ Split = tuple[str, ...]
 """(N,) train, val or test"""
 
 
-@dataclass(frozen=True)
-class MethodRun:
-    """One method on one split with one seed."""
-
-    method: str
-    split: Split
-    seed: int
+MethodRun = tuple[str, int, int]
+"""A method's name, which of the splits, and a seed."""
 
 
 def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.DataFrame:
@@ -83,38 +78,29 @@ def _run_methods(source: Source, splits: Sequence[Split]) -> list[dict[str, list
     """Per split, the rows of every method, in the order of `methods`."""
     params, known = source.params, methods(source.windows(), source.params)
     code = code_version(nas.search, nas.retrain, train_design, methods, *probes.values())
-    runs: dict[str, MethodRun] = {}
-    order = []
-    for split in splits:
-        named, keys_of = digest(split), {}
-        for method in known.values():
-            what = [source.identity, code, method.settings, named, method.name]
-            seeds = params.seeds if method.random else (0,)
-            keys_of[method.name] = [digest("baseline", *what, seed) for seed in seeds]
-            runs |= {k: MethodRun(method.name, split, s) for k, s in zip(keys_of[method.name], seeds, strict=True)}
-        order.append(keys_of)
-    finished = FinishedRuns(Workspace(source.work).runs / "baselines", ScoredRow)
-    rows = do(Job("baselines", source, runs, run_method, lambda run: (run.method, run.split), finished))
-    return [{name: [rows[key] for key in keys] for name, keys in keys_of.items()} for keys_of in order]
+    named = [digest(split) for split in splits]
+    seeds = {name: params.seeds if method.random else (0,) for name, method in known.items()}
+    job = Job(
+        "baselines",
+        source,
+        [(name, place, seed) for place in range(len(splits)) for name in known for seed in seeds[name]],
+        lambda run: ["baseline", code, known[run[0]].settings, run[0], named[run[1]], run[2]],
+        partial(run_method, splits=tuple(splits)),
+        lambda run: run[:2],
+        FinishedRuns(Workspace(source.work).runs / "baselines", ScoredRow),
+    )
+    rows = do(job)
+    return [{name: [rows[name, place, s] for s in seeds[name]] for name in known} for place in range(len(splits))]
 
 
-def run_method(source: Source, batch: Batch[MethodRun]) -> list[ScoredRow]:
+def run_method(source: Source, batch: Batch[MethodRun], splits: Sequence[Split]) -> list[ScoredRow]:
     """One row per seed of a method."""
-    start = time.perf_counter()
-    one, seeds = batch.runs[0], [run.seed for run in batch.runs]
-    windows, params = replace(source.windows(), split=list(one.split)), source.params
-    outcomes = methods(windows, params)[one.method].run(windows, seeds)
-    seconds = (time.perf_counter() - start) / len(outcomes)
+    (name, place, _), seeds = batch.runs[0], [seed for *_, seed in batch.runs]
+    windows = replace(source.windows(), split=list(splits[place]))
+    outcomes = methods(windows, source.params)[name].run(windows, seeds)
     return [
-        ScoredRow(
-            method=one.method,
-            seed=seed,
-            failed=outcome.failed,
-            parameters=outcome.parameters,
-            scores=outcome.scores.tolist(),
-            seconds=seconds,
-        )
-        for seed, outcome in zip(seeds, outcomes, strict=True)
+        ScoredRow(method=name, seed=s, failed=o.failed, parameters=o.parameters, scores=o.scores.tolist())
+        for s, o in zip(seeds, outcomes, strict=True)
     ]
 
 
@@ -133,15 +119,17 @@ def late_fusion(rows: Mapping[str, Sequence[ScoredRow]], windows: Windows) -> di
                 seed=v.seed,
                 failed=v.failed or a.failed,
                 parameters=v.parameters + a.parameters,
-                scores=[]
-                if v.failed or a.failed
-                else rule(*(np.clip(row.scores, 1e-9, 1 - 1e-9) for row in (v, a))).tolist(),
-                seconds=0.0,
+                scores=[] if v.failed or a.failed else rule(*map(_inside, (v, a))).tolist(),
             )
             for v, a in pairs
         ]
         for name, rule in rules.items()
     }
+
+
+def _inside(row: ScoredRow) -> Floats:
+    """The scores, none of them 0 or 1."""
+    return np.clip(row.scores, 1e-9, 1 - 1e-9)
 
 
 def _measured(index: pd.DataFrame, scored: Sequence[tuple[Split, ScoredRow]], seed: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cache_schemas.runs import TrainingRow
 from nas.enumeration import Space, notation
 from pipeline.params import Params
 from pipeline.runs.cache import Source
-from pipeline.runs.jobs import JobError
+from pipeline.runs.jobs import JobError, failures
 from pipeline.runs.retrain import train
 from pipeline.workspace import Workspace
 
@@ -81,11 +81,7 @@ def train_all(
 ) -> tuple[dict[nas.Genotype, list[TrainingRow]], list[Failure]]:
     """({genotype: its trainings, one per seed} of those without a failure, the failures)."""
     trained = train(title, source, [(genotype, seed) for genotype in genotypes for seed in seeds], test=True)
-    failed = [
-        Failure(name=notation(genotype), seed=seed, reason=row.failed)
-        for (genotype, seed), row in trained.items()
-        if row.failed
-    ]
+    failed = failures((notation(genotype), row) for (genotype, _), row in trained.items())
     well = {genotype: [trained[genotype, seed] for seed in seeds] for genotype in genotypes}
     return {genotype: rows for genotype, rows in well.items() if not any(row.failed for row in rows)}, failed
 

@@ -7,15 +7,19 @@ certificates, baselines.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
+from rich.markup import escape
 
 import nas
-from cache_schemas.runs import FinishedRuns, Row
+from cache_schemas.files import digest
+from cache_schemas.run import Failure
+from cache_schemas.runs import FinishedRuns, Row, RunRow
 from nas.data import Dataset, prepare
 from nas.memory import RunMemory
 from pipeline.compute.machine import device_of
@@ -28,7 +32,7 @@ MOST_RUNS = {"cpu": 32, "cuda": 512}
 MEMORY_SHARE = 0.6
 """Of a worker's free memory: the rest is for allocators, Python and what else grows."""
 
-Run = TypeVar("Run")
+Run = TypeVar("Run", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -49,30 +53,30 @@ class Batch(Generic[Run]):
 class Job(Generic[Run, Row]):
     """Runs of one kind, and how they are computed.
 
-    runs: {key: run}; a key names all that the run's result depends on. compute: gives one row per run of a batch, in a
-    worker. group: what the runs of a batch have in common. memory: what runs of a group take; None where nobody knows.
+    what: all that a run's result depends on beside the cache, as JSON can write it. compute: gives one row per run of a
+    batch, in a worker. group: what the runs of a batch have in common. memory: what runs of a group take; None where
+    nobody knows.
     """
 
     title: str
     source: Source
-    runs: Mapping[str, Run]
+    runs: Sequence[Run]
+    what: Callable[[Run], Any]
     compute: Callable[[Source, Batch[Run]], Sequence[Row]]
     group: Callable[[Run], Hashable]
     finished: FinishedRuns[Row]
     memory: Callable[[Dataset, Sequence[Run]], RunMemory] | None = None
 
 
-def do(job: Job[Run, Row]) -> dict[str, Row]:
-    """{key: row} of every run, in the job's order; those that are finished are not done again.
-
-    A run that fails has a row that says why, and its companions theirs.
-    """
-    done = job.finished.read(job.runs.keys())
-    kept, todo = len(done), len(job.runs) - len(done)
-    console.print(f"{job.title}: {len(job.runs)} runs: {kept} already done, {todo} to do")
+def do(job: Job[Run, Row]) -> dict[Run, Row]:
+    """{run: row}; runs that are finished are not done again, and one that fails has a row that says why."""
+    keys = {run: digest(job.source.identity, job.what(run)) for run in job.runs}
+    done = job.finished.read(keys.values())
+    kept, todo = len(done), len(keys) - len(done)
+    console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")
     if todo:
-        batches = _batches(job, done)
-        with progress_bar(job.title, total=len(job.runs), unit="runs", done=kept) as advance:
+        batches = _batches(job, keys, done)
+        with progress_bar(job.title, total=len(keys), unit="runs", done=kept) as advance:
             for batch, rows in _computed(job, batches, advance):
                 of_batch = dict(zip(batch.keys, rows, strict=True))
                 job.finished.add(of_batch)
@@ -80,35 +84,37 @@ def do(job: Job[Run, Row]) -> dict[str, Row]:
     failed = [row.failed for row in done.values() if row.failed]
     if failed:
         console.print(
-            f"[yellow]{job.title}: {len(failed)} of {len(done)} runs failed; the first one: {failed[0]}", soft_wrap=True
+            f"[yellow]{job.title}: {len(failed)} of {len(done)} runs failed; the first one: {escape(failed[0])}",
+            soft_wrap=True,
         )
-    return {key: done[key] for key in job.runs}
+    return {run: done[key] for run, key in keys.items()}
 
 
-def _batches(job: Job[Run, Row], done: Mapping[str, Row]) -> list[Batch[Run]]:
+def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row]) -> list[Batch[Run]]:
     """What is to be done, batches of one group after the other."""
-    groups: dict[Hashable, list[str]] = {}
-    for key, run in job.runs.items():
-        groups.setdefault(job.group(run), []).append(key)
+    groups: dict[Hashable, list[Run]] = {}
+    for run in keys:
+        groups.setdefault(job.group(run), []).append(run)
     compute = job.source.params.compute
-    workers, free = worker_count(compute, len(job.runs)), memory_per_worker(compute, len(job.runs))
+    workers, free = worker_count(compute, len(keys)), memory_per_worker(compute, len(keys))
     batches = []
-    for keys in groups.values():
-        pending = [key for key in keys if key not in done]
+    for group in groups.values():
+        pending = [run for run in group if keys[run] not in done]
         if pending:
-            parts = parts_of(pending, _batch_size(job, keys, workers, free))
-            batches += [Batch(part, tuple(job.runs[key] for key in part)) for part in parts]
+            most = _most_runs(job, group, free)
+            parts = parts_of(pending, even_size(len(keys), most, workers))
+            batches += [Batch(tuple(keys[run] for run in part), part) for part in parts]
     return batches
 
 
-def _batch_size(job: Job[Run, Row], keys: Sequence[str], workers: int, free_bytes: int) -> int:
-    """How many runs of a group a batch holds: what fits a worker, at most MOST_RUNS, all workers busy."""
+def _most_runs(job: Job[Run, Row], group: Sequence[Run], free_bytes: int) -> int:
+    """How many runs of a group a batch may hold; raises JobError when not even one fits a worker."""
     most = MOST_RUNS[torch.device(device_of(job.source.params.compute)).type]
     if job.memory is None:
-        return even_size(len(job.runs), most, workers)
+        return most
     windows = job.source.windows()
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
-    taken = job.memory(data, [job.runs[key] for key in keys])
+    taken = job.memory(data, group)
     usable = int(MEMORY_SHARE * free_bytes)
     # Every call of nas holds its own copy of the cache.
     fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
@@ -117,13 +123,12 @@ def _batch_size(job: Job[Run, Row], keys: Sequence[str], workers: int, free_byte
             f"{job.title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and "
             f"may use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
         )
-    size = job.finished.batch_runs(keys, even_size(len(job.runs), min(fitting, most), workers))
-    size = min(size, fitting)  # what fitted when the work began may fit no more
+    most = min(most, fitting)
     console.print(
-        f"[dim]{job.title}: {len(keys)} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit "
-        f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker; batches of {size}"
+        f"[dim]{job.title}: {len(group)} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit "
+        f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker; batches of {most} at most"
     )
-    return size
+    return most
 
 
 def even_size(runs: int, most: int, workers: int) -> int:
@@ -157,14 +162,22 @@ def _computed(
 
 def _in_one_thread(
     function: Callable[[Source, Batch[Run]], Sequence[Row]], source: Source, batch: Batch[Run]
-) -> Sequence[Row]:
-    """In steps as small as a search's, two threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
+) -> list[Row]:
+    """The batch's rows, with the time that each took: in steps as small as a search's, two threads wait for each other
+    longer than they compute."""
+    before, start = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)
     try:
-        return function(source, batch)
+        rows = function(source, batch)
     finally:
         torch.set_num_threads(before)
+    seconds = (time.perf_counter() - start) / len(rows)
+    return [row.model_copy(update={"seconds": seconds}) for row in rows]
+
+
+def failures(rows: Iterable[tuple[str, RunRow]]) -> list[Failure]:
+    """Those of (name, row) that failed, as stored results tell them."""
+    return [Failure(name=name, seed=row.seed, reason=row.failed) for name, row in rows if row.failed]
 
 
 def tell_epoch(call: Mapping[str, Any]) -> None:

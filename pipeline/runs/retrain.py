@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -14,9 +13,8 @@ import torch
 from pydantic import ValidationError
 
 import nas
-from cache_schemas.files import digest, replacing, write_text
+from cache_schemas.files import replacing, write_text
 from cache_schemas.run import (
-    Failure,
     RetrainEntry,
     RetrainRun,
     RunFileError,
@@ -32,7 +30,7 @@ from nas.scoring import area_under_roc
 from pipeline.compute.progress import console
 from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows
-from pipeline.runs.jobs import MOST_RUNS, Batch, Job, JobError, all_results, do, tell_epoch
+from pipeline.runs.jobs import MOST_RUNS, Batch, Job, JobError, all_results, do, failures, tell_epoch
 from pipeline.runs.keys import code_version, settings_of
 from pipeline.runs.search import check_fusion, curves_table
 from pipeline.workspace import Workspace
@@ -54,13 +52,9 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
         console.print("[yellow]retrain: these genotypes were searched on another cache than they are now trained on")
     trainings = [(_genotype(workspace, entry, data), entry.seed) for entry in search.entries]
     trained = train("retrain", source, trainings, test=False)
-    entries, failed = [], []
-    for found, training in zip(search.entries, trainings, strict=True):
-        row = trained[training]
-        if row.failed:
-            failed.append(Failure(name=found.network, seed=found.seed, reason=row.failed))
-        else:
-            entries.append(_entry(workspace, found, row))
+    rows = [(found, trained[training]) for found, training in zip(search.entries, trainings, strict=True)]
+    failed = failures((found.network, row) for found, row in rows)
+    entries = [_entry(workspace, found, row) for found, row in rows if not row.failed]
     check_fusion("retrain", entries, failed)
     outcome = RetrainRun(
         cache=source.identity,
@@ -82,43 +76,40 @@ def train(title: str, source: Source, trainings: Iterable[Training], *, test: bo
     if test:
         _check_test_split(source)
     wanted = sorted(dict.fromkeys(trainings), key=_alike)
-    what = [source.identity, code_version(nas.retrain), settings_of(source.params.retrain), test]
-    keys = {run: digest("training", *what, run[0].model_dump(mode="json"), run[1]) for run in wanted}
+    shared = ["training", code_version(nas.retrain), settings_of(source.params.retrain), test]
     # Networks of one seed share their minibatches, which saves time where they are enough to keep a worker busy.
     alone = min(Counter(seed for _, seed in wanted).values(), default=0) >= MOST_RUNS["cpu"]
-    rows = do(
-        Job(
-            title,
-            source,
-            {key: run for run, key in keys.items()},
-            partial(train_batch, test=test),
-            lambda run: (_shape(run), run[1] if alone else None),
-            _finished(Workspace(source.work)),
-            partial(_memory, source.params.retrain),
-        )
+    job = Job(
+        title,
+        source,
+        wanted,
+        lambda run: [*shared, run[0].model_dump(mode="json"), run[1]],
+        partial(train_batch, test=test),
+        lambda run: (_shape(run), run[1] if alone else None),
+        _finished(Workspace(source.work)),
+        partial(_memory, source.params.retrain),
     )
-    return {run: rows[key] for run, key in keys.items()}
+    return do(job)
 
 
 def train_batch(source: Source, batch: Batch[Training], test: bool) -> list[TrainingRow]:
     """One row per training of the batch."""
-    start = time.perf_counter()
-    windows, finished = source.windows(), _finished(Workspace(source.work))
+    windows, folder = source.windows(), _finished(Workspace(source.work)).folder
     data, config = (windows.features, windows.labels, windows.split), source.params.retrain
     genotypes, seeds = zip(*batch.runs, strict=True)
     results = all_results(lambda: nas.retrain(*data, genotypes, config, seeds, progress=tell_epoch))
-    known = []
+    rows = []
     for key, result in zip(batch.keys, results, strict=True):
-        well = {} if result.failed else _well(result)
-        if well and test:
-            well["test_auc"] = _test_auc(windows, result.scores)
-        elif well:
-            well["file"] = f"{key}.safetensors"
-            with replacing(finished.folder / well["file"]) as temporary:
+        known = {} if result.failed else _well(result)
+        if known and test:
+            known["test_auc"] = _test_auc(windows, result.scores)
+        elif known:
+            known["file"] = f"{key}.safetensors"
+            with replacing(folder / known["file"]) as temporary:
                 safetensors.torch.save_file(_tensors(result.network), temporary)
-        known.append({"genotype": result.genotype.model_dump(mode="json"), "failed": result.failed, **well})
-    seconds = (time.perf_counter() - start) / len(known)
-    return [TrainingRow(seed=seed, seconds=seconds, **of_run) for seed, of_run in zip(seeds, known, strict=True)]
+        genotype = result.genotype.model_dump(mode="json")
+        rows.append(TrainingRow(seed=result.seed, failed=result.failed, genotype=genotype, **known))
+    return rows
 
 
 def _well(result: nas.RetrainResult) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
@@ -12,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 import nas
-from cache_schemas.files import digest, write_text
+from cache_schemas.files import write_text
 from cache_schemas.run import (
     NETWORKS,
     Failure,
@@ -29,7 +28,7 @@ from nas.memory import RunMemory, search_memory
 from nas.scoring import shared_scores
 from pipeline.params import Params
 from pipeline.runs.cache import Source
-from pipeline.runs.jobs import Batch, Job, JobError, all_results, do, tell_epoch
+from pipeline.runs.jobs import Batch, Job, JobError, all_results, do, failures, tell_epoch
 from pipeline.runs.keys import code_version, settings_of
 from pipeline.workspace import Workspace
 
@@ -45,11 +44,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     source = Source.of(workspace, params)
     wanted = [(network, seed) for network in NETWORKS for seed in params.seeds]
     rows = search_all("search", source, [(_config(params.search, network), seed) for network, seed in wanted])
-    failed = [
-        Failure(name=network, seed=row.seed, reason=row.failed)
-        for (network, _), row in zip(wanted, rows, strict=True)
-        if row.failed
-    ]
+    failed = failures((network, row) for (network, _), row in zip(wanted, rows, strict=True))
     run = SearchRun(cache=source.identity, entries=[row.found for row in rows if row.found], failed=failed)
     check_fusion("search", run.entries, failed)
     write_run(workspace.search / "search.json", run)
@@ -64,41 +59,36 @@ def search_all(
 
     judged: architectures to score with every run's shared weights.
     """
-    what = [source.identity, code_version(nas.search), [g.model_dump(mode="json") for g in judged]]
-    keys = [digest("search", *what, settings_of(config), seed) for config, seed in searches]
-    rows = do(
-        Job(
-            title,
-            source,
-            dict(zip(keys, searches, strict=True)),
-            partial(search_batch, judged=tuple(judged)),
-            lambda search: nas.batch_key(search[0]),
-            FinishedRuns(Workspace(source.work).runs / "searches", SearchRow),
-            _memory,
-        )
+    shared = [code_version(nas.search), [genotype.model_dump(mode="json") for genotype in judged]]
+    job = Job(
+        title,
+        source,
+        searches,
+        lambda search: ["search", *shared, settings_of(search[0]), search[1]],
+        partial(search_batch, judged=tuple(judged)),
+        lambda search: nas.batch_key(search[0]),
+        FinishedRuns(Workspace(source.work).runs / "searches", SearchRow),
+        _memory,
     )
-    return [rows[key] for key in keys]
+    rows = do(job)
+    return [rows[search] for search in searches]
 
 
 def search_batch(source: Source, batch: Batch[Search], judged: tuple[nas.Genotype, ...]) -> list[SearchRow]:
     """One row per search of the batch."""
-    start = time.perf_counter()
     windows = source.windows()
     data = (windows.features, windows.labels, windows.split)
     configs, seeds = zip(*batch.runs, strict=True)
     results = all_results(lambda: nas.search(*data, configs, seeds, progress=tell_epoch, keep_weights=bool(judged)))
-    scores = [_scores(data, judged, result.weights) if result.weights else [] for result in results]
-    seconds = (time.perf_counter() - start) / len(results)
     return [
         SearchRow(
             settings=config.model_dump(mode="json", exclude={"device"}),
             seed=result.seed,
             failed=result.failed,
             found=None if result.failed else _entry(config, result),
-            scores=of_result,
-            seconds=seconds,
+            scores=_scores(data, judged, result.weights) if result.weights else [],
         )
-        for config, result, of_result in zip(configs, results, scores, strict=True)
+        for config, result in zip(configs, results, strict=True)
     ]
 
 
@@ -133,7 +123,7 @@ def check_fusion(title: str, entries: Sequence[SearchEntry | RetrainEntry], fail
     """Raises JobError with all reasons when no fusion network is left: the references alone answer nothing."""
     if not any(entry.network == "fusion" for entry in entries):
         reasons = "\n".join(f"  {run.name}: {run.reason}" for run in failed)
-        raise JobError(f"{title}: every run of the fusion network failed:\n{reasons}")
+        raise JobError(f"{title}: no fusion network is left:\n{reasons}")
 
 
 def curves_table(entries: Sequence[SearchEntry | RetrainEntry]) -> pd.DataFrame:

@@ -92,10 +92,15 @@ def test_the_summary_has_mean_and_spread_over_seeds_and_the_figure_a_line_per_va
     assert "samples 2" in svg
 
 
-def test_a_run_whose_gradient_vanishes_fails_alone(workspace: Workspace) -> None:
+def test_a_run_whose_gradient_vanishes_fails_alone_and_costs_no_other_a_second_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(pipeline.runs.search.search_batch)
+    monkeypatch.setattr(pipeline.runs.search, "search_batch", counted)
     table = run_sweep(workspace, small(), Grid.parse(["temperature=2,1e12"], 2, BASE), retrain=True)
     failed = table["failed"] != ""
     assert list(failed) == [False, False, True, True]
+    assert counted.runs == 4
     assert all("architecture gradient" in text for text in table["failed"][failed])
     assert table["retrained_test_auc"][~failed].notna().all()
 
