@@ -29,6 +29,8 @@ from pipeline.runs.cache import Source
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
 """More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
+FEW_RUNS = 4
+"""So few fit a worker that fits one; to measure what they take would double the time until they begin."""
 MEMORY_SHARE = 0.6
 """Of a worker's free memory: the rest is for allocators, Python and what else grows."""
 
@@ -96,25 +98,22 @@ def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row
     for run in keys:
         groups.setdefault(job.group(run), []).append(run)
     compute = job.source.params.compute
-    workers, free = worker_count(compute, len(keys)), memory_per_worker(compute, len(keys))
+    most, workers = MOST_RUNS[torch.device(device_of(compute)).type], worker_count(compute, len(keys))
     batches = []
     for group in groups.values():
         pending = [run for run in group if keys[run] not in done]
-        if pending:
-            most = _most_runs(job, group, free)
-            parts = parts_of(pending, even_size(len(keys), most, workers))
-            batches += [Batch(tuple(keys[run] for run in part), part) for part in parts]
+        size = even_size(len(keys), most, workers)
+        if job.memory is not None and min(size, len(pending)) > FEW_RUNS:
+            size = even_size(len(keys), min(most, _fitting(job, group, job.memory)), workers)
+        batches += [Batch(tuple(keys[run] for run in part), part) for part in parts_of(pending, size)]
     return batches
 
 
-def _most_runs(job: Job[Run, Row], group: Sequence[Run], free_bytes: int) -> int:
-    """How many runs of a group a batch may hold; raises JobError when not even one fits a worker."""
-    most = MOST_RUNS[torch.device(device_of(job.source.params.compute)).type]
-    if job.memory is None:
-        return most
+def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset, Sequence[Run]], RunMemory]) -> int:
+    """How many runs of a group fit a worker; raises JobError when not even one does."""
     windows = job.source.windows()
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
-    taken = job.memory(data, group)
+    taken, free_bytes = memory(data, group), memory_per_worker(job.source.params.compute, len(job.runs))
     usable = int(MEMORY_SHARE * free_bytes)
     # Every call of nas holds its own copy of the cache.
     fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
@@ -123,12 +122,11 @@ def _most_runs(job: Job[Run, Row], group: Sequence[Run], free_bytes: int) -> int
             f"{job.title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and "
             f"may use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
         )
-    most = min(most, fitting)
     console.print(
         f"[dim]{job.title}: {len(group)} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit "
-        f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker; batches of {most} at most"
+        f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker"
     )
-    return most
+    return fitting
 
 
 def even_size(runs: int, most: int, workers: int) -> int:

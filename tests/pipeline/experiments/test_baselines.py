@@ -1,5 +1,6 @@
 """Baselines on a small cache: every method once, kept, measured like the searched network."""
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.runs.cache import Source, Windows
 from pipeline.statistics.metrics import auc
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
-from tests.pipeline.small_experiments import small
+from tests.pipeline.small_experiments import RETRAIN, small
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +114,35 @@ def _clip(row: Mapping[Hashable, Any], partner: Mapping[str, str]) -> Clip:
     names = ("clip_id", "path", "dataset", "subject_id", "video_label", "audio_label", "label", "category", "method")
     known = {name: row[name] for name in (*names, "split", "file_bytes")}
     return Clip(**known, source_id=partner[row["subject_id"]], target_id="", split_kind="official")
+
+
+def test_a_seed_that_fails_is_named_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_workspace(tmp_path, make_index(windows=1))
+
+    def run(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+        return [Outcome(windows.labels + 0.1, 7) if seed else Outcome(failed="it diverged") for seed in seeds]
+
+    def fails(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+        return [Outcome(failed="it never works") for _ in seeds]
+
+    known = {n: Method(n, run) for n in ("visual only, MLP", "audio only, MLP")} | {
+        "hopeless": Method("hopeless", fails)
+    }
+    monkeypatch.setattr(pipeline.experiments.baselines, "methods", lambda windows, params: known)
+    table = run_baselines(workspace, small()).set_index("method")
+    assert tuple(table.loc["visual only, MLP", ["auc", "seeds", "failed"]]) == (1.0, 2, "it diverged")
+    assert tuple(table.loc["late fusion, mean", ["auc", "seeds", "failed"]]) == (1.0, 2, "it diverged")
+    assert table.index[-1] == "hopeless"
+    assert tuple(table.loc["hopeless", ["seeds", "failed"]]) == (0, "it never works")
+    stored = json.loads((workspace.baselines / "baselines.json").read_text())
+    assert stored["cache"] == Source.of(workspace, small()).identity
+    assert stored["methods"]["visual only, MLP"]["failed"] == {"0": "it diverged"}
+
+
+def test_a_method_is_named_by_the_settings_that_it_reads(workspace: Workspace) -> None:
+    windows = Source.of(workspace, small()).windows()
+    before, after = (methods(windows, small(retrain=RETRAIN | {"epochs": epochs})) for epochs in (2, 3))
+    moved = {name for name in before if before[name].settings != after[name].settings}
+    assert moved == {name for name in before if not name.startswith(("logistic regression", "SVM"))}

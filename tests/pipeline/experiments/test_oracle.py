@@ -1,5 +1,6 @@
 """The truth about a space, and certificates of what searches found in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipeline.runs.jobs import JobError
 from pipeline.runs.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
-from tests.pipeline.small_experiments import Counted, small
+from tests.pipeline.small_experiments import Counted, failing, small
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 
@@ -186,10 +187,12 @@ def test_more_runs_than_fit_are_split_and_none_that_fits_is_one_clear_error(
     monkeypatch.setattr(pipeline.runs.retrain, "retrain_memory", lambda *_, same_seed: RunMemory(0, 1_000_000))
     counted = Counted(pipeline.runs.retrain.train_batch)
     monkeypatch.setattr(pipeline.runs.retrain, "train_batch", counted)
+    before = len(list((workspace.runs / "trainings").glob("*.json")))
     run_oracle(workspace, small(), question)
     said = " ".join(capfd.readouterr().err.split())
     assert counted.runs == 6
-    assert "2 fit 60% of the 4 MB of a worker; batches of 2 at most" in said
+    assert "2 fit 60% of the 4 MB of a worker" in said
+    assert len(list((workspace.runs / "trainings").glob("*.json"))) == before + 3
 
 
 def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
@@ -225,3 +228,26 @@ def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: Oracl
     assert "measured on another feature cache" in build_report(workspace, small()).read_text()
     (workspace.oracle / "oracle.json").unlink()
     assert "How good the search is" not in build_report(workspace, small()).read_text()
+
+
+def test_an_architecture_that_fails_to_train_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, question = make_workspace(tmp_path, make_index()), replace(QUESTION, sample=4)
+    failing("retrain", {1}, monkeypatch, calls={3})  # the last: one architecture with seed 1
+    monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 3)
+    table = run_oracle(workspace, small(), question)
+    assert [entry.rank for entry in table.entries] == list(range(1, len(table.entries) + 1))
+    assert 0 < len(table.failed) == 4 - len(table.entries)
+    assert {failed.name for failed in table.failed}.isdisjoint(entry.architecture for entry in table.entries)
+    assert all("seed 1 diverged" in failed.reason for failed in table.failed)
+    certified = certify(workspace, small(), table, (0,))
+    assert {pick.architecture for pick in certified.picks}.isdisjoint(failed.name for failed in table.failed)
+    write_evaluation(workspace, make_index())
+    assert "because a training of them failed" in build_report(workspace, small()).read_text()
+
+
+def test_where_every_training_fails_the_oracle_says_why(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing("retrain", {3}, monkeypatch)
+    with pytest.raises(JobError, match="a training of every architecture failed; the first one: seed 3 diverged"):
+        run_oracle(workspace, small(), replace(QUESTION, seeds=(3,), sample=2))

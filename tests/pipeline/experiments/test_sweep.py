@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import nas
+import pipeline.runs.retrain
 import pipeline.runs.search
 from nas.enumeration import notation
 from pipeline.experiments.sweep import Grid, run_sweep
@@ -13,8 +14,8 @@ from pipeline.params import ParamsError
 from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
-from tests.pipeline.small_experiments import SEARCH, Counted, small
-from tests.soak.sweep_kill import kill_and_compare
+from tests.pipeline.small_experiments import SEARCH, Counted, failing, small
+from tests.soak.sweep_kill import kill_and_compare, sweeping
 
 BASE = small().search
 
@@ -108,6 +109,17 @@ def test_a_run_whose_gradient_vanishes_fails_alone_and_costs_no_other_a_second_t
 @pytest.mark.slow
 def test_a_killed_sweep_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
     """`make soak-sweep_kill` does it ten times."""
-    search = {name: value for name, value in SEARCH.items() if isinstance(value, int)}
-    grid = ("--grid", "temperature=1,5", "--seeds", "6", "--workers", "1")
-    kill_and_compare(tmp_path, {**search, "epochs": 6}, grid, kills=1)
+    sweep = sweeping("--grid", "temperature=1,5", "--seeds", "6")
+    kill_and_compare(tmp_path, sweep, {"seeds": [0], "search": SEARCH | {"epochs": 6, "derive": "argmax"}}, kills=1)
+
+
+def test_a_failed_training_of_a_sweep_is_named_in_its_row(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing("retrain", {1}, monkeypatch)
+    monkeypatch.setattr(pipeline.runs.retrain, "settings_of", lambda config: "else they would be finished")
+    table = run_sweep(workspace, small(), Grid.parse(["temperature=1"], 2, BASE), retrain=True)
+    assert [text[:24] for text in table["failed"]] == ["", "retrained: seed 1 diverg"]
+    assert list(table["retrained_test_auc"].isna()) == [False, True]
+    assert table["val_auc"].notna().all()
+    assert set(table["cache"]) == {Source.of(workspace, small()).identity}

@@ -3,11 +3,11 @@
 import functools
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import nas
 import pipeline.runs.jobs
@@ -19,7 +19,8 @@ from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace, write_evaluation
-from tests.pipeline.small_experiments import SEARCH, small
+from tests.pipeline.small_experiments import SEARCH, failing, small
+from tests.soak.sweep_kill import RETRAINING, SEARCHING
 
 PARAMS = small(seeds=[3, 5], search=SEARCH | {"derive": "argmax"})
 
@@ -97,6 +98,29 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bytes(
     assert len(sizes) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["search", "retrain"])
+def test_a_killed_process_loses_the_batch_that_it_was_at(
+    name: str, calm: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make soak-sweep_kill` does it ten times each."""
+    monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 1)
+    command, stage = {"search": (SEARCHING, run_search), "retrain": (RETRAINING, run_retrain)}[name]
+    rough = Workspace(tmp_path / "work")
+    shutil.copytree(calm.features, rough.features)
+    if name == "retrain":
+        shutil.copytree(calm.search, rough.search)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS.model_dump(mode="json")))
+    command.kill(tmp_path, seconds=120, batches=2, batch_runs=1)
+    kept, whole = command.batches(tmp_path), command.batches(calm.root.parent)
+    assert 2 <= len(kept) < len(whole)
+    sizes = watched(name, monkeypatch)
+    stage(rough, PARAMS)
+    assert len(sizes) == len(whole) - len(kept)
+    assert kept.items() <= command.batches(tmp_path).items(), "a finished batch was written again"
+    assert command.contents(tmp_path) == command.contents(calm.root.parent)
+
+
 def test_finished_networks_outlive_their_stages_folder(
     calm: Workspace, rough: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,25 +147,6 @@ def test_what_is_stored_names_the_cache(calm: Workspace) -> None:
     metrics = evaluate(calm, PARAMS, device="cpu")
     assert search.cache == retrain.cache == metrics["cache"] == metrics["trained_on"] != ""
     assert all(entry.score is not None and 0 <= entry.score <= 1 for entry in search.entries)
-
-
-def failing(name: str, seeds: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of these seeds diverge in epoch 1."""
-    real = getattr(nas, name)
-
-    @functools.wraps(real)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        gone = {"found": None} if name == "search" else {"trained": None, "kept": None}
-        results = [
-            replace(result, error=nas.Diverged(result.seed, 1), **gone) if result.seed in seeds else result
-            for result in real(*args, **kwargs)
-        ]
-        if all(result.failed for result in results):
-            results[0].error.results = results
-            raise results[0].error
-        return results
-
-    monkeypatch.setattr(nas, name, call)
 
 
 def test_a_failed_search_is_marked_and_the_others_go_on(
