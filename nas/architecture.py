@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.choices import Choosers
-from nas.config import SpaceName
-from nas.genotype import Cell, Genotype, Step
-from nas.space import Candidates, CellMix, Mix
+from nas.genotype import Cell, Genotype, Step, step_inputs
+from nas.space import CellMix, Mix, Space
 from nas.streams import Streams, generator
 
 INITIAL_SCALE = 1e-3
@@ -26,18 +25,17 @@ class ArchitectureParameters(nn.Module):
     Sites of one shape share a tensor: alpha[i] (R, sites), beta[t] (R, S, sites), gamma (R, S, T, operations).
     """
 
-    def __init__(self, candidates: Candidates, space: SpaceName, seeds: Sequence[int]) -> None:
+    def __init__(self, space: Space, seeds: Sequence[int]) -> None:
         super().__init__()
-        self.candidates = candidates
         self.space = space
-        R, S, T = len(seeds), len(candidates.cells), len(candidates.cells[0].steps)
+        R, S, T = len(seeds), space.cells, space.steps
 
         def sites(n: int) -> tuple[int, int]:
-            return (2, n) if space == "slots" else (n, 2)
+            return (2, n) if space.kind == "slots" else (n, 2)
 
-        self.alpha = _parameters((R, *sites(len(cell.inputs))) for cell in candidates.cells)
-        self.beta = _parameters((R, S, *sites(len(step.inputs))) for step in candidates.cells[0].steps)
-        self.gamma = nn.Parameter(torch.zeros(R, S, T, len(candidates.cells[0].steps[0].operations)))
+        self.alpha = _parameters((R, *sites(len(space.cell_inputs(i)))) for i in range(S))
+        self.beta = _parameters((R, S, *sites(len(step_inputs(t)))) for t in range(T))
+        self.gamma = nn.Parameter(torch.zeros(R, S, T, len(space.operations)))
         self._initialise(seeds)
 
     @torch.no_grad()
@@ -69,7 +67,7 @@ class ArchitectureParameters(nn.Module):
         Where a hard sample leaves a node of "bmnas" without any edge, the node reads the mean of its candidates: of an
         input of zeros the norms would make a gradient of any size.
         """
-        if self.space == "slots":
+        if self.space.kind == "slots":
             return weights
         skip = weights[..., 1]
         empty = (skip.detach().sum(dim=-1, keepdim=True) == 0.0).to(skip.dtype)
@@ -95,24 +93,21 @@ class ArchitectureParameters(nn.Module):
         """
         reads = [self._reads(parameter) for parameter in self.alpha]
         masses = [
-            torch.stack(
-                [p[:, _of(cell.inputs, m)].sum(1) for p, cell in zip(reads, self.candidates.cells, strict=True)]
-            )
+            torch.stack([p[:, _of(self.space.cell_inputs(i), m)].sum(1) for i, p in enumerate(reads)])
             for m in ("visual", "audio")
         ]
         visual, audio = (mass.sum(0) for mass in masses)
         shares = {"visual": visual / (visual + audio)}
-        operations = self.candidates.cells[0].steps[0].operations
-        if "Sum" in operations:
-            shares["sum"] = self.gamma.softmax(-1)[..., operations.index("Sum")].flatten(1).mean(1)
-        if self.space == "bmnas":
+        if "Sum" in self.space.operations:
+            shares["sum"] = self.gamma.softmax(-1)[..., self.space.operations.index("Sum")].flatten(1).mean(1)
+        if self.space.kind == "bmnas":
             shares["edges"] = torch.cat(reads, dim=1).mean(1)
         return shares
 
     def _reads(self, logits: Tensor) -> Tensor:
         """Return how much every candidate of a cell is read, (R, n)."""
         p = logits.softmax(-1)
-        return p.sum(1) if self.space == "slots" else p[..., 1]
+        return p.sum(1) if self.space.kind == "slots" else p[..., 1]
 
     @torch.no_grad()
     def probabilities(self, run: int) -> list[dict[str, Any]]:
@@ -124,21 +119,21 @@ class ArchitectureParameters(nn.Module):
         gamma = self.gamma[run].softmax(-1)
         return [
             {
-                **self._named(cell.inputs, self.alpha[i][run]),
+                **self._named(self.space.cell_inputs(i), self.alpha[i][run]),
                 "steps": [
                     {
-                        **self._named(step.inputs, self.beta[t][run, i]),
-                        "operations": dict(zip(step.operations, gamma[i, t].tolist(), strict=True)),
+                        **self._named(step_inputs(t), self.beta[t][run, i]),
+                        "operations": dict(zip(self.space.operations, gamma[i, t].tolist(), strict=True)),
                     }
-                    for t, step in enumerate(cell.steps)
+                    for t in range(self.space.steps)
                 ],
             }
-            for i, cell in enumerate(self.candidates.cells)
+            for i in range(self.space.cells)
         ]
 
     def _named(self, inputs: tuple[str, ...], logits: Tensor) -> dict[str, Any]:
         probabilities = logits.softmax(-1).tolist()
-        if self.space == "slots":
+        if self.space.kind == "slots":
             return {"inputs": list(inputs), "x": probabilities[0], "y": probabilities[1]}
         return {"inputs": list(inputs), "skip": [skip for _, skip in probabilities]}
 
@@ -164,7 +159,7 @@ class ArchitectureParameters(nn.Module):
     def _pair_scores(self, logits: Tensor) -> list[Any]:
         """Return log P(x = a, y = b) nested (R, ..., n, n), -inf for pairs that are no choice, and for no others."""
         log_p = logits.log_softmax(-1)
-        if self.space == "slots":
+        if self.space.kind == "slots":
             scores = log_p[..., 0, :, None] + log_p[..., 1, None, :]
             impossible = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
         else:
@@ -179,13 +174,13 @@ class ArchitectureParameters(nn.Module):
     def _genotype(self, alpha: list[Any], beta: list[Any], gamma: list[list[int]]) -> Genotype:
         taken: set[frozenset[str]] = set()
         cells = []
-        for i, cell in enumerate(self.candidates.cells):
-            x, y = _best_pair(alpha[i], cell.inputs, taken)
+        for i in range(self.space.cells):
+            x, y = _best_pair(alpha[i], self.space.cell_inputs(i), taken)
             taken.add(frozenset((x, y)))
             steps = []
-            for t, step in enumerate(cell.steps):
-                left, right = _best_pair(beta[t][i], step.inputs, set())
-                steps.append(Step(x=left, y=right, operation=step.operations[gamma[i][t]]))
+            for t in range(self.space.steps):
+                left, right = _best_pair(beta[t][i], step_inputs(t), set())
+                steps.append(Step(x=left, y=right, operation=self.space.operations[gamma[i][t]]))
             cells.append(Cell(x=x, y=y, steps=tuple(steps)))
         return Genotype(cells=tuple(cells))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nas.cost import operation_cost, reshape_cost
-from nas.space import Candidates, Mix
+from nas.space import Mix, Space
 
 
 class CostShare:
@@ -18,7 +18,7 @@ class CostShare:
 
     def __init__(
         self,
-        candidates: Candidates,
+        space: Space,
         in_channels: Mapping[str, int],
         *,
         channels: int,
@@ -26,11 +26,9 @@ class CostShare:
         kind: Literal["parameters", "macs"],
         device: torch.device,
     ) -> None:
-        layers = candidates.layers
-        operations = candidates.cells[0].steps[0].operations
-        of_layers = [getattr(reshape_cost(in_channels[name], channels, length), kind) for name in layers]
-        of_operations = [getattr(operation_cost(name, channels, length), kind) for name in operations]
-        self.whole: int = sum(of_layers) + sum(of_operations) * sum(len(cell.steps) for cell in candidates.cells)
+        of_layers = [getattr(reshape_cost(in_channels[name], channels, length), kind) for name in space.layers]
+        of_operations = [getattr(operation_cost(name, channels, length), kind) for name in space.operations]
+        self.whole: int = sum(of_layers) + sum(of_operations) * space.cells * space.steps
         self.of_layers = torch.tensor(of_layers, dtype=torch.float32, device=device)
         self.of_operations = torch.tensor(of_operations, dtype=torch.float32, device=device)
 

@@ -6,20 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from nas.architecture import ArchitectureParameters
-from nas.config import SpaceName
 from nas.functions import blend, side_by_side
 from nas.genotype import cell_name, step_name
 from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
 from nas.primitives import OPERATIONS
-from nas.space import Candidates, CellCandidates, CellMix, Mix, StepCandidates
+from nas.space import CellMix, Mix, Space
 
 
 class FusionNetwork(nn.Module):
-    """R networks of the same candidates side by side; a mix decides what each of them reads."""
+    """R networks of the same space side by side; a mix decides what each of them reads."""
 
     def __init__(
         self,
-        candidates: Candidates,
+        space: Space,
         in_channels: Mapping[str, int],
         *,
         channels: int,
@@ -28,13 +27,13 @@ class FusionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         R = len(seeds)
-        self.candidates = candidates
+        self.space = space
         self.channels = channels
         self.reshape = nn.ModuleDict(
-            {module_key(name): ConvBlock(R, in_channels[name], channels) for name in candidates.layers}
+            {module_key(name): ConvBlock(R, in_channels[name], channels) for name in space.layers}
         )
-        self.cells = nn.ModuleList(FusionCell(R, cell, channels, length) for cell in candidates.cells)
-        self.classifier = Linear(R, len(candidates.cells) * channels * length, 2)
+        self.cells = nn.ModuleList(FusionCell(R, space, channels, length) for _ in range(space.cells))
+        self.classifier = Linear(R, space.cells * channels * length, 2)
         initialise_blocks(self, seeds)
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
@@ -53,7 +52,7 @@ class FusionNetwork(nn.Module):
 
     def _reshaped(self, features: Mapping[str, Tensor], how: Pass) -> list[Tensor]:
         """Return (R, B, L, C) of every layer, in training side by side in memory."""
-        layers = self.candidates.layers
+        layers = self.space.layers
         R = self.classifier.bias.shape[0]
         rows = [features[name] for name in layers]
         rooms: Sequence[Tensor | None] = [None] * len(layers)
@@ -68,10 +67,10 @@ class FusionNetwork(nn.Module):
 class FusionCell(Block):
     """One cell: steps, their weighted sum, 1x1 convolution block, residual, layer norm."""
 
-    def __init__(self, runs: int, candidates: CellCandidates, channels: int, length: int) -> None:
+    def __init__(self, runs: int, space: Space, channels: int, length: int) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(FusionStep(runs, step, channels, length) for step in candidates.steps)
-        self.step_weights = nn.Parameter(torch.ones(runs, 1, len(candidates.steps)))
+        self.steps = nn.ModuleList(FusionStep(runs, space, channels, length) for _ in range(space.steps))
+        self.step_weights = nn.Parameter(torch.ones(runs, 1, space.steps))
         self.output = ConvBlock(runs, channels, channels)
         self.norm = LayerNorm(runs, channels, length)
 
@@ -92,11 +91,9 @@ class FusionCell(Block):
 class FusionStep(nn.Module):
     """One step: its candidate operations, mixed."""
 
-    def __init__(self, runs: int, candidates: StepCandidates, channels: int, length: int) -> None:
+    def __init__(self, runs: int, space: Space, channels: int, length: int) -> None:
         super().__init__()
-        self.operations = nn.ModuleDict(
-            {name: OPERATIONS[name](runs, channels, length) for name in candidates.operations}
-        )
+        self.operations = nn.ModuleDict({name: OPERATIONS[name](runs, channels, length) for name in space.operations})
 
     def forward(self, x: Tensor, y: Tensor, weights: Tensor, how: Pass, site: str) -> Tensor:
         """Return the mix of the operations' outputs, weights: (R, operations)."""
@@ -110,17 +107,16 @@ class Supernet(nn.Module):
 
     def __init__(
         self,
-        candidates: Candidates,
+        space: Space,
         in_channels: Mapping[str, int],
         *,
-        space: SpaceName,
         channels: int,
         length: int,
         seeds: Sequence[int],
     ) -> None:
         super().__init__()
-        self.fusion = FusionNetwork(candidates, in_channels, channels=channels, length=length, seeds=seeds)
-        self.architecture = ArchitectureParameters(candidates, space, seeds)
+        self.fusion = FusionNetwork(space, in_channels, channels=channels, length=length, seeds=seeds)
+        self.architecture = ArchitectureParameters(space, seeds)
 
     def weight_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the weights, reshape layers included."""

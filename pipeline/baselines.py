@@ -24,7 +24,7 @@ from cache_schemas.files import digest, write_json, write_text
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
 from nas.baselines import DESIGNS, fixed_genotypes, train_design
-from nas.enumeration import Space
+from nas.space import Space
 from pipeline.batches import run_batches
 from pipeline.evaluate import score_table
 from pipeline.experiment_plots import baselines_svg, standalone

@@ -13,7 +13,8 @@ import nas
 from cache_schemas.files import write_text
 from cache_schemas.oracle import OracleEntry, OracleTable
 from cache_schemas.runs import FinishedRuns, TrainingRow
-from nas.enumeration import Space, notation
+from nas.genotype import notation
+from nas.space import Space
 from pipeline.params import Params
 from pipeline.source import Source
 from pipeline.trainings import train

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.runs import FinishedRuns, SearchRow, TrainingRow
-from nas.enumeration import notation
+from nas.genotype import notation
 from pipeline.experiment_plots import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
 from pipeline.searches import search_all

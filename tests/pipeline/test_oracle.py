@@ -15,9 +15,10 @@ import pipeline.trainings
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
 from cache_schemas.run import RunFileError
 from cache_schemas.runs import RunsError
-from nas.enumeration import canonical, notation
+from nas.genotype import notation
 from nas.layers import Pass
 from nas.memory import RunMemory
+from nas.space import canonical
 from pipeline.batches import BatchError
 from pipeline.certificates import certify, fixed_fusions
 from pipeline.experiment_plots import oracle_svg

@@ -7,7 +7,7 @@ import pytest
 
 import nas
 import pipeline.searches
-from nas.enumeration import notation
+from nas.genotype import notation
 from pipeline.params import ParamsError
 from pipeline.source import Source
 from pipeline.sweep import Grid, run_sweep
