@@ -23,7 +23,7 @@ import nas
 from cache_schemas.files import digest, write_json, write_text
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
-from nas.baselines import DESIGNS, fixed_genotypes, train_design
+from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
 from nas.space import Space
 from pipeline.batches import run_batches
 from pipeline.evaluate import score_table
@@ -169,7 +169,8 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "search, space bmnas, gumbel_rao (GRMC-BMNAS)": {"space": "bmnas", "estimator": "gumbel_rao"},
     "search, space bmnas, softmax (BM-NAS, DARTS)": {"space": "bmnas", "estimator": "softmax"},
     "search, one ConcatFC a cell (MFAS-like)": {"space": "slots", "operations": ("ConcatFC",), "steps": 1},
-    "the released code's procedure": {"space": "bmnas", "estimator": "published", "temperature": 10.0, "samples": 15},
+    "the released code's procedure": PUBLISHED,
+    "one-shot, best_of": ONE_SHOT,
 }
 """Searches, by what they change in params.yaml's `search`."""
 
@@ -221,8 +222,7 @@ def _random_search(windows: Windows, params: Params, seeds: Sequence[int]) -> li
         results = nas.retrain(
             windows.features, windows.labels, windows.split, genotypes, params.retrain, [seed] * len(genotypes)
         )
-        best = max(results, key=lambda result: result.curves[result.best_epoch]["val_auc"])
-        outcome.append(_outcome(best))
+        outcome.append(_outcome(max((r for r in results if not r.failed), key=lambda result: result.val_auc)))
     return outcome
 
 
