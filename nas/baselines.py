@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from nas.config import RetrainConfig, check_config
 from nas.data import check_seeds, prepare
 from nas.failures import checked
-from nas.fixed import Runs, RunsNetwork
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
+from nas.layers import Block, ConvBlock, Linear, Pass
+from nas.network import RunsNetwork, module_key
+from nas.random import Runs
 from nas.retrain import Training, TrainingResult
-from nas.supernet import module_key
 
 PUBLISHED: Mapping[str, Any] = {
     "space": "bmnas",
@@ -71,7 +71,7 @@ class Baseline(RunsNetwork):
             {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
         )
         self.build(R, channels, length)
-        initialise_blocks(self, seeds)
+        self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return so many new networks of the design."""

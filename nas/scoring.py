@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nas.data import DataError, Dataset, check_genotypes, prepare
-from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import Pass
+from nas.network import FixedNetwork
 from nas.space import Space
 
 TOGETHER = 32

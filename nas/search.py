@@ -13,12 +13,12 @@ from nas.cost_share import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
 from nas.genotype import Genotype
-from nas.layers import Dropout, Pass
+from nas.layers import Pass
+from nas.network import Supernet
 from nas.optimiser import Adam
+from nas.random import Dropout, Streams
 from nas.scoring import Weights, area_under_roc, best_of, val_logits
 from nas.space import Mix, Space
-from nas.streams import Streams
-from nas.supernet import Supernet
 from nas.training import WeightOptimiser, frozen
 from nas.unrolled import unrolled_gradient
 

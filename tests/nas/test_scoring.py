@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 import nas
 from nas import scoring
 from nas.data import prepare
-from nas.fixed import FixedNetwork
+from nas.network import FixedNetwork
 from nas.scoring import area_under_roc, best_of, shared_scores, val_logits, val_scores
 from nas.space import Space
 

@@ -11,10 +11,10 @@ from nas.choices import annealed
 from nas.cost import genotype_cost
 from nas.cost_share import CostShare
 from nas.data import Dataset, losses, prepare
+from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
 from nas.search import _Search
 from nas.space import Space, fixed_mix
-from nas.streams import Streams
 
 from .synthetic import noise, with_views
 

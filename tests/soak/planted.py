@@ -18,9 +18,9 @@ import torch
 
 import nas
 from nas.architecture import ArchitectureParameters
+from nas.random import Streams
 from nas.scoring import area_under_roc
 from nas.space import Space
-from nas.streams import Streams
 from tests.nas.problems import PROBLEMS, Problem
 
 ESTIMATORS = ("st_gumbel", "gumbel_rao", "softmax", "gumbel", "random")
