@@ -11,14 +11,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from nas.architecture import ArchitectureParameters
+from nas.choices import ArchitectureParameters
 from nas.functions import blend, side_by_side
 from nas.genotype import Genotype, cell_name, step_name
 from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
 from nas.primitives import OPERATIONS
 from nas.random import Runs
-from nas.reading import Mixture, Routes
-from nas.space import Mix, Space
+from nas.reading import Mix, Mixture, Routes
+from nas.space import Space
 
 
 class RunsNetwork(nn.Module):

@@ -1,6 +1,7 @@
 """How the nodes of a network read: mixtures of all candidates (a search), or rows of what each run's genotype chose."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,29 @@ from torch import Tensor, nn
 from nas.functions import blend
 from nas.genotype import Genotype, Step, cell_name, step_name
 from nas.random import Runs
-from nas.space import Mix
 
 Slots = tuple[Tensor, Tensor]
 """What the two inputs x and y of a node read, (R, B, L, C) each."""
+
+
+@dataclass(frozen=True)
+class CellMix:
+    """How much one cell reads of each candidate; rows x and y of a site's inputs are its two slots.
+
+    inputs: (R, 2, inputs of the cell); steps[t]: (R, 2, inputs of step t); operations[t]: (R, operations). One row
+    instead of two: both slots read the same mixture.
+    """
+
+    inputs: Tensor
+    steps: tuple[Tensor, ...]
+    operations: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How much every site of every cell reads of each candidate."""
+
+    cells: tuple[CellMix, ...]
 
 
 class Mixture:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.choices import Choosers
 from nas.config import SearchConfig, check_configs
-from nas.cost_share import CostShare
+from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
 from nas.genotype import Genotype
@@ -17,8 +17,9 @@ from nas.layers import Pass
 from nas.network import Supernet
 from nas.optimiser import Adam
 from nas.random import Dropout, Streams
+from nas.reading import Mix
 from nas.scoring import Weights, area_under_roc, best_of, val_logits
-from nas.space import Mix, Space
+from nas.space import Space
 from nas.training import WeightOptimiser, frozen
 from nas.unrolled import unrolled_gradient
 

@@ -29,9 +29,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nas.config import SpaceName
 from nas.genotype import Cell, Genotype, Step, cell_name, step_inputs, step_name
 from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
@@ -284,48 +281,3 @@ def _mixed(pair: Pair) -> bool:
 
 def _genotype(pairs: Sequence[Pair], steps: Sequence[tuple[Step, ...]]) -> Genotype:
     return Genotype(cells=tuple(Cell(x=x, y=y, steps=inner) for (x, y), inner in zip(pairs, steps, strict=True)))
-
-
-@dataclass(frozen=True)
-class CellMix:
-    """How much one cell reads of each candidate; rows x and y of a site's inputs are its two slots.
-
-    inputs: (R, 2, inputs of the cell); steps[t]: (R, 2, inputs of step t); operations[t]: (R, operations). One row
-    instead of two: both slots read the same mixture.
-    """
-
-    inputs: Tensor
-    steps: tuple[Tensor, ...]
-    operations: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How much every site of every cell reads of each candidate."""
-
-    cells: tuple[CellMix, ...]
-
-
-def fixed_mix(space: Space, genotypes: Sequence[Genotype], device: torch.device) -> Mix:
-    """Return the one-hot mix that makes run r of a network the architecture genotypes[r]."""
-
-    def slots(names: tuple[str, ...], nodes: Sequence[Cell | Step]) -> Tensor:
-        return torch.stack([_one_hot(names, [getattr(n, slot) for n in nodes], device) for slot in ("x", "y")], 1)
-
-    cells = []
-    for i in range(space.cells):
-        chosen = [genotype.cells[i] for genotype in genotypes]
-        steps = [[cell.steps[t] for cell in chosen] for t in range(space.steps)]
-        cells.append(
-            CellMix(
-                slots(space.cell_inputs(i), chosen),
-                tuple(slots(step_inputs(t), nodes) for t, nodes in enumerate(steps)),
-                tuple(_one_hot(space.operations, [node.operation for node in nodes], device) for nodes in steps),
-            )
-        )
-    return Mix(tuple(cells))
-
-
-def _one_hot(names: tuple[str, ...], chosen: Sequence[str], device: torch.device) -> Tensor:
-    indices = torch.tensor([names.index(name) for name in chosen], device=device)
-    return torch.nn.functional.one_hot(indices, len(names)).float()

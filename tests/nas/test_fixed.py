@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from nas import Cell, CompactNetwork, Genotype, Step
 from nas.layers import EVALUATION, Pass
 from nas.network import FixedNetwork, FusionNetwork
-from nas.space import Space, fixed_mix
+from nas.space import Space
+
+from .mixes import fixed_mix
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 B, C, L = 10, 8, 4

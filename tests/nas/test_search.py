@@ -6,16 +6,15 @@ import pytest
 import torch
 
 import nas
-from nas.architecture import ArchitectureParameters
-from nas.choices import annealed
-from nas.cost import genotype_cost
-from nas.cost_share import CostShare
+from nas.choices import ArchitectureParameters, annealed
+from nas.cost import CostShare, genotype_cost
 from nas.data import Dataset, losses, prepare
 from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
 from nas.search import _Search
-from nas.space import Space, fixed_mix
+from nas.space import Space
 
+from .mixes import fixed_mix
 from .synthetic import noise, with_views
 
 SMALL = nas.SearchConfig(

@@ -9,7 +9,9 @@ from nas.choices import Choosers
 from nas.layers import EVALUATION, Pass
 from nas.network import Supernet
 from nas.random import Dropout
-from nas.space import Space, fixed_mix
+from nas.space import Space
+
+from .mixes import fixed_mix
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4

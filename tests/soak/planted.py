@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import nas
-from nas.architecture import ArchitectureParameters
+from nas.choices import ArchitectureParameters
 from nas.random import Streams
 from nas.scoring import area_under_roc
 from nas.space import Space
