@@ -27,11 +27,10 @@ class RunError(RuntimeError):
     where it is asked for what it does not have.
     """
 
-    results: list[Any]
-
     def __init__(self, seed: int, epoch: int) -> None:
         super().__init__(seed, epoch)  # as given: a worker process pickles it
         self.seed, self.epoch = seed, epoch
+        self.results: list[Any] = []
 
 
 class Diverged(RunError):  # noqa: N818 - it names the event

@@ -44,7 +44,12 @@ def shared_scores(
         )
     judged = check_genotypes(genotypes, data.features)
     on_device = {name: value.to(data.device) for name, value in weights.items()}
-    return val_scores(data, judged, on_device).cpu()
+    try:
+        return val_scores(data, judged, on_device).cpu()
+    except KeyError as error:
+        raise DataError(
+            f"weights has no {error}, which genotypes use; allowed: architectures of the space whose weights they are"
+        ) from None
 
 
 def val_scores(data: Dataset, genotypes: Sequence[Genotype], weights: Weights) -> Tensor:
