@@ -32,7 +32,7 @@ import yaml
 
 import nas
 from benchmarks.side_by_side import Figure, publish
-from nas.enumeration import Space
+from nas.space import Space
 from pipeline.experiments.oracle import Question, run_oracle
 from pipeline.params import Params, load_params
 from pipeline.runs.cache import Source

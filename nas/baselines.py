@@ -13,11 +13,44 @@ from torch import Tensor, nn
 from nas.config import RetrainConfig, check_config
 from nas.data import check_seeds, prepare
 from nas.failures import checked
-from nas.fixed import Runs, RunsNetwork
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
+from nas.layers import Block, ConvBlock, Linear, Pass
+from nas.network import RunsNetwork, module_key
+from nas.random import Runs
 from nas.retrain import Training, TrainingResult
-from nas.supernet import module_key
+
+PUBLISHED: Mapping[str, Any] = {
+    "space": "bmnas",
+    "estimator": "published",
+    "temperature": 10.0,
+    "temperature_end": None,
+    "temperature_schedule": "constant",
+    "samples": 15,
+    "weight_mix": "samples",
+    "warmup_epochs": 0,
+    "batch_size": 16,
+    "weight_lr": 1e-3,
+    "weight_lr_min": 1e-6,
+    "weight_decay": 3e-4,
+    "arch_lr": 3e-4,
+    "arch_beta": 0.5,
+    "arch_weight_decay": 1e-3,
+    "level": "bilevel",
+    "order": "first",
+    "entropy_weight": 0.0,
+    "cost_weight": 0.0,
+    "derive": "argmax",
+}
+"""What the method's released code does, as changes of a SearchConfig; size and length of the search are left to it."""
+
+ONE_SHOT: Mapping[str, Any] = {
+    "space": "bmnas",
+    "estimator": "published",
+    "temperature": 10.0,
+    "samples": 15,
+    "derive": "best_of",
+}
+"""One-shot search: choices that hardly move train the weights of all architectures, and best_of compares those."""
 
 
 class Baseline(RunsNetwork):
@@ -38,7 +71,7 @@ class Baseline(RunsNetwork):
             {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
         )
         self.build(R, channels, length)
-        initialise_blocks(self, seeds)
+        self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return so many new networks of the design."""

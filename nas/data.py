@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.genotype import Genotype, is_layer
-from nas.streams import Streams
+from nas.random import Streams
 
 SPLITS = ("train", "val", "test")
 

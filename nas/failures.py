@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from nas.genotype import is_layer
-from nas.space import Candidates
+from nas.space import Space
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -28,11 +27,10 @@ class RunError(RuntimeError):
     where it is asked for what it does not have.
     """
 
-    results: list[Any]
-
     def __init__(self, seed: int, epoch: int) -> None:
         super().__init__(seed, epoch)  # as given: a worker process pickles it
         self.seed, self.epoch = seed, epoch
+        self.results: list[Any] = []
 
 
 class Diverged(RunError):  # noqa: N818 - it names the event
@@ -120,10 +118,9 @@ def failure(row: Row, seed: int, *, vanishes: bool = False) -> RunError | None:
     return None
 
 
-def collapse_warnings(curve: Sequence[Row], seed: int, candidates: Candidates) -> list[str]:
+def collapse_warnings(curve: Sequence[Row], seed: int, space: Space) -> list[str]:
     """Return what is one-sided at the end of a run's curve: the run's seed, the share, and since which epoch."""
-    cell = candidates.cells[0].inputs
-    modalities = {name.partition("/")[0] for name in cell if is_layer(name)}
+    modalities = {name.partition("/")[0] for name in space.layers}
     found = []
 
     def check(column: str, bad: Callable[[float], bool], text: str, value: Callable[[float], float]) -> None:
@@ -139,14 +136,14 @@ def collapse_warnings(curve: Sequence[Row], seed: int, candidates: Candidates) -
     if len(modalities) == 2:
         check("share_visual", lambda s: s > ONE_SIDED, "{:.0%} of what the cells read is visual", lambda s: s)
         check("share_visual", lambda s: s < 1 - ONE_SIDED, "{:.0%} of what the cells read is audio", lambda s: 1 - s)
-    if len(candidates.cells[0].steps[0].operations) > 1:
+    if len(space.operations) > 1:
         check(
             "share_sum", lambda s: s > PLAIN, "{:.0%} of the operations are Sum, the one without weights", lambda s: s
         )
     check("share_edges", lambda s: s > ONE_SIDED, "{:.0%} of the edges are kept: nothing is chosen", lambda s: s)
     check(
         "share_edges",
-        lambda s: s * len(cell) < FEW_EDGES,
+        lambda s: s * len(space.layers) < FEW_EDGES,
         "{:.0%} of the edges are none: the cells read next to nothing",
         lambda s: 1 - s,
     )

@@ -100,6 +100,14 @@ class Genotype(BaseModel):
         return cls.model_validate_json(text)
 
 
+def notation(genotype: Genotype) -> str:
+    """Return the genotype in one line, as "visual/a + audio/b: Sum(x, y), ConcatFC(x, step1)"; cells end with ";"."""
+    return "; ".join(
+        f"{cell.x} + {cell.y}: " + ", ".join(f"{step.operation}({step.x}, {step.y})" for step in cell.steps)
+        for cell in genotype.cells
+    )
+
+
 def step_inputs(index: int) -> tuple[str, ...]:
     """Return what the step of the given index may read."""
     return ("x", "y", *(step_name(i) for i in range(index)))

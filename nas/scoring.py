@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.config import SpaceName
 from nas.data import DataError, Dataset, check_genotypes, prepare
-from nas.derivation import neighbours
-from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import Pass
-from nas.space import Candidates
+from nas.network import FixedNetwork
+from nas.space import Space
 
 TOGETHER = 32
 JUDGED_ROWS = 8192
@@ -46,7 +44,12 @@ def shared_scores(
         )
     judged = check_genotypes(genotypes, data.features)
     on_device = {name: value.to(data.device) for name, value in weights.items()}
-    return val_scores(data, judged, on_device).cpu()
+    try:
+        return val_scores(data, judged, on_device).cpu()
+    except KeyError as error:
+        raise DataError(
+            f"weights has no {error}, which genotypes use; allowed: architectures of the space whose weights they are"
+        ) from None
 
 
 def val_scores(data: Dataset, genotypes: Sequence[Genotype], weights: Weights) -> Tensor:
@@ -97,13 +100,7 @@ def area_under_roc(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def best_of(
-    drawn: Sequence[Genotype],
-    candidates: Candidates,
-    space: SpaceName,
-    data: Dataset,
-    weights: Weights,
-    *,
-    count: int,
+    drawn: Sequence[Genotype], space: Space, data: Dataset, weights: Weights, *, count: int
 ) -> tuple[Genotype, float]:
     """Return the best genotype and its AUC on val under one run's weights, of `count` that are compared.
 
@@ -124,7 +121,7 @@ def best_of(
         while not pending and len(expanded) < len(scores) < count:
             best = max((g for g in scores if g not in expanded), key=worth)
             expanded.add(best)
-            new = [g for g in neighbours(best, candidates, space) if g not in scores]
+            new = [g for g in space.neighbours(best) if g not in scores]
             pending = new[: count - len(scores)]
     best = max(scores, key=worth)
     return best, scores[best]

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from nas.choices import Choosers
 from nas.config import SearchConfig, check_configs
-from nas.cost_share import CostShare
+from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
 from nas.genotype import Genotype
-from nas.layers import Dropout, Pass
+from nas.layers import Pass
+from nas.network import Supernet
 from nas.optimiser import Adam
+from nas.random import Dropout, Streams
+from nas.reading import Mix
 from nas.scoring import Weights, area_under_roc, best_of, val_logits
-from nas.space import Candidates, Mix
-from nas.streams import Streams
-from nas.supernet import Supernet
+from nas.space import Space
 from nas.training import WeightOptimiser, frozen
 from nas.unrolled import unrolled_gradient
 
@@ -110,11 +111,10 @@ class _Search:
         self.histories: list[list[list[dict[str, Any]]]] = [[] for _ in seeds]
         self.errors: list[RunError | None] = [None] * len(seeds)
         config, device = configs[0], data.device
-        self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps, config.operations)
+        self.space = Space(tuple(data.features), config.cells, config.steps, config.space, config.operations)
         self.supernet = Supernet(
-            self.candidates,
+            self.space,
             data.in_channels,
-            space=config.space,
             channels=config.channels,
             length=data.length,
             seeds=seeds,
@@ -135,7 +135,7 @@ class _Search:
             weight_decay=[c.arch_weight_decay for c in configs],
         )
         self.cost = CostShare(
-            self.candidates,
+            self.space,
             data.in_channels,
             channels=config.channels,
             length=data.length,
@@ -153,7 +153,7 @@ class _Search:
                 self.curves[r],
                 error,
                 self.histories[r],
-                [] if error else collapse_warnings(self.curves[r], seed, self.candidates),
+                [] if error else collapse_warnings(self.curves[r], seed, self.space),
                 found[r],
                 {name: value[r : r + 1].clone() for name, value in state.items()}
                 if keep_weights and not error
@@ -179,7 +179,7 @@ class _Search:
             elif config.derive == "argmax":
                 found.append((of_run[0], self.curves[r][-1]["val_auc"]))
             else:
-                found.append(best_of(of_run, self.candidates, config.space, self.data, own, count=config.candidates))
+                found.append(best_of(of_run, self.space, self.data, own, count=config.candidates))
         return found
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ class _Search:
         return self._record(epoch, train_loss, norm if searching else None)
 
     def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
-        logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
+        logits = self.supernet(self.data.gather(rows, self.space.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
     def _weight_step(self, rows: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, Certificate, OracleT
 from cache_schemas.runs import SearchRow
 from nas.baselines import join_last_layers
 from nas.config import EstimatorName, SpaceName
-from nas.enumeration import canonical, notation
+from nas.genotype import notation
 from nas.primitives import DEFAULT_OPERATIONS
+from nas.space import canonical
 from pipeline.experiments.oracle import deviation, rank, train_all, write_oracle
 from pipeline.figures.experiments import oracle_svg, standalone
 from pipeline.params import Params

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 import nas
-from nas.baselines import DESIGNS, fixed_genotypes, train_design
-from nas.enumeration import Space
+from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
+from nas.space import Space
 from pipeline.experiments.probes import probe_sets, probes
 from pipeline.params import Params
 from pipeline.runs.cache import Windows
@@ -90,7 +90,8 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "search, space bmnas, gumbel_rao (GRMC-BMNAS)": {"space": "bmnas", "estimator": "gumbel_rao"},
     "search, space bmnas, softmax (BM-NAS, DARTS)": {"space": "bmnas", "estimator": "softmax"},
     "search, one ConcatFC a cell (MFAS-like)": {"space": "slots", "operations": ("ConcatFC",), "steps": 1},
-    "the released code's procedure": {"space": "bmnas", "estimator": "published", "temperature": 10.0, "samples": 15},
+    "the released code's procedure": PUBLISHED,
+    "one-shot, best_of": ONE_SHOT,
 }
 """Searches, by what they change in params.yaml's `search`."""
 

@@ -14,7 +14,8 @@ from cache_schemas.files import write_text
 from cache_schemas.oracle import OracleEntry, OracleTable
 from cache_schemas.run import Failure
 from cache_schemas.runs import TrainingRow
-from nas.enumeration import Space, notation
+from nas.genotype import notation
+from nas.space import Space
 from pipeline.params import Params
 from pipeline.runs.cache import Source
 from pipeline.runs.jobs import JobError, failures

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.runs import SearchRow, TrainingRow
-from nas.enumeration import notation
+from nas.genotype import notation
 from pipeline.figures.experiments import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import nas
-from nas.baselines import DESIGNS, fixed_genotypes, train_design
+from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
 from nas.layers import EVALUATION
 
 from .synthetic import planted
@@ -71,3 +71,16 @@ def test_no_design_solves_what_only_products_carry_by_chance():
     features, labels, split = planted(windows=120, width=8, length=4)[:3]
     scores = train_design(features, labels, split, "ConcatMLP", CONFIG, [0])[0].scores
     assert scores.isfinite().all()
+
+
+def test_the_published_settings_move_no_choice_and_one_shot_search_compares_what_it_trained():
+    """Defect 1: what the released code derives is in effect random, though its weights know better."""
+    size = {"channels": 8, "epochs": 4, "warmup_epochs": 2, "min_steps_per_epoch": 4, "candidates": 16}
+    published, one_shot, argmax = (
+        nas.search(*separable(), nas.SearchConfig(**{**size, **changes}), (3,))[0]
+        for changes in (PUBLISHED, ONE_SHOT, {**ONE_SHOT, "derive": "argmax"})
+    )
+    assert published.curves[-1]["arch_grad_norm"] < 1e-10
+    for kind in ("cells", "steps", "operations"):
+        assert published.curves[-1][f"entropy_{kind}"] > 0.9999
+    assert one_shot.score > argmax.score

@@ -5,9 +5,9 @@ import torch
 
 import nas
 from nas.data import prepare
-from nas.enumeration import Space
 from nas.memory import RunMemory, _LiveTensors, retrain_memory, search_memory
 from nas.scoring import TOGETHER
+from nas.space import Space
 
 from .synthetic import noise
 

@@ -52,6 +52,7 @@ def given(features=None, labels=None, split=None):
     return tuple(of_noise[i] if value is None else value for i, value in enumerate((features, labels, split)))
 
 
+TWO_CELLS = nas.Genotype(cells=(*GENOTYPE.cells, nas.Cell(x="cell1", y="audio/l0", steps=GENOTYPE.cells[0].steps)))
 NO_SPLIT = (*noise()[:2], None)
 NO_LABELS = (noise()[0], None, noise()[2])
 ALL, RUNS, CONFIGURED = None, ("search", "retrain", "train_design"), ("search", "retrain", "train_design")
@@ -89,6 +90,11 @@ CASES = [
         r"genotypes\[0\] is a dict; allowed: nas.Genotype, .*model_validate",
     ),
     (JUDGING, {"data": given(), "genotypes": GENOTYPE.to_json()}, "genotypes is a str; allowed: .*nas.Genotype"),
+    (
+        ("shared_scores",),
+        {"data": given(), "genotypes": TWO_CELLS},
+        "weights has no 'cells.1.*; allowed: architectures of",
+    ),
     (("shared_scores",), {"data": given(), "weights": None}, "weights is None; allowed: .*keep_weights=True"),
 ]
 

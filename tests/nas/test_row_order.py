@@ -7,8 +7,8 @@ import torch
 
 import nas
 from nas import scoring
-from nas.enumeration import Space
 from nas.scoring import shared_scores
+from nas.space import Space
 
 from .synthetic import noise, planted, with_views
 

@@ -9,10 +9,9 @@ from sklearn.metrics import roc_auc_score
 import nas
 from nas import scoring
 from nas.data import prepare
-from nas.enumeration import Space
-from nas.fixed import FixedNetwork
-from nas.scoring import area_under_roc, best_of, shared_scores, val_logits
-from nas.space import Candidates
+from nas.network import FixedNetwork
+from nas.scoring import area_under_roc, best_of, shared_scores, val_logits, val_scores
+from nas.space import Space
 
 from .synthetic import noise
 
@@ -37,7 +36,8 @@ def test_the_area_of_scores_that_are_not_finite_is_undefined(value):
     assert all(math.isnan(area) for area in areas[1:])
 
 
-LAYERS = ("visual/l0", "audio/l0")
+LAYERS = ("visual/l0", "visual/l1", "audio/l0")
+SPACE = Space(LAYERS, operations=("Sum", "ConcatFC", "LinearGLU"))
 SEARCH = nas.SearchConfig(
     channels=4, epochs=2, warmup_epochs=1, cells=1, steps=1, min_steps_per_epoch=2, samples=2, derive="argmax"
 )
@@ -53,13 +53,12 @@ def searched():
 def test_what_cannot_be_scored_is_never_the_best(searched):
     given, weights = searched
     broken = {name: x * math.nan if ".LinearGLU." in name or ".ConcatFC." in name else x for name, x in weights.items()}
-    space = Space(LAYERS)
-    every = list(space.genotypes())
+    every = list(SPACE.genotypes())
     data = prepare(*given, None, reads="train_val")
     scores = shared_scores(*given, every, broken)
     assert scores.isnan().any()
     for drawn in (every, every[::-1]):
-        best, score = best_of(drawn, Candidates.full(LAYERS, 1, 1), "slots", data, broken, count=len(every))
+        best, score = best_of(drawn, SPACE, data, broken, count=len(every))
         assert score == max(value for value in scores.tolist() if not math.isnan(value))
         assert scores[every.index(best)] == score
 
@@ -75,7 +74,7 @@ def test_parts_are_even_and_random_samples(searched, monkeypatch):
         return forward(self, batch, how)
 
     monkeypatch.setattr(FixedNetwork, "forward", seen)
-    every = list(Space(LAYERS).genotypes())
+    every = list(SPACE.genotypes())
     monkeypatch.setattr(scoring, "JUDGED_ROWS", 23)
     shared_scores(features, labels, split, every[:2], weights)
     assert sizes == [12] * 4
@@ -92,3 +91,31 @@ def test_every_run_is_scored_by_its_own_weights(searched):
     together = val_logits(data, [r.genotype for r in results], weights)
     for result, logits in zip(results, together, strict=True):
         torch.testing.assert_close(val_logits(data, [result.genotype], result.weights)[0], logits, atol=1e-5, rtol=0)
+
+
+def test_without_a_limit_the_best_of_the_whole_space_is_found(searched):
+    given, weights = searched
+    data, every = prepare(*given, None, reads="train_val"), list(SPACE.genotypes())
+    scores = val_scores(data, every, weights)
+    found, score = best_of(every[:1], SPACE, data, weights, count=10_000)
+    assert scores[every.index(found)] == score == scores.max()
+    assert scores[0] < scores.max()
+
+
+def test_a_limit_counts_what_is_compared_and_the_drawn_ones_come_first(searched, monkeypatch):
+    given, weights = searched
+    data, every = prepare(*given, None, reads="train_val"), list(SPACE.genotypes())
+    compared = []
+
+    def counted(data, genotypes, weights):
+        compared.extend(genotypes)
+        return val_scores(data, genotypes, weights)
+
+    monkeypatch.setattr("nas.scoring.val_scores", counted)
+    best_of([*every[:4], *every[:4]], SPACE, data, weights, count=14)
+    assert compared[:4] == every[:4]
+    assert len(set(compared)) == len(compared) == 14
+    scores = val_scores(data, compared[:4], weights).tolist()
+    best = compared[scores.index(max(scores))]
+    beside = [g for g in SPACE.neighbours(best) if g not in compared[:4]]
+    assert compared[4 : 4 + len(beside)] == beside

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 import nas
-from nas.architecture import ArchitectureParameters
-from nas.choices import annealed
-from nas.cost import genotype_cost
-from nas.cost_share import CostShare
+from nas.choices import ArchitectureParameters, annealed
+from nas.cost import CostShare, genotype_cost
 from nas.data import Dataset, losses, prepare
+from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
 from nas.search import _Search
-from nas.space import Candidates, fixed_mix
-from nas.streams import Streams
+from nas.space import Space
 
+from .mixes import fixed_mix
 from .synthetic import noise, with_views
 
 SMALL = nas.SearchConfig(
@@ -171,12 +170,12 @@ def test_cost_weight_finds_cheaper_architectures():
 def test_the_cost_of_a_hard_sample_is_that_of_its_genotype(kind):
     """Up to what all architectures of the space share."""
     widths = {"visual/l0": 5, "visual/l1": 7, "audio/l0": 6}
-    candidates = Candidates.full(tuple(widths), 2, 2)
-    share = CostShare(candidates, widths, channels=8, length=4, kind=kind, device=torch.device("cpu"))
-    architecture = ArchitectureParameters(candidates, "slots", range(20))
+    space = Space(tuple(widths), 2, 2)
+    share = CostShare(space, widths, channels=8, length=4, kind=kind, device=torch.device("cpu"))
+    architecture = ArchitectureParameters(space, range(20))
     genotypes = architecture.derive(Streams(range(20), "candidates", torch.device("cpu")))
     assert len(set(genotypes)) > 15
-    shares = share(fixed_mix(candidates, genotypes, torch.device("cpu")))
+    shares = share(fixed_mix(space, genotypes, torch.device("cpu")))
     costs = [getattr(genotype_cost(genotype, widths, 8, 4), kind) for genotype in genotypes]
     differences = torch.tensor([cost - costs[0] for cost in costs]).float()
     torch.testing.assert_close((shares - shares[0]) * share.whole, differences, atol=0.01, rtol=1e-4)

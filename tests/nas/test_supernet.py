@@ -6,9 +6,12 @@ import torch.nn.functional as F
 
 from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
 from nas.choices import Choosers
-from nas.layers import EVALUATION, Dropout, Pass
-from nas.space import Candidates, fixed_mix
-from nas.supernet import Supernet
+from nas.layers import EVALUATION, Pass
+from nas.network import Supernet
+from nas.random import Dropout
+from nas.space import Space
+
+from .mixes import fixed_mix
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4
@@ -17,8 +20,9 @@ CPU = torch.device("cpu")
 
 def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length=L, seeds=range(R)):
     widths = widths or WIDTHS
-    candidates = Candidates.full(tuple(widths), cells, steps)
-    return Supernet(candidates, widths, space=space, channels=channels, length=length, seeds=list(seeds))
+    return Supernet(
+        Space(tuple(widths), cells, steps, space), widths, channels=channels, length=length, seeds=list(seeds)
+    )
 
 
 def features(runs=R, seed=0):
@@ -95,7 +99,7 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     randomise_architecture(network)
     genotypes = network.architecture.derive()
     assert len(set(genotypes)) == R
-    mix = fixed_mix(network.fusion.candidates, genotypes, CPU)
+    mix = fixed_mix(network.fusion.space, genotypes, CPU)
     for seed in range(4):
         network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, CPU)))
     inputs = features(runs=1, seed=9)

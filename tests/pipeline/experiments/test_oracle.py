@@ -16,9 +16,10 @@ import pipeline.runs.retrain
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
 from cache_schemas.run import RunFileError
 from cache_schemas.runs import RunsError
-from nas.enumeration import canonical, notation
+from nas.genotype import notation
 from nas.layers import Pass
 from nas.memory import RunMemory
+from nas.space import canonical
 from pipeline.experiments.certificates import certify, fixed_fusions
 from pipeline.experiments.oracle import Question, luck, run_oracle, write_oracle
 from pipeline.figures.experiments import oracle_svg

@@ -8,7 +8,7 @@ import pytest
 import nas
 import pipeline.runs.retrain
 import pipeline.runs.search
-from nas.enumeration import notation
+from nas.genotype import notation
 from pipeline.experiments.sweep import Grid, run_sweep
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Source
