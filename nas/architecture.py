@@ -77,7 +77,7 @@ class ArchitectureParameters(nn.Module):
     def entropy(self) -> Tensor:
         """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""
         groups = (list(self.alpha), list(self.beta), [self.gamma])
-        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups]).mean(0)
+        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups], 1).mean(1)
 
     @torch.no_grad()
     def entropies(self) -> dict[str, Tensor]:
@@ -95,11 +95,11 @@ class ArchitectureParameters(nn.Module):
         reads = [self._reads(parameter) for parameter in self.alpha]
         masses = [
             torch.stack(
-                [p[:, _of(cell.inputs, m)].sum(1) for p, cell in zip(reads, self.candidates.cells, strict=True)]
+                [p[:, _of(cell.inputs, m)].sum(1) for p, cell in zip(reads, self.candidates.cells, strict=True)], 1
             )
             for m in ("visual", "audio")
         ]
-        visual, audio = (mass.sum(0) for mass in masses)
+        visual, audio = (mass.sum(1) for mass in masses)
         shares = {"visual": visual / (visual + audio)}
         operations = self.candidates.cells[0].steps[0].operations
         if "Sum" in operations:

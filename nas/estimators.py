@@ -41,6 +41,21 @@ def one_hot_of_largest(scores: Tensor) -> Tensor:
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(dim=-1, keepdim=True), 1.0)
 
 
+def _perturbed(logits: Tensor, noise: Tensor) -> Tensor:
+    """Return theta + g, (..., draws, K).
+
+    The draws stand beside the options: what is added up over them, here and in the backward pass, is then added up for
+    each choice by itself, in an order that does not depend on how many choices there are.
+    """
+    return (logits.unsqueeze(-2) - noise.log().movedim(0, -2)).contiguous()
+
+
+def _soft(perturbed: Tensor, temperature: Temperature) -> Tensor:
+    """Return softmax(perturbed / lambda) of (..., draws, K)."""
+    of_draws = temperature.unsqueeze(-2) if isinstance(temperature, Tensor) else temperature
+    return (perturbed / of_draws).softmax(dim=-1)
+
+
 def softmax(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return softmax(theta): the relaxation of DARTS and BM-NAS, without noise or temperature."""
     return logits.softmax(dim=-1)
@@ -48,14 +63,13 @@ def softmax(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
 
 def gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return the mean over draws of softmax((theta + g) / lambda)."""
-    return ((logits - noise.log()) / temperature).softmax(dim=-1).mean(dim=0)
+    return _soft(_perturbed(logits, noise), temperature).mean(dim=-2)
 
 
 def st_gumbel(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
     """Return the mean over draws of one_hot(argmax(theta + g)), differentiated as softmax((theta + g) / lambda)."""
-    perturbed = logits - noise.log()
-    soft = (perturbed / temperature).softmax(dim=-1)
-    return _straight_through(one_hot_of_largest(perturbed), soft).mean(dim=0)
+    perturbed = _perturbed(logits, noise)
+    return _straight_through(one_hot_of_largest(perturbed), _soft(perturbed, temperature)).mean(dim=-2)
 
 
 def gumbel_rao(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tensor:
@@ -66,7 +80,7 @@ def gumbel_rao(logits: Tensor, noise: Tensor, temperature: Temperature) -> Tenso
     """
     chosen = one_hot_of_largest(logits.detach() - noise[0].log())
     fixed = conditional_perturbed(logits.detach(), chosen, noise[1:]) - logits.detach()
-    soft = ((logits + fixed) / temperature).softmax(dim=-1).mean(dim=0)
+    soft = _soft((logits.unsqueeze(-2) + fixed.movedim(0, -2)).contiguous(), temperature).mean(dim=-2)
     return _straight_through(chosen, soft)
 
 
