@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.config import RetrainConfig, check_config
 from nas.data import check_seeds, prepare
 from nas.failures import checked
+from nas.functions import sigmoid
 from nas.genotype import Cell, Genotype, Step
 from nas.layers import Block, ConvBlock, Linear, Pass
 from nas.network import RunsNetwork, module_key
@@ -142,7 +143,7 @@ class GMU(Baseline):
             for modality in self.modalities
         }
         visual, audio = (self.project[name](x).tanh() for name, x in pooled.items())
-        z = self.gate(torch.cat(list(pooled.values()), dim=2)).sigmoid()
+        z = sigmoid(self.gate(torch.cat(list(pooled.values()), dim=2)))
         return self.classifier(z * visual + (1 - z) * audio)  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ the right gradient, where noise holds draws of E ~ Exp(1); -log E is the standar
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,14 +41,24 @@ class _StraightThrough(torch.autograd.Function):
         return None, gradients[0]
 
 
-def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    result: Tensor = _StraightThrough.apply(hard, soft)
-    return result
-
-
 def one_hot_of_largest(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return one_hot(argmax(scores)) along the last axis, in the scores' dtype."""
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(dim=-1, keepdim=True), 1.0)
+
+
+def _perturbed(logits: Tensor, noise: Tensor) -> Tensor:
+    """Return theta + g, (..., draws, K).
+
+    The draws stand beside the options: what is added up over them, here and in the backward pass, is then added up for
+    each choice by itself, in an order that does not depend on how many choices there are.
+    """
+    return (logits.unsqueeze(-2) - noise.log().movedim(0, -2)).contiguous()
+
+
+def _soft(perturbed: Tensor, temperature: Temperature) -> Tensor:
+    """Return softmax(perturbed / lambda) of (..., draws, K)."""
+    of_draws = temperature.unsqueeze(-2) if isinstance(temperature, Tensor) else temperature
+    return (perturbed / of_draws).softmax(dim=-1)
 
 
 def softmax(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
@@ -58,14 +68,14 @@ def softmax(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
 
 def gumbel(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return the mean over draws of softmax((theta + g) / lambda)."""
-    return ((logits - noise.log()) / temperature).softmax(dim=-1).mean(dim=0)
+    return _soft(_perturbed(logits, noise), temperature).mean(dim=-2)
 
 
 def st_gumbel(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return the mean over draws of one_hot(argmax(theta + g)), differentiated as softmax((theta + g) / lambda)."""
-    perturbed = logits - noise.log()
-    soft = (perturbed / temperature).softmax(dim=-1)
-    return _straight_through(one_hot_of_largest(perturbed), soft).mean(dim=0)
+    perturbed = _perturbed(logits, noise)
+    hard, soft = one_hot_of_largest(perturbed), _soft(perturbed, temperature)
+    return _StraightThrough.apply(hard, soft).mean(dim=-2)  # type: ignore[no-any-return]
 
 
 def gumbel_rao(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
@@ -76,8 +86,8 @@ def gumbel_rao(logits: Logits, noise: Noise, temperature: Temperature) -> Logits
     """
     chosen = one_hot_of_largest(logits.detach() - noise[0].log())
     fixed = conditional_perturbed(logits.detach(), chosen, noise[1:]) - logits.detach()
-    soft = ((logits + fixed) / temperature).softmax(dim=-1).mean(dim=0)
-    return _straight_through(chosen, soft)
+    soft = _soft((logits.unsqueeze(-2) + fixed.movedim(0, -2)).contiguous(), temperature).mean(dim=-2)
+    return _StraightThrough.apply(chosen, soft)  # type: ignore[no-any-return]
 
 
 def conditional_perturbed(logits: Logits, chosen: Logits, noise: Noise) -> Noise:
@@ -217,11 +227,12 @@ class ArchitectureParameters(nn.Module):
         self.space = space
         R, S, T = len(seeds), space.cells, space.steps
 
-        def sites(n: int) -> tuple[int, int]:
-            return (2, n) if space.kind == "slots" else (n, 2)
+        def logits(of_site: Sequence[int], inputs: Sequence[str]) -> nn.Parameter:
+            n = len(inputs)
+            return nn.Parameter(torch.zeros(*of_site, *((2, n) if space.kind == "slots" else (n, 2))))
 
-        self.alpha = _parameters((R, *sites(len(space.cell_inputs(i)))) for i in range(S))
-        self.beta = _parameters((R, S, *sites(len(step_inputs(t)))) for t in range(T))
+        self.alpha = nn.ParameterList(logits((R,), space.cell_inputs(i)) for i in range(S))
+        self.beta = nn.ParameterList(logits((R, S), step_inputs(t)) for t in range(T))
         self.gamma = nn.Parameter(torch.zeros(R, S, T, len(space.operations)))
         self._initialise(seeds)
 
@@ -262,7 +273,7 @@ class ArchitectureParameters(nn.Module):
     def entropy(self) -> Tensor:
         """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""
         groups = (list(self.alpha), list(self.beta), [self.gamma])
-        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups]).mean(0)
+        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups], 1).mean(1)
 
     @torch.no_grad()
     def entropies(self) -> dict[str, Tensor]:
@@ -279,10 +290,10 @@ class ArchitectureParameters(nn.Module):
         """
         reads = [self._reads(parameter) for parameter in self.alpha]
         masses = [
-            torch.stack([p[:, _of(self.space.cell_inputs(i), m)].sum(1) for i, p in enumerate(reads)])
+            torch.stack([p[:, _of(self.space.cell_inputs(i), m)].sum(1) for i, p in enumerate(reads)], 1)
             for m in ("visual", "audio")
         ]
-        visual, audio = (mass.sum(0) for mass in masses)
+        visual, audio = (mass.sum(1) for mass in masses)
         shares = {"visual": visual / (visual + audio)}
         if "Sum" in self.space.operations:
             shares["sum"] = self.gamma.softmax(-1)[..., self.space.operations.index("Sum")].flatten(1).mean(1)
@@ -390,7 +401,3 @@ def _entropy(logits: Tensor) -> Tensor:
     """Return the entropy of every site, (R, sites), as a share of log K; 0 of a single option, which is no choice."""
     log_p = logits.log_softmax(-1)
     return (-(log_p.exp() * log_p).sum(-1) / math.log(max(logits.shape[-1], 2))).flatten(1)
-
-
-def _parameters(shapes: Iterator[tuple[int, ...]]) -> nn.ParameterList:
-    return nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)

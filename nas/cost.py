@@ -95,9 +95,10 @@ class CostShare:
         """Return the share (R,). A layer that several cells read costs once."""
         count = len(self.of_layers)
         slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix.cells]
-        unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots]).prod(dim=0)
-        operations = torch.stack([weights for cell in mix.cells for weights in cell.operations]).sum(dim=0)
-        return ((1.0 - unread) @ self.of_layers + operations @ self.of_operations).div(self.whole)
+        unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots], 1).prod(dim=1)
+        operations = torch.stack([weights for cell in mix.cells for weights in cell.operations], 1).sum(dim=1)
+        of_layers, of_operations = (1.0 - unread) * self.of_layers, operations * self.of_operations
+        return (of_layers.sum(dim=1) + of_operations.sum(dim=1)).div(self.whole)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -23,18 +23,20 @@ def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | N
     In one thread, that is. The library's sums depend on where in a cache line a matrix begins, and a single product of
     one row or column takes another path than several.
     """
-    if a.device.type != "cpu" or torch.compiler.is_compiling():
-        result = torch.bmm(a, b) if onto is None else torch.baddbmm(onto, a, b)
-    elif len(a) == 1 and (a.shape[1] == 1 or b.shape[2] == 1):
-        twice = [x if x is None else x.expand(2, -1, -1) for x in (a, b, onto)]
-        result = product(twice[0], twice[1], onto=twice[2])[:1]  # type: ignore[arg-type]
-    else:
-        room = out if out is not None and _begins_lines(out) else _lines((len(a), a.shape[1], b.shape[2]), a)
-        if onto is None:
-            result = torch.bmm(_lined_up(a), _lined_up(b), out=room)
-        else:
-            result = torch.baddbmm(onto, _lined_up(a), _lined_up(b), out=room)
-    return result if out is None or result is out else out.copy_(result)
+    room, runs = out, len(a)
+    if a.is_cpu and not torch.compiler.is_compiling():
+        a, b = _lined_up(a), _lined_up(b)
+        thin = a.shape[1] == 1 or b.shape[2] == 1
+        if thin and runs == 1:
+            onto, a, b = (x if x is None else x.expand(2, -1, -1) for x in (onto, a, b))  # type: ignore[assignment]
+        if thin or a.shape[1] * b.shape[2] % CACHE_LINE or (out is not None and not _begins_lines(out)):
+            room = _lines((len(a), a.shape[1], b.shape[2]), a)
+    result = _product(onto, a, b, room)[:runs]
+    return result if out is None else out if room is out else out.copy_(result)
+
+
+def _product(onto: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    return torch.bmm(a, b, out=out) if onto is None else torch.baddbmm(onto, a, b, out=out)
 
 
 def _begins_lines(x: Tensor) -> bool:
@@ -363,6 +365,11 @@ class _Multiply(torch.autograd.Function):
             product(gradient.transpose(1, 2), a).transpose(1, 2) if of_b else None,
             gradient.sum(1, keepdim=True) if of_bias else None,
         )
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)); torch's own rounds the last few elements of a tensor, of whichever run, differently."""
+    return (0.5 * x).tanh() * 0.5 + 0.5
 
 
 def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

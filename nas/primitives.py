@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.functions import attention, multiply
+from nas.functions import attention, multiply, sigmoid
 from nas.layers import Block, ConvBlock, LayerNorm, Pass, Pointwise
 
 
@@ -100,8 +100,8 @@ class CrossGate(Operation):
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
         """Return the sum of both inputs, each gated by the other."""
         undropped = Pass(how.statistics)
-        gate_x = self.gate_x(y, how=undropped, site=site).sigmoid()
-        gate_y = self.gate_y(x, how=undropped, site=site).sigmoid()
+        gate_x = sigmoid(self.gate_x(y, how=undropped, site=site))
+        gate_y = sigmoid(self.gate_y(x, how=undropped, site=site))
         return how.drop(site, torch.addcmul(x * gate_x, y, gate_y))
 
 
