@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_schemas.features.gather import Gather
 from cache_schemas.features.layout import (
     INDEX_COLUMNS,
+    KEYS,
     FeatureCacheError,
     IndexAttributes,
     VariantAttributes,
@@ -43,7 +44,7 @@ class FeatureCache:
         index = group.get(f"index/{index_name}")
         if not isinstance(index, zarr.Group):
             raise FeatureCacheError(f"{where} is missing: run `bmnas features` again")
-        self._index = index
+        self._group, self._index = group, index
         self._attributes = parse(IndexAttributes, where, dict(self._index.attrs))
         if not index_name.startswith(attributes_digest(self._attributes)):
             raise FeatureCacheError(f"{where}/zarr.json is damaged: it does not fit the index's name. {REMEDY}")
@@ -106,6 +107,16 @@ class FeatureCache:
     def rows(self, variant: VariantAttributes) -> NDArray[np.int64]:
         """(N, V): the rows of the variant's arrays that hold the windows' views."""
         return self._column(f"row/{variant.path}")
+
+    def row_keys(self, variant: VariantAttributes) -> NDArray[np.uint8]:
+        """(N, V, KEY_BYTES): what names the content of every window's views, wherever their rows lie."""
+        where = f"{self.path}/{variant.path}/{KEYS}"
+        with explained(where):
+            keys: Any = self._group[f"{variant.path}/{KEYS}"][...]  # type: ignore[index]
+            found: NDArray[np.uint8] = keys[self.rows(variant)]
+        if not found.any(axis=2).all():  # Zarr reads a missing file as zeros
+            raise FeatureCacheError(f"{where}: the keys of rows that the index names are missing. {REMEDY}")
+        return found
 
     def _column(self, name: str) -> NDArray[Any]:
         if name not in self._columns:
