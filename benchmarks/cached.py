@@ -22,7 +22,7 @@ from rich.table import Table
 
 import nas
 from cache_schemas.features import FeatureCache
-from pipeline.features import window_features, window_sources
+from pipeline.features.stage import window_features, window_sources
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
 

@@ -22,12 +22,12 @@ from cache_schemas.manifest import Clip
 from cache_schemas.media import FACES
 from cache_schemas.shards import write_shard
 from pipeline import media
-from pipeline.crops import cut_crop, poses
-from pipeline.faces import SMOOTH_S, clip_faces, new_follower, small_every, small_height_px
+from pipeline.faces.crops import cut_crop, poses
+from pipeline.faces.stage import SMOOTH_S, clip_faces, new_follower, small_every, small_height_px
+from pipeline.faces.tracks import Look, link_tracks
 from pipeline.params import Params
-from pipeline.shard_stage import ClipJob
-from pipeline.tracks import Look, link_tracks
-from pipeline.windows import frame_times, plan_windows
+from pipeline.shards.stage import ClipJob
+from pipeline.shards.windows import frame_times, plan_windows
 
 STAGE = ("grid-0328", "hyperlips-0357", "w2lnoise-0373", "latentsync-0390", "vretalk-0386", "dfdc-0440")
 """Of many sizes, 360x288 to full HD, portrait and landscape."""

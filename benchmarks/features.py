@@ -26,12 +26,12 @@ from cache_schemas.manifest import read_manifest, write_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, read_rows, scan_shards, write_shard
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.faces import build_faces, face_key
-from pipeline.features import MODALITIES, WindowSource, build_features, window_inputs, window_sources
-from pipeline.manifest import build_manifest
+from pipeline.faces.stage import build_faces, face_key
+from pipeline.features.stage import MODALITIES, WindowSource, build_features, window_inputs, window_sources
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
-from pipeline.shard_stage import CLIPS_PER_SHARD
-from pipeline.spectrograms import build_spectrograms, spectrogram_key
+from pipeline.shards.stage import CLIPS_PER_SHARD
+from pipeline.sound.stage import build_spectrograms, spectrogram_key
 from pipeline.synth import generate
 from pipeline.workspace import Workspace
 

@@ -33,9 +33,9 @@ import yaml
 import nas
 from benchmarks.side_by_side import Figure, publish
 from nas.enumeration import Space
-from pipeline.oracle import Question, run_oracle
+from pipeline.experiments.oracle import Question, run_oracle
 from pipeline.params import Params, load_params
-from pipeline.source import Source
+from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
 
 TRAINED, ALONE = 128, 8

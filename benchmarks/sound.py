@@ -22,9 +22,9 @@ import torch
 from benchmarks.side_by_side import compare, publish
 from cache_schemas.manifest import write_manifest
 from pipeline import media
+from pipeline.compute.progress import console
 from pipeline.params import SpectrogramParams, WindowParams, parse_params
-from pipeline.spectrograms import build_spectrograms
-from pipeline.workers import console
+from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
 from tests.pipeline.test_faults import clip_of

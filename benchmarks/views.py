@@ -23,9 +23,9 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from pipeline.backbones import load_backbone
+from pipeline.features.views import sound_view, visual_view
 from pipeline.params import Params
-from pipeline.spectrograms import compute_spectrogram, from_pcm
-from pipeline.views import sound_view, visual_view
+from pipeline.sound.stage import compute_spectrogram, from_pcm
 
 RUNS = 40
 

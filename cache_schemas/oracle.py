@@ -77,7 +77,7 @@ class Certificate(_Record):
 class OracleTable(_Record):
     """The truth about a space. noise: deviation of an architecture's test AUC over seeds, pooled; None for one seed.
 
-    luck: how much of the best's mean test AUC is luck; None for one seed (`pipeline.oracle.luck`).
+    luck: how much of the best's mean test AUC is luck; None for one seed (`pipeline.experiments.oracle.luck`).
     """
 
     schema_version: Literal[1] = 1

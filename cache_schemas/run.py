@@ -2,7 +2,7 @@
 
 work/search/search.json      SearchRun: one entry per network and seed
 work/retrain/retrain.json    RetrainRun: the same, with the weights' file (safetensors) beside it
-work/evaluate/metrics.json   see pipeline.evaluate
+work/evaluate/metrics.json   see pipeline.runs.evaluate
 """
 
 from __future__ import annotations

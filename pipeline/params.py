@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -213,6 +213,10 @@ class Params(_Section):
     search: nas.SearchConfig = nas.SearchConfig()
     retrain: nas.RetrainConfig = nas.RetrainConfig()
     compute: ComputeParams = ComputeParams()
+
+    def of_features(self) -> dict[str, Any]:
+        """The sections that decide what a window's features are, plain JSON."""
+        return self.model_dump(mode="json", include={"windows", "spectrograms", "faces", "features"})
 
 
 def load_params(path: Path) -> Params:

@@ -68,7 +68,7 @@ def cache_verify(
     """
     from cache_schemas.features.upkeep import drop as forget
     from cache_schemas.features.upkeep import summarise, verify
-    from pipeline.workers import progress_bar
+    from pipeline.compute.progress import progress_bar
 
     with progress_bar("verify", total=sum(entry.shards for entry in summarise(cache)), unit="shards") as advance:
         found = verify(cache, advance)
@@ -86,9 +86,9 @@ def cache_verify(
 
 
 def _verify_sample(cache: Path, sample: int, seed: int, params: Path) -> tuple[list[str], list[Any]]:
+    from pipeline.compute.progress import progress_bar
+    from pipeline.features.recompute import verify_sample
     from pipeline.params import load_params
-    from pipeline.recompute import verify_sample
-    from pipeline.workers import progress_bar
 
     with progress_bar("sample", total=sample, unit="rows") as advance:
         found = verify_sample(cache, load_params(params), sample, seed=seed, advance=advance)
@@ -123,7 +123,7 @@ def cache_stats(cache: CachePath = CACHE) -> None:
     """Print each layer's mean, spread, range and dead channels, out of core."""
     from cache_schemas.features import FeatureCache
     from cache_schemas.features.statistics import layer_statistics
-    from pipeline.workers import progress_bar
+    from pipeline.compute.progress import progress_bar
 
     opened = FeatureCache.open(cache)
     table = Table("layer", "channels", "mean", "std", "min", "max", "dead channels")

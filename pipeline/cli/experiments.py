@@ -35,8 +35,8 @@ def oracle(
     Architectures that compute the same function are counted once. Writes work/oracle: tables (CSV, JSON) and a figure.
     Finished batches are kept: a killed run goes on where it was.
     """
-    from pipeline.certificates import certify, print_certificates
-    from pipeline.oracle import Question, run_oracle
+    from pipeline.experiments.certificates import certify, print_certificates
+    from pipeline.experiments.oracle import Question, run_oracle
     from pipeline.params import ParamsError
 
     if space not in ("slots", "bmnas"):
@@ -81,7 +81,7 @@ def sweep(
     Writes work/sweep: sweep.csv (one row a run), summary.csv (mean and spread over the seeds, for `dvc plots show`) and
     sweep.svg. Finished batches are kept: a killed sweep goes on where it was, and a larger grid repeats nothing.
     """
-    from pipeline.sweep import Grid, run_sweep
+    from pipeline.experiments.sweep import Grid, run_sweep
 
     workspace, settings = setup(params, work, scheduler, workers)
     table = run_sweep(workspace, settings, Grid.parse(grid, seeds, settings.search), retrain=retrain)
@@ -109,7 +109,7 @@ def baselines(
     are kept: a killed run goes on where it was. With --folds 5 a small data set is used whole: each fifth is scored by
     networks that were trained and chosen on other people, and all clips are measured together.
     """
-    from pipeline.baselines import run_baselines
+    from pipeline.experiments.baselines import run_baselines
     from pipeline.params import ParamsError
 
     if folds in (1, 2):

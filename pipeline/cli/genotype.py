@@ -37,8 +37,8 @@ def show(
 ) -> None:
     """Print one architecture in words, or as JSON, and draw it."""
     from cache_schemas.files import write_text
-    from pipeline.drawing import describe, standalone_svg
-    from pipeline.genotypes import find_genotype
+    from pipeline.figures.genotype import describe, standalone_svg
+    from pipeline.runs.genotypes import find_genotype
 
     found = find_genotype(file, network, seed)
     if as_json:
@@ -54,7 +54,7 @@ def show(
 @genotypes.command("diff", epilog="Example: [bold]bmnas genotype diff old/search.json work/search/search.json[/bold]")
 def diff(old: File, new: File, network: Network = "fusion", seed: Seed = None) -> None:
     """Print what differs between two architectures, place by place."""
-    from pipeline.genotypes import differences, find_genotype
+    from pipeline.runs.genotypes import differences, find_genotype
 
     found = differences(*(find_genotype(file, network, seed).genotype for file in (old, new)))
     if not found:
@@ -87,7 +87,7 @@ def export(
     What is written is loaded again and must give PyTorch's scores to 1e-5. Without --onnx and --pt2 only the
     network's size and speed are printed. The backbones are not part of it.
     """
-    from pipeline.export import export_network, load_network
+    from pipeline.detector.export import export_network, load_network
     from pipeline.workspace import Workspace
 
     result = export_network(load_network(Workspace(work), network, seed), onnx=onnx, pt2=pt2)

@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, console, setup
 
 if TYPE_CHECKING:
-    from pipeline.predict import Prediction
+    from pipeline.detector.predict import Prediction
 
 app = typer.Typer()
 
@@ -28,9 +28,9 @@ def synth(
 
     Clips that exist already are kept. It lets everything run anywhere; accuracy on it is no evidence.
     """
+    from pipeline.compute.progress import progress_bar
     from pipeline.params import load_params
     from pipeline.synth import generate
-    from pipeline.workers import progress_bar
 
     settings = load_params(params)
     total = settings.synth.identities * settings.synth.clips_per_identity
@@ -81,7 +81,7 @@ def manifest(
     Official splits are kept as they are; people who stand in two of them are reported. --check also writes
     WORK/check/manifest.json; what it measured of a clip it does not measure again.
     """
-    from pipeline.manifest import build_manifest
+    from pipeline.manifest.build import build_manifest
     from pipeline.manifest.check import check_manifest
     from pipeline.manifest.show import print_check, print_splits
     from pipeline.params import parse_params
@@ -111,7 +111,7 @@ def spectrograms(
 
     Clips that are done are not done again; clips that cannot be used go to the quarantine list.
     """
-    from pipeline.spectrograms import build_spectrograms
+    from pipeline.sound.stage import build_spectrograms
 
     build_spectrograms(*setup(params, work, scheduler, workers))
 
@@ -131,12 +131,12 @@ def faces(
 
     Clips that are done are not done again; clips without a face go to the quarantine list.
     """
-    from pipeline.faces import build_faces
+    from pipeline.faces.stage import build_faces
 
     workspace, settings = setup(params, work, scheduler, workers)
     build_faces(workspace, settings)
     if contact_sheets:
-        from pipeline.contact_sheets import write_contact_sheets
+        from pipeline.faces.contact_sheets import write_contact_sheets
 
         count = write_contact_sheets(contact_sheets, workspace, settings)
         console.print(f"faces: {count} contact sheets in {contact_sheets}")
@@ -150,7 +150,7 @@ def pretrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 
     Uses the train split's crops or spectrograms; validation picks the epoch, the test split is not read.
     """
-    from pipeline.pretrain import run_pretrain
+    from pipeline.features.pretrain import run_pretrain
 
     trained = run_pretrain(*setup(params, work))
     for entry in trained:
@@ -171,7 +171,7 @@ def features(
 
     Rows that are in the cache are not computed again; those of other backbones or windows lie beside them.
     """
-    from pipeline.features import build_features
+    from pipeline.features.stage import build_features
 
     build_features(*setup(params, work, scheduler, workers))
 
@@ -182,7 +182,7 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler 
 
     The same search runs on the picture alone and on the sound alone: the references that fusion must beat.
     """
-    from pipeline.search import run_search
+    from pipeline.runs.search import run_search
 
     run = run_search(*setup(params, work, scheduler, workers))
     for entry in run.entries:
@@ -194,7 +194,7 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler 
 @app.command(epilog="Example: [bold]bmnas retrain[/bold]")
 def retrain(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
     """Train every found architecture from scratch; validation picks the epoch, the test split is not read."""
-    from pipeline.retrain import run_retrain
+    from pipeline.runs.retrain import run_retrain
 
     run = run_retrain(*setup(params, work, scheduler, workers))
     console.print(f"retrain: {len(run.entries)} networks in {work / 'retrain'}")
@@ -203,9 +203,9 @@ def retrain(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler
 @app.command(epilog="Example: [bold]bmnas evaluate[/bold]")
 def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     """Score the test split once: AUC, EER and more, per window, clip, category and method."""
-    from pipeline.evaluate import evaluate as run
-    from pipeline.evaluate import print_metrics
-    from pipeline.workers import device_of
+    from pipeline.compute.machine import device_of
+    from pipeline.runs.evaluate import evaluate as run
+    from pipeline.runs.evaluate import print_metrics
 
     workspace, settings = setup(params, work)
     print_metrics(run(workspace, settings, device=device_of(settings.compute)), Console())
@@ -214,8 +214,8 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
 def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     """Write one HTML file: numbers, curves, the found architecture, and what was left out and why."""
-    from pipeline.evaluate import print_metrics, read_metrics
-    from pipeline.report import build_report
+    from pipeline.report.stage import build_report
+    from pipeline.runs.evaluate import print_metrics, read_metrics
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings)
@@ -235,8 +235,8 @@ def predict(
 
     The run remembers its own parameters. Exit code 1 when a file cannot be scored.
     """
+    from pipeline.detector.predict import predict as run
     from pipeline.params import ComputeParams
-    from pipeline.predict import predict as run
     from pipeline.workspace import Workspace
 
     # One file in this process is done before a worker has started.

@@ -22,10 +22,10 @@ from cache_schemas.manifest import (
 )
 from cache_schemas.paths import path_text
 from pipeline import media
+from pipeline.compute.progress import console, progress_bar
 from pipeline.datasets import LAYOUTS, Entry, LabelledFile, Refused
 from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params
-from pipeline.workers import console, progress_bar
 from pipeline.workspace import Workspace
 
 _AT_ONCE = 4096

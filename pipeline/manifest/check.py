@@ -15,8 +15,8 @@ from pipeline.datasets import LAYOUTS
 from pipeline.manifest.facts import ClipFacts, measure_clips
 from pipeline.manifest.splits import identity_components
 from pipeline.manifest.warn import warnings
-from pipeline.measure import chance_auc, shortcut_auc
 from pipeline.params import Params, SplitParams
+from pipeline.statistics.measure import chance_auc, shortcut_auc
 from pipeline.workspace import Workspace
 
 LOUD_AUC = 0.6

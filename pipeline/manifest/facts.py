@@ -15,9 +15,9 @@ from cache_schemas.files import digest, write_text
 from cache_schemas.manifest import Clip
 from cache_schemas.paths import path_text
 from pipeline import media
+from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
-from pipeline.spectrograms import leading_silence_s, loudness_db
-from pipeline.workers import progress_bar
+from pipeline.sound.stage import leading_silence_s, loudness_db
 
 _VERSION = 2
 """Raise it when the same file gives other facts."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.measure import why_small
 from pipeline.params import SplitParams
+from pipeline.statistics.measure import why_small
 
 _LARGE_GROUP = 0.5
 _ONE_SIDED = 10

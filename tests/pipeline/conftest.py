@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.faces import build_faces
-from pipeline.features import build_features
-from pipeline.manifest import build_manifest
+from pipeline.faces.stage import build_faces
+from pipeline.features.stage import build_features
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
-from pipeline.spectrograms import build_spectrograms
+from pipeline.sound.stage import build_spectrograms
 from pipeline.synth import generate
 from pipeline.workspace import Workspace
 from tests.pipeline.tiny import TinyClips, draw

@@ -8,7 +8,7 @@ import numpy as np
 
 from cache_schemas.shards import ClipResult
 from pipeline.params import Params
-from pipeline.shard_stage import ClipJob
+from pipeline.shards.stage import ClipJob
 
 
 def die_on_the_third(job: ClipJob, path: Path, params: Params) -> ClipResult:

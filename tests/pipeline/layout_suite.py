@@ -14,7 +14,7 @@ from rich.console import Console
 from cache_schemas.manifest import Clip, ManifestError, find_leaks, read_manifest, read_quarantine
 from cache_schemas.segments import Segments
 from pipeline.datasets import LAYOUTS
-from pipeline.manifest import build_manifest
+from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check_manifest
 from pipeline.manifest.show import print_check
 from pipeline.params import Params

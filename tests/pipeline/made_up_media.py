@@ -14,11 +14,11 @@ from cache_schemas.files import write_text
 from cache_schemas.manifest import Clip
 from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
 from cache_schemas.shards import ClipResult, scan_shards, write_shard
-from pipeline.faces import face_key, windows_digest
-from pipeline.manifest import build_manifest
+from pipeline.faces.stage import face_key, windows_digest
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
-from pipeline.spectrograms import spectrogram_key
-from pipeline.windows import plan_windows
+from pipeline.shards.windows import plan_windows
+from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
 CLIPS_PER_SHARD = 8

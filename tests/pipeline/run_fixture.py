@@ -16,10 +16,9 @@ from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantA
 from cache_schemas.files import digest
 from cache_schemas.manifest import Quarantined, write_quarantine
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, history_of, write_run
-from pipeline.evaluate import write_results
-from pipeline.features import feature_params
-from pipeline.measure import measure
 from pipeline.params import Params
+from pipeline.runs.evaluate import write_results
+from pipeline.statistics.measure import measure
 from pipeline.workspace import Workspace
 
 CATEGORIES = ("RVRA", "RVFA", "FVRA", "FVFA")
@@ -140,7 +139,7 @@ def _write_cache(path: Path, index: pd.DataFrame) -> None:
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)
         rows[variant] = keys
-    attributes = IndexAttributes(views=1, variants=list(VARIANTS), params=feature_params(Params()), versions={})
+    attributes = IndexAttributes(views=1, variants=list(VARIANTS), params=Params().of_features(), versions={})
     writer.finish(index, rows, attributes)
 
 

@@ -14,7 +14,7 @@ from cache_schemas.manifest import Clip, read_quarantine, write_manifest
 from cache_schemas.shards import ClipEntry
 from pipeline import media
 from pipeline.media import process
-from pipeline.spectrograms import build_spectrograms
+from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import H264, copy_clip, make_clip
 from tests.pipeline.conftest import small_params

@@ -24,16 +24,16 @@ from cache_schemas.media import FACES, SPECTROGRAMS
 from cache_schemas.shards import read_rows, scan_shards
 from pipeline import media
 from pipeline.backbones import load_backbone
-from pipeline.evaluate import evaluate
-from pipeline.faces import build_faces, face_key
-from pipeline.features import MODALITIES, build_features, window_sources
-from pipeline.manifest import build_manifest
+from pipeline.detector.predict import predict
+from pipeline.faces.stage import build_faces, face_key
+from pipeline.features.pretrain import run_pretrain
+from pipeline.features.stage import MODALITIES, build_features, window_sources
+from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
-from pipeline.predict import predict
-from pipeline.pretrain import run_pretrain
-from pipeline.retrain import run_retrain
-from pipeline.search import run_search
-from pipeline.spectrograms import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
+from pipeline.runs.evaluate import evaluate
+from pipeline.runs.retrain import run_retrain
+from pipeline.runs.search import run_search
+from pipeline.sound.stage import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import run_to_features, small_params
 

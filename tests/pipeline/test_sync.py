@@ -13,8 +13,8 @@ import torch
 from cache_schemas.media import ClipWindows
 from pipeline import media
 from pipeline.params import SpectrogramParams, WindowParams
-from pipeline.spectrograms import compute_spectrogram
-from pipeline.windows import frame_times, plan_windows, window_samples
+from pipeline.shards.windows import frame_times, plan_windows, window_samples
+from pipeline.sound.stage import compute_spectrogram
 from tests.pipeline.clips import H264, copy_clip, make_clip
 
 RATE = 16000

@@ -27,7 +27,7 @@ import yaml
 from cache_schemas.features import FeatureCache, FeatureCacheWriter
 from cache_schemas.features.upkeep import collect_garbage, verify
 from pipeline.backbones import load_backbone
-from pipeline.features import describe, window_inputs, window_sources
+from pipeline.features.stage import describe, window_inputs, window_sources
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, digest_of, logged

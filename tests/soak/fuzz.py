@@ -28,9 +28,9 @@ from cache_schemas.media import ClipWindows
 from pipeline import media
 from pipeline.media import process
 from pipeline.params import Params
-from pipeline.shard_stage import ClipJob
-from pipeline.spectrograms import clip_spectrograms
-from pipeline.windows import frame_times
+from pipeline.shards.stage import ClipJob
+from pipeline.shards.windows import frame_times
+from pipeline.sound.stage import clip_spectrograms
 from tests.pipeline.clips import CODECS, make_clip
 
 SEEDS = {

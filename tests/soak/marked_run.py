@@ -12,9 +12,9 @@ from typing import Any
 
 import distributed.process
 
-import pipeline.features
+import pipeline.features.stage
 from cache_schemas.features import FeatureCacheWriter, VariantAttributes
-from pipeline.features import build_features
+from pipeline.features.stage import build_features
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG
@@ -25,7 +25,7 @@ SHARD_ROWS = 32
 
 def use_small_shards() -> None:
     """From now on, in this process, the stage's variants have shards of SHARD_ROWS rows."""
-    pipeline.features.VariantAttributes = functools.partial(  # type: ignore[misc,assignment]
+    pipeline.features.stage.VariantAttributes = functools.partial(  # type: ignore[misc,assignment]
         VariantAttributes, shard_rows=SHARD_ROWS, chunk_rows=SHARD_ROWS // 4
     )
 
@@ -102,5 +102,5 @@ def run_marked(work: Path, params: Path, marks: Path, log: Path, errors: Path) -
     distributed.process.get_mp_context = _Workers
     use_small_shards()
     MarkedWriter.marks = marks
-    pipeline.features.FeatureCacheWriter = MarkedWriter  # type: ignore[misc]
+    pipeline.features.stage.FeatureCacheWriter = MarkedWriter  # type: ignore[misc]
     build_features(Workspace(work), load_params(params))

@@ -30,7 +30,7 @@ GRID = ("--grid", "temperature=1,5", "--grid", "samples=1,5", "--seeds", "14", "
 COMMAND = (
     sys.executable,
     "-c",
-    f"import pipeline.batches as b; b.MOST_RUNS['cpu'] = {BATCH_RUNS}; from pipeline.cli import main; main()",
+    f"import pipeline.runs.jobs as b; b.MOST_RUNS['cpu'] = {BATCH_RUNS}; from pipeline.cli import main; main()",
     "sweep",
 )
 

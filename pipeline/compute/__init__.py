@@ -1,0 +1,1 @@
+"""Where work runs: worker processes, progress bars, the machine."""

@@ -1,0 +1,1 @@
+"""Many runs over one cache: sweeps, the oracle and its certificates, baselines."""

@@ -1,0 +1,130 @@
+"""Command `sweep`: a grid of searches over one cache, every run once, in batches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+import nas
+from cache_schemas.files import write_text
+from cache_schemas.runs import FinishedRuns, SearchRow, TrainingRow
+from nas.enumeration import notation
+from pipeline.figures.experiments import standalone, sweep_svg
+from pipeline.params import Params, ParamsError
+from pipeline.runs.cache import Source
+from pipeline.runs.searches import search_all
+from pipeline.runs.trainings import train
+from pipeline.workspace import Workspace
+
+ENTROPIES = ("entropy_cells", "entropy_steps", "entropy_operations")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The axes of a sweep: {SearchConfig field: its values}, and the seeds of every point."""
+
+    axes: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, given: Sequence[str], seeds: int, base: nas.SearchConfig) -> Grid:
+        """The grid that texts as "temperature=1,5,10" describe; raises ParamsError naming what is allowed."""
+        axes: dict[str, tuple[Any, ...]] = {}
+        for text in given:
+            name, equals, values = text.partition("=")
+            if name not in nas.SearchConfig.model_fields or not equals or name in axes or name == "device":
+                allowed = ", ".join(field for field in nas.SearchConfig.model_fields if field != "device")
+                raise ParamsError(
+                    f"command line: --grid {text}: allowed: FIELD=VALUE,VALUE,..., each field once, of {allowed}"
+                )
+            axes[name] = tuple(_value(base, name, value, text) for value in _list(values, text))
+        if not axes:
+            raise ParamsError("command line: a sweep needs at least one --grid FIELD=VALUE,VALUE,...")
+        return cls(axes, tuple(range(seeds)))
+
+    def configs(self, base: nas.SearchConfig) -> list[nas.SearchConfig]:
+        """One config per point of the grid."""
+        points = itertools.product(*self.axes.values())
+        return [base.model_copy(update=dict(zip(self.axes, point, strict=True))) for point in points]
+
+
+def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool) -> pd.DataFrame:
+    """One row a run; writes sweep.csv, summary.csv (mean and spread over seeds) and sweep.svg."""
+    source = Source(workspace.root, params)
+    searches = [(config, seed) for config in grid.configs(params.search) for seed in grid.seeds]
+    found = search_all("sweep", source, searches, FinishedRuns(workspace.sweep / "searches", SearchRow))
+    trained = _retrain(source, found) if retrain else {}
+    table = pd.DataFrame([_row(grid, row, trained) for row in found])
+    columns = {"val_auc": "validation AUC at the end of the search", "entropy": "entropy of the choices, 1: uniform"}
+    if retrain:
+        columns = {"retrained_test_auc": "test AUC, retrained", **columns}
+    write_text(workspace.sweep / "sweep.csv", table.to_csv(index=False))
+    write_text(workspace.sweep / "summary.csv", _summary(table, list(grid.axes), list(columns)).to_csv(index=False))
+    write_text(workspace.sweep / "sweep.svg", standalone(sweep_svg(table, list(grid.axes), columns)))
+    return table
+
+
+def _retrain(source: Source, found: Sequence[SearchRow]) -> dict[tuple[nas.Genotype, int], TrainingRow]:
+    trainings = [(nas.Genotype.model_validate(row.genotype), row.seed) for row in found if row.genotype is not None]
+    finished = FinishedRuns(Workspace(source.work).sweep / "trainings", TrainingRow)
+    return train("sweep, retrained", source, trainings, finished) if trainings else {}
+
+
+def _row(grid: Grid, row: SearchRow, trained: Mapping[tuple[nas.Genotype, int], TrainingRow]) -> dict[str, Any]:
+    entropies = {name: row.last.get(name) for name in ENTROPIES}
+    known = [value for value in entropies.values() if value is not None]
+    cells = {
+        **{name: _text(row.settings[name]) for name in grid.axes},
+        "seed": row.seed,
+        "val_auc": row.last.get("val_auc"),
+        "entropy": sum(known) / len(known) if known else None,
+        **entropies,
+        "architecture": "",
+        "genotype": "",
+        "failed": row.failed,
+    }
+    if row.genotype is None:
+        return cells
+    genotype = nas.Genotype.model_validate(row.genotype)
+    cells |= {"architecture": notation(genotype), "genotype": json.dumps(row.genotype)}
+    if trained:
+        training = trained[genotype, row.seed]
+        cells |= {"retrained_val_auc": training.val_auc, "retrained_test_auc": training.test_auc}
+    return cells
+
+
+def _summary(table: pd.DataFrame, axes: list[str], columns: list[str]) -> pd.DataFrame:
+    """Mean, standard deviation and count over the seeds of every point: what `dvc plots` draws."""
+    grouped = table.groupby(axes, sort=False)[columns].agg(["mean", "std", "count"])
+    pairs = itertools.product(columns, ("mean", "std", "count"))
+    grouped.columns = pd.Index([column if kind == "mean" else f"{column}_{kind}" for column, kind in pairs])
+    return grouped.reset_index()
+
+
+def _list(values: str, text: str) -> list[Any]:
+    try:
+        parsed = yaml.safe_load(f"[{values}]")
+    except yaml.YAMLError:
+        parsed = []
+    if not parsed:
+        raise ParamsError(f"command line: --grid {text}: {values!r} is no list of values as 1,5,10")
+    return list(parsed)
+
+
+def _value(base: nas.SearchConfig, name: str, value: Any, text: str) -> Any:
+    try:
+        return getattr(nas.SearchConfig.model_validate({**base.model_dump(), name: value}), name)
+    except ValidationError as error:
+        raise ParamsError(f"command line: --grid {text}: {value!r}: {error.errors()[0]['msg']}") from None
+
+
+def _text(value: Any) -> Any:
+    """A value for a CSV cell: lists as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value

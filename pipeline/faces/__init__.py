@@ -1,0 +1,1 @@
+"""Stage `faces`: follow the face and cut aligned crops."""

@@ -1,0 +1,223 @@
+"""Stage `faces`: picture -> face tracks -> aligned square crops of every window, all of one person in each."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schemas.files import digest
+from cache_schemas.manifest import read_manifest
+from cache_schemas.media import FACES, ClipWindows, read_windows
+from cache_schemas.shards import ClipEntry, ClipResult
+from pipeline import media
+from pipeline.compute.machine import device_of
+from pipeline.faces.crops import cut_crop, poses
+from pipeline.faces.following import Follower
+from pipeline.faces.mtcnn import CELL_PX, Mtcnn, search_px
+from pipeline.faces.tracks import Look, Track, link_tracks
+from pipeline.params import FaceParams, Params
+from pipeline.shards.stage import ClipJob, run_shard_stage
+from pipeline.shards.windows import frame_times
+from pipeline.workspace import Workspace
+
+_Full: TypeAlias = Callable[[int, int], media.Frames]
+"""(first, last) -> the full pictures of these numbers, `last` not among them."""
+_Seen: TypeAlias = tuple[list[Look], _Full]
+_VERSION = 4
+"""Raise it when the same parameters give other values."""
+FOLLOW_HZ = 10.0
+"""So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""
+SMOOTH_S = 0.12
+"""Width (standard deviation) of the smoother along a track."""
+_SMALL_HEIGHT_PX = 360
+"""Pictures are never made smaller than this to search them."""
+_BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
+"""Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
+_PERSON_S = 0.5
+"""A face that is seen for less is no person to count."""
+
+
+def face_key(params: Params) -> str:
+    """Names everything that a clip's crops depend on, besides the clip and its windows."""
+    windows = params.windows
+    return digest("faces", _VERSION, windows.window_s, windows.short_clip, params.faces.model_dump())
+
+
+def build_faces(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
+    """{clip_id: where its crops lie}; writes shards and the quarantine list."""
+    windows = read_windows(workspace.windows)
+    clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in windows]
+    return run_shard_stage(
+        workspace.faces,
+        FACES.with_codec(params.faces.codec),
+        face_key(params),
+        [ClipJob(clip, windows_digest(windows[clip.clip_id]), windows[clip.clip_id]) for clip in clips],
+        clip_faces,
+        workspace=workspace,
+        params=params,
+    )
+
+
+def windows_digest(windows: ClipWindows) -> str:
+    """Names a clip's windows: other windows are other crops."""
+    return digest(windows.starts_s, windows.available_s)
+
+
+def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
+    """One clip's crops; raises MediaError when no window shows a face often enough."""
+    windows: ClipWindows = job.inputs
+    wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
+    times, where = np.unique(wanted, return_inverse=True)
+    where = where.reshape(wanted.shape)
+    seek = _follow if params.faces.search == "follow" else _search_every
+    with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
+        tracks = [t for t in link_tracks(looks) if t.probabilities.max() >= params.faces.min_probability]
+        if not tracks:
+            raise media.MediaError(f"no face found in any of {len(looks)} pictures")
+        ends = looks[0].time_s, looks[-1].time_s
+        seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
+        chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
+        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
+    info = {
+        "people": int(seen[_persons(tracks)].sum(axis=0).max()),
+        "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
+        "scenes": looks[-1].scene + 1,
+    }
+    arrays = {name: np.stack([window[name] for window in cut.values()]) for name in next(iter(cut.values()))}
+    return ClipResult(job.clip.clip_id, job.plan, tuple(windows.starts_s[w] for w in cut), arrays, info)
+
+
+@contextmanager
+def _follow(
+    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+) -> Iterator[_Seen]:
+    """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
+    spans = [(start, start + windows.available_s) for start in windows.starts_s]
+    found = media.probe(path)
+    every = small_every(found)
+    with follow_faces(
+        path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans, every=every
+    ) as seen:
+        yield seen
+
+
+@contextmanager
+def follow_faces(
+    path: Path,
+    found: media.Probe,
+    params: FaceParams,
+    *,
+    device: str,
+    full_at_s: Sequence[float],
+    spans_s: list[media.Span] | None = None,
+    every: int = 1,
+) -> Iterator[_Seen]:
+    """Yields what was seen in each `every`-th picture inside the spans (None: all), and the full pictures' reader."""
+    small = small_height_px(found, params)
+    with media.open_video(
+        path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
+    ) as video:
+        follower = new_follower(found, params, device=device)
+        batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
+        for frames in _read_ahead(video.small(batch)):
+            follower.add(frames.times_s, frames.pixels)
+        yield follower.looks, video.full
+
+
+def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
+    """The same, each read while the one before is worked on: a pipe alone holds less than a picture."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (frames := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield frames
+
+
+def small_height_px(found: media.Probe, params: FaceParams) -> int:
+    """The height to which pictures are decoded for searching: the smallest face keeps what P-Net sees of it."""
+    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / search_px(params.min_face_px)) + 1))
+
+
+def small_every(found: media.Probe) -> int:
+    """Each so manieth picture is followed in the stage: FOLLOW_HZ of them a second."""
+    return max(1, round(found.fps / FOLLOW_HZ))
+
+
+def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
+    """For pictures of `small_height_px`; its boxes are those of the full pictures."""
+    shrunk = small_height_px(found, params) / min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
+    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
+
+
+@contextmanager
+def _search_every(
+    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+) -> Iterator[_Seen]:
+    """Searches each of the pictures that may be cut, in full resolution."""
+    frames = media.read_frames(path, times_s.tolist())
+    faces = _mtcnn(params.min_face_px, device).detect(frames.pixels)
+    looks = [Look(float(t), found) for t, found in zip(times_s, faces, strict=True)]
+    yield looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])
+
+
+def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
+    """{window: track}: of the tracks that are present (tracks, windows) in a window enough, the clip's weightiest.
+
+    One window shows one person; where the scene changes, the next window may show another track.
+    """
+    order = sorted(range(len(tracks)), key=lambda k: -tracks[k].weight)
+    chosen = {}
+    for window, shares in enumerate(presence.T):
+        enough = [k for k in order if shares[k] >= params.min_presence]
+        if enough:
+            chosen[window] = tracks[enough[0]]
+    if not chosen:
+        raise media.MediaError(
+            f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
+            f"{params.min_presence:g})"
+        )
+    return chosen
+
+
+def _persons(tracks: list[Track]) -> NDArray[np.bool_]:
+    """(tracks,) those that last; all where none does."""
+    lasting = np.array([track.times_s[-1] - track.times_s[0] >= _PERSON_S for track in tracks])
+    return lasting if lasting.any() else ~lasting
+
+
+def _cut_window(
+    track: Track, where: NDArray[np.int64], full: _Full, ends_s: tuple[float, float], params: FaceParams
+) -> dict[str, NDArray[Any]]:
+    """One window's arrays. `where`: the numbers of its pictures; one that is shown twice is cut once.
+
+    ends_s: the first and last look; a picture behind the last one shows what that showed.
+    """
+    first, last = int(where.min()), int(where.max()) + 1
+    frames = full(first, last)
+    smooth_s = SMOOTH_S if params.search == "follow" else 0.0
+    faces, seen = track.at(frames.times_s, smooth_s=smooth_s), track.seen_at(np.clip(frames.times_s, *ends_s))
+    crops = [
+        cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
+        for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)
+    ]
+    return {
+        "crops": np.stack(crops)[where - first],
+        "boxes": faces.boxes[where - first].astype(np.float32),
+        "probabilities": np.where(seen, faces.probabilities, 0)[where - first].astype(np.float32),
+        "landmarks": faces.landmarks[where - first].astype(np.float32),
+    }
+
+
+@functools.cache
+def _mtcnn(min_face_px: float, device: str) -> Mtcnn:
+    return Mtcnn(min_face_px, device=device)

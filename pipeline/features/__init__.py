@@ -1,0 +1,1 @@
+"""Stage `features`: frozen backbones, once, into the feature cache."""

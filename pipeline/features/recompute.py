@@ -1,0 +1,160 @@
+"""`bmnas cache verify --sample`: rows of the cache computed again from the media, by the cache's own parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cache_schemas.features import FeatureCache, VariantAttributes
+from cache_schemas.files import file_sha256
+from cache_schemas.manifest import Clip
+from cache_schemas.media import ClipWindows
+from cache_schemas.shards import ClipResult
+from pipeline import media
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones.fusing import relative_error
+from pipeline.compute.machine import device_of
+from pipeline.faces.stage import clip_faces, windows_digest
+from pipeline.features.stage import MODALITIES, STORED, input_views, run_backbone
+from pipeline.params import Params, parse_params
+from pipeline.shards.stage import ClipJob, StageError
+from pipeline.sound.stage import clip_spectrograms
+
+LIMIT = 0.02
+"""Largest relative error of a layer that counts as the same.
+
+float16 rounds by up to 4.9e-4, and with another number of threads a face's box, and so its crops, move by rounding:
+right rows of the built-in data were off by 4.5e-3 at most, another window of the same clip by 0.17 at least.
+"""
+
+
+@dataclass
+class Sample:
+    """What came out of computing rows again."""
+
+    rows: int = 0
+    """Of windows and views; each is compared in every layer of every backbone."""
+    largest_error: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    damaged: list[tuple[VariantAttributes, int]] = field(default_factory=list)
+    """Shards with a wrong row, for `upkeep.drop`."""
+
+
+def verify_sample(
+    path: Path, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
+) -> Sample:
+    """Compares `count` rows, drawn from the seed, with what their clips give today.
+
+    given: says where the clips lie and what computes; all else comes from the cache itself. advance: by so many rows.
+    Raises StageError when a backbone's weights are not those of the cache.
+    """
+    cache = FeatureCache.open(path)
+    params = _params_of(cache, given)
+    backbones = _backbones_of(cache, params)
+    drawn = np.random.default_rng(seed).permutation(len(cache) * cache.views)[:count]
+    found = Sample()
+    chosen = pd.DataFrame({"position": drawn // cache.views, "view": drawn % cache.views})
+    for clip_id, rows in chosen.groupby(cache.index["clip_id"].to_numpy()[chosen["position"]], sort=True):
+        index = cache.index.iloc[int(rows["position"].iloc[0])]
+        try:
+            arrays = _windows_again(str(clip_id), index, params)
+        except (media.MediaError, OSError) as error:
+            found.problems.append(f"clip {clip_id} ({index['path']}) cannot be computed again: {error}")
+        else:
+            for position, view in rows.itertuples(index=False):
+                _compare(cache, backbones, arrays, position=position, view=view, params=params, found=found)
+        advance(len(rows))
+    return found
+
+
+def _params_of(cache: FeatureCache, given: Params) -> Params:
+    made = parse_params(cache.attributes["params"], source=f"{cache.path}: its attributes")
+    of_cache = {name: getattr(made, name) for name in made.of_features()}
+    return given.model_copy(update=of_cache)
+
+
+def _backbones_of(cache: FeatureCache, params: Params) -> dict[VariantAttributes, Backbone]:
+    found = {}
+    for modality in MODALITIES:
+        for chosen in getattr(params.features, modality):
+            backbone = load_backbone(modality, chosen, device_of(params.compute))
+            same = [v for v in cache.variants if v.modality == modality and v.backbone == backbone.identity()]
+            if not same:
+                raise StageError(
+                    f"{cache.path}: backbone {chosen.name} ({modality}) is not the one that made it: its weights are "
+                    "others today; restore them"
+                )
+            found[same[0]] = backbone
+    return found
+
+
+def _windows_again(clip_id: str, row: pd.Series[Any], params: Params) -> dict[float, dict[str, Any]]:
+    """{start_s: the arrays that the stages before `features` would store of that window}."""
+    file = media.inside(Path(params.data.root), str(row["path"]))
+    media.check_file(file)
+    if file_sha256(file)[: len(clip_id)] != clip_id:
+        raise media.MediaError(f"{file} has another content than the clip that was cached")
+    clip = _clip(row)
+    sound = clip_spectrograms(ClipJob(clip, plan=""), file, params)
+    windows = ClipWindows(clip_id, sound.starts_s, sound.info["available_s"])
+    faces = clip_faces(ClipJob(clip, windows_digest(windows), windows), file, params)
+    heard, seen = dict(_by_start(sound)), dict(_by_start(faces))
+    return {start: heard[start] | seen[start] for start in seen}
+
+
+def _by_start(result: ClipResult) -> Iterator[tuple[float, dict[str, Any]]]:
+    for i, start in enumerate(result.starts_s):
+        yield start, {name: values[i] for name, values in result.arrays.items()}
+
+
+def _clip(row: pd.Series[Any]) -> Clip:
+    """The index's row as the stages take it; they look at the clip's name only."""
+    audio_label = None if row["audio_label"] < 0 else int(row["audio_label"])
+    return Clip(
+        row["clip_id"], row["path"], row["dataset"], row["subject_id"], "", "", int(row["video_label"]), audio_label,
+        int(row["label"]), row["category"], row["method"], row["split"], int(row["file_bytes"]),
+    )  # fmt: skip
+
+
+def _compare(
+    cache: FeatureCache,
+    backbones: Mapping[VariantAttributes, Backbone],
+    arrays: Mapping[float, Mapping[str, Any]],
+    *,
+    position: int,
+    view: int,
+    params: Params,
+    found: Sample,
+) -> None:
+    """Adds one row of every backbone to what was found."""
+    row = cache.index.iloc[position]
+    where = f"clip {row['clip_id']} ({row['path']}), window from {row['start_s']:g} s, view {view}"
+    if row["start_s"] not in arrays:
+        found.problems.append(f"{where}: the clip has no such window today")
+        return
+    found.rows += 1
+    for variant, backbone in backbones.items():
+        stored = {name: arrays[row["start_s"]][name] for name in STORED[backbone.input][1]}
+        windows = input_views(
+            stored,
+            backbone.input,
+            clip_id=row["clip_id"],
+            start_s=row["start_s"],
+            views=[view],
+            params=params.spectrograms,
+        )
+        again = run_backbone(backbone, windows, length=variant.length)
+        cached = cache.read([position], list(variant.layers), view=view)
+        errors = {layer: relative_error(cached[layer].float(), again[layer]) for layer in variant.layers}
+        worst = max(errors, key=errors.__getitem__)
+        found.largest_error = max(found.largest_error, errors[worst])
+        if errors[worst] > LIMIT:
+            found.problems.append(
+                f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {LIMIT:g})"
+            )
+            found.damaged.append((variant, int(cache.rows(variant)[position, view]) // variant.shard_rows))

@@ -1,0 +1,1 @@
+"""Stage `report`: one HTML file that shows it all."""

@@ -1,0 +1,224 @@
+"""The report stage: one HTML file that holds everything, asks nothing of the network and runs no script.
+
+Names of files and reasons come from outside: the template escapes them, and the page's own policy forbids scripts.
+The same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+import nas
+from cache_schemas.features import FeatureCache
+from cache_schemas.files import write_text
+from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
+from cache_schemas.oracle import read_oracle
+from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
+from pipeline import figures
+from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
+from pipeline.figures.experiments import oracle_svg
+from pipeline.figures.genotype import describe, genotype_svg
+from pipeline.params import Params
+from pipeline.runs.cache import cache_identity
+from pipeline.runs.evaluate import read_metrics
+from pipeline.statistics.measure import clips
+from pipeline.workspace import Workspace
+
+QUARANTINE_STAGES = ("manifest", "spectrograms", "faces")
+PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
+
+MAX_QUARANTINE_ROWS = 2000
+"""More rows than this stay in quarantine.csv: a page of a million rows opens in no browser."""
+
+PROPERTY_NAMES = {
+    "duration_s": "duration",
+    "leading_silence_s": "leading silence",
+    "loudness_db": "loudness",
+    "width_px": "picture width",
+    "height_px": "picture height",
+    "fps": "frame rate",
+    "file_bytes": "file size",
+}
+
+
+def build_report(workspace: Workspace, params: Params) -> Path:
+    """The path of report.html, written anew from what the other stages left, with quarantine.csv beside it."""
+    metrics = read_metrics(workspace)
+    search = read_run(workspace.search / "search.json", SearchRun)
+    retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
+    cache = FeatureCache.open(workspace.features)
+    quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
+    page = render(
+        metrics=metrics,
+        parameters=_yaml(retrain.params),
+        changed=_changed(retrain.params, params.model_dump(mode="json")),
+        features=_yaml(cache.attributes),
+        data=data_counts(cache.index),
+        quarantine=quarantine_summary(quarantined),
+        architectures=_architectures(search, list(cache.layers)),
+        plots=_plots(workspace, metrics, search, retrain),
+        histories=_histories(search),
+        oracle=_oracle(workspace, cache),
+        trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
+        versions=versions(),
+    )
+    write_quarantine(workspace.report / "quarantine.csv", quarantined)
+    path = workspace.report / "report.html"
+    write_text(path, page)
+    return path
+
+
+def render(**content: Any) -> str:
+    """The page; every text in `content` is escaped unless it is Markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(figures.__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"spread": spread, "interval": interval, "number": number, "percent": percent}
+    return environment.get_template("report.html.j2").render(
+        content | {"networks": NETWORKS, "property_names": PROPERTY_NAMES}
+    )
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    return "—" if value is None else f"{value:.3f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal, or a dash."""
+    return "—" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def spread(value: Mapping[str, Any], as_percent: bool = False) -> Markup:
+    """A value over seeds as "mean ± std"; an undefined one as a dash that tells its reason."""
+    if value["mean"] is None:
+        return Markup('<span class="undefined" title="{0}">— <small>{0}</small></span>').format(value["reason"])
+    scale, digits, unit = (100, 1, "\N{NO-BREAK SPACE}%") if as_percent else (1, 3, "")
+    deviation = "" if value["std"] is None else f" ± {scale * value['std']:.{digits}f}"
+    text = f"{scale * value['mean']:.{digits}f}"
+    return Markup("{}<small>{}</small>{}").format(text, deviation, unit)
+
+
+def interval(value: Mapping[str, Any]) -> Markup:
+    """A bootstrap interval as "low to high", or the reason why there is none."""
+    if value["low"] is None:
+        return Markup('<span class="undefined">— <small>{}</small></span>').format(value["reason"])
+    return Markup("{} to {}").format(number(value["low"]), number(value["high"]))
+
+
+def data_counts(index: pd.DataFrame) -> dict[str, Any]:
+    """Clips per split and category, and clips, windows and subjects per split, and how many subjects are in two.
+
+    index: as in FeatureCache.index.
+    """
+    table = clips(index)
+    categories = sorted(str(name) for name in table["category"].unique())
+    rows = []
+    for split in SPLITS:
+        part = table[table["split"] == split]
+        counts = Counter(str(name) for name in part["category"])
+        rows.append(
+            {
+                "split": split,
+                "categories": [counts[name] for name in categories],
+                "clips": len(part),
+                "windows": int((index["split"] == split).sum()),
+                "subjects": int(part["subject_id"].nunique()),
+            }
+        )
+    shared = int((table.groupby("subject_id")["split"].nunique() > 1).sum())
+    return {"categories": categories, "rows": rows, "shared_subjects": shared}
+
+
+def quarantine_summary(rows: Sequence[Quarantined]) -> dict[str, Any]:
+    """{total, reasons: [(stage, reason, clips)] the most frequent first, rows: at most MAX_QUARANTINE_ROWS}."""
+    counts = Counter((row.stage, row.reason) for row in rows)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "total": len(rows),
+        "reasons": [(stage, reason, count) for (stage, reason), count in ordered[:MAX_QUARANTINE_ROWS]],
+        "rows": sorted(rows, key=lambda row: (row.path, row.clip_id, row.stage))[:MAX_QUARANTINE_ROWS],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python's and each package's version, "-" where it is not installed."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "-"
+    return found
+
+
+def _oracle(workspace: Workspace, cache: FeatureCache) -> dict[str, Any] | None:
+    """The oracle's table with its figure; None where `bmnas oracle` did not run. current: it is of this cache."""
+    path = workspace.oracle / "oracle.json"
+    if not path.exists():
+        return None
+    table = read_oracle(path)
+    svg = Markup(oracle_svg(table)) if table.picks else None  # noqa: S704 - matplotlib escapes its texts
+    return {"table": table, "svg": svg, "current": table.cache == cache_identity(cache)}
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+
+
+def _changed(used: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The sections of params.yaml that no longer say what this run used; `compute` never matters."""
+    return sorted(key for key in used.keys() | now.keys() if key != "compute" and used.get(key) != now.get(key))
+
+
+def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Per network and seed: the genotype in words and, for the fusion network, drawn."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in NETWORKS}
+    for entry in search.entries:
+        genotype = nas.Genotype.model_validate(entry.genotype)
+        svg = Markup(genotype_svg(genotype, layers)) if entry.network == "fusion" else None  # noqa: S704 - it escapes
+        found[entry.network].append({"seed": entry.seed, "words": describe(genotype), "svg": svg})
+    return found
+
+
+def _plots(
+    workspace: Workspace, metrics: Mapping[str, Any], search: SearchRun, retrain: RetrainRun
+) -> dict[str, Markup]:
+    legends = {
+        name: f"{name}, AUC {number(network['seed_average']['auc']['value'])}"
+        for name, network in metrics["networks"].items()
+    }
+    searched = [{"network": e.network, "curves": e.curves, "best_epoch": None} for e in search.entries]
+    trained = [{"network": e.network, "curves": e.curves, "best_epoch": e.best_epoch} for e in retrain.entries]
+    preferences = [e.probabilities for e in search.entries if e.network == "fusion" and e.probabilities]
+    drawn = {
+        "roc": roc_svg(pd.read_csv(workspace.evaluate / "roc.csv"), legends),
+        "det": det_svg(pd.read_csv(workspace.evaluate / "det.csv"), legends),
+        "search": curves_svg(searched, "search"),
+        "retrain": curves_svg(trained, "retrain"),
+        "probabilities": probabilities_svg(preferences) if preferences else "",
+    }
+    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - matplotlib escapes its texts
+
+
+def _histories(search: SearchRun) -> list[dict[str, Any]]:
+    """How the choices of every fusion search moved: {seed, svg}."""
+    entries = [entry for entry in search.entries if entry.network == "fusion" and entry.history]
+    return [
+        {"seed": entry.seed, "svg": Markup(history_svg(entry.history, f"history{entry.seed}"))}  # noqa: S704 - as above
+        for entry in entries
+    ]

@@ -1,0 +1,93 @@
+"""The feature cache as `nas` takes it, and where a worker process finds it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.files import digest
+from cache_schemas.manifest import SPLITS
+from cache_schemas.run import NetworkName
+from pipeline.compute.machine import device_of
+from pipeline.params import Params
+from pipeline.workspace import Workspace
+
+
+def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
+    """The workspace's cache; raises FeatureCacheError when it was made with other parameters than `params`."""
+    cache = FeatureCache.open(workspace.features)
+    made, wanted = cache.attributes["params"], params.of_features()
+    for section, values in wanted.items():
+        for key, value in values.items():
+            if made.get(section, {}).get(key) != value:
+                raise FeatureCacheError(
+                    f"{workspace.features} was made with {section}.{key} = {made.get(section, {}).get(key)!r}, the "
+                    f"parameters say {value!r}: run `bmnas features` (what is there already is not computed again)"
+                )
+    return cache
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The whole cache as `nas` takes it, on the device that computes."""
+
+    features: dict[str, torch.Tensor]
+    """{layer: (N, C_in, L)}, or (V, N, C_in, L) where the cache holds views"""
+    labels: NDArray[np.int64]
+    """(N,) 1: fake"""
+    split: list[str]
+    """(N,) train, val or test"""
+    backbones: dict[str, Any]
+
+    def layers_of(self, network: NetworkName) -> dict[str, torch.Tensor]:
+        """The features that a network may read: all, or one modality's."""
+        return {name: x for name, x in self.features.items() if network == "fusion" or name.startswith(f"{network}/")}
+
+
+def load_windows(workspace: Workspace, params: Params) -> Windows:
+    """All windows of the cache; raises FeatureCacheError when a split has none."""
+    cache = open_cache(workspace, params)
+    split = list(cache.index["split"])
+    for name in SPLITS:
+        if name not in split:
+            raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
+    device = device_of(params.compute)
+    features = {name: tensor.to(device) for name, tensor in cache.load(views=cache.views > 1).items()}
+    return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a worker finds the cache, and the parameters of everything."""
+
+    work: Path
+    params: Params
+
+    def windows(self) -> Windows:
+        """The cache, loaded once per process as long as it does not change."""
+        index_name = FeatureCache.open(Workspace(self.work).features).index_name
+        return _windows(str(self.work.resolve()), index_name, self.params.model_dump_json())
+
+    def identity(self) -> str:
+        """That of the cache."""
+        return cache_identity(FeatureCache.open(Workspace(self.work).features))
+
+
+def cache_identity(cache: FeatureCache) -> str:
+    """A digest of the windows, their labels and splits, and all that makes their features."""
+    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
+    table = hashlib.sha256(columns.encode()).hexdigest()
+    return digest(table, sorted(variant.path for variant in cache.variants))
+
+
+@lru_cache(maxsize=1)
+def _windows(work: str, index_name: str, params: str) -> Windows:
+    return load_windows(Workspace(Path(work)), Params.model_validate_json(params))

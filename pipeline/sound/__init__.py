@@ -1,0 +1,1 @@
+"""Stage `spectrograms`: windows, and their sound as spectrograms."""

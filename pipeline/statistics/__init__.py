@@ -1,0 +1,1 @@
+"""Pure functions of tables: what scores are worth."""

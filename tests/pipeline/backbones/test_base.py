@@ -1,0 +1,256 @@
+"""What every backbone must do, whatever its family; and the registry."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchaudio
+
+from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool
+from pipeline.backbones.fusing import relative_error
+from pipeline.params import BackboneParams
+
+Make = Callable[..., Backbone]
+
+B, T, S, L = 4, 4, 96, 8
+MEMBERS: list[tuple[Modality, str]] = [
+    ("visual", "tf_efficientnet_lite0"),
+    ("audio", "resnet18"),
+    ("visual", "vit_tiny_patch16_224"),
+    ("visual", "torchvision:mobilenet_v3_small"),
+    ("audio", "torchvision:mobilenet_v3_small"),
+    ("visual", "torchvision:r3d_18"),
+    ("visual", "facenet:InceptionResnetV1"),
+    ("visual", "inflated:resnet50"),
+    ("audio", "torchaudio:TINY"),
+    ("visual", "tests.pipeline.backbones.test_base:brightness"),
+]
+member = pytest.mark.parametrize(("modality", "name"), MEMBERS)
+TINY_SPEECH = {
+    **torchaudio.pipelines.WAV2VEC2_BASE._params,
+    "extractor_conv_layer_config": [(16, 10, 5), (16, 3, 2), (16, 3, 2), (16, 3, 2), (16, 2, 2), (16, 2, 2)],
+    "encoder_embed_dim": 32,
+    "encoder_pos_conv_kernel": 16,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 5,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 48,
+}
+
+
+class Brightness(Backbone):
+    """The smallest backbone of one's own: each frame's largest red, green and blue."""
+
+    def maps(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        return [self.net(windows.permute(0, 4, 1, 2, 3).to(self.dtype))]
+
+
+def brightness(modality: Modality, params: BackboneParams) -> Backbone:
+    """As a user would write it."""
+    net = torch.nn.Conv3d(3, 3, 1)
+    net.load_state_dict({"weight": torch.eye(3)[:, :, None, None, None], "bias": torch.zeros(3)})
+    return Brightness(modality, params, net, input="crops", stages=[("colour", 3)], transform="none")
+
+
+@pytest.fixture(autouse=True)
+def tiny_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised."""
+    bundle = torchaudio.pipelines.Wav2Vec2Bundle("tiny.pth", TINY_SPEECH, 16000, True, "Wav2Vec2")
+    monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
+
+
+def make(modality: Modality, name: str, *, weights: str = "seed:0", **more: object) -> Backbone:
+    """A new one, not the process's."""
+    return load_backbone.__wrapped__(modality, BackboneParams(name=name, weights=weights, **more), "cpu")
+
+
+def windows_for(backbone: Backbone, *, n: int = B, seed: int = 0) -> torch.Tensor:
+    """Random windows of the kind that it takes, of different loudness and brightness."""
+    g = torch.Generator().manual_seed(seed)
+    gain = torch.linspace(0.2, 1, n)
+    if backbone.input == "crops":
+        return (torch.randint(0, 256, (n, T, S, S, 3), generator=g) * gain.view(-1, 1, 1, 1, 1)).to(torch.uint8)
+    if backbone.input == "spectrogram":
+        return torch.randn(n, 80, 120, generator=g) * gain.view(-1, 1, 1) + gain.view(-1, 1, 1)
+    return (torch.randn(n, 8000, generator=g) * 3000 * gain.view(-1, 1)).to(torch.int16)
+
+
+@member
+def test_features_are_as_described(modality: Modality, name: str) -> None:
+    backbone = make(modality, name)
+    found = backbone(windows_for(backbone), length=L)
+    assert {layer: tuple(x.shape) for layer, x in found.items()} == {n: (B, c, L) for n, c in backbone.layers.items()}
+    assert all(x.dtype == torch.float32 and x.isfinite().all() for x in found.values())
+    clean = name.replace(":", "_")
+    assert all(layer.startswith(f"{modality}/{clean}.") for layer in found)
+    assert (backbone.name, backbone.modality) == (name, modality)
+    assert not backbone.net.training
+    assert not any(p.requires_grad for p in backbone.net.parameters())
+
+
+@member
+def test_a_window_does_not_feel_its_neighbours(modality: Modality, name: str) -> None:
+    backbone = make(modality, name)
+    windows = windows_for(backbone)
+    alone = {layer: x[0] for layer, x in backbone(windows[:1], length=L).items()}
+    together = {layer: x[0] for layer, x in backbone(windows, length=L).items()}
+    order = [2, 3, 0, 1]
+    permuted = {layer: x[2] for layer, x in backbone(windows[order], length=L).items()}
+    others = torch.cat([windows[:1], windows_for(backbone, seed=1)[1:]])
+    exchanged = {layer: x[0] for layer, x in backbone(others, length=L).items()}
+    for layer, x in together.items():
+        assert torch.equal(permuted[layer], x), layer
+        assert torch.equal(exchanged[layer], x), layer
+        assert relative_error(alone[layer], x) < 1e-5, layer
+
+
+@member
+def test_folding_changes_features_by_less_than_a_ten_thousandth(
+    modality: Modality, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = make(modality, name)
+    monkeypatch.setattr(base, "fuse_conv_bn", lambda net, _: net)
+    plain = make(modality, name)
+    windows = windows_for(ours, n=1)
+    reference = plain(windows, length=L)
+    for layer, x in ours(windows, length=L).items():
+        assert relative_error(x, reference[layer]) < 1e-4, layer
+    assert ours.identity() == plain.identity()  # it names the weights as they came
+
+
+@member
+def test_identity_is_json_and_follows_everything_that_changes_features(
+    modality: Modality, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "HALF_TOLERANCE", float("inf"))  # random weights can be worthless in half precision
+    identity = make(modality, name).identity()
+    assert json.loads(json.dumps(identity)) == identity == make(modality, name).identity()
+    assert len(identity["weights_sha256"]) == 64
+    half = make(modality, name, precision="half").identity()
+    assert half == identity | {"precision": "half"}
+    if name.startswith("tests."):
+        return  # it has no random weights and one layer
+    assert make(modality, name, weights="seed:1").identity()["weights_sha256"] != identity["weights_sha256"]
+    fewer = make(modality, name, layers=2)
+    assert fewer.identity()["layers"] == identity["layers"][-2:] == list(fewer.layers)
+
+
+@member
+def test_seeds_leave_the_random_state_alone(modality: Modality, name: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    make(modality, name)
+    assert torch.equal(torch.rand(3), expected) or name.startswith("tests.")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "torchaudio:TINY"])
+def test_half_precision_stays_within_a_hundredth(name: str) -> None:
+    modality: Modality = "audio" if "torchaudio" in name else "visual"
+    weights = "seed:0" if "torchaudio" in name else "bundled"
+    full, half = (make(modality, name, weights=weights, precision=p) for p in ("full", "half"))
+    windows = windows_for(full, n=1)[:, :2] if modality == "visual" else windows_for(full, n=1)
+    reference = full(windows, length=2)
+    for layer, x in half(windows, length=2).items():
+        assert x.dtype == torch.float32
+        assert 0 < relative_error(x, reference[layer]) < 1e-2, layer
+
+
+def test_half_precision_that_changes_features_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.backbones.base.HALF_TOLERANCE", 1e-9)
+    with pytest.raises(BackboneError, match=r"precision: half changes a layer by .* set precision: full"):
+        make("visual", "test_resnet", precision="half")
+
+
+def test_the_same_stages_by_number_in_any_order() -> None:
+    names = [list(make("visual", "resnet18", layers=x).layers) for x in ((3, 1), (1, 3), 2)]
+    assert names[0] == names[1] == ["visual/resnet18.layer1", "visual/resnet18.layer3"]
+    assert names[2] == ["visual/resnet18.layer3", "visual/resnet18.layer4"]
+    deep, all_stages = make("visual", "resnet18", layers=(1, 3)), make("visual", "resnet18", layers=5)
+    windows = windows_for(deep, n=1)
+    found, reference = deep(windows, length=L), all_stages(windows, length=L)
+    assert all(torch.equal(x, reference[layer]) for layer, x in found.items())
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "weights", "message"),
+    [
+        ("visual", "no_such_net", "seed:0", "Any timm name works"),
+        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 has bundled weights"),
+        ("visual", "resnet18", "file:/nowhere.safetensors", "no such file"),
+        ("visual", "torchvision:resnet18", "bundled", "has no bundled weights; use hub, file:PATH or seed:N"),
+        ("visual", "torchvision:swin_t", "seed:0", "not one of torchvision's networks .* alexnet, "),
+        ("audio", "torchvision:r3d_18", "seed:0", "for features.visual only"),
+        ("visual", "facenet:MTCNN", "seed:0", "has only facenet:InceptionResnetV1"),
+        ("audio", "facenet:InceptionResnetV1", "seed:0", "for features.visual only"),
+        ("visual", "inflated:resnet18", "seed:0", "only inflated:resnet50"),
+        ("audio", "inflated:resnet50", "seed:0", "for features.visual only"),
+        ("audio", "torchaudio:TACOTRON2_WAVERNN_CHAR_LJSPEECH", "seed:0", "bundles: .*WAVLM_BASE"),
+        ("visual", "torchaudio:TINY", "seed:0", "for features.audio only"),
+        ("visual", "no_such_module:net", "seed:0", "No module named 'no_such_module'.* or your own module:attribute"),
+        ("visual", "math:no_such_thing", "seed:0", "has no attribute 'no_such_thing'"),
+        ("visual", "builtins:dict", "seed:0", "must be a subclass of pipeline.backbones.Backbone"),
+    ],
+)
+def test_errors_say_what_is_possible(modality: Modality, name: str, weights: str, message: str) -> None:
+    if name == "builtins:dict":
+        name = "tests.pipeline.backbones.test_base:no_backbone"
+    with pytest.raises(BackboneError, match=message):
+        make(modality, name, weights=weights)
+
+
+def no_backbone(modality: Modality, params: BackboneParams) -> dict[str, str]:
+    """What a builder must not return."""
+    return {modality: params.name}
+
+
+@pytest.mark.parametrize("layers", [9, (1, 7), (-1,), 0, ()])
+def test_stages_that_do_not_exist_are_refused(layers: object) -> None:
+    with pytest.raises(BackboneError, match=r"it has 5 stages \(0 to 4\)"):
+        make("visual", "resnet18", layers=layers)
+
+
+def test_other_windows_than_its_own_are_refused() -> None:
+    backbone = make("visual", "tests.pipeline.backbones.test_base:brightness")
+    good = windows_for(backbone)
+    for bad in (good[0], good.float(), good[..., :2]):
+        with pytest.raises(BackboneError, match=r"takes crops \(B, T, S, S, 3\) torch.uint8, not "):
+            backbone(bad, length=L)
+
+
+def test_ones_own_lies_beside_the_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bmnas_test_own_backbone.py").write_text(
+        "from tests.pipeline.backbones.test_base import brightness\nmake = brightness\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    backbone = make("visual", "bmnas_test_own_backbone:make")
+    assert list(backbone.layers) == ["visual/bmnas_test_own_backbone_make.colour"]
+    windows = windows_for(backbone)
+    (found,) = backbone(windows, length=T).values()
+    assert torch.equal(found, windows.amax(dim=(2, 3)).transpose(1, 2).float())
+
+
+def test_one_of_each_per_process() -> None:
+    params = BackboneParams(name="tests.pipeline.backbones.test_base:brightness", weights="seed:0")
+    assert load_backbone("visual", params, "cpu") is load_backbone("visual", params, "cpu")
+
+
+def test_pooling_is_a_maximum_over_space_then_time() -> None:
+    N, C, F = 2, 3, 5
+    g = torch.Generator().manual_seed(0)
+    clips = torch.randn(N, C, 13, F, 4, generator=g)
+    assert torch.equal(pool(clips, length=L), torch.nn.AdaptiveMaxPool3d((L, 1, 1))(clips).flatten(2))
+    sound = torch.randn(N, C, F, 13, generator=g)
+    reference = torch.nn.AdaptiveMaxPool2d((1, L))(sound).flatten(2)
+    assert torch.equal(pool(sound.transpose(2, 3), length=L), reference)
+    steps = torch.randn(N, C, 13, generator=g)
+    assert torch.equal(pool(steps, length=L), torch.nn.AdaptiveMaxPool1d(L)(steps))
+    still = torch.randn(N, C, 1, 1, 1, generator=g)
+    assert torch.equal(pool(still, length=L), still.flatten(2).expand(-1, -1, L))
+    by_hand = [
+        [max(clips[n, c, 2 * i : 2 * i + 2].flatten()) for i in range(2)] for n, c in itertools.product([0, 1], [0, 2])
+    ]
+    assert torch.equal(pool(clips[:, ::2, :4], length=2).flatten(0, 1), torch.tensor(by_hand))

@@ -1,0 +1,145 @@
+"""The command line: exit codes, help, messages."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.cli import main
+from tests.pipeline.run_fixture import make_index, make_workspace
+
+COMMANDS = (
+    "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
+    "predict", "export", "oracle", "sweep",
+)  # fmt: skip
+STAGES = COMMANDS[:-4]
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Said:
+    """What a command printed, with runs of white space as one blank, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Bmnas = Callable[..., Said]
+
+
+@pytest.fixture
+def bmnas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bmnas:
+    """Calls the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["bmnas", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return Said(int(ended.value.code or 0), *(" ".join(text.split()) for text in printed))
+
+    return call
+
+
+def test_help_lists_every_stage_and_each_has_an_example(bmnas: Bmnas) -> None:
+    said = bmnas("--help")
+    assert said.code == 0
+    for name in COMMANDS:
+        assert name in said.out
+        one = bmnas(name, "--help")
+        assert one.code == 0
+        assert f"Example: bmnas {name}" in one.out
+
+
+def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.argv = ["bmnas", "--help"]
+from pipeline.cli import main
+try:
+    main()
+finally:
+    assert not {"torch", "distributed"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["faces", "--nonsense"], ["predict"], ["faces", "--workers", "x"]])
+def test_wrong_usage_is_2(bmnas: Bmnas, arguments: list[str]) -> None:
+    assert bmnas(*arguments).code == 2
+
+
+def test_wrong_parameters_are_2_and_named(bmnas: Bmnas, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("faces: {frame: 3}")
+    said = bmnas("faces")
+    assert said.code == 2
+    assert "params.yaml: unknown key faces.frame" in said.err
+    assert "Traceback" not in said.err
+    (tmp_path / "params.yaml").write_text("{}")
+    said = bmnas("manifest", "--layout", "nonsense")
+    assert said.code == 2
+    assert "data.layout = 'nonsense'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("manifest", "check data.root and data.layout"),
+        ("spectrograms", "run `bmnas manifest` first"),
+        ("faces", "run `bmnas spectrograms` first"),
+        ("features", "run `bmnas manifest` first"),
+        ("search", "run `bmnas features` first"),
+        ("retrain", "run `bmnas search` first"),
+        ("evaluate", "run `bmnas features` first"),
+        ("report", "run `bmnas evaluate` first"),
+    ],
+)
+def test_a_stage_without_its_input_is_1_and_says_what_to_run(
+    bmnas: Bmnas, tmp_path: Path, stage: str, message: str
+) -> None:
+    (tmp_path / "params.yaml").write_text("{}")
+    said = bmnas(stage)
+    assert said.code == 1
+    assert message in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+@pytest.mark.parametrize(("part", "label"), [("train", 1), ("val", 0)])
+def test_one_class_in_a_split_is_1_and_one_clear_error(
+    bmnas: Bmnas, tmp_path: Path, stage: str, part: str, label: int
+) -> None:
+    index = make_index()
+    index.loc[index["split"] == part, "label"] = label
+    make_workspace(tmp_path / "work", index)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"compute": {"workers": 1, "device": "cpu"}}))
+    said = bmnas(stage)
+    assert said.code == 1
+    assert f"split '{part}' holds only labels [{label}]; allowed: both classes, 0 and 1" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
+    said = bmnas("predict", "x.mp4")
+    assert said.code == 1
+    assert "run `bmnas retrain` first" in said.err
+
+
+def test_dvc_calls_exactly_these_commands() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert [stage["cmd"] for stage in stages.values()] == [f"python -m pipeline.cli {name}" for name in STAGES]
+    assert list(stages) == list(STAGES)
+
+
+def test_dvc_keeps_every_output_so_that_experiments_have_their_metrics() -> None:
+    """git ignores work/: what DVC did not cache, `dvc exp show` would look for in vain."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outputs = [out for stage in stages.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    assert "work/evaluate/summary.json" in outputs
+    assert all(settings.get("cache", True) for out in outputs if isinstance(out, dict) for settings in out.values())

@@ -1,0 +1,54 @@
+"""Tasks over worker processes."""
+
+import os
+import time
+
+import pytest
+
+from pipeline.compute.workers import run_tasks, tell
+from pipeline.params import ComputeParams
+
+
+def square(task: int) -> tuple[int, int, str]:
+    if task < 0:
+        raise ValueError(f"no root of {task}")
+    return task * task, os.getpid(), os.environ.get("OMP_NUM_THREADS", "")
+
+
+def test_in_this_process() -> None:
+    found = dict(run_tasks(square, [1, 2, 3], ComputeParams(workers=1)))
+    assert [found[task][0] for task in (1, 2, 3)] == [1, 4, 9]
+    assert {pid for _, pid, _ in found.values()} == {os.getpid()}
+    assert list(run_tasks(square, [], ComputeParams())) == []
+
+
+# Dask's own sockets are closed by its event loop, some time after the cluster is.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_in_two_processes_that_share_the_cores() -> None:
+    found = dict(run_tasks(square, list(range(8)), ComputeParams(workers=2)))
+    assert [found[task][0] for task in range(8)] == [task * task for task in range(8)]
+    assert os.getpid() not in {pid for _, pid, _ in found.values()}
+    cores = len(os.sched_getaffinity(0))
+    assert {threads for _, _, threads in found.values()} == {str(max(1, cores // 2))}
+    with pytest.raises(ValueError, match="no root of -1"):
+        list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
+
+
+def slow_square(task: int) -> int:
+    for share in (0.25, 0.5, 0.3):
+        tell(share)
+    time.sleep(0.5)  # what was told last is on its way
+    return task * task
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_tasks_tell_is_heard_before_they_end(processes: int) -> None:
+    heard: list[tuple[int, float]] = []
+    results = run_tasks(
+        slow_square, [7, 8], ComputeParams(workers=processes), lambda task, share: heard.append((task, share))
+    )
+    first, _ = next(results)
+    assert [share for task, share in heard if task == first] == [0.25, 0.5, 0.3]
+    assert dict(results).keys() == {7, 8} - {first}
+    assert sorted(heard) == [(task, share) for task in (7, 8) for share in (0.25, 0.3, 0.5)]

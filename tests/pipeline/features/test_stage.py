@@ -1,0 +1,135 @@
+"""The features stage: what is computed when, counted by the backbones themselves."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache_schemas.features import FeatureCacheError
+from cache_schemas.features.upkeep import collect_garbage, verify
+from pipeline.backbones import load_backbone
+from pipeline.features.stage import PASS_WINDOWS, build_features, run_backbone, window_inputs, window_sources
+from pipeline.params import BackboneParams, Params
+from pipeline.runs.evaluate import EvaluateError, evaluate
+from pipeline.runs.retrain import run_retrain
+from pipeline.runs.search import run_search
+from pipeline.workspace import Workspace
+from tests.pipeline.counting import LOG, logged
+from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
+from tests.pipeline.run_fixture import make_index, make_workspace
+from tests.pipeline.test_pipeline import assert_same_cache
+
+SIXTEEN = [f"clip{i:02d}" for i in range(16)]
+EIGHT = [f"more{i}" for i in range(8)]
+SMALL, OTHER = ({"name": f"tests.pipeline.counting:{name}", "weights": "seed:0"} for name in ("small", "other"))
+
+
+class History:
+    """One workspace through many runs; each run's counts, and its cache against one made from scratch."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.workspace, self.runs = folder, Workspace(folder / "work"), 0
+        self._log, self._monkeypatch = folder / "counts", monkeypatch
+
+    def run(self, contents: dict[str, str], **changes: object) -> dict[str, int]:
+        """{modality, or modality and backbone where that is not `small`: windows computed} of a run."""
+        root = self.folder / "data"
+        shutil.rmtree(root, ignore_errors=True)
+        write_clips(root, contents)
+        params = made_up_params(root, **changes)
+        run_before_features(self.workspace, params)
+        self._log.unlink(missing_ok=True)
+        self._monkeypatch.setenv(LOG, str(self._log))
+        build_features(self.workspace, params)
+        counts = Counter(f"{modality} {name.partition(':')[2]}" for modality, name, _ in logged(self._log))
+        self._compare_with_a_new_cache(params)
+        return {name.removesuffix(" small"): count for name, count in counts.items()}
+
+    def _compare_with_a_new_cache(self, params: Params) -> None:
+        self.runs += 1
+        fresh = Workspace(self.folder / f"fresh{self.runs}")
+        fresh.root.mkdir()
+        for part in ("manifest", "windows", "spectrograms", "faces"):
+            (fresh.root / part).symlink_to(self.workspace.root / part)
+        build_features(fresh, params)
+        assert_same_cache(self.workspace, fresh)
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+    return History(tmp_path, monkeypatch)
+
+
+def both(count: int) -> dict[str, int]:
+    return {"visual": count, "audio": count}
+
+
+def test_nothing_that_is_present_is_computed_again_whatever_the_order_of_events(history: History) -> None:
+    sixteen, more = clip_contents(SIXTEEN), clip_contents(EIGHT)
+    assert history.run(sixteen) == both(16)
+    assert history.run(sixteen) == {}
+    assert history.run(more | sixteen) == both(8)  # in front of the others
+    assert history.run(sixteen) == {}
+    assert history.run(sixteen | more) == {}
+    second = {"visual": [SMALL, OTHER], "audio": [SMALL], "length": 4}
+    assert history.run(sixteen, features=second) == {"visual other": 16}
+    assert history.run(sixteen) == {}
+    longer = {"window_s": 1.0, "max_per_clip": 1}
+    assert history.run(sixteen, windows=longer) == both(16)
+    assert history.run(sixteen) == {}
+    moved = {name.replace("clip03", "elsewhere/moved"): content for name, content in sixteen.items()}
+    assert history.run(moved) == {}
+    assert history.run(sixteen | {"clip03.mp4": "something else"}) == both(1)
+    assert not verify(history.workspace.features).problems
+    assert collect_garbage(history.workspace.features) > 0
+    assert history.run(sixteen | {"clip03.mp4": "something else"}) == {}
+
+
+def test_a_view_more_costs_that_view_only(history: History) -> None:
+    clips = clip_contents(SIXTEEN[:3])
+    features = {"visual": [SMALL], "audio": [SMALL], "length": 4}
+    assert history.run(clips) == both(3)
+    assert history.run(clips, features=features | {"views": 3}) == both(6)
+    assert history.run(clips, features=features | {"views": 2}) == {}
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_window_is_the_same_in_any_company(history: History, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """To the bit, by the default networks: alone, and among others, whatever the size of a pass."""
+    monkeypatch.setitem(PASS_WINDOWS, "cpu", size)
+    params = made_up_params(history.folder / "data")
+    write_clips(history.folder / "data", clip_contents(SIXTEEN[:6]))
+    run_before_features(history.workspace, params)
+    sources = window_sources(history.workspace, params)
+    for modality in ("visual", "audio"):
+        backbone = load_backbone(modality, BackboneParams(), "cpu")
+        windows = [next(window_inputs(s, backbone.input, [0], params.spectrograms)) for s in sources]
+        alone = [run_backbone(backbone, [window], length=4) for window in windows]
+        together = run_backbone(backbone, windows, length=4)
+        bare = backbone(torch.stack(windows), length=4)
+        for layer, rows in together.items():
+            assert torch.equal(rows, torch.cat([one[layer] for one in alone]))
+            assert torch.allclose(rows, bare[layer], rtol=0, atol=1e-5 * float(rows.abs().max()))
+
+
+@pytest.mark.parametrize("stage", [run_search, run_retrain, lambda w, p: evaluate(w, p, device="cpu")])
+def test_a_cache_of_other_parameters_is_refused(tmp_path: Path, stage: object) -> None:
+    workspace = make_workspace(tmp_path, make_index(subjects=5, windows=1), seeds=(0,))
+    other = Params.model_validate({"windows": {"window_s": 2.0}})
+    said = r"features.zarr was made with windows.window_s = 4.0, the parameters say 2.0"
+    with pytest.raises(FeatureCacheError, match=said):
+        stage(workspace, other)  # type: ignore[operator]
+
+
+def test_networks_of_other_windows_are_not_evaluated(tmp_path: Path) -> None:
+    """The cache was made anew after the parameters changed, the networks were not."""
+    workspace = make_workspace(tmp_path, make_index(subjects=5, windows=1), seeds=(0,))
+    path = workspace.retrain / "retrain.json"
+    assert '"window_s": 4.0' in path.read_text()
+    path.write_text(path.read_text().replace('"window_s": 4.0', '"window_s": 2.0'))
+    with pytest.raises(EvaluateError, match="trained on features of other parameters"):
+        evaluate(workspace, Params(), device="cpu")

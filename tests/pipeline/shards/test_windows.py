@@ -1,0 +1,71 @@
+"""Windows: picture and sound are cut alike."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.media import MediaError
+from pipeline.params import WindowParams
+from pipeline.shards.windows import frame_times, plan_windows, window_samples
+
+RATE = 100
+
+
+@pytest.mark.parametrize(
+    ("duration", "silence", "trim", "starts", "available"),
+    [
+        (10.0, 0.3, True, (0.3, 4.3), 4.0),
+        (10.0, 0.3, False, (0.0, 4.0), 4.0),
+        (4.0, 0.0, True, (0.0,), 4.0),
+        (3.97, 0.0, True, (0.0,), 3.97),  # a container's rounding does not make a window short
+        (3.0, 0.5, True, (0.5,), 2.5),
+    ],
+)
+def test_plan(duration: float, silence: float, trim: bool, starts: tuple[float, ...], available: float) -> None:
+    params = WindowParams(trim_silence=trim)
+    windows = plan_windows("c", duration_s=duration, leading_silence_s=silence, params=params)
+    assert windows.starts_s == starts
+    assert windows.available_s == pytest.approx(available)
+
+
+def test_long_clips_give_windows_from_beginning_to_end() -> None:
+    windows = plan_windows("c", duration_s=400, leading_silence_s=0, params=WindowParams(max_per_clip=3))
+    assert windows.starts_s == (0.0, 200.0, 396.0)
+
+
+def test_short_clips_follow_the_policy() -> None:
+    with pytest.raises(MediaError, match=r"3\.00 s of 4 s"):
+        plan_windows("c", duration_s=3, leading_silence_s=0, params=WindowParams(short_clip="quarantine"))
+    with pytest.raises(MediaError, match="too short"):
+        plan_windows("c", duration_s=2, leading_silence_s=1.95, params=WindowParams())
+
+
+def test_table_of_policies() -> None:
+    """A 3 s clip in a window of 4 s, one position a second."""
+    sound = np.repeat(np.arange(3, dtype=np.float32), RATE)
+    for policy, expected in {"wrap": [0, 1, 2, 0], "repeat_last": [0, 1, 2, 2]}.items():
+        params = WindowParams(short_clip=policy)
+        windows = plan_windows("c", duration_s=3, leading_silence_s=0, params=params)
+        times = frame_times(windows, frames=4, params=params)[0]
+        heard = window_samples(sound, windows, sample_rate_hz=RATE, params=params)[0]
+        assert list(np.minimum(times, 2.99).astype(int)) == expected
+        assert list(heard[RATE // 2 :: RATE].astype(int)) == expected
+
+
+@given(st.floats(0.3, 30), st.floats(0, 0.09), st.sampled_from(["wrap", "repeat_last"]), st.floats(0.5, 6))
+def test_picture_and_sound_of_a_position_are_of_the_same_time(
+    duration: float, silence: float, policy: str, window: float
+) -> None:
+    """The sound is its own clock: sample i says i. Each frame's time must be that of the sound at its place."""
+    params = WindowParams(short_clip=policy, window_s=window)
+    clock = np.arange(int(duration * 1000), dtype=np.float32) / 1000
+    windows = plan_windows("c", duration_s=len(clock) / 1000, leading_silence_s=silence, params=params)
+    times = frame_times(windows, frames=4, params=params)
+    heard = window_samples(clock, windows, sample_rate_hz=1000, params=params)
+    middle = np.round((np.arange(4) + 0.5) * window / 4 * 1000).astype(int)
+    difference = np.abs(heard[:, np.minimum(middle, heard.shape[1] - 1)] - np.minimum(times, clock[-1]))
+    # At the seam of a wrapped clip a rounding may fall on the other side of it.
+    at_seam = np.abs(difference - windows.available_s) < 0.005
+    assert (np.minimum(difference, np.where(at_seam, 0, difference)) < 0.005).all()
+    assert heard.shape == (len(windows.starts_s), round(window * 1000))

@@ -1,0 +1,67 @@
+"""Sound to spectrograms."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.media import NoAudioError
+from pipeline.params import SpectrogramParams
+from pipeline.sound.stage import compute_spectrogram, from_pcm, leading_silence_s, to_pcm
+
+RATE = 16000
+
+
+def tone(hz: float, seconds: float) -> np.ndarray:
+    return np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE)) / RATE).astype(np.float32)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("floor", [0.0, 0.001])
+def test_leading_silence_is_measured(silence: float, floor: float) -> None:
+    noise = np.random.default_rng(0).standard_normal(RATE * 2).astype(np.float32) * floor
+    samples = noise.copy()
+    samples[int(silence * RATE) :] += 0.5 * tone(200, 2 - silence)[: len(samples) - int(silence * RATE)]
+    assert leading_silence_s(samples, sample_rate_hz=RATE, silence_db=40) == pytest.approx(silence, abs=0.0101)
+
+
+def test_a_silent_track_is_no_sound() -> None:
+    with pytest.raises(NoAudioError, match="silent throughout"):
+        leading_silence_s(np.zeros(RATE, np.float32), sample_rate_hz=RATE, silence_db=40)
+
+
+@pytest.mark.parametrize(("kind", "bands"), [("log_mel", 80), ("linear", 257)])
+def test_shapes_and_the_band_of_a_tone(kind: str, bands: int) -> None:
+    params = SpectrogramParams(kind=kind)
+    waves = torch.from_numpy(np.stack([tone(1000, 4), tone(3000, 4)]))
+    spectrogram = compute_spectrogram(waves, params)
+    assert spectrogram.shape == (2, bands, 400)
+    loudest = spectrogram.mean(dim=2).argmax(dim=1)
+    if kind == "linear":
+        assert loudest.tolist() == [32, 96]  # hz * n_fft / rate
+    else:
+        assert loudest[0] < loudest[1]
+    assert torch.isfinite(compute_spectrogram(torch.zeros(1, RATE * 4), params)).all()
+
+
+def test_a_click_is_found_at_its_time() -> None:
+    wave = torch.zeros(1, RATE * 4)
+    wave[0, RATE] = 1.0
+    energy = compute_spectrogram(wave, SpectrogramParams())[0].mean(dim=0)
+    assert energy.argmax().item() == pytest.approx(100, abs=1)
+
+
+def test_pcm_rounds_half_to_even_and_clips() -> None:
+    step = 2.0**-15
+    samples = np.array([0, 0.4, 0.5, 0.6, 1.5, -0.5, -1.5, 32766.6, 32768, 70000, -32768, -32769, -70000]) * step
+    pcm = to_pcm(samples.astype(np.float32))
+    assert pcm.tolist() == [0, 0, 0, 1, 2, 0, -2, 32767, 32767, 32767, -32768, -32768, -32768]
+    assert pcm.dtype == np.int16
+
+
+def test_pcm_comes_back_within_half_a_step() -> None:
+    samples = np.random.default_rng(0).uniform(-0.999, 0.999, 10000).astype(np.float32)
+    back = from_pcm(to_pcm(samples))
+    assert back.dtype == np.float32
+    assert np.abs(back - samples).max() <= 0.5 * 2.0**-15
+    every = np.arange(-(2**15), 2**15).astype(np.int16)
+    assert np.array_equal(to_pcm(from_pcm(every)), every)
