@@ -131,6 +131,9 @@ class Geometry:
     """What one checksum covers, and what the end of every run is filled up to; benchmarks/chunks.py measures it."""
 
 
+GEOMETRY = Geometry()
+
+
 def shard_name(layer: bool, number: int) -> str:
     """The file of a shard, below its array's folder: flat, so that a million windows are few folders too."""
     return f"c.{number}.0.0" if layer else f"c.{number}.0"
@@ -213,6 +216,13 @@ def bytes_text(stored: NDArray[np.uint8]) -> NDArray[Any]:
     """(N,) the text again."""
     rows = np.ascontiguousarray(stored).view(f"S{stored.shape[1]}").ravel().tolist()
     return np.array([row.decode() for row in rows], object)
+
+
+def keys_text(stored: NDArray[np.uint8]) -> list[str]:
+    """The keys (rows, 16) as hex digits, "" where a row is free."""
+    text, size = stored.tobytes().hex(), 2 * KEY_BYTES
+    keys = [text[i : i + size] for i in range(0, len(text), size)]
+    return ["" if key == "0" * size else key for key in keys]
 
 
 def attributes_digest(attributes: IndexAttributes) -> str:

@@ -124,7 +124,7 @@ class FeatureCache:
                     raise FeatureCacheError(f"{where}: a chunk is missing. {REMEDY}")
                 kind = dict(COLUMNS).get(name, "int64")
                 declared = ("uint8" if kind == "string" else kind, tuple(max(1, size) for size in array.shape))
-                if (array.dtype, array.chunks) != declared:
+                if (str(array.dtype), array.chunks) != declared:
                     raise FeatureCacheError(f"{where}/zarr.json is damaged: not a column of an index. {REMEDY}")
                 values: Any = array[...]
                 self._columns[name] = bytes_text(values) if kind == "string" else np.asarray(values)
@@ -177,7 +177,7 @@ class FeatureCache:
         of_variant = {v.path: self.rows(v)[at][:, list(views)].T.ravel() for v in self.variants}
         stored = {layer: self.stored(self._variants[layer]) for layer in chosen}
         found = read_rows(stored, {layer: of_variant[self._variants[layer].path] for layer in chosen})
-        return {layer: torch.from_numpy(x).unflatten(0, (len(views), len(at))) for layer, x in found.items()}
+        return {layer: torch.from_numpy(x.reshape(len(views), len(at), *x.shape[1:])) for layer, x in found.items()}
 
     def _chosen(self, layers: Iterable[str] | None) -> list[str]:
         """The layers, each once; raises FeatureCacheError for an unknown name."""

@@ -1,4 +1,4 @@
-"""What is stored, for reading: in a folder or below any fsspec URL, by plain zarr-python, each chunk checked by Zarr."""
+"""What is stored, for reading: in a folder or below an fsspec URL, by plain zarr-python, each chunk checked by Zarr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from zarr.core.buffer.cpu import NDBuffer
 
 from cache_schemas.features.layout import (
-    KEY_BYTES,
     KEYS,
     REMEDY,
     SCHEMA_VERSION,
@@ -24,6 +23,7 @@ from cache_schemas.features.layout import (
     RootAttributes,
     VariantAttributes,
     document,
+    keys_text,
     parse,
     shard_name,
     variant_documents,
@@ -44,8 +44,8 @@ def open_root(url: str) -> tuple[zarr.Group, RootAttributes]:
     version = attributes.get("schema_version")
     if version in (2, 3):
         raise FeatureCacheError(
-            f"{url}: a feature cache of schema version {version}, this bmnas reads version {SCHEMA_VERSION}: run `bmnas cache "
-            f"migrate {url}` (nothing is computed again)"
+            f"{url}: a feature cache of schema version {version}, this bmnas reads version {SCHEMA_VERSION}: run "
+            f"`bmnas cache migrate {url}` (nothing is computed again)"
         )
     if version != SCHEMA_VERSION:
         raise FeatureCacheError(
@@ -163,9 +163,7 @@ class StoredRows:
         """The keys of a shard's rows, "" where a row is free; raises FeatureCacheError when the file is damaged."""
         with explained(self.file(KEYS, shard)):
             stored: Any = self._keys[shard * self.shard_rows : (shard + 1) * self.shard_rows]
-        text, size = stored.tobytes().hex(), 2 * KEY_BYTES
-        keys = [text[i : i + size] for i in range(0, len(text), size)]
-        return ["" if key == "0" * size else key for key in keys]
+        return keys_text(stored)
 
     def names(self) -> dict[int, str]:
         """{row: its key} of every row that counts."""

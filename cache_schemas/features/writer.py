@@ -27,6 +27,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from cache_schemas.features.layout import (
     COLUMNS,
+    GEOMETRY,
     KEY_BYTES,
     KEYS,
     FeatureCacheError,
@@ -51,7 +52,7 @@ RowSource = Callable[[str, int, int], NDArray[Any]]
 class FeatureCacheWriter:
     """Grows one cache. Any number of writers, in any number of processes, may share it."""
 
-    def __init__(self, path: Path, geometry: Geometry = Geometry()) -> None:
+    def __init__(self, path: Path, geometry: Geometry = GEOMETRY) -> None:
         """Opens the cache at `path`, or begins one; raises FeatureCacheError when something else is there.
 
         geometry: of backbones that are new to the cache.
@@ -150,7 +151,7 @@ class FeatureCacheWriter:
         folder = staging_folder(self.path) / variant.path
         for file in folder.glob("*.npz"):
             self._look_at(file, variant)
-        found = {}
+        found: dict[str, tuple[Piece, int]] = {}
         for file in [file for file in self._pieces if file.parent == folder]:
             if file.exists():
                 found |= {key: (self._pieces[file], i) for i, key in enumerate(self._pieces[file].keys)}
@@ -251,9 +252,7 @@ class FeatureCacheWriter:
         self, index: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], attributes: IndexAttributes
     ) -> None:
         """As `finish`, from row numbers {variant path: (N, V)}. Who calls holds the lock."""
-        columns = {
-            name: index[name].to_numpy(dtype=object if kind == "string" else kind) for name, kind in COLUMNS
-        }
+        columns = {name: index[name].to_numpy(dtype=object if kind == "string" else kind) for name, kind in COLUMNS}
         name = index_name(attributes, columns, rows)
         folder = self.path / "index" / name
         with written(folder):
@@ -270,7 +269,7 @@ class FeatureCacheWriter:
             set_index(self.path, name)
 
 
-def index_is_whole(path: Path, name: str) -> bool:
+def index_is_whole(path: Path | str, name: str) -> bool:
     """Whether an index can be read and is what its name says."""
     try:
         cache = FeatureCache.open(path, name)
