@@ -52,13 +52,11 @@ class Baseline(RunsNetwork):
         raise NotImplementedError
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
-        """Return logits (R, B, 2) of features {layer: (R or 1, B, C_in, L)}."""
+        """Return logits (R, B, 2) of features {layer: (R or 1, B, L, C_in)}."""
         R = len(self.runs)
         return self.head(
             {
-                name: self.reshape[module_key(name)](
-                    features[name].transpose(2, 3).expand(R, -1, -1, -1), how=how, site=name
-                )
+                name: self.reshape[module_key(name)](features[name].expand(R, -1, -1, -1), how=how, site=name)
                 for name in self.readers
             },
             how,

@@ -31,11 +31,11 @@ class CompactNetwork(nn.Module):
         self.fusion = FixedNetwork([genotype], self.in_channels, channels=channels, length=length, seeds=(0,))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Return logits (B, 2) of features {layer: (B, C_in, L)}; layers beyond the genotype's are ignored."""
+        """Return logits (B, 2) of features {layer: (B, L, C_in)}; layers beyond the genotype's are ignored."""
         for name, width in self.in_channels.items():
-            if name not in features or tuple(features[name].shape[1:]) != (width, self.length):
+            if name not in features or tuple(features[name].shape[1:]) != (self.length, width):
                 given = tuple(features[name].shape) if name in features else "missing"
-                raise ValueError(f"features[{name!r}] is {given}; allowed: (B, {width}, {self.length})")
+                raise ValueError(f"features[{name!r}] is {given}; allowed: (B, {self.length}, {width})")
         weight = self.fusion.classifier.weight
         inputs = {name: features[name].to(weight)[None] for name in self.in_channels}
         logits: Tensor = self.fusion(inputs, EVALUATION)[0]

@@ -41,7 +41,7 @@ def operation_cost(name: str, channels: int, length: int) -> Cost:
 
 @cache
 def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
-    """Return the cost of one reshape layer (C_in, L) -> (C, L); it arises once, however many cells read the layer."""
+    """Return the cost of one reshape layer (L, C_in) -> (L, C); it arises once, however many cells read the layer."""
     with META:
         layer = ConvBlock(1, in_channels, channels)
     return Cost(_parameters(layer), in_channels * channels * length)

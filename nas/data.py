@@ -22,8 +22,8 @@ class DataError(ValueError):
 class Dataset:
     """Checked inputs on one device; rows are windows.
 
-    features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision; labels: (N,) int64; train, val: row
-    numbers. View 0 is the window itself; the others are variants of it to train on.
+    features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision and, where possible, memory; labels:
+    (N,) int64; train, val: row numbers. View 0 is the window itself; the others are variants of it to train on.
     """
 
     features: Mapping[str, Tensor]
@@ -57,14 +57,14 @@ class Dataset:
         return {name: x.shape[3] for name, x in self.features.items()}
 
     def gather(self, rows: Tensor, layers: Sequence[str], views: Tensor | None = None) -> dict[str, Tensor]:
-        """Return {layer: (R, B, C_in, L) float32} of rows (R, B), each in its view (R, B); None: all in view 0."""
+        """Return {layer: (R, B, L, C_in) float32} of rows (R, B), each in its view (R, B); None: all in view 0."""
         read = (rows if views is None else views * self.windows + rows).flatten()
         gathered = {}
         for name in layers:
             x = self.features[name]
             # index_select of whole windows: indexing by x[rows] takes three times as long.
             chosen = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, read)
-            gathered[name] = chosen.float().view(*rows.shape, *x.shape[2:]).transpose(2, 3)
+            gathered[name] = chosen.float().view(*rows.shape, *x.shape[2:])
         return gathered
 
     def draw_views(self, rows: Tensor, streams: Streams) -> Tensor | None:
@@ -108,6 +108,8 @@ def prepare(
 ) -> Dataset:
     """Return the checked data set; DataError names what is wrong, its value and what is allowed.
 
+    Features that are contiguous and on the device are used where they lie, without a copy.
+
     reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only what is read
     must be finite: train rows in every view, other rows in view 0.
     """
@@ -121,7 +123,7 @@ def prepare(
             _check_finite(name, x[view], used if view == 0 else rows["train"], f" of view {view}" if view else "")
     where = torch.device(device) if device is not None else next(iter(stacked.values())).device
     return Dataset(
-        {name: x.detach().to(where).transpose(2, 3).contiguous() for name, x in stacked.items()},
+        {name: x.detach().to(where).contiguous() for name, x in stacked.items()},
         target.to(where),
         rows["train"].to(where),
         rows["val"].to(where),
@@ -149,14 +151,15 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
-    finite = x[rows.to(x.device)].isfinite().flatten(1).all(dim=1)
+    flat = x.flatten(1)  # of whole layers, and by extremes: four times as fast as isfinite of the rows that are read
+    finite = (flat.amax(dim=1).isfinite() & flat.amin(dim=1).isfinite())[rows.to(x.device)]
     if not finite.all():
         bad = rows[(~finite).nonzero()[0].cpu()].item()
         raise DataError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
 
 
 def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return {layer: (V, N, C_in, L)}; a layer without a views axis has one view."""
+    """Return {layer: (V, N, L, C_in)}; a layer without a views axis has one view."""
     if len(features) < 2:
         raise DataError(f"features has the layers {list(features)}; allowed: at least two, since a cell reads two")
     stacked: dict[str, Tensor] = {}
@@ -168,12 +171,12 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise DataError(f"features[{name!r}] is {given}; allowed: a torch tensor of float16 or float32")
         if x.ndim not in (3, 4) or 0 in x.shape:
             raise DataError(
-                f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, C_in, L) or (V, N, C_in, L), none of "
+                f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, L, C_in) or (V, N, L, C_in), none of "
                 "them 0"
             )
         stacked[name] = x if x.ndim == 4 else x[None]
         first_name, first = next(iter(stacked.items()))
-        for axis, what in ((0, "views V"), (1, "windows N"), (3, "positions L")):
+        for axis, what in ((0, "views V"), (1, "windows N"), (2, "positions L")):
             if stacked[name].shape[axis] != first.shape[axis]:
                 raise DataError(
                     f"features[{name!r}] has {stacked[name].shape[axis]} {what}; allowed: the {first.shape[axis]} of "
@@ -183,7 +186,8 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_labels(labels: Any, count: int) -> Tensor:
-    target = torch.as_tensor(labels).detach().cpu()
+    # torch.as_tensor would warn of an array that may not be written to, as pandas gives it.
+    target = (labels if isinstance(labels, Tensor) else torch.tensor(labels)).detach().cpu()
     if target.shape != (count,):
         raise DataError(f"labels has shape {tuple(target.shape)}; allowed: ({count},), one per window of features")
     wrong = target[(target != 0) & (target != 1)]

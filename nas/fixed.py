@@ -93,14 +93,15 @@ class FixedNetwork(RunsNetwork):
         )
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
-        """Return logits (R, B, 2) of features {layer: (its readers, B, C_in, L)}.
+        """Return logits (R, B, 2) of features {layer: (its readers, B, L, C_in)}.
 
         The leading axis of a layer, and of a site's dropout scales, may be 1 where all readers share them.
         """
         values: dict[str, Tensor] = {}
         for name, runs in self.readers.items():
-            x = features[name].transpose(2, 3)
-            values[name] = self.reshape[module_key(name)](x.expand(len(runs), -1, -1, -1), how=how, site=name)
+            values[name] = self.reshape[module_key(name)](
+                features[name].expand(len(runs), -1, -1, -1), how=how, site=name
+            )
         for i, (cell, inputs) in enumerate(zip(self.cells, self.inputs, strict=True)):
             x, y = inputs(values).split(len(self.runs))
             values[cell_name(i)] = cell(x, y, how, cell_name(i))

@@ -53,7 +53,7 @@ def retrain(  # noqa: PLR0917 - callers may name them
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
     All runs train at once, and none depends on the others. Rows of the test split are scored, nothing more.
-    features, labels, split: as for `nas.search`. Of (V, N, C_in, L), training steps read each train window in a view
+    features, labels, split: as for `nas.search`. Of (V, N, L, C_in), training steps read each train window in a view
     that the run draws anew every time the window's turn comes; curves and scores come from view 0.
     """
     data = prepare(features, labels, split, config.device, reads="all")
@@ -161,7 +161,7 @@ class Training:
         return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
 
     def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
-        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, C_in, L)}."""
+        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, L, C_in)}."""
         features: dict[str, Tensor] = {}
         for name, runs in self.network.readers.items():
             of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)

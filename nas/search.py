@@ -86,10 +86,10 @@ def search(
     configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
     (equal `nas.batch_key`), others are a ValueError.
 
-    features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
+    features: {"visual/NAME" or "audio/NAME": (N, L, C_in)}, float16 or float32; labels: (N,), 1 is fake; split:
     (N,) of train, val, test. Test rows are never read.
 
-    With V views of every window, features are (V, N, C_in, L), the same V for all layers. Weight steps read each
+    With V views of every window, features are (V, N, L, C_in), the same V for all layers. Weight steps read each
     train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
     Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
 

@@ -38,7 +38,7 @@ class FusionNetwork(nn.Module):
         initialise_blocks(self, seeds)
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
-        """Return logits (R, B, 2) of features {layer: (R, B, C_in, L)}; R may be 1 where all runs read the same."""
+        """Return logits (R, B, 2) of features {layer: (R, B, L, C_in)}; R may be 1 where all runs read the same."""
         layers = self._reshaped(features, how)
         # What all cells read of the layers, in one pass over them; a cell's inputs are the layers and earlier cells.
         weights = [torch.split(cell.inputs, [len(layers), i], 2) for i, cell in enumerate(mix.cells)]
@@ -55,7 +55,7 @@ class FusionNetwork(nn.Module):
         """Return (R, B, L, C) of every layer, in training side by side in memory."""
         layers = self.candidates.layers
         R = self.classifier.bias.shape[0]
-        rows = [features[name].transpose(2, 3) for name in layers]
+        rows = [features[name] for name in layers]
         rooms: Sequence[Tensor | None] = [None] * len(layers)
         if how.statistics != "running":
             rooms = side_by_side(R, len(layers), (*rows[0].shape[1:3], self.channels), self.classifier.weight)

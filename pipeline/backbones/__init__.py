@@ -1,4 +1,4 @@
-"""Frozen backbones: networks that give one feature map per stage, pooled without parameters to (C_in, L).
+"""Frozen backbones: networks that give one feature map per stage, pooled without parameters to (L, C_in).
 
 One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder.
 """

@@ -1,4 +1,4 @@
-"""What every backbone is: windows of one kind in, {layer: (B, C_in, L)} out, and an identity."""
+"""What every backbone is: windows of one kind in, {layer: (B, L, C_in)} out, and an identity."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Backbone(ABC):
 
     @torch.inference_mode()
     def __call__(self, windows: torch.Tensor, *, length: int) -> dict[str, torch.Tensor]:
-        """{layer: (B, C_in, L) float32} of B windows.
+        """{layer: (B, L, C_in) float32} of B windows.
 
         windows: crops (B, T, S, S, 3) uint8, RGB; spectrogram (B, bands, hops) float32, ln power; or waveform
         (B, samples) int16, 16 kHz; `input` says which.
@@ -149,12 +149,12 @@ def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> t
 
 
 def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:
-    """(B, C, L) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
+    """(B, L, C) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
 
     feature_map: (B, C, T, ...), time third and space behind it.
     """
     over_time = feature_map if feature_map.ndim == 3 else feature_map.flatten(3).amax(dim=3)
-    return adaptive_max_pool1d(over_time.float(), length)
+    return adaptive_max_pool1d(over_time.float(), length).transpose(1, 2).contiguous()
 
 
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:

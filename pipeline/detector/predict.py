@@ -104,7 +104,14 @@ def _score(
     failed = {row.clip_id: row.reason for row in quarantined}
     if not usable:
         return {}, failed
-    cache: FeatureCache = build_features(scratch, params)
+    try:
+        cache: FeatureCache = build_features(scratch, params)
+    except StageError:
+        refused = read_quarantine(scratch.quarantine("features"))
+        if not refused:
+            raise
+        return {}, failed | {row.clip_id: row.reason for row in refused}
+    failed |= {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine("features"))}
     if cache.attributes["backbones"] != run.backbones:
         raise StageError(
             "predict: the backbones' weights are not those that the networks were trained on; "

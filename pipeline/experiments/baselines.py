@@ -237,7 +237,7 @@ def _outcome(result: nas.RetrainResult) -> tuple[Floats, int]:
 
 
 def _plain(windows: Windows) -> dict[str, torch.Tensor]:
-    """The windows themselves, (N, C_in, L), without their views."""
+    """The windows themselves, (N, L, C_in), without their views."""
     return {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}
 
 

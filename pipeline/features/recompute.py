@@ -46,7 +46,7 @@ class Sample:
 
 
 def verify_sample(
-    path: Path, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
+    path: Path | str, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
 ) -> Sample:
     """Compares `count` rows, drawn from the seed, with what their clips give today.
 
@@ -149,12 +149,13 @@ def _compare(
             params=params.spectrograms,
         )
         again = run_backbone(backbone, windows, length=variant.length)
-        cached = cache.read([position], list(variant.layers), view=view)
-        errors = {layer: relative_error(cached[layer].float(), again[layer]) for layer in variant.layers}
+        cached = cache.read([position], list(variant.layers), views=[view])
+        errors = {layer: relative_error(cached[layer][0].float(), again[layer]) for layer in variant.layers}
         worst = max(errors, key=errors.__getitem__)
         found.largest_error = max(found.largest_error, errors[worst])
         if errors[worst] > LIMIT:
             found.problems.append(
                 f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {LIMIT:g})"
             )
-            found.damaged.append((variant, int(cache.rows(variant)[position, view]) // variant.shard_rows))
+            number = int(cache.rows(variant)[position, view])
+            found.damaged.append((variant, number // cache.stored(variant).shard_rows))

@@ -23,7 +23,7 @@ from cache_schemas.features import (
     staged_piece,
 )
 from cache_schemas.files import digest
-from cache_schemas.manifest import Clip, category_of, read_manifest
+from cache_schemas.manifest import Clip, Quarantined, category_of, read_manifest, write_quarantine
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
 from pipeline.backbones import Backbone, Input, Modality, load_backbone
@@ -42,6 +42,8 @@ PIECE_ROWS = 8
 """One task, and what a killed worker loses at most."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
+ROUNDS = 3
+"""A staged piece that is damaged, or not seen on a network's file system, is computed again so often at most."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.features.views gives other values."""
 
@@ -95,24 +97,78 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    device = device_of(params.compute)
+    device, views = device_of(params.compute), params.features.views
     columns = describe(params, sources, device)
     writer = FeatureCacheWriter(workspace.features)
-    for column in columns:
-        writer.add_variant(column.variant)
-    pieces = _missing_pieces(writer, columns, sources, params, device)
-    _compute(writer, columns, pieces, params)
-    writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
-    fresh = {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
+    with writer.at_work():
+        for column in columns:
+            writer.add_variant(column.variant)
+        fresh, refused = _fill(writer, columns, sources, params, device)
+        failed = _failed_windows(columns, sources, refused)
+        _quarantine(workspace, sources, failed, params)
+        kept = [i for i in range(len(sources)) if i not in failed]
+        rows = {c.variant: [c.keys[i * views + v] for i in kept for v in range(views)] for c in columns}
+        writer.finish(_index([sources[i] for i in kept]), rows, _index_attributes(columns, params))
     console.print(
         f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
-        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} clips)"
+        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} "
+        f"clips)" + (f"; {len(failed)} in quarantine" if failed else "")
     )
     return FeatureCache.open(workspace.features)
 
 
-def _missing_pieces(
+def _fill(
     writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
+) -> tuple[set[tuple[str, int]], dict[str, str]]:
+    """Computes what is missing: ({(clip, window) that were computed}, {key: why its row cannot be stored})."""
+    fresh: set[tuple[str, int]] = set()
+    refused: dict[str, str] = {}
+    pieces = _missing_pieces(writer, columns, sources, params, device)
+    for _ in range(ROUNDS):
+        refused |= _compute(writer, columns, pieces, params)
+        fresh |= {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
+        again = _missing_pieces(writer, columns, sources, params, device)
+        pieces = [piece for piece in again if not refused.keys() >= set(piece.keys)]
+        if not pieces:
+            break
+    return fresh, refused
+
+
+def _failed_windows(columns: list[Column], sources: list[WindowSource], refused: Mapping[str, str]) -> dict[int, str]:
+    """{place in `sources`: why} of windows that lack a row of some backbone or view."""
+    found: dict[int, str] = {}
+    for column in columns if refused else ():
+        views = len(column.keys) // len(sources)
+        for i, key in enumerate(column.keys):
+            if key in refused:
+                found.setdefault(i // views, refused[key])
+    return found
+
+
+def _quarantine(workspace: Workspace, sources: list[WindowSource], failed: Mapping[int, str], params: Params) -> None:
+    """Writes the list, a line a clip; raises StageError when more windows fail than may, or all."""
+    path = workspace.quarantine("features")
+    of_clip: dict[Clip, list[str]] = {}
+    for i, why in sorted(failed.items()):
+        of_clip.setdefault(sources[i].clip, []).append(f"window from {sources[i].start_s:g} s: {why}")
+    rows = [
+        Quarantined(clip.clip_id, clip.path, "features", why[0] + (f"; {len(why)} windows in all" if why[1:] else ""))
+        for clip, why in of_clip.items()
+    ]
+    write_quarantine(path, rows)
+    if len(failed) == len(sources) or len(failed) > params.max_failed_fraction * len(sources):
+        raise StageError(
+            f"features: {len(failed)} of {len(sources)} windows failed, more than max_failed_fraction "
+            f"{params.max_failed_fraction:g} allows ({rows[0].reason}); the reasons are in {path}"
+        )
+
+
+def _missing_pieces(
+    writer: FeatureCacheWriter,
+    columns: list[Column],
+    sources: list[WindowSource],
+    params: Params,
+    device: str,
 ) -> list[_Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
     cache, views = writer.path.resolve(), list(_views(sources, params))
@@ -128,20 +184,24 @@ def _missing_pieces(
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
-def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> None:
-    """Fills in what is missing; shards are packed as soon as they are full."""
+def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> dict[str, str]:
+    """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
     total, waiting = sum(len(column.keys) for column in columns), 0
+    refused: dict[str, str] = {}
     with progress_bar("features", total=total, unit="rows") as advance:
         advance(total - sum(len(piece.keys) for piece in pieces))
-        for piece, _ in run_tasks(_compute_piece, pieces, params.compute):
+        for piece, bad in run_tasks(_compute_piece, pieces, params.compute):
+            writer.staged(piece.variant, piece.keys)
+            refused |= bad
             advance(len(piece.keys))
             waiting += len(piece.keys)
-            if waiting >= piece.variant.shard_rows:
+            if waiting >= writer.geometry.shard_rows:
                 waiting = 0
                 for column in columns:
                     writer.pack(column.variant, column.keys, final=False)
         for column in columns:
             writer.pack(column.variant, column.keys, final=True)
+    return refused
 
 
 def describe(params: Params, sources: Sequence[WindowSource], device: str) -> list[Column]:
@@ -258,7 +318,7 @@ def input_views(
 
 
 def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
-    """{layer: (n, C_in, L) float32, on the CPU} of n windows, each read while the one before is computed.
+    """{layer: (n, L, C_in) float32, on the CPU} of n windows, each read while the one before is computed.
 
     All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
     """
@@ -278,7 +338,7 @@ def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
-    """{layer: (C_in, L) float32} of one window itself, by every backbone, without the cache."""
+    """{layer: (L, C_in) float32} of one window itself, by every backbone, without the cache."""
     found: dict[str, torch.Tensor] = {}
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
@@ -289,12 +349,14 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
     return found
 
 
-def _compute_piece(piece: _Piece) -> None:
+def _compute_piece(piece: _Piece) -> dict[str, str]:
+    """{key: why its row cannot be stored}."""
     if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
-        return
+        return {}
     backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
     features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
-    stage_piece(piece.cache, piece.variant, piece.keys, {layer: rows.numpy() for layer, rows in features.items()})
+    arrays = {layer: rows.numpy() for layer, rows in features.items()}
+    return stage_piece(piece.cache, piece.variant, piece.keys, arrays, _versions())
 
 
 def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
@@ -323,7 +385,7 @@ def _index(sources: list[WindowSource]) -> pd.DataFrame:
         [
             {
                 **{name: getattr(s.clip, name) for name in ("clip_id", "path", "method", "subject_id", "dataset")},
-                **{name: getattr(s.clip, name) for name in ("split", "file_bytes")},
+                **{name: getattr(s.clip, name) for name in ("split", "split_kind", "file_bytes")},
                 **_label_columns(*s.labels),
                 "window": s.window,
                 "start_s": s.start_s,

@@ -43,7 +43,7 @@ class Windows:
     """The whole cache as `nas` takes it, on the device that computes."""
 
     features: dict[str, torch.Tensor]
-    """{layer: (N, C_in, L)}, or (V, N, C_in, L) where the cache holds views"""
+    """{layer: (N, L, C_in)}, or (V, N, L, C_in) where the cache holds views"""
     labels: NDArray[np.int64]
     """(N,) 1: fake"""
     split: list[str]

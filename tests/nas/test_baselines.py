@@ -17,9 +17,9 @@ def separable(windows=240, length=4):
     source = torch.Generator().manual_seed(0)
     labels = torch.arange(windows) % 2
     names = {"visual/a": 6, "visual/b": 10, "audio/a": 8, "audio/b": 4}
-    features = {n: torch.randn(windows, width, length, generator=source) for n, width in names.items()}
+    features = {n: torch.randn(windows, length, width, generator=source) for n, width in names.items()}
     for name in ("visual/b", "audio/b"):
-        features[name][:, :2] += labels[:, None, None].float()
+        features[name][..., :2] += labels[:, None, None].float()
     split = ["train"] * 120 + ["val"] * 60 + ["test"] * 60
     return features, labels, split
 
@@ -53,7 +53,7 @@ def test_an_unknown_design_is_refused():
 def test_centralnet_uses_every_layer_of_both_modalities():
     widths = {"visual/a": 3, "visual/b": 5, "visual/c": 4, "audio/a": 6}
     network = DESIGNS["CentralNet"](widths, channels=8, length=4, seeds=[0])
-    features = {n: torch.randn(1, 2, w, 4, requires_grad=True) for n, w in widths.items()}
+    features = {n: torch.randn(1, 2, 4, w, requires_grad=True) for n, w in widths.items()}
     network(features, EVALUATION).sum().backward()
     assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in features.values())
 

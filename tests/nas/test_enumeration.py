@@ -96,7 +96,7 @@ def compact(genotype, seed=0):
 
 def windows():
     source = torch.Generator().manual_seed(1)
-    return {name: torch.randn(B, 5, L, generator=source) for name in LAYERS}
+    return {name: torch.randn(B, L, 5, generator=source) for name in LAYERS}
 
 
 @settings(max_examples=40, deadline=None)

@@ -26,7 +26,7 @@ def inputs(net, windows):
 
 def windows(seed=0):
     source = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(1, B, width, L, generator=source) for name, width in WIDTHS.items()}
+    return {name: torch.randn(1, B, L, width, generator=source) for name, width in WIDTHS.items()}
 
 
 @settings(max_examples=15, deadline=None)

@@ -23,7 +23,7 @@ def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length
 
 def features(runs=R, seed=0):
     source = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(runs, B, width, L, generator=source) for name, width in WIDTHS.items()}
+    return {name: torch.randn(runs, B, L, width, generator=source) for name, width in WIDTHS.items()}
 
 
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
@@ -125,7 +125,7 @@ def test_a_derived_network_computes_the_formulas_of_the_design():
         norm = (p[f"{name}.norm.{part}"] for part in ("running_mean", "running_variance", "weight", "bias"))
         return F.batch_norm(x, *norm).relu()
 
-    x, y = (block(given[name], f"reshape.{name}") for name in ("audio/b", "visual/b"))
+    x, y = (block(given[name].mT, f"reshape.{name}") for name in ("audio/b", "visual/b"))
     first = y + x
     attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT  # (B, L, C)
     name = "cells.0.steps.1.operations.ScaledDotAttn.norm"
@@ -210,7 +210,7 @@ def test_a_compact_network_is_built_again_from_its_description():
     layer = genotype.layers()[0]
     with pytest.raises(ValueError, match="missing"):
         compact({name: x for name, x in given.items() if name != layer})
-    with pytest.raises(ValueError, match=rf"allowed: \(B, {WIDTHS[layer]}, {L}\)"):
-        compact({**given, layer: given[layer][:, :1]})
+    with pytest.raises(ValueError, match=rf"allowed: \(B, {L}, {WIDTHS[layer]}\)"):
+        compact({**given, layer: given[layer][..., :1]})
     with pytest.raises(ValueError, match="in_channels lacks"):
         CompactNetwork(genotype, {}, channels=C, length=L)
