@@ -262,7 +262,8 @@ class FeatureCacheWriter:
                 with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
                     create_index(Path(temporary) / name, attributes, columns, rows)
                     for file in Path(temporary).rglob("*.*"):
-                        _sync(file)
+                        if file.is_file():  # a backbone's name may have a dot
+                            _sync(file)
                     if folder.exists():
                         folder.replace(Path(temporary) / "damaged")
                     (Path(temporary) / name).replace(folder)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.features import FeatureCache
-from cache_schemas.features.upkeep import collect_garbage, merge
+from cache_schemas.features.garbage import collect_garbage
+from cache_schemas.features.upkeep import merge
 from pipeline.features.stage import build_features
 from pipeline.runs.cache import cache_identity
 from pipeline.workspace import Workspace
@@ -78,7 +79,7 @@ def test_how_rows_came_to_lie_where_they_lie_is_no_content(made: Made, tmp_path:
     other.identity(dict(list(CLIPS.items())[3:]), features=BOTH | {"views": 2})
     other.identity(clip_contents(["clip4", "elsewhere", "clip1"]))
     assert other.identity() == first
-    collect_garbage(other.workspace.features)
+    collect_garbage(other.workspace.features, older_than_seconds=0)
     assert identity_of(other.workspace.features) == first
 
 
