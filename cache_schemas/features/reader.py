@@ -46,7 +46,8 @@ class FeatureCache:
         self._attributes = parse(IndexAttributes, where, dict(self._index.attrs))
         if not index_name.startswith(attributes_digest(self._attributes)):
             raise FeatureCacheError(f"{where}/zarr.json is damaged: it does not fit the index's name. {REMEDY}")
-        self._variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        self._variants = {layer: variants[layer] for layer in self._attributes.layers or variants}
         self._columns: dict[str, NDArray[Any]] = {}
         self._stored: dict[str, StoredRows] = {}
 
@@ -95,7 +96,7 @@ class FeatureCache:
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
         backbones = {variant.path: variant.backbone for variant in self._attributes.variants}
-        return self._attributes.model_dump(exclude={"variants"}) | {"backbones": backbones}
+        return self._attributes.model_dump(exclude={"variants", "layers"}) | {"backbones": backbones}
 
     @property
     def layers(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -123,6 +123,11 @@ class Backbone(ABC):
             )
         maps = self.maps(windows.to(self.device))
         return {name: pool(found, length=length) for name, found in zip(self.layers, maps, strict=True)}
+
+
+def bare_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without what those in older caches say besides: where weights came from, which layers were kept."""
+    return {name: value for name, value in identity.items() if name not in ("weights", "layers")}
 
 
 HALF_TOLERANCE = 1e-2
