@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cache_schemas.content import CacheContent
 from cache_schemas.features import (
     FeatureCache,
     FeatureCacheWriter,
@@ -117,7 +118,9 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
         f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} "
         f"clips)" + (f"; {len(failed)} in quarantine" if failed else "")
     )
-    return FeatureCache.open(workspace.features)
+    cache = FeatureCache.open(workspace.features)
+    CacheContent.of(cache).write(workspace.content)
+    return cache
 
 
 def _fill(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.manifest import SPLITS
 from cache_schemas.run import NetworkName
@@ -20,8 +19,7 @@ from pipeline.compute.machine import device_of
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 
-CONTENT_COLUMNS = ("label", "video_label", "audio_label", "split")
-"""What of the index searches, trainings and their measures are made of."""
+__all__ = ["Source", "Windows", "cache_identity", "load_windows", "open_cache"]
 
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
@@ -82,20 +80,6 @@ class Source:
     def identity(self) -> str:
         """That of the cache."""
         return cache_identity(FeatureCache.open(Workspace(self.work).features))
-
-
-def cache_identity(cache: FeatureCache) -> str:
-    """32 hex digits that name what a cache holds: the keys of its rows in index order, views, layers, labels, split.
-
-    Two caches of one identity give the same results, however their rows came to lie where they lie, and whatever else
-    lies beside them. What only tables show (people, methods, paths) is not part of it.
-    """
-    sha = hashlib.sha256(json.dumps([cache.views, list(cache.layers.items())]).encode())
-    for name in CONTENT_COLUMNS:
-        sha.update(f"\0{name}\0{','.join(map(str, cache.index[name]))}".encode())
-    for variant in cache.variants:
-        sha.update(cache.row_keys(variant).tobytes())
-    return sha.hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)

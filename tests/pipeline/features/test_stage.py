@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from cache_schemas.content import CacheContent
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
@@ -108,6 +110,16 @@ def test_a_view_more_costs_that_view_only(history: History) -> None:
     assert history.run(clips) == both(3)
     assert history.run(clips, features=features | {"views": 3}) == both(6)
     assert history.run(clips, features=features | {"views": 2}) == {}
+
+
+def test_views_there_and_back_leave_the_bytes_that_dvc_compares(history: History) -> None:
+    clips, features, contents = clip_contents(SIXTEEN[:3]), {"visual": [SMALL], "audio": [SMALL], "length": 4}, []
+    for views in (1, 2, 1):
+        history.run(clips, features=features | {"views": views})
+        contents.append(history.workspace.content.read_bytes())
+        assert json.loads(contents[-1]) == CacheContent.of(FeatureCache.open(history.workspace.features)).model_dump()
+    assert contents[0] == contents[2] != contents[1]
+    assert not any(str(word).encode() in contents[0] for word in (history.folder, torch.__version__))
 
 
 def layers_of(history: History) -> list[str]:
