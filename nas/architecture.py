@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nas.choices import Choosers
 from nas.config import SpaceName
 from nas.genotype import Cell, Genotype, Step
+from nas.random import Streams
 from nas.space import Candidates, CellMix, Mix
-from nas.streams import Streams, generator
 
 INITIAL_SCALE = 1e-3
 
@@ -43,9 +43,8 @@ class ArchitectureParameters(nn.Module):
     @torch.no_grad()
     def _initialise(self, seeds: Sequence[int]) -> None:
         for name, parameter in self.named_parameters():
-            for row, seed in zip(parameter, seeds, strict=True):
-                source = generator(seed, f"architecture.{name}")
-                row.copy_(INITIAL_SCALE * torch.randn(row.shape, generator=source))
+            drawn = Streams(seeds, f"architecture.{name}", parameter.device).normal(parameter.shape[1:])
+            parameter.copy_(INITIAL_SCALE * drawn)
 
     @property
     def size(self) -> int:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nas.config import RetrainConfig
 from nas.data import check_seeds, prepare
-from nas.fixed import Runs, RunsNetwork
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
+from nas.layers import Block, ConvBlock, Linear, Pass
+from nas.network import RunsNetwork, module_key
+from nas.random import Runs
 from nas.retrain import Training
-from nas.supernet import module_key
 
 
 class Baseline(RunsNetwork):
@@ -37,7 +37,7 @@ class Baseline(RunsNetwork):
             {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
         )
         self.build(R, channels, length)
-        initialise_blocks(self, seeds)
+        self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return so many new networks of the design."""

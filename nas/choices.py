@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.config import EstimatorName, SearchConfig
 from nas.estimators import ESTIMATORS, draws
-from nas.streams import Streams
+from nas.random import Streams
 
 
 class Chooser:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
+from nas.network import FixedNetwork
 from nas.primitives import OPERATIONS
 
 META = torch.device("meta")

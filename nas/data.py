@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.genotype import is_layer
-from nas.streams import Streams
+from nas.random import Streams
 
 SPLITS = ("train", "val", "test")
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.functions import attention
+from nas.functions import attention, multiply
 from nas.layers import Block, ConvBlock, LayerNorm, Pass, Pointwise
 
 
@@ -142,7 +142,7 @@ class Synchrony(Operation):
         """Return the convolution block of the correlations at all shifts."""
         R, B, L, _ = x.shape
         left, right = (F.normalize(z, dim=3).reshape(R * B, L, -1) for z in (self.left(x), self.right(y)))
-        cosines = torch.bmm(left, right.transpose(1, 2)).view(R, B, L, L)
+        cosines = multiply(left, right.transpose(1, 2)).view(R, B, L, L)
         # Row l of the padded matrix holds shift s in column l + s + REACH.
         padded = F.pad(cosines, (self.REACH, self.REACH))
         columns = torch.arange(L, device=x.device)[:, None] + torch.arange(2 * self.REACH + 1, device=x.device)

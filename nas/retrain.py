@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.compact import CompactNetwork
 from nas.config import RetrainConfig
 from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
-from nas.fixed import FixedNetwork, RunsNetwork
 from nas.genotype import Genotype
-from nas.layers import EVALUATION, Dropout, Pass
+from nas.layers import EVALUATION, Pass
 from nas.metrics import area_under_roc
-from nas.streams import Streams
+from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
+from nas.random import Dropout, Streams
 from nas.training import EVALUATION_ROWS, WeightOptimiser
 
 DEFAULTS = RetrainConfig()
@@ -115,7 +114,8 @@ class Training:
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
         self.views = Streams(drawing, "train views", data.device)
-        self.dropout = _Dropout(self.network, seeds, config.dropout, data.device)
+        runs_at = None if self.shared else network.runs_at
+        self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
         self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
@@ -208,20 +208,3 @@ class Training:
         self.network.load_state_dict(self.best_state)
         every = torch.arange(len(self.data.labels), device=self.data.device)
         return self.evaluate(every).softmax(-1)[..., 1].cpu()
-
-
-class _Dropout(Dropout):
-    """At every place, the dropout of the runs that pass it; drawn once for all of them where they have one seed."""
-
-    def __init__(self, network: RunsNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
-        super().__init__(seeds[:1], probability, device)
-        self.network, self.per_run, self.probability = network, seeds, probability
-        self.places: dict[str, Dropout] = {}
-
-    def keep(self, site: str, shape: Sequence[int]) -> Tensor | None:
-        """Return zeros and ones (runs that pass the site, or 1, *shape); None where nothing is dropped."""
-        if site not in self.places:
-            shared = len(set(self.per_run)) == 1
-            of_runs = self.seeds if shared else [self.per_run[r] for r in self.network.runs_at(site)]
-            self.places[site] = Dropout(of_runs, self.probability, self.device)
-        return self.places[site].keep(site, shape)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nas.data import Dataset, prepare
-from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.metrics import area_under_roc
+from nas.network import FixedNetwork
 from nas.training import EVALUATION_ROWS
 
 TOGETHER = 32

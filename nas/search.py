@@ -14,12 +14,12 @@ from nas.cost_share import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.derivation import best_of
 from nas.genotype import Genotype
-from nas.layers import Dropout, Pass
+from nas.layers import Pass
 from nas.metrics import area_under_roc
+from nas.network import Supernet
 from nas.optimiser import Adam
+from nas.random import Dropout, Streams
 from nas.space import Candidates, Mix, fixed_mix
-from nas.streams import Streams
-from nas.supernet import Supernet
 from nas.training import WeightOptimiser, evaluate, frozen
 from nas.unrolled import unrolled_gradient
 

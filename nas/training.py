@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.layers import EVALUATION, Pass
+from nas.network import FusionNetwork
 from nas.optimiser import Adam
 from nas.space import Mix
-from nas.supernet import FusionNetwork
 
 EVALUATION_ROWS = 256
 TrainedConfig = SearchConfig | RetrainConfig

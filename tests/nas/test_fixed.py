@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from nas import Cell, CompactNetwork, Genotype, Step
 from nas.enumeration import Space
-from nas.fixed import FixedNetwork
 from nas.layers import EVALUATION, Pass
+from nas.network import FixedNetwork, FusionNetwork
 from nas.space import Candidates, fixed_mix
-from nas.supernet import FusionNetwork
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 B, C, L = 10, 8, 4

@@ -14,9 +14,9 @@ from nas.cost_share import CostShare
 from nas.data import Dataset, losses, prepare
 from nas.layers import Pass
 from nas.metrics import area_under_roc
+from nas.random import Streams
 from nas.search import _Search
 from nas.space import Candidates, fixed_mix
-from nas.streams import Streams
 from nas.training import evaluate
 
 from .synthetic import noise, with_views

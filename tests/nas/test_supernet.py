@@ -6,9 +6,10 @@ import torch.nn.functional as F
 
 from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
 from nas.choices import Choosers
-from nas.layers import EVALUATION, Dropout, Pass
+from nas.layers import EVALUATION, Pass
+from nas.network import Supernet
+from nas.random import Dropout
 from nas.space import Candidates, fixed_mix
-from nas.supernet import Supernet
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4

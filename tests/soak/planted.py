@@ -20,7 +20,7 @@ import nas
 from nas.architecture import ArchitectureParameters
 from nas.metrics import area_under_roc
 from nas.space import Candidates
-from nas.streams import Streams
+from nas.random import Streams
 from tests.nas.problems import PROBLEMS, Problem
 
 ESTIMATORS = ("st_gumbel", "gumbel_rao", "softmax", "gumbel", "random")
