@@ -3,10 +3,10 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from nas.estimators import ESTIMATORS
 
 import nas
 from nas.data import DataError
-from nas.estimators import ESTIMATORS
 from pipeline.backbones import pool
 
 

@@ -34,7 +34,7 @@ from pipeline.runs.evaluate import read_metrics
 from pipeline.statistics.measure import clips
 from pipeline.workspace import Workspace
 
-QUARANTINE_STAGES = ("manifest", "spectrograms", "faces")
+QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
 PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
 
 MAX_QUARANTINE_ROWS = 2000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.files import digest
 from cache_schemas.manifest import SPLITS
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
 from pipeline.params import Params
 from pipeline.workspace import Workspace
+
+__all__ = ["Source", "Windows", "cache_identity", "open_cache"]
 
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
@@ -84,12 +85,5 @@ def _windows(workspace: Workspace, identity: str, device: str) -> Windows:
     for name in SPLITS:
         if name not in split:
             raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
-    features = {name: x.to(device).transpose(-1, -2) for name, x in cache.load(views=cache.views > 1).items()}
+    features = {name: x.to(device) for name, x in cache.load(views=cache.views > 1).items()}
     return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
-
-
-def cache_identity(cache: FeatureCache) -> str:
-    """A digest of the windows, their labels and splits, and all that makes their features."""
-    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
-    table = hashlib.sha256(columns.encode()).hexdigest()
-    return digest(table, sorted(variant.path for variant in cache.variants))

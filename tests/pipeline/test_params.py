@@ -3,12 +3,21 @@
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline.params import Params, ParamsError, load_params, params_schema, params_table, parse_params
+from pipeline.params import (
+    Params,
+    ParamsError,
+    WindowParams,
+    load_params,
+    params_schema,
+    params_table,
+    parse_params,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,3 +131,13 @@ def test_the_schema_explains_every_key() -> None:
 
 def test_the_projects_own_file_shows_the_defaults() -> None:
     assert load_params(ROOT / "params.yaml") == Params()
+
+
+def test_a_parameter_that_comes_later_is_in_no_name_at_the_value_that_changes_nothing() -> None:
+    class Later(WindowParams):
+        ALIKE: ClassVar = WindowParams.ALIKE | {"overlap": {0.0: None}}
+        overlap: float = 0.5  # whatever the default is today
+
+    before = WindowParams()
+    assert Later(overlap=0.0).naming() == before.naming()
+    assert Later().naming() == before.naming() | {"overlap": 0.5}

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cache_schemas.features.gather import Gather, Place
+from cache_schemas.features.loading import regular_rows
+from cache_schemas.features.sources import LocalShards
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schemas.features import FeatureCache, FeatureCacheError, memory
-from cache_schemas.features.gather import Gather, Place
-from cache_schemas.features.loading import regular_rows
-from cache_schemas.features.sources import LocalShards
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, build, check, key_of, names, truth
 
 LAYER = "visual/net.2"  # its shards are whole pages

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from cache_schemas.features.sources import plan_ranges
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.sources import plan_ranges
 from tests.cache_schemas.features.small_cache import (
     AUDIO,
     LENGTH,

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cache_schemas.features.memory import Memory
+from cache_schemas.features.sources import LocalShards
+from cache_schemas.features.streaming import plan_buffers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.memory import Memory
-from cache_schemas.features.sources import LocalShards
 from cache_schemas.features.stored import Wanted
-from cache_schemas.features.streaming import plan_buffers
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, build, key_of, names, truth
 
 WINDOWS = names(51)
