@@ -119,10 +119,11 @@ class FeatureCacheWriter:
     def _write_documents(self, folder: Path, variant: VariantAttributes) -> None:
         names = [KEYS, *(layer.partition("/")[2] for layer in variant.layers)]
         held = {name: found for name in names if (found := _read_array(folder / name / "zarr.json"))}
-        rows = max((found.shape[0] for found in held.values()), default=0)
         grids = [found.chunk_grid.chunk_shape[0] for found in held.values()]
         chunks = [found.codecs[0].chunk_shape[0] for name, found in held.items() if name != KEYS]
         geometry = Geometry((*grids, self.geometry.shard_rows)[0], (*chunks, self.geometry.chunk_rows)[0])
+        shards = [int(file.name.split(".")[1]) + 1 for file in folder.glob("*/c.*.0")]
+        rows = max([geometry.shard_rows * max([0, *shards]), *(found.shape[0] for found in held.values())])
         for name, content in variant_documents(variant, geometry).items():
             if name not in held:
                 _write_json(folder / name / "zarr.json", _with_rows(content, rows))
@@ -261,8 +262,6 @@ class FeatureCacheWriter:
             if not index_is_whole(self.path, name):
                 with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
                     create_index(Path(temporary) / name, attributes, columns, rows)
-                    for file in Path(temporary).rglob("*.*"):
-                        _sync(file)
                     if folder.exists():
                         folder.replace(Path(temporary) / "damaged")
                     (Path(temporary) / name).replace(folder)
