@@ -196,8 +196,7 @@ class FeatureCacheWriter:
         # Never a number that was in use: a reader with an older index must not meet other rows.
         first = len(stored.numbers) * size
         if keys:
-            with written(self.path / variant.path):
-                self._make_room(variant, first, first + len(keys), versions or [])
+            self._make_room(variant, first, first + len(keys), versions or [])
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
             for layer in variant.layers:
@@ -219,7 +218,8 @@ class FeatureCacheWriter:
                 for start, group in itertools.groupby(range(len(versions)), key=lambda i: dict(versions[i])):
                     if not recorded or recorded[-1][1] != start:
                         recorded.append([first + next(group), start])
-            _write_json(file, _with_rows(found, rows))
+            with written(file):
+                _write_json(file, _with_rows(found, rows))
 
     def _write_shard(self, stored: StoredRows, layer: str, first: int, values: NDArray[Any]) -> None:
         file = Path(stored.file(layer, first // stored.shard_rows))
