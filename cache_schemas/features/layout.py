@@ -90,7 +90,7 @@ class VariantAttributes(_Attributes):
     modality: Literal["visual", "audio"]
     name: str
     backbone: dict[str, Any]
-    """Name, weights' sha256, transform, pooling, layers: Backbone.identity()."""
+    """Name, weights' sha256, transform, pooling: Backbone.identity()."""
     layers: dict[str, int]
     """{"<modality>/<layer>": C_in}, shallow to deep."""
     length: int
@@ -115,6 +115,8 @@ class IndexAttributes(_Attributes):
 
     views: int
     variants: list[VariantAttributes]
+    layers: list[str] = []
+    """Those of the variants' that readers see; none: all."""
     params: dict[str, Any]
     """The sections of params.yaml that decide what a window's features are."""
     versions: dict[str, str]
@@ -187,7 +189,7 @@ def create_index(
     store: Any, attributes: IndexAttributes, columns: Mapping[str, NDArray[Any]], rows: Mapping[str, NDArray[np.int64]]
 ) -> None:
     """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V)}."""
-    group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump())
+    group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump(exclude_unset=True))
     stored = {name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in COLUMNS}
     for name, values in (stored | {f"row/{path}": numbers for path, numbers in rows.items()}).items():
         array = group.create_array(
@@ -226,8 +228,8 @@ def keys_text(stored: NDArray[np.uint8]) -> list[str]:
 
 
 def attributes_digest(attributes: IndexAttributes) -> str:
-    """What the name of an index begins with, so that damage to its attributes shows."""
-    return digest(attributes.model_dump(), digits=8)
+    """What the name of an index begins with, so that damage to its attributes shows. Versions are in no name."""
+    return digest(attributes.model_dump(exclude_unset=True, exclude={"versions"}), digits=8)
 
 
 def index_name(attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_schemas.features.layout import (
     COLUMNS,
     INDEX_COLUMNS,
+    KEYS,
     REMEDY,
     FeatureCacheError,
     IndexAttributes,
@@ -45,7 +46,8 @@ class FeatureCache:
         self._attributes = parse(IndexAttributes, where, dict(self._index.attrs))
         if not index_name.startswith(attributes_digest(self._attributes)):
             raise FeatureCacheError(f"{where}/zarr.json is damaged: it does not fit the index's name. {REMEDY}")
-        self._variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        self._variants = {layer: variants[layer] for layer in self._attributes.layers or variants}
         self._columns: dict[str, NDArray[Any]] = {}
         self._stored: dict[str, StoredRows] = {}
 
@@ -94,7 +96,7 @@ class FeatureCache:
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
         backbones = {variant.path: variant.backbone for variant in self._attributes.variants}
-        return self._attributes.model_dump(exclude={"variants"}) | {"backbones": backbones}
+        return self._attributes.model_dump(exclude={"variants", "layers"}) | {"backbones": backbones}
 
     @property
     def layers(self) -> dict[str, int]:
@@ -110,6 +112,16 @@ class FeatureCache:
         if variant.path not in self._stored:
             self._stored[variant.path] = StoredRows(self.path, variant, self._group)
         return self._stored[variant.path]
+
+    def row_keys(self, variant: VariantAttributes) -> NDArray[np.uint8]:
+        """(N, V, KEY_BYTES): what names the content of every window's views, wherever their rows lie."""
+        where = f"{self.path}/{variant.path}/{KEYS}"
+        with explained(where):
+            keys: Any = self._group[f"{variant.path}/{KEYS}"][...]  # type: ignore[index]
+            found: NDArray[np.uint8] = keys[self.rows(variant)]
+        if not found.any(axis=2).all():  # Zarr reads a missing file as zeros
+            raise FeatureCacheError(f"{where}: the keys of rows that the index names are missing. {REMEDY}")
+        return found
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of the index (N,), or row/<variant> (N, V)."""

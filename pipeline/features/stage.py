@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from cache_schemas.features import (
     stage_piece,
     staged_piece,
 )
+from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, category_of, read_manifest, write_quarantine
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
-from pipeline.backbones import Backbone, Input, Modality, load_backbone
+from pipeline.backbones import Backbone, Input, Modality, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import one_ahead, run_tasks
@@ -75,6 +76,8 @@ class Column:
     variant: VariantAttributes
     keys: tuple[str, ...]
     """(N * V,) view by view of one window after the other"""
+    layers: tuple[str, ...]
+    """Those that were asked for; the variant may have more."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             f"{workspace.quarantine('faces').parent}"
         )
     device, views = device_of(params.compute), params.features.views
-    columns = describe(params, sources, device)
     writer = FeatureCacheWriter(workspace.features)
     with writer.at_work():
+        columns = [_as_stored(writer, column, sources, params, device) for column in describe(params, sources, device)]
         for column in columns:
             writer.add_variant(column.variant)
         fresh, refused = _fill(writer, columns, sources, params, device)
@@ -218,21 +221,57 @@ def describe(params: Params, sources: Sequence[WindowSource], device: str) -> li
                 length=params.features.length,
                 dtype=params.features.dtype,
             )
-            columns.append(Column(backbone_params, variant, _row_keys(variant, sources, params)))
+            keys = row_keys(variant, sources, params)
+            columns.append(Column(backbone_params, variant, keys, tuple(variant.layers)))
     return columns
+
+
+def _as_stored(
+    writer: FeatureCacheWriter, column: Column, sources: Sequence[WindowSource], params: Params, device: str
+) -> Column:
+    """The column in that variant of the cache, of this backbone and with these layers or more, that lacks least."""
+    found = [(len(column.keys), False, 0, "", column)]
+    for variant in stored_variants(str(writer.path)):
+        if _holds(variant, column.variant):
+            keys = row_keys(variant, sources, params)
+            lacking, making = len(writer.missing(variant, keys)), _making(variant, column, device)
+            if making or not lacking:
+                stored = replace(column, params=making or column.params, variant=variant, keys=keys)
+                found.append((lacking, variant != column.variant, len(variant.layers), variant.path, stored))
+    return min(found, key=lambda each: each[:-1])[-1]
+
+
+def _holds(variant: VariantAttributes, wanted: VariantAttributes) -> bool:
+    """Whether the rows of `variant` are what `wanted` asks for, in all its layers."""
+    one, other = ((v.modality, v.name, bare_identity(v.backbone), v.length, v.dtype) for v in (variant, wanted))
+    return one == other and variant.layers.items() >= wanted.layers.items()
+
+
+def _making(variant: VariantAttributes, column: Column, device: str) -> BackboneParams | None:
+    """What makes all layers of the variant, as the column's parameters make its own; None where that is not known."""
+    if variant.layers == column.variant.layers:
+        return column.params
+    more = column.params.model_copy(update={"layers": len(variant.layers)})
+    return more if load_backbone(variant.modality, more, device).layers == variant.layers else None
 
 
 def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[WindowSource, int]]:
     return ((source, view) for source in sources for view in range(params.features.views))
 
 
-def _row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
-    """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
+def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
+    """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone.
+
+    Which layers are kept is no part of it.
+    """
+    of_rows = {"modality", "name", "backbone", "length", "dtype"}
+    # A variant from before format 4 says where its weights came from: its rows keep the names that they have.
+    name = variant.path if "weights" in variant.backbone else digest(variant.model_dump(include=of_rows), digits=32)
     visual = variant.modality == "visual"
     stage = face_key(params) if visual else spectrogram_key(params)
     return tuple(
         digest(
-            variant.path,
+            name,
             source.clip.clip_id,
             source.start_s,
             [stage, source.plan] if visual else [stage],
@@ -369,6 +408,7 @@ def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
     return IndexAttributes(
         views=params.features.views,
         variants=[column.variant for column in columns],
+        layers=[layer for column in columns for layer in column.layers],
         params=params.of_features(),
         versions=_versions(),
     )

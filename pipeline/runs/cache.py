@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.files import digest
 from cache_schemas.manifest import SPLITS
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
 from pipeline.params import Params
 from pipeline.workspace import Workspace
+
+CONTENT_COLUMNS = ("label", "video_label", "audio_label", "split")
+"""What of the index searches, trainings and their measures are made of."""
 
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
@@ -82,10 +85,17 @@ class Source:
 
 
 def cache_identity(cache: FeatureCache) -> str:
-    """A digest of the windows, their labels and splits, and all that makes their features."""
-    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
-    table = hashlib.sha256(columns.encode()).hexdigest()
-    return digest(table, sorted(variant.path for variant in cache.variants))
+    """32 hex digits that name what a cache holds: the keys of its rows in index order, views, layers, labels, split.
+
+    Two caches of one identity give the same results, however their rows came to lie where they lie, and whatever else
+    lies beside them. What only tables show (people, methods, paths) is not part of it.
+    """
+    sha = hashlib.sha256(json.dumps([cache.views, list(cache.layers.items())]).encode())
+    for name in CONTENT_COLUMNS:
+        sha.update(f"\0{name}\0{','.join(map(str, cache.index[name]))}".encode())
+    for variant in cache.variants:
+        sha.update(cache.row_keys(variant).tobytes())
+    return sha.hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)
