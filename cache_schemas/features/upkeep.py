@@ -61,7 +61,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
 def shard_count(url: Path | str) -> int:
     """How many shards `verify` goes through, as far as it can be told without reading them."""
     found = 0
-    for variant in stored_variants(str(url)):
+    for variant in stored_variants(str(url), unreadable=[]):
         with suppress(FeatureCacheError):
             found += len(StoredRows(str(url), variant).numbers)
     return found
@@ -82,7 +82,7 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
     """Checks every byte of every shard, the schema, and the index against the rows; advance: by so many shards."""
     found, root = Verification(), open_root(str(url))[1]
     committed: dict[str, set[int]] = {}
-    for variant in stored_variants(str(url)):
+    for variant in stored_variants(str(url), found.problems):
         try:
             stored = StoredRows(str(url), variant)
         except FeatureCacheError as error:
