@@ -31,6 +31,7 @@ from pipeline.features.stage import (
     window_sources,
 )
 from pipeline.params import BackboneParams, NetworkParams, Params
+from pipeline.shards.stage import StageError
 from pipeline.runs.evaluate import EvaluateError, evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
