@@ -106,13 +106,9 @@ def stored_variants(url: str, unreadable: list[str] | None = None) -> list[Varia
     unreadable: is told what is wrong with a damaged one, for which FeatureCacheError is raised otherwise.
     """
     group, _ = open_root(url)
-    files, root = fsspec.core.url_to_fs(url)
     found = []
     for modality in ("visual", "audio"):
-        listed = files.ls(f"{root}/{modality}", detail=False) if files.exists(f"{root}/{modality}") else []
-        for name in sorted(path.rstrip("/").rpartition("/")[2] for path in listed):
-            if name[0] == "." or name == "zarr.json":  # a temporary folder
-                continue
+        for name in members(url, modality):
             try:
                 found.append(_variant(group, url, f"{modality}/{name}"))
             except FeatureCacheError as error:
@@ -120,6 +116,14 @@ def stored_variants(url: str, unreadable: list[str] | None = None) -> list[Varia
                     raise
                 unreadable.append(str(error))
     return found
+
+
+def members(url: str, group: str) -> list[str]:
+    """The names of the folders in a group of the cache, temporary ones left out."""
+    files, root = fsspec.core.url_to_fs(f"{url}/{group}")
+    listed = files.ls(root, detail=False) if files.exists(root) else []
+    names = sorted(path.rstrip("/").rpartition("/")[2] for path in listed)
+    return [name for name in names if name[0] != "." and name != "zarr.json"]
 
 
 def _variant(group: zarr.Group, url: str, name: str) -> VariantAttributes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.stored import StoredRows, open_root, read_rows, size_of, stored_variants
+from cache_schemas.features.stored import StoredRows, members, open_root, read_rows, size_of, stored_variants
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
 
 Advance = Callable[[int], None]
@@ -95,6 +95,10 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
             if len(found.problems) > before:
                 found.damaged.append((variant, number))
             advance(1)
+    for name in members(str(url), "index"):
+        if name != root.index and not index_is_whole(str(url), name):
+            remedy = "Nobody needs it to compute: `bmnas cache gc --older-than 0` takes it away"
+            found.problems.append(f"{url}/index/{name}, of an earlier run, is damaged. {remedy}")
     if root.index:
         _verify_index(str(url), root.index, committed, found)
     return found

@@ -156,7 +156,7 @@ def test_names_of_rows_are_those_of_format_3() -> None:
     attributes = dict(zarr.open_group(group, mode="r").attrs) | {"shard_rows": 4096, "chunk_rows": 128}
     assert VISUAL.path == f"visual/net-{digest(attributes)[:8]}"
     assert Geometry().shard_rows == 4096
-    assert GEOMETRY != Geometry()
+    assert Geometry() != GEOMETRY
 
 
 def test_the_documented_way_to_read_text(tmp_path: Path) -> None:

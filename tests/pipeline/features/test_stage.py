@@ -31,10 +31,10 @@ from pipeline.features.stage import (
     window_sources,
 )
 from pipeline.params import BackboneParams, NetworkParams, Params
-from pipeline.shards.stage import StageError
 from pipeline.runs.evaluate import EvaluateError, evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
+from pipeline.shards.stage import StageError
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, logged
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
@@ -184,7 +184,9 @@ def test_a_window_with_a_feature_that_is_not_finite_goes_to_quarantine(history: 
     assert len(cache) == 5
     assert not verify(workspace.features).problems
     assert refused.stage == "features"
-    assert re.search(r"^window from 0.1 s: audio/tests.*bursting\.1: a feature is not finite as float16", refused.reason)
+    assert re.search(
+        r"^window from 0.1 s: audio/tests.*bursting\.1: a feature is not finite as float16", refused.reason
+    )
     assert history.run(clips, features=features)["audio bursting"] == 1, "it is tried again"
     assert history.run(clips) == {"audio": 6}
     assert len(FeatureCache.open(workspace.features)) == 6
