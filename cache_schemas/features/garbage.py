@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache_schemas.features.layout import KEYS, FeatureCacheError, VariantAttributes
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.staging import staging_folder
-from cache_schemas.features.stored import StoredRows, size_of, stored_variants
+from cache_schemas.features.stored import StoredRows, members, size_of, stored_variants
 from cache_schemas.features.upkeep import remove_shard, row_source
 from cache_schemas.features.writer import FeatureCacheWriter, remove_folder
 
@@ -45,7 +45,7 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
         if any(not np.array_equal(rows[v.path], cache.rows(v)) for v in cache.variants):
             writer.write_index(cache.index, rows, cache.index_attributes)
         current = FeatureCache.open(path).index_name
-        for name in {folder.name for folder in (path / "index").iterdir() if folder.is_dir()}:
+        for name in members(str(path), "index"):
             if name not in {current, *(one.index_name for one in young)}:
                 remove_folder(path / "index" / name)
         for variant in stored_variants(str(path)):
@@ -60,10 +60,9 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
 def _indexes(path: Path) -> list[FeatureCache]:
     """Every index that can be read."""
     found = []
-    for folder in (path / "index").iterdir():
+    for name in members(str(path), "index"):
         with suppress(FeatureCacheError):
-            if folder.is_dir():
-                found.append(FeatureCache.open(path, folder.name))
+            found.append(FeatureCache.open(path, name))
     return found
 
 

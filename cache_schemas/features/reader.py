@@ -186,9 +186,10 @@ class FeatureCache:
     ) -> dict[str, torch.Tensor]:
         """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`."""
         chosen, at = self._chosen(layers), np.asarray(positions, np.int64)
-        of_variant = {v.path: self.rows(v)[at][:, list(views)].T.ravel() for v in self.variants}
-        stored = {layer: self.stored(self._variants[layer]) for layer in chosen}
-        found = read_rows(stored, {layer: of_variant[self._variants[layer].path] for layer in chosen})
+        variants = {layer: self._variants[layer] for layer in chosen}
+        rows = {v: self.rows(v)[at][:, list(views)].T.ravel() for v in dict.fromkeys(variants.values())}
+        stored = {layer: self.stored(variant) for layer, variant in variants.items()}
+        found = read_rows(stored, {layer: rows[variant] for layer, variant in variants.items()})
         return {layer: torch.from_numpy(x.reshape(len(views), len(at), *x.shape[1:])) for layer, x in found.items()}
 
     def _chosen(self, layers: Iterable[str] | None) -> list[str]:

@@ -100,22 +100,38 @@ def size_of(url: str) -> int:
     return int(files.du(path)) if files.exists(path) else 0
 
 
-def stored_variants(url: str) -> list[VariantAttributes]:
-    """Every variant that lies in the cache, those that no index covers included."""
+def stored_variants(url: str, unreadable: list[str] | None = None) -> list[VariantAttributes]:
+    """Every variant that lies in the cache, those that no index covers included.
+
+    unreadable: is told what is wrong with a damaged one, for which FeatureCacheError is raised otherwise.
+    """
     group, _ = open_root(url)
-    files, root = fsspec.core.url_to_fs(url)
     found = []
     for modality in ("visual", "audio"):
-        listed = files.ls(f"{root}/{modality}", detail=False) if files.exists(f"{root}/{modality}") else []
-        for name in sorted(f"{modality}/{path.rstrip('/').rpartition('/')[2]}" for path in listed):
-            if name.partition("/")[2][0] == "." or name.endswith("/zarr.json"):  # a temporary folder
-                continue
-            with explained(f"{url}/{name}/zarr.json"):
-                variant = parse(VariantAttributes, f"{url}/{name}", dict(group[name].attrs))
-            if variant.path != name:
-                raise FeatureCacheError(f"{url}/{name}/zarr.json: its attributes belong to {variant.path}. {REMEDY}")
-            found.append(variant)
+        for name in members(url, modality):
+            try:
+                found.append(_variant(group, url, f"{modality}/{name}"))
+            except FeatureCacheError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(str(error))
     return found
+
+
+def members(url: str, group: str) -> list[str]:
+    """The names of the folders in a group of the cache, temporary ones left out."""
+    files, root = fsspec.core.url_to_fs(f"{url}/{group}")
+    listed = files.ls(root, detail=False) if files.exists(root) else []
+    names = sorted(path.rstrip("/").rpartition("/")[2] for path in listed)
+    return [name for name in names if name[0] != "." and name != "zarr.json"]
+
+
+def _variant(group: zarr.Group, url: str, name: str) -> VariantAttributes:
+    with explained(f"{url}/{name}/zarr.json"):
+        variant = parse(VariantAttributes, f"{url}/{name}", dict(group[name].attrs))
+    if variant.path != name:
+        raise FeatureCacheError(f"{url}/{name}/zarr.json: its attributes belong to {variant.path}. {REMEDY}")
+    return variant
 
 
 class StoredRows:

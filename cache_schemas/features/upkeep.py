@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.stored import StoredRows, open_root, read_rows, size_of, stored_variants
+from cache_schemas.features.stored import StoredRows, members, open_root, read_rows, size_of, stored_variants
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
 
 Advance = Callable[[int], None]
@@ -61,7 +61,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
 def shard_count(url: Path | str) -> int:
     """How many shards `verify` goes through, as far as it can be told without reading them."""
     found = 0
-    for variant in stored_variants(str(url)):
+    for variant in stored_variants(str(url), unreadable=[]):
         with suppress(FeatureCacheError):
             found += len(StoredRows(str(url), variant).numbers)
     return found
@@ -82,7 +82,7 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
     """Checks every byte of every shard, the schema, and the index against the rows; advance: by so many shards."""
     found, root = Verification(), open_root(str(url))[1]
     committed: dict[str, set[int]] = {}
-    for variant in stored_variants(str(url)):
+    for variant in stored_variants(str(url), found.problems):
         try:
             stored = StoredRows(str(url), variant)
         except FeatureCacheError as error:
@@ -95,6 +95,10 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
             if len(found.problems) > before:
                 found.damaged.append((variant, number))
             advance(1)
+    for name in members(str(url), "index"):
+        if name != root.index and not index_is_whole(str(url), name):
+            remedy = "Nobody needs it to compute: `bmnas cache gc --older-than 0` takes it away"
+            found.problems.append(f"{url}/index/{name}, of an earlier run, is damaged. {remedy}")
     if root.index:
         _verify_index(str(url), root.index, committed, found)
     return found

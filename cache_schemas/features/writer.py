@@ -119,10 +119,11 @@ class FeatureCacheWriter:
     def _write_documents(self, folder: Path, variant: VariantAttributes) -> None:
         names = [KEYS, *(layer.partition("/")[2] for layer in variant.layers)]
         held = {name: found for name in names if (found := _read_array(folder / name / "zarr.json"))}
-        rows = max((found.shape[0] for found in held.values()), default=0)
         grids = [found.chunk_grid.chunk_shape[0] for found in held.values()]
         chunks = [found.codecs[0].chunk_shape[0] for name, found in held.items() if name != KEYS]
         geometry = Geometry((*grids, self.geometry.shard_rows)[0], (*chunks, self.geometry.chunk_rows)[0])
+        shards = [int(file.name.split(".")[1]) + 1 for file in folder.glob("*/c.*.0")]
+        rows = max([geometry.shard_rows * max([0, *shards]), *(found.shape[0] for found in held.values())])
         for name, content in variant_documents(variant, geometry).items():
             if name not in held:
                 _write_json(folder / name / "zarr.json", _with_rows(content, rows))
@@ -195,8 +196,7 @@ class FeatureCacheWriter:
         # Never a number that was in use: a reader with an older index must not meet other rows.
         first = len(stored.numbers) * size
         if keys:
-            with written(self.path / variant.path):
-                self._make_room(variant, first, first + len(keys), versions or [])
+            self._make_room(variant, first, first + len(keys), versions or [])
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
             for layer in variant.layers:
@@ -218,7 +218,8 @@ class FeatureCacheWriter:
                 for start, group in itertools.groupby(range(len(versions)), key=lambda i: dict(versions[i])):
                     if not recorded or recorded[-1][1] != start:
                         recorded.append([first + next(group), start])
-            _write_json(file, _with_rows(found, rows))
+            with written(file):
+                _write_json(file, _with_rows(found, rows))
 
     def _write_shard(self, stored: StoredRows, layer: str, first: int, values: NDArray[Any]) -> None:
         file = Path(stored.file(layer, first // stored.shard_rows))
@@ -261,9 +262,6 @@ class FeatureCacheWriter:
             if not index_is_whole(self.path, name):
                 with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
                     create_index(Path(temporary) / name, attributes, columns, rows)
-                    for file in Path(temporary).rglob("*.*"):
-                        if file.is_file():  # a backbone's name may have a dot
-                            _sync(file)
                     if folder.exists():
                         folder.replace(Path(temporary) / "damaged")
                     (Path(temporary) / name).replace(folder)

@@ -234,8 +234,9 @@ def _as_stored(
 ) -> Column:
     """The column in that variant of the cache, of this backbone and with these layers or more, that lacks least."""
     found = [(len(column.keys), False, 0, "", column)]
-    for variant in stored_variants(str(writer.path)):
+    for variant in stored_variants(str(writer.path), unreadable=[]):
         if _holds(variant, column.variant):
+            writer.add_variant(variant)  # whose arrays' zarr.json may be lost
             keys = row_keys(variant, sources, params)
             lacking, making = len(writer.missing(variant, keys)), _making(variant, column, device)
             if making or not lacking:

@@ -25,14 +25,15 @@ import torch
 import yaml
 
 from cache_schemas.features import FeatureCache, FeatureCacheWriter
-from cache_schemas.features.upkeep import collect_garbage, verify
+from cache_schemas.features.garbage import collect_garbage
+from cache_schemas.features.upkeep import verify
 from pipeline.backbones import load_backbone
 from pipeline.features.stage import describe, window_inputs, window_sources
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, digest_of, logged
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
-from tests.soak.marked_run import PHASES, read_marks, run_marked, use_small_shards
+from tests.soak.marked_run import PHASES, read_marks, run_marked
 
 INPUTS = ("manifest", "windows", "spectrograms", "faces")
 PROCESSES = multiprocessing.get_context("forkserver")  # forks a server that has imported torch: runs start at once
@@ -75,7 +76,6 @@ class Crash:
     """Made-up clips, an undisturbed cache of them, and caches whose runs are killed."""
 
     def __init__(self, folder: Path, *, runs: int, workers: int, clips: int, seed: int) -> None:
-        use_small_shards()
         self.folder, self.runs, self.random, self.tally = folder, runs, random.Random(seed), Tally()  # noqa: S311
         windows = {"window_s": 0.5, "max_per_clip": 4}
         backbone = {"name": "tests.pipeline.counting:wide", "weights": "seed:0"}
@@ -151,7 +151,7 @@ class Crash:
         for collect in (False, True):
             if collect:
                 grow_old(workspace)
-                collect_garbage(workspace.features)
+                collect_garbage(workspace.features, older_than_seconds=0)
             ours, theirs = FeatureCache.open(workspace.features), FeatureCache.open(self.undisturbed.features)
             assert ours.index.equals(theirs.index)
             left, right = ours.load(), theirs.load()
@@ -234,7 +234,7 @@ def leftovers(workspace: Workspace) -> list[Path]:
     found = [
         path
         for path in workspace.root.rglob("*")
-        if not path.is_symlink() and ("tmp" in path.name or path.suffix in (".safetensors", ".partial"))
+        if not path.is_symlink() and ("tmp" in path.name or path.suffix in (".npz", ".partial", ".run"))
     ]
     for variant in FeatureCache.open(workspace.features).variants:
         arrays = [path for path in (workspace.features / variant.path).iterdir() if path.is_dir()]

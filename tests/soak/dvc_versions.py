@@ -38,7 +38,7 @@ def main() -> None:
         second = repository.version(IDENTITIES[1])
         new = {path: found for path, found in second.items() if found not in first.values()}
         print(f"version 2: {_described(second)}; new in DVC's cache: {_described(new)}", flush=True)
-        for kind in ("shards of layers", "key and checksum tables", "index", "zarr.json"):
+        for kind in ("shards of layers", "keys", "index", "zarr.json"):
             print(f"  {kind}: {_described({path: found for path, found in new.items() if _kind(path) == kind})}")
         again = {path for path in first if _kind(path) != "zarr.json" and not path.startswith("index/")}
         assert all(second.get(path) == first[path] for path in again), "a shard was written again"
@@ -98,7 +98,7 @@ class Repository:
     def cache(self) -> tuple[dict[str, torch.Tensor], object]:
         """Values and index of the feature cache that is checked out."""
         opened = FeatureCache.open(self.path / "work" / "features.zarr")
-        return {layer: rows.clone() for layer, rows in opened.load().items()}, opened.index
+        return opened.load(), opened.index
 
 
 def _kind(path: str) -> str:
@@ -106,7 +106,7 @@ def _kind(path: str) -> str:
         return "zarr.json"
     if path.startswith("index/"):
         return "index"
-    return "key and checksum tables" if path.split("/")[-2] in ("key", "checksum") else "shards of layers"
+    return "keys" if path.split("/")[-2] == "key" else "shards of layers"
 
 
 def _described(files: dict[str, tuple[str, int]]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import distributed.process
 
 import pipeline.features.stage
-from cache_schemas.features import FeatureCacheWriter, VariantAttributes
+from cache_schemas.features import FeatureCacheWriter, Geometry, VariantAttributes
 from pipeline.features.stage import build_features
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
@@ -23,17 +23,13 @@ PHASES = ("staging", "packing", "commit", "index")
 SHARD_ROWS = 32
 
 
-def use_small_shards() -> None:
-    """From now on, in this process, the stage's variants have shards of SHARD_ROWS rows."""
-    pipeline.features.stage.VariantAttributes = functools.partial(  # type: ignore[misc,assignment]
-        VariantAttributes, shard_rows=SHARD_ROWS, chunk_rows=SHARD_ROWS // 4
-    )
-
-
 class MarkedWriter(FeatureCacheWriter):
     """Says where it is: workers are staging, or it packs rows, commits them (the last layer is read), or the index."""
 
     marks: Path
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Geometry(SHARD_ROWS, SHARD_ROWS // 4))
 
     def _mark(self, phase: str) -> None:
         with self.marks.open("a") as file:
@@ -48,7 +44,7 @@ class MarkedWriter(FeatureCacheWriter):
         super().pack(variant, keys, final=final)
         self._mark("staging")
 
-    def append(self, variant: VariantAttributes, keys: Sequence[str], rows: Any) -> None:
+    def append(self, variant: VariantAttributes, keys: Sequence[str], rows: Any, versions: Any = None) -> int:
         def marked(layer: str, start: int, stop: int) -> Any:
             if layer == next(iter(variant.layers)):
                 self._mark("packing")
@@ -57,7 +53,7 @@ class MarkedWriter(FeatureCacheWriter):
                 self._mark("commit")
             return found
 
-        super().append(variant, keys, marked)
+        return super().append(variant, keys, marked, versions)
 
     def finish(self, *args: Any) -> None:
         self._mark("index")
@@ -100,7 +96,6 @@ def run_marked(work: Path, params: Path, marks: Path, log: Path, errors: Path) -
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
     distributed.process.get_mp_context = _Workers
-    use_small_shards()
     MarkedWriter.marks = marks
     pipeline.features.stage.FeatureCacheWriter = MarkedWriter  # type: ignore[misc]
     build_features(Workspace(work), load_params(params))

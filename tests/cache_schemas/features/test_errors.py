@@ -32,19 +32,21 @@ def change_root(path: Path, **attributes: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("version", [1, 2, 4, None])
+@pytest.mark.parametrize("version", [1, 5, None])
 def test_another_schema(path: Path, version: int | None) -> None:
     change_root(path, schema_version=version)
     for action in (FeatureCache.open, FeatureCacheWriter, verify):
-        with pytest.raises(FeatureCacheError, match=rf"c\.zarr: .*version 3 \(it says {version}\): remove it, and run"):
+        with pytest.raises(
+            FeatureCacheError, match=rf"c\.zarr: .*version 4 \(it says {version}\): move it away, and run"
+        ):
             action(path)
-    with pytest.raises(FeatureCacheError, match="remove it, and run"):
+    with pytest.raises(FeatureCacheError, match="move it away, and run"):
         merge(path.with_name("new.zarr"), path)
 
 
 def test_another_zarr_group(tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).parent / "data" / "format-3" / "visual", tmp_path / "c.zarr")
-    with pytest.raises(FeatureCacheError, match=r"not a feature cache of schema version 3 \(it says None\)"):
+    with pytest.raises(FeatureCacheError, match=r"not a feature cache of schema version 4 \(it says None\)"):
         FeatureCache.open(tmp_path / "c.zarr")
 
 
@@ -54,8 +56,8 @@ def test_a_layer_that_is_missing(path: Path) -> None:
     with pytest.raises(FeatureCacheError, match=r"no layer was asked for; it has visual/net\.1"):
         FeatureCache.open(path).read([0], [])
     shutil.rmtree(path / VISUAL.array("visual/net.2"))
-    for action in (lambda c: c.load(), lambda c: c.read([0]), lambda c: list(c.batches(4, seed=0))):
-        with pytest.raises(FeatureCacheError, match=r"net\.2 \(.*c\.0\.0\.0\) cannot be read: .*verify --drop"):
+    for action in (FeatureCache.load, lambda cache: cache.read([0])):
+        with pytest.raises(FeatureCacheError, match=r"net\.2/zarr\.json is missing.*verify --drop"):
             action(FeatureCache.open(path))
     assert any("net.2" in problem for problem in verify(path).problems)
 
@@ -84,19 +86,16 @@ def test_a_damaged_zarr_json(path: Path, content: bytes) -> None:
     check(path, names(21))
 
 
-@pytest.mark.parametrize("table", ["key", "checksum"])
 @pytest.mark.parametrize("keep", [None, 0, 5, 30])
-def test_a_table_cut_short_or_gone(path: Path, table: str, keep: int | None) -> None:
-    file = path / AUDIO.path / table / "c.1.0"
+def test_keys_cut_short_or_gone(path: Path, keep: int | None) -> None:
+    file = path / AUDIO.path / "key" / "c.1.0"
     whole = file.read_bytes()
     file.unlink()
     if keep is not None:
         file.write_bytes(whole[:keep])
     problems = verify(path).problems
     assert any("c.1.0" in problem or "points to rows" in problem for problem in problems)
-    if table == "checksum":
-        with pytest.raises(FeatureCacheError, match=r"checksum \(.*c\.1\.0\).*(damaged|cannot be read).*verify --drop"):
-            FeatureCache.open(path).load()
+    check(path, names(21))  # who reads by the index needs no keys
 
 
 def test_damaged_attributes_of_an_index_are_not_believed(path: Path) -> None:
@@ -127,7 +126,7 @@ def test_a_read_only_folder(path: Path) -> None:
     with immutable(layer):
         check(path, names(21))
         assert verify(path).problems == []
-        with pytest.raises(FeatureCacheError, match=r"net\.2/c\.3\.0\.0 cannot be written.*correct the permissions"):
+        with pytest.raises(FeatureCacheError, match=r"net\.2/zarr\.json cannot be written.*correct the permissions"):
             build(path, names(30))
     check(path, names(21))
     assert build(path, names(30)) == 9, "what was staged is not computed again, only the other backbone's rows"
@@ -135,7 +134,7 @@ def test_a_read_only_folder(path: Path) -> None:
 
 
 def test_an_index_that_cannot_be_written(path: Path) -> None:
-    with immutable(path / "index"), pytest.raises(FeatureCacheError, match=r"index cannot be written.*permissions"):
+    with immutable(path / "index"), pytest.raises(FeatureCacheError, match=r"index/\w+ cannot be written.*permissions"):
         build(path, names(20))
     check(path, names(21))
 

@@ -1,6 +1,7 @@
-"""Reading: selection, exact values, damage, streams, other readers."""
+"""Reading: selection, exact values, other readers."""
 
-import itertools
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,43 +72,87 @@ def test_an_unfinished_cache_says_what_to_run(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 20), max_size=40))
 def test_read_gives_any_rows_in_any_order(cache: FeatureCache, positions: list[int]) -> None:
-    found = cache.read(np.array(positions, np.int64))
     windows = [names(21)[i] for i in positions]
-    for layer, values in found.items():
-        expected = rows_of(cache, layer, windows) if windows else torch.empty(0, *values.shape[1:]).half()
-        assert torch.equal(values, expected)
+    for layer, values in cache.read(positions).items():
+        expected = rows_of(cache, layer, windows) if windows else torch.empty(0, *values.shape[2:]).half()
+        assert torch.equal(values, expected[None])
 
 
-def test_shared_tensors_are_the_same(cache: FeatureCache) -> None:
-    shared, own = cache.load(shared=True), cache.load()
-    assert all(tensor.is_shared() and torch.equal(tensor, own[name]) for name, tensor in shared.items())
+@pytest.mark.parametrize("grown", [False, True])
+def test_loaded_layers_are_contiguous_and_one_s_own(tmp_path: Path, grown: bool) -> None:
+    """`nas` takes them without a copy, whatever lies where; writing to them changes no file."""
+    path = tmp_path / "c.zarr"
+    if grown:
+        build(path, names(9, 10), views=2)
+    build(path, names(21), views=2)
+    for views, shape in ((False, (21, LENGTH, 64)), (True, (2, 21, LENGTH, 64))):
+        loaded = FeatureCache.open(path).load(views=views)
+        assert loaded["visual/net.2"].shape == shape
+        for values in loaded.values():
+            assert values.is_contiguous()
+            values[:] = 7
+    check(path, names(21))
 
 
-@given(st.lists(st.integers(0, 60), min_size=1), st.integers(0, 4))
-def test_ranges_cover_what_is_wanted_and_little_else(chunks: list[int], gap: int) -> None:
-    runs = plan_ranges(np.array(chunks), gap=gap)
-    covered = [chunk for first, count in runs for chunk in range(first, first + count)]
-    assert len(covered) == len(set(covered))
-    assert set(chunks) <= set(covered)
-    for (first, count), (following, _) in itertools.pairwise(runs):
-        assert following - (first + count) > gap
-    for first, count in runs:
-        inside = sorted({c for c in chunks if first <= c < first + count})
-        assert (inside[0], inside[-1]) == (first, first + count - 1)
-        assert all(b - a <= gap + 1 for a, b in itertools.pairwise(inside))
+def test_an_empty_selection_has_the_layers_shapes(tmp_path: Path) -> None:
+    build(tmp_path / "c.zarr", ["w000"])  # in one split only
+    cache = FeatureCache.open(tmp_path / "c.zarr")
+    empty = next(s for s in ("train", "val") if s not in set(cache.index["split"]))
+    assert cache.load(empty)["visual/net.2"].shape == (0, LENGTH, 64)
+    assert cache.load(empty, views=True)["visual/net.2"].shape == (1, 0, LENGTH, 64)
+
+
+def test_a_reader_does_not_keep_files_open(tmp_path: Path) -> None:
+    build(tmp_path / "c.zarr", names(21), (VISUAL, AUDIO))
+    loaded = FeatureCache.open(tmp_path / "c.zarr").load()
+    open_files = [Path(f"/proc/self/fd/{f.name}") for f in Path("/proc/self/fd").iterdir()]
+    assert not any("c.zarr" in str(f.readlink()) for f in open_files if f.is_symlink())
+    assert len(loaded) == 4
+
+
+def text(column: Any) -> list[str]:
+    """As docs/cache.md says that text is read."""
+    return [bytes(row).rstrip(b"\0").decode() for row in column[:]]
 
 
 def test_any_zarr_reader_can_read_it(cache: FeatureCache) -> None:
-    """Plain zarr.open finds values and index; it also finds damage, since the checksums are Zarr's own."""
     group: Any = zarr.open(cache.path, mode="r")
     index = group[f"index/{group.attrs['index']}"]
-    assert list(index["clip_id"][:]) == names(21)
+    assert text(index["clip_id"]) == names(21)
     rows = index[f"row/{VISUAL.path}"][:, 0]
     array = group[f"{VISUAL.path}/net.2"]
-    assert array.shards == (SHARD, 64, LENGTH)
+    assert array.shards == (SHARD, LENGTH, 64)
     for window, row in zip(names(21), rows, strict=True):
         assert np.array_equal(array[row], truth(VISUAL, "visual/net.2", key_of(VISUAL, window)))
         assert bytes(group[f"{VISUAL.path}/key"][row]).hex() == key_of(VISUAL, window)
+
+
+def test_any_zarr_reader_finds_damage(cache: FeatureCache, tmp_path: Path) -> None:
+    """The checksums are Zarr's own, of every layer, the keys and the index; a missing shard is no row of zeros."""
+    shutil.copytree(cache.path, tmp_path / "c.zarr")
+    group: Any = zarr.open(tmp_path / "c.zarr", mode="r")
+    index = f"index/{group.attrs['index']}/label"
+    for name, file in ((f"{VISUAL.path}/net.2", "c.1.0.0"), (f"{VISUAL.path}/key", "c.1.0"), (index, "c.0")):
+        path = tmp_path / "c.zarr" / name / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[:5] + bytes([whole[5] ^ 4]) + whole[6:])
+        with pytest.raises(ValueError, match="checksum"):
+            group[name][:]
+        path.write_bytes(whole)
+    (tmp_path / "c.zarr" / VISUAL.path / "net.2" / "c.1.0.0").unlink()
+    assert np.isnan(group[f"{VISUAL.path}/net.2"][SHARD : 2 * SHARD]).any()
+
+
+def test_only_codecs_that_every_reader_knows(cache: FeatureCache) -> None:
+    """And only numbers: zarr-python's own text and its codec are read by few."""
+    kinds, codecs = set(), set()
+    for file in Path(cache.path).rglob("zarr.json"):
+        found = json.loads(file.read_text())
+        if found["node_type"] == "array":
+            kinds.add(found["data_type"])
+            codecs |= {codec["name"] for codec in found["codecs"]}
+    assert kinds == {"float16", "float64", "int64", "bool", "uint8"}
+    assert codecs == {"sharding_indexed", "bytes", "zstd", "crc32c"}
 
 
 def test_the_attributes_say_how_the_features_were_made(cache: FeatureCache) -> None:
@@ -121,8 +166,6 @@ def test_layers_of_other_precision_keep_it(tmp_path: Path) -> None:
     build(tmp_path / "c.zarr", names(3), (VISUAL, single))
     check(tmp_path / "c.zarr", names(3), (VISUAL, single))
     cache = FeatureCache.open(tmp_path / "c.zarr")
-    for values in (cache.load(), cache.load().batch(torch.arange(3)), cache.read([0, 1, 2])):
-        assert values["audio/net.1"].dtype == torch.float32
-        assert torch.equal(
-            values["audio/net.1"][1], torch.from_numpy(truth(single, "audio/net.1", key_of(single, "w001")))
-        )
+    values = cache.load()["audio/net.1"]
+    assert values.dtype == torch.float32
+    assert torch.equal(values[1], torch.from_numpy(truth(single, "audio/net.1", key_of(single, "w001"))))

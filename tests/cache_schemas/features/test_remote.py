@@ -14,13 +14,16 @@ import pandas as pd
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner
 from zarr.core.sync import _get_loop
 
-from cache_schemas.features import FeatureCache, FeatureCacheError, sources
-from cache_schemas.features.layout import CHECKSUM_BYTES
+from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features.statistics import layer_statistics
+from cache_schemas.features.upkeep import merge, summarise, verify
 from nas.config import SearchConfig
 from nas.search import search
-from tests.cache_schemas.features.small_cache import VISUAL, build, check, names
+from pipeline.cli import app
+from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, build, check, names
 
 WINDOWS = names(41)
 SHARD = f"{VISUAL.path}/net.2/c.1.0.0"
@@ -96,9 +99,27 @@ def test_everything_reads_the_same(remote: Remote) -> None:
     assert same(there.load("val"), here.load("val"))
     assert same(there.load(layers=["audio/net.2"], views=True), here.load(layers=["audio/net.2"], views=True))
     positions = np.random.default_rng(0).integers(0, len(WINDOWS), 30)
-    assert same(there.read(positions, view=1), here.read(positions, view=1))
-    batches = zip(there.batches(4, seed=3), here.batches(4, seed=3), strict=True)
-    assert all(np.array_equal(i, j) and same(a, b) for (i, a), (j, b) in batches)
+    assert same(there.read(positions, views=[1]), here.read(positions, views=[1]))
+    assert summarise(remote.url) == summarise(remote.local)
+    assert verify(remote.url) == verify(remote.local)
+    assert list(layer_statistics(there)) == list(layer_statistics(here))
+
+
+def test_the_commands_read_it(remote: Remote) -> None:
+    """`bmnas cache info s3://...` and its like; what changes a cache wants a folder."""
+    runner = CliRunner()
+    for command, told in (("info", "41 windows"), ("verify", ""), ("stats", "net.2")):
+        result = runner.invoke(app, ["cache", command, remote.url])
+        assert result.exit_code == 0, result.output
+        assert told in result.stdout
+    refused = runner.invoke(app, ["cache", "verify", "--drop", remote.url])
+    assert refused.exit_code == 2
+    assert "give a folder" in " ".join(refused.output.replace("│", " ").split())
+
+
+def test_it_can_be_merged_into_a_folder(remote: Remote, tmp_path: Path) -> None:
+    assert merge(tmp_path / "c.zarr", remote.url) == {VISUAL.path: 82, AUDIO.path: 82}
+    check(tmp_path / "c.zarr", WINDOWS)
 
 
 def test_the_search_finds_the_same(remote: Remote) -> None:
@@ -114,10 +135,10 @@ def test_the_search_finds_the_same(remote: Remote) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda whole: whole[:3] + bytes([whole[3] ^ 1]) + whole[4:], "chunk 0 is damaged"),
-        (lambda whole: whole[:10], "is cut off"),
-        (lambda _: b"", "is cut off"),
-        (lambda _: None, "cannot be read"),
+        (lambda whole: whole[:3] + bytes([whole[3] ^ 1]) + whole[4:], "checksum"),
+        (lambda whole: whole[:10], "cannot be read"),
+        (lambda _: b"", "cannot be read"),
+        (lambda _: None, "it is missing"),
     ],
     ids=["flipped", "short", "empty", "missing"],
 )
@@ -125,7 +146,7 @@ def test_a_damaged_object_is_an_error_that_names_it(remote: Remote, content: Any
     whole = remote.replace(SHARD, (remote.local / SHARD).read_bytes())
     remote.replace(SHARD, content(whole))
     try:
-        with pytest.raises(FeatureCacheError, match=rf"net\.2 \(.*c\.1\.0\.0\).*{message}.*cache verify --drop"):
+        with pytest.raises(FeatureCacheError, match=rf"net\.2/c\.1\.0\.0.*{message}.*cache verify --drop"):
             remote.open().load()
     finally:
         remote.files.pipe_file(f"{remote.url}/{SHARD}", whole)
@@ -139,57 +160,34 @@ def test_no_cache_there_is_said(remote: Remote) -> None:
             FeatureCache.open(url)
 
 
-def test_a_small_read_fetches_its_chunks_only(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = remote.open()
-    fetched: list[int] = []
-    original = remote.files.cat_ranges
-
-    def recording(paths: Any, starts: list[int], ends: list[int], **options: Any) -> Any:
-        fetched.extend(end - start for start, end in zip(starts, ends, strict=True))
-        return original(paths, starts, ends, **options)
-
-    monkeypatch.setattr(cache._source._files, "cat_ranges", recording)  # type: ignore[union-attr]
-    monkeypatch.setattr(sources, "GAP_BYTES", 0)
-    cache.read([5], ["visual/net.2"])
-    table = 4 * VISUAL.shard_chunks * len(VISUAL.layers) + CHECKSUM_BYTES
-    assert fetched == [VISUAL.geometry("visual/net.2").chunk_bytes, table]
-
-
-def test_s3_is_asked_once_a_run_of_chunks(s3_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Counted by the server: loading asks once a shard and layer, reading two neighbours asks once."""
-    build(tmp_path / "c.zarr", WINDOWS)
+def test_s3_is_asked_once_a_whole_shard(s3_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Counted by the server; no other backbone is asked for."""
+    build(tmp_path / "c.zarr", names(16))
     files = fsspec.filesystem("s3")
     files.mkdir("counted")
     files.put(str(tmp_path / "c.zarr"), "counted/c.zarr", recursive=True)
     cache = FeatureCache.open("s3://counted/c.zarr")
-    assert len(cache.index) == len(cache.rows(VISUAL)) == len(WINDOWS)
-    for action, expected in (
-        (lambda: cache.read([4, 5], ["visual/net.2"]), 1),
-        (lambda: cache.load(layers=VISUAL.layers), 2 * -(-len(WINDOWS) // VISUAL.shard_rows)),
-    ):
-        caplog.clear()
-        with caplog.at_level(logging.INFO, logger="werkzeug"):
-            action()
-        requests = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
-        of_shards = [request for request in requests if re.search(r"/c\.\d+\.0\.0 HTTP", request)]
-        assert len(of_shards) == expected
-        assert all("GET" in request and "206" in request for request in of_shards)
-        tables = [request for request in requests if "/checksum/" in request]
-        assert len(requests) == expected + len(tables), "besides the shards, only their checksums are asked for"
+    assert len(cache.index) == len(cache.rows(VISUAL)) == len(cache.stored(VISUAL)) == 16
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="werkzeug"):
+        cache.load(layers=VISUAL.layers)
+    requests = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    of_shards = [request for request in requests if re.search(r"GET .*/net\.\d/c\.\d+\.0\.0 HTTP", request)]
+    assert len(of_shards) == 4
+    assert not [request for request in requests if AUDIO.path in request]
 
 
 def test_a_server_out_of_reach_is_said_with_what_to_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     build(tmp_path / "c.zarr", names(3))
     files = fsspec.filesystem("memory")
     files.put(str(tmp_path / "c.zarr"), "far/c.zarr", recursive=True)
-    cache = FeatureCache.open("memory://far/c.zarr")
 
     def unreachable(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no route to host")
 
-    monkeypatch.setattr(type(files), "cat_ranges", unreachable)
-    with pytest.raises(FeatureCacheError, match=r"memory://.*c\.0\.0\.0 cannot be read: no route.*AWS_ENDPOINT_URL"):
-        cache.load()
+    monkeypatch.setattr(type(files), "cat_file", unreachable)
+    with pytest.raises(FeatureCacheError, match=r"memory://.* cannot be read: no route.*AWS_ENDPOINT_URL"):
+        FeatureCache.open("memory://far/c.zarr").load()
     files.rm("far", recursive=True)
 
 

@@ -9,11 +9,7 @@ def test_flipped_bytes_are_found_and_never_read() -> None:
     assert sum(outcome.counts["flips"] for outcome in outcomes.values()) == 10
 
 
-def test_many_windows_are_few_files_and_stream_well_shuffled_in_bounded_memory() -> None:
-    report = million.measure(20_000, [2 * 2**20])
-    (epoch,) = report.epochs
+def test_many_windows_are_few_files() -> None:
+    report = million.measure(20_000)
     assert report.files < 200
-    assert epoch.growth_bytes < epoch.memory_bytes + million.SLACK_BYTES
-    assert abs(epoch.shuffling.rank_correlation) < 0.3  # of 157 blocks
-    assert epoch.shuffling.neighbours < 0.05
-    assert epoch.shuffling.spread > 0.9
+    assert report.seconds["loaded"] < 10

@@ -32,7 +32,7 @@ def saved(net: torch.nn.Module, path: Path, **changes: torch.Tensor) -> str:
 
 
 def of_frames(feature_map: torch.Tensor) -> torch.Tensor:
-    """(B, C, T) pooled, from frames (B * T, C, H, W)."""
+    """(B, T, C) pooled, from frames (B * T, C, H, W)."""
     return pool(feature_map.unflatten(0, (B, T)).transpose(1, 2), length=T)
 
 
@@ -133,7 +133,7 @@ def test_the_inflated_network_sees_frames_as_the_flat_one_does(tmp_path: Path) -
             x = getattr(net, f"layer{i}")(x)
             expected[f"visual/inflated_resnet50.layer{i}"] = of_frames(x)
         average = x.mean(dim=(2, 3)).unflatten(0, (B, T)).mean(dim=1)
-    expected["visual/inflated_resnet50.average"] = average[:, :, None].expand(-1, -1, T)
+    expected["visual/inflated_resnet50.average"] = average[:, None].expand(-1, T, -1)
     close(backbone(CROPS, length=T), expected)
 
 
@@ -153,7 +153,7 @@ def test_inflated_weights_see_other_frames_too(tmp_path: Path) -> None:
         other = CROPS.clone()
         other[:, 3] = 255 - other[:, 3]
         (a,), (b,) = backbone(CROPS, length=T).values(), backbone(other, length=T).values()
-        assert torch.equal(a[:, :, 2], b[:, :, 2]) != feels
+        assert torch.equal(a[:, 2], b[:, 2]) != feels
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_published_bundle_is_built_without_a_download() -> None:
     params = BackboneParams(name="torchaudio:WAV2VEC2_BASE", weights="seed:0", layers=(0, 1))
     backbone = torchaudio_family.build("audio", params)
     assert list(backbone.layers.items()) == [(f"audio/torchaudio_WAV2VEC2_BASE.layers.{i}", 768) for i in (0, 1)]
-    assert all(x.shape == (B, 768, 8) for x in backbone(SOUND, length=8).values())
+    assert all(x.shape == (B, 8, 768) for x in backbone(SOUND, length=8).values())
 
 
 @pytest.mark.parametrize(

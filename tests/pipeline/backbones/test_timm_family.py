@@ -49,7 +49,7 @@ def test_one_channel_sums_the_stems_colour_weights() -> None:
     grey = build("audio", BackboneParams())
     sound = torch.randn(2, 80, 400, generator=torch.Generator().manual_seed(0))
     found = grey(sound, length=8)
-    assert [tuple(x.shape) for x in found.values()] == [(2, 24, 8), (2, 40, 8), (2, 112, 8), (2, 320, 8)]
+    assert [tuple(x.shape) for x in found.values()] == [(2, 8, 24), (2, 8, 40), (2, 8, 112), (2, 8, 320)]
     assert list(found) == [f"audio/tf_efficientnet_lite0.blocks.{i}" for i in (1, 2, 4, 6)]
     colour = build("visual", BackboneParams())
     pictures = torch.stack([(x - x.mean()) / x.std() for x in sound])[:, None].expand(-1, 3, -1, -1)
@@ -68,7 +68,7 @@ def test_loudness_does_not_get_in() -> None:
 def test_channels_last_transformers_are_turned_round() -> None:
     backbone = build("visual", BackboneParams(name="swin_tiny_patch4_window7_224", weights="seed:0", layers=(0, 1)))
     features = backbone(CROPS[:, :2], length=2)
-    assert [tuple(x.shape) for x in features.values()] == [(1, 96, 2), (1, 192, 2)]
+    assert [tuple(x.shape) for x in features.values()] == [(1, 2, 96), (1, 2, 192)]
     maps = backbone.maps(CROPS[:, :2])
     assert [tuple(x.shape) for x in maps] == [(1, 96, 2, 24, 24), (1, 192, 2, 12, 12)]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,15 @@ import safetensors.torch
 import torch
 
 from cache_schemas.content import CacheContent
-from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features import FeatureCache, FeatureCacheError, VariantAttributes, staged_piece
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
 from cache_schemas.files import digest
+from cache_schemas.manifest import read_quarantine
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.backbones.timm_family import create
 from pipeline.faces.stage import face_key
+from pipeline.features import stage
 from pipeline.features.stage import (
     PASS_WINDOWS,
     build_features,
@@ -32,6 +36,7 @@ from pipeline.params import BackboneParams, NetworkParams, Params
 from pipeline.runs.evaluate import EvaluateError, evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
+from pipeline.shards.stage import StageError
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, logged
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
@@ -40,7 +45,9 @@ from tests.pipeline.test_pipeline import assert_same_cache
 
 SIXTEEN = [f"clip{i:02d}" for i in range(16)]
 EIGHT = [f"more{i}" for i in range(8)]
-SMALL, OTHER = ({"name": f"tests.pipeline.counting:{name}", "weights": "seed:0"} for name in ("small", "other"))
+SMALL, OTHER, BURSTING = (
+    {"name": f"tests.pipeline.counting:{name}", "weights": "seed:0"} for name in ("small", "other", "bursting")
+)
 
 
 class History:
@@ -175,6 +182,57 @@ def test_weights_are_named_by_their_tensors_wherever_they_came_from(history: His
         columns.append(describe(params, window_sources(history.workspace, params), "cpu")[0])
     assert columns[0].keys == columns[1].keys != columns[2].keys
     assert columns[0].variant == columns[1].variant != columns[2].variant
+
+
+def test_a_window_with_a_feature_that_is_not_finite_goes_to_quarantine(history: History) -> None:
+    """By its name and the layer's; the stage finishes, and the cache holds the others."""
+    clips = clip_contents(SIXTEEN[:6])
+    features = {"visual": [SMALL], "audio": [BURSTING], "length": 4}
+    history.run(clips, features=features)
+    workspace = history.workspace
+    (refused,) = read_quarantine(workspace.quarantine("features"))
+    cache = FeatureCache.open(workspace.features)
+    assert refused.clip_id not in set(cache.index["clip_id"])
+    assert len(cache) == 5
+    assert not verify(workspace.features).problems
+    assert refused.stage == "features"
+    assert re.search(
+        r"^window from 0.1 s: audio/tests.*bursting\.1: a feature is not finite as float16", refused.reason
+    )
+    assert history.run(clips, features=features)["audio bursting"] == 1, "it is tried again"
+    assert history.run(clips) == {"audio": 6}
+    assert len(FeatureCache.open(workspace.features)) == 6
+    assert read_quarantine(workspace.quarantine("features")) == []
+    with pytest.raises(StageError, match="1 of 6 windows failed, more than max_failed_fraction 0 allows"):
+        history.run(clips, features=features, max_failed_fraction=0.0)
+
+
+def test_what_lost_power_is_mended_and_not_computed_again(history: History) -> None:
+    clips = clip_contents(SIXTEEN[:6])
+    assert history.run(clips) == both(6)
+    for file in history.workspace.features.rglob("zarr.json"):
+        file.write_bytes(b"")
+    assert history.run(clips) == {}
+    assert not verify(history.workspace.features).problems
+
+
+def test_a_staged_piece_that_is_damaged_is_computed_again(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Today's file system, or that of a worker's machine, may lose the end of what it took."""
+    clips = clip_contents(SIXTEEN[:6])
+    original, damaged = stage.stage_piece, []
+
+    def once(cache: Path, variant: VariantAttributes, keys: Sequence[str], *given: object) -> dict[str, str]:
+        refused: dict[str, str] = original(cache, variant, keys, *given)  # type: ignore[arg-type]
+        if not damaged:
+            file = staged_piece(cache, variant, keys)
+            file.write_bytes(file.read_bytes()[:-100])
+            damaged.append(len(keys))
+        return refused
+
+    monkeypatch.setattr(stage, "stage_piece", once)
+    counted = history.run(clips)
+    assert sum(counted.values()) == 12 + damaged[0]
+    assert len(FeatureCache.open(history.workspace.features)) == 6
 
 
 @pytest.mark.parametrize("size", [1, 4])
