@@ -10,9 +10,20 @@ from collections.abc import Callable, Mapping
 
 from pipeline.backbones import facenet_family, inflated, own, timm_family, torchaudio_family, torchvision_family
 from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, choose_stages, pool
+from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
-__all__ = ["FAMILIES", "Backbone", "BackboneError", "Input", "Modality", "choose_stages", "load_backbone", "pool"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "BackboneError",
+    "Input",
+    "Modality",
+    "choose_stages",
+    "load_backbone",
+    "pool",
+    "resolved",
+]
 
 Builder = Callable[[Modality, BackboneParams], Backbone]
 FAMILIES: Mapping[str, Builder] = {

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -26,20 +26,24 @@ from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, category_of, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
-from pipeline.backbones import Backbone, Input, Modality, load_backbone
+from pipeline.backbones import Backbone, Input, Modality, load_backbone, resolved
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
-from pipeline.compute.workers import one_ahead, run_tasks
+from pipeline.compute.workers import one_ahead, run_tasks, session, tell, worker_count
 from pipeline.faces.stage import face_key, windows_digest
 from pipeline.features.views import audio_view, sound_view, visual_view
-from pipeline.params import BackboneParams, Params, SpectrogramParams
+from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 8
-"""One task, and what a killed worker loses at most."""
+"""What a killed worker loses at most."""
+TASK_PIECES = 16
+"""One task: the fewer there are, the less a scheduler has to do."""
+TASKS_PER_WORKER = 4
+"""Towards the end tasks are smaller, so that no worker waits for another's last one."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 _VIEWS_VERSION = 1
@@ -75,16 +79,27 @@ class Column:
     """(N * V,) view by view of one window after the other"""
 
 
+class _Stored(NamedTuple):
+    """A window as a worker needs it: its row in a shard, and what its views are drawn by."""
+
+    shard: Path
+    row: int
+    clip_id: str
+    start_s: float
+
+
 @dataclass(frozen=True)
 class _Piece:
+    """Rows that are staged together. Paths are absolute: the worker may have started in another folder."""
+
     cache: Path
     params: BackboneParams
     variant: VariantAttributes
     keys: tuple[str, ...]
-    rows: tuple[tuple[WindowSource, int], ...]
+    rows: tuple[tuple[_Stored, int], ...]
     """The window and the view of every key."""
     spectrograms: SpectrogramParams
-    device: str
+    compute: ComputeParams
 
 
 def build_features(workspace: Workspace, params: Params) -> FeatureCache:
@@ -95,15 +110,15 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    device = device_of(params.compute)
-    columns = describe(params, sources, device)
+    columns = describe(params, sources, "cpu")  # where the workers compute is theirs to know
     writer = FeatureCacheWriter(workspace.features)
     for column in columns:
         writer.add_variant(column.variant)
-    pieces = _missing_pieces(writer, columns, sources, params, device)
-    _compute(writer, columns, pieces, params)
+    pieces = _missing_pieces(writer, columns, sources, params)
+    with session(params.compute):
+        _compute(writer, columns, pieces, params)
     writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
-    fresh = {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
+    fresh = {(stored.clip_id, stored.start_s) for piece in pieces for stored, _ in piece.rows}
     console.print(
         f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
         f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} clips)"
@@ -112,31 +127,51 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
 
 
 def _missing_pieces(
-    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
+    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
 ) -> list[_Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
-    cache, views = writer.path.resolve(), list(_views(sources, params))
+    cache, views = writer.path.resolve(), params.features.views
     pieces = []
     for column in columns:
         place = {key: i for i, key in enumerate(column.keys)}
+        windows = _stored_windows(sources, column.variant.modality)
         missing = writer.missing(column.variant, column.keys)
         for i in range(0, len(missing), PIECE_ROWS):
             keys = tuple(missing[i : i + PIECE_ROWS])
-            rows = tuple(views[place[key]] for key in keys)
-            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, device)
+            rows = tuple((windows[place[key] // views], place[key] % views) for key in keys)
+            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, params.compute)
             pieces.append((place[keys[0]], piece))
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
+
+
+def _stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[_Stored]:
+    """Where the modality's windows lie, from the root on."""
+    places = [source.faces if modality == "visual" else source.spectrogram for source in sources]
+    absolute = {path: path.resolve() for path, _ in places}
+    return [
+        _Stored(absolute[path], row, s.clip.clip_id, s.start_s) for s, (path, row) in zip(sources, places, strict=True)
+    ]
 
 
 def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> None:
     """Fills in what is missing; shards are packed as soon as they are full."""
     total, waiting = sum(len(column.keys) for column in columns), 0
+    tasks = _tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
+    shown: dict[int, int] = {}
     with progress_bar("features", total=total, unit="rows") as advance:
         advance(total - sum(len(piece.keys) for piece in pieces))
-        for piece, _ in run_tasks(_compute_piece, pieces, params.compute):
-            advance(len(piece.keys))
-            waiting += len(piece.keys)
-            if waiting >= piece.variant.shard_rows:
+
+        def heard(task: Sequence[_Piece], share: float) -> None:
+            rows = sum(len(piece.keys) for piece in task[: round(share * len(task))])
+            more = rows - shown.get(id(task), 0)
+            if more > 0:  # less: its worker died, and another one does it again
+                advance(more)
+                shown[id(task)] = rows
+
+        for task, _ in run_tasks(_compute_pieces, tasks, params.compute, heard, most=len(pieces)):
+            heard(task, 1.0)
+            waiting += shown.pop(id(task))
+            if waiting >= task[0].variant.shard_rows:
                 waiting = 0
                 for column in columns:
                     writer.pack(column.variant, column.keys, final=False)
@@ -144,11 +179,20 @@ def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Pi
             writer.pack(column.variant, column.keys, final=True)
 
 
+def _tasks(pieces: Sequence[_Piece], workers: int) -> Iterator[Sequence[_Piece]]:
+    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
+    first = 0
+    while first < len(pieces):
+        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
+        yield pieces[first : first + size]
+        first += size
+
+
 def describe(params: Params, sources: Sequence[WindowSource], device: str) -> list[Column]:
     """The columns of the cache that `params` ask for."""
     columns = []
     for modality in MODALITIES:
-        for backbone_params in getattr(params.features, modality):
+        for backbone_params in map(resolved, getattr(params.features, modality)):
             backbone = load_backbone(modality, backbone_params, device)
             variant = VariantAttributes(
                 modality=modality,
@@ -226,10 +270,16 @@ def window_inputs(
     source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
 ) -> Iterator[torch.Tensor]:
     """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
+    (window,) = _stored_windows([source], "visual" if takes == "crops" else "audio")
+    return _window_inputs(window, takes, views, params)
+
+
+def _window_inputs(
+    window: _Stored, takes: Input, views: Iterable[int], params: SpectrogramParams
+) -> Iterator[torch.Tensor]:
     schema, names = STORED[takes]
-    path, row = source.faces if takes == "crops" else source.spectrogram
-    stored = {name: rows[0] for name, rows in read_rows(path, schema, [row], only=names).items()}
-    return input_views(stored, takes, clip_id=source.clip.clip_id, start_s=source.start_s, views=views, params=params)
+    stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
+    return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
 
 
 def input_views(
@@ -289,18 +339,24 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
     return found
 
 
+def _compute_pieces(pieces: Sequence[_Piece]) -> None:
+    """One task."""
+    for i, piece in enumerate(pieces, start=1):
+        _compute_piece(piece)
+        tell(i / len(pieces))
+
+
 def _compute_piece(piece: _Piece) -> None:
-    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
+    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
         return
-    backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
+    backbone = load_backbone(piece.variant.modality, piece.params, device_of(piece.compute))
     features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
     stage_piece(piece.cache, piece.variant, piece.keys, {layer: rows.numpy() for layer, rows in features.items()})
 
 
 def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
-    for _, rows in itertools.groupby(piece.rows, key=lambda row: (row[0].clip.clip_id, row[0].window)):
-        of_window = list(rows)
-        yield from window_inputs(of_window[0][0], takes, [view for _, view in of_window], piece.spectrograms)
+    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
+        yield from _window_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
 
 
 def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:

@@ -24,7 +24,10 @@ def test_in_this_process() -> None:
 
 # Dask's own sockets are closed by its event loop, some time after the cluster is.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_in_two_processes_that_share_the_cores() -> None:
+@pytest.mark.parametrize("of_the_shell", ["", "17"])
+def test_in_two_processes_that_share_the_cores(monkeypatch: pytest.MonkeyPatch, of_the_shell: str) -> None:
+    """Whatever the shell's setting is, which holds for this process: it stays as it is."""
+    monkeypatch.setenv("OMP_NUM_THREADS", of_the_shell)
     found = dict(run_tasks(square, list(range(8)), ComputeParams(workers=2)))
     assert [found[task][0] for task in range(8)] == [task * task for task in range(8)]
     assert os.getpid() not in {pid for _, pid, _ in found.values()}
@@ -32,6 +35,7 @@ def test_in_two_processes_that_share_the_cores() -> None:
     assert {threads for _, _, threads in found.values()} == {str(max(1, cores // 2))}
     with pytest.raises(ValueError, match="no root of -1"):
         list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
+    assert os.environ["OMP_NUM_THREADS"] == of_the_shell
 
 
 def slow_square(task: int) -> int:
