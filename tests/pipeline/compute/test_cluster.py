@@ -196,12 +196,14 @@ def test_a_cluster_that_loses_its_scheduler_loses_nothing_finished(
     root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     workspace, params = prepare(root, tmp_path)
-    with cluster(tmp_path / "elsewhere", workers=2) as found:
-        with started(root, tmp_path, "--scheduler", found.address) as process:
-            wait_for(lambda: shards(workspace))
-            assert process.poll() is None
-            found.kill_scheduler()
-            _, log = process.communicate(timeout=100)
+    with (
+        cluster(tmp_path / "elsewhere", workers=2) as found,
+        started(root, tmp_path, "--scheduler", found.address) as process,
+    ):
+        wait_for(lambda: shards(workspace))
+        assert process.poll() is None
+        found.kill_scheduler()
+        _, log = process.communicate(timeout=100)
     assert process.returncode == 1, log
     assert f"error: the scheduler {found.address} is gone" in log
     assert "Traceback" not in log

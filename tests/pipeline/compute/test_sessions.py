@@ -79,7 +79,8 @@ def test_a_session_keeps_its_workers_and_tasks_are_sent_a_few_ahead() -> None:
         processes = {next(some)[1] for _ in range(20)}
         some.close()
         assert len(taken) <= 20 + 2 * AHEAD + AHEAD
-        assert {process for _, process in run_tasks(process_of, [1, 2, 3, 4], compute)} <= processes
+        processes |= {process for _, process in run_tasks(process_of, [1, 2, 3, 4], compute)}
+        assert len(processes) <= 2
 
 
 OWN = """
