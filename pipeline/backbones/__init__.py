@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from pipeline.backbones import facenet_family, inflated, own, timm_family, torchaudio_family, torchvision_family
 from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
+from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "choose_stages",
     "load_backbone",
     "pool",
+    "resolved",
 ]
 
 Builder = Callable[[Modality, BackboneParams], Backbone]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -13,6 +14,13 @@ from pipeline.backbones.base import BackboneError
 from pipeline.params import NetworkParams
 
 State = dict[str, torch.Tensor]
+Chosen = TypeVar("Chosen", bound=NetworkParams)
+
+
+def resolved(params: Chosen) -> Chosen:
+    """The same with the whole path of its file, if it has one: for a process that has started in another folder."""
+    kind, _, value = params.weights.partition(":")
+    return params.model_copy(update={"weights": f"file:{Path(value).resolve()}"}) if kind == "file" else params
 
 
 @contextlib.contextmanager

@@ -1,23 +1,30 @@
-"""Runs a stage's tasks over Dask worker processes of bounded memory, here or on a cluster, with a progress bar."""
+"""Runs a stage's tasks over worker processes of bounded memory, here or on a cluster."""
 
 from __future__ import annotations
 
-import logging
+import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from pipeline.compute.cluster import cluster_client, gone, local_client, reaching
 from pipeline.compute.machine import cores, device_of, free_bytes
-from pipeline.compute.progress import console
 from pipeline.params import ComputeParams
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+AHEAD = 4
+"""So many tasks per worker are under way: enough that none waits for its next one, few enough for any scheduler."""
 
 
 class TasksLostError(RuntimeError):
@@ -40,28 +47,32 @@ def one_ahead(items: Iterator[Task]) -> Iterator[Task]:
             yield item
 
 
+@contextmanager
+def session(compute: ComputeParams) -> Iterator[None]:
+    """Inside, whatever runs tasks shares one set of workers. They start with the first tasks and end with the block."""
+    with _session(compute) as found:
+        token = _open.set(found)
+        try:
+            yield
+        finally:
+            _open.reset(token)
+
+
 def worker_count(compute: ComputeParams, n_tasks: int) -> int:
-    """How many workers share `n_tasks` tasks."""
-    if compute.scheduler:
-        with _client(compute, n_tasks) as client:
-            return max(1, min(len(client.nthreads()), n_tasks))
-    return max(1, min(compute.workers or cores(), n_tasks))
+    """How many of `n_tasks` tasks run at once."""
+    with _session(compute) as found:
+        return found.count(n_tasks)
 
 
 def threads_per_worker(compute: ComputeParams, n_tasks: int) -> int:
-    """Cores that each worker has for itself; on a cluster 1, since a machine's workers do not know of each other."""
+    """Cores that each task has for itself; on a cluster 1, since a machine's workers do not know of each other."""
     return 1 if compute.scheduler else max(1, cores() // worker_count(compute, n_tasks))
 
 
 def memory_per_worker(compute: ComputeParams, n_tasks: int) -> int:
-    """Bytes that each worker may fill: of the GPU where it computes on one, else of the machine it runs on."""
-    if not compute.scheduler:
-        return free_bytes(compute) // worker_count(compute, n_tasks)
-    with _client(compute, n_tasks) as client:
-        free: dict[str, int] = client.run(free_bytes, compute)
-    hosts = Counter(address.rpartition(":")[0] for address in free)
-    on_gpu = device_of(compute) == "cuda"  # a cluster gives each worker its own
-    return min(size // (1 if on_gpu else hosts[address.rpartition(":")[0]]) for address, size in free.items())
+    """Bytes that each task may fill: of the GPU where it computes on one, else of the machine it runs on."""
+    with _session(compute) as found:
+        return found.memory(n_tasks)
 
 
 _teller: ContextVar[Callable[[float], None]] = ContextVar("teller", default=lambda share: None)
@@ -74,44 +85,163 @@ def tell(share: float) -> None:
 
 def run_tasks(
     function: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     compute: ComputeParams,
     heard: Callable[[Task, float], None] = lambda task, share: None,
+    *,
+    most: int | None = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Yields (task, result) as tasks finish; a task's exception ends the run. heard: called with what tasks tell.
+    """Yields (task, result) as tasks finish; a task's exception ends the run.
+
+    tasks: each is made when it is about to be sent. most: so many there are at most, where `tasks` has no length.
+    heard: called with what tasks tell, never after a task's result.
 
     A task runs again when its worker dies. Those whose workers died more often than Dask's `allowed-failures` are
-    named by a TasksLostError, after all others are done.
+    named by a TasksLostError, after all others are done. Raises SchedulerError when a cluster cannot be used.
     """
-    if not tasks:
-        return
+    if most is None:
+        assert isinstance(tasks, Sized)  # noqa: S101 - the caller's mistake
+        most = len(tasks)
     if compute.workers == 1 and not compute.scheduler:
         for task in tasks:
             yield task, _telling(partial(heard, task), function, task)
+    elif most:
+        with _session(compute) as found:
+            yield from found.run(function, tasks, heard, most)
+
+
+_open: ContextVar[_Session | None] = ContextVar("session", default=None)
+
+
+@contextmanager
+def _session(compute: ComputeParams) -> Iterator[_Session]:
+    """The one that is open, or one for this block."""
+    found = _open.get()
+    if found and found.compute == compute:
+        yield found
         return
-    from distributed import KilledWorker, as_completed
-
-    lost, topic = [], f"bmnas/{uuid4().hex}"
-    with _client(compute, len(tasks)) as client:
-        client.subscribe_topic(topic, lambda event: heard(tasks[event[1][0]], event[1][1]))
-        works = client.map(partial(_in_worker, topic, function), range(len(tasks)), tasks, pure=False)
-        futures = dict(zip(works, tasks, strict=True))
-        for future in as_completed(works):
-            task = futures.pop(future)
-            try:
-                yield task, future.result()
-            except KilledWorker:
-                lost.append(task)
-            future.release()
-    if lost:
-        raise TasksLostError(lost)
+    with ExitStack() as stack:
+        yield _Session(compute, stack)
 
 
-def _in_worker(topic: str, function: Callable[[Task], Result], number: int, task: Task) -> Result:
+class _Session:
+    """Worker processes on this machine, or those of a cluster; none until they are needed."""
+
+    def __init__(self, compute: ComputeParams, stack: ExitStack) -> None:
+        """stack: what ends the workers."""
+        self.compute = compute
+        self._stack = stack
+        self._client: Any = None
+        self._places: dict[str, int] = {}
+        self._counted_s = 0.0
+
+    def count(self, n_tasks: int) -> int:
+        """How many of `n_tasks` tasks run at once."""
+        most = sum(self.places().values()) if self.compute.scheduler else self.compute.workers or cores()
+        return max(1, min(most, n_tasks))
+
+    def places(self) -> dict[str, int]:
+        """{address of a worker: tasks that it runs at once}; of a cluster no older than a second."""
+        if self.compute.scheduler and monotonic() > self._counted_s + 1:
+            client = self.connected(1)
+            with reaching(self.compute.scheduler):
+                self._places = dict(client.nthreads())
+            self._counted_s = monotonic()
+        return self._places
+
+    def memory(self, n_tasks: int) -> int:
+        """Bytes that each task may fill."""
+        if not self.compute.scheduler:
+            return free_bytes(self.compute) // self.count(n_tasks)
+        client = self.connected(1)
+        with reaching(self.compute.scheduler):
+            found: dict[str, tuple[str, int]] = client.run(_device_and_free_bytes, self.compute)
+        places = {address: self.places().get(address, 1) for address in found}
+        of_host: Counter[str] = Counter()
+        for address, count in places.items():
+            of_host[_host(address)] += count
+        # A cluster gives each worker process a GPU of its own; the machine's memory they share.
+        return min(
+            size // (places[address] if device == "cuda" else of_host[_host(address)])
+            for address, (device, size) in found.items()
+        )
+
+    def connected(self, n_tasks: int) -> Any:
+        """Dask's client, with workers for so many tasks: more are started anew, never fewer."""
+        if self.compute.scheduler:
+            if self._client is None:
+                self._client = self._stack.enter_context(cluster_client(self.compute.scheduler))
+        elif len(self._places) < (wanted := self.count(n_tasks)):
+            self._stack.close()
+            self._client = self._stack.enter_context(local_client(wanted, max(1, cores() // wanted)))
+            self._places = dict(self._client.nthreads())
+        return self._client
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], heard: Callable[[Task, float], None], most: int
+    ) -> Iterator[tuple[Task, Result]]:
+        """As run_tasks."""
+        from distributed import KilledWorker, as_completed
+
+        client, topic, lost = self.connected(most), f"bmnas/{uuid4().hex}", []
+        numbered, sent, lock = enumerate(tasks), dict[str, Task](), threading.Lock()
+        running = as_completed(loop=client.loop)
+        work = partial(_in_worker, topic, str(Path.cwd()), function)
+
+        def hear(event: tuple[float, tuple[str, float]]) -> None:
+            name, share = event[1]
+            with lock:  # it is Dask's thread that hears
+                if name in sent:
+                    heard(sent[name], share)
+
+        def send() -> None:
+            room = AHEAD * max(1, sum(self.places().values())) - len(sent)
+            coming = {f"{topic}/{number}": task for number, task in islice(numbered, max(0, room))}
+            if coming:
+                sent.update(coming)
+                running.update(client.map(work, list(coming), list(coming.values()), key=list(coming), pure=False))
+
+        client.subscribe_topic(topic, hear)
+        try:
+            send()
+            while sent:
+                finished = running.next_batch()
+                with lock:
+                    done = [(sent.pop(future.key), future) for future in finished]
+                if any(future.cancelled() for future in finished):
+                    raise gone(self.compute.scheduler, "the connection to it was lost")
+                send()  # first: what is done with a result may take its time
+                for task, future in done:
+                    try:
+                        result = future.result()
+                    except KilledWorker:
+                        lost.append(task)
+                    else:
+                        yield task, result
+        finally:
+            with suppress(OSError, CancelledError):  # the scheduler may be gone
+                client.cancel(list(running.futures))
+                client.unsubscribe_topic(topic)
+        if lost:
+            raise TasksLostError(lost)
+
+
+def _device_and_free_bytes(compute: ComputeParams) -> tuple[str, int]:
+    return device_of(compute), free_bytes(compute)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _in_worker(topic: str, folder: str, function: Callable[[Task], Result], name: str, task: Task) -> Result:
+    """folder: that of the command, where modules of one's own lie; the worker may have started in another one."""
     from distributed import get_worker
 
+    if folder not in sys.path:
+        sys.path.append(folder)
     worker = get_worker()
-    return _telling(lambda share: worker.log_event(topic, (number, share)), function, task)
+    return _telling(lambda share: worker.log_event(topic, (name, share)), function, task)
 
 
 def _telling(teller: Callable[[float], None], function: Callable[[Task], Result], task: Task) -> Result:
@@ -120,57 +250,3 @@ def _telling(teller: Callable[[float], None], function: Callable[[Task], Result]
         return function(task)
     finally:
         _teller.reset(token)
-
-
-# glibc's allocator, else, gives a large block back as soon as it is free, and the kernel clears its pages anew for the
-# next one: a quarter of the time of EfficientNet-Lite0's forward pass.
-KEEP_FREED_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",  # workers compute in a thread, and arenas of threads cannot keep large blocks
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-}
-
-
-@contextmanager
-def _client(compute: ComputeParams, n_tasks: int) -> Iterator[Any]:
-    import dask
-    from distributed import Client, LocalCluster
-
-    if compute.scheduler:
-        with Client(compute.scheduler) as client:
-            console.print(f"[dim]workers: those of {compute.scheduler}; dashboard {client.dashboard_link}")
-            yield client
-        return
-    workers = worker_count(compute, n_tasks)
-    threads = str(threads_per_worker(compute, n_tasks))
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    environment |= KEEP_FREED_MEMORY
-    settings = {
-        # Set before a worker imports torch: later is too late. Workers are spawned, never forked.
-        "distributed.nanny.pre-spawn-environ": environment,
-        "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.worker.profile.enabled": False,  # it looks at every thread's stack 100 times a second
-        # A worker that outgrows its share is replaced; one that only waits for memory could wait for ever.
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": 0.95,
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit="auto",  # an equal share of the machine's (or the container's) memory
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # what a task raises comes back with its result
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        share = min((spec["memory_limit"] for spec in client.scheduler_info()["workers"].values()), default=0)
-        console.print(
-            f"[dim]workers: {workers} processes of {threads} threads and {share / 2**30:.1f} GiB; "
-            f"dashboard {cluster.dashboard_link}"
-        )
-        yield client

@@ -16,6 +16,7 @@ from cache_schemas.paths import path_text
 from cache_schemas.run import RetrainRun, read_run
 from pipeline.backbones import bare_identity
 from pipeline.compute.machine import device_of
+from pipeline.compute.workers import session
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
 from pipeline.params import ComputeParams, Params
@@ -72,7 +73,7 @@ def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams
             reasons[video] = f"the file cannot be read ({error.strerror})"
     scores: dict[str, tuple[WindowScore, ...]] = {}
     if clips:
-        with TemporaryDirectory(prefix="bmnas-predict-") as folder:
+        with TemporaryDirectory(prefix="bmnas-predict-") as folder, session(compute):
             scores, failed = _score(Workspace(Path(folder)), list(clips.values()), params, run, workspace)
             reasons |= {video: failed[clip.clip_id] for video, clip in clips.items() if clip.clip_id in failed}
     return [

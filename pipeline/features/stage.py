@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -28,20 +28,24 @@ from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, category_of, read_manifest, write_quarantine
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
-from pipeline.backbones import Backbone, Input, Modality, bare_identity, load_backbone
+from pipeline.backbones import Backbone, Input, Modality, bare_identity, load_backbone, resolved
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
-from pipeline.compute.workers import one_ahead, run_tasks
+from pipeline.compute.workers import one_ahead, run_tasks, session, tell, worker_count
 from pipeline.faces.stage import face_key, windows_digest
 from pipeline.features.views import audio_view, sound_view, visual_view
-from pipeline.params import BackboneParams, Params, SpectrogramParams
+from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 8
-"""One task, and what a killed worker loses at most."""
+"""What a killed worker loses at most."""
+TASK_PIECES = 16
+"""One task: the fewer there are, the less a scheduler has to do."""
+TASKS_PER_WORKER = 4
+"""Towards the end tasks are smaller, so that no worker waits for another's last one."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 ROUNDS = 3
@@ -81,16 +85,27 @@ class Column:
     """Those that were asked for; the variant may have more."""
 
 
+class _Stored(NamedTuple):
+    """A window as a worker needs it: its row in a shard, and what its views are drawn by."""
+
+    shard: Path
+    row: int
+    clip_id: str
+    start_s: float
+
+
 @dataclass(frozen=True)
 class _Piece:
+    """Rows that are staged together. Paths are absolute: the worker may have started in another folder."""
+
     cache: Path
     params: BackboneParams
     variant: VariantAttributes
     keys: tuple[str, ...]
-    rows: tuple[tuple[WindowSource, int], ...]
+    rows: tuple[tuple[_Stored, int], ...]
     """The window and the view of every key."""
     spectrograms: SpectrogramParams
-    device: str
+    compute: ComputeParams
 
 
 def build_features(workspace: Workspace, params: Params) -> FeatureCache:
@@ -101,13 +116,13 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    device, views = device_of(params.compute), params.features.views
+    views = params.features.views
     writer = FeatureCacheWriter(workspace.features)
-    with writer.at_work():
-        columns = [_as_stored(writer, column, sources, params, device) for column in describe(params, sources, device)]
+    with writer.at_work(), session(params.compute):
+        columns = [_as_stored(writer, column, sources, params) for column in describe(params, sources)]
         for column in columns:
             writer.add_variant(column.variant)
-        fresh, refused = _fill(writer, columns, sources, params, device)
+        fresh, refused = _fill(writer, columns, sources, params)
         failed = _failed_windows(columns, sources, refused)
         _quarantine(workspace, sources, failed, params)
         kept = [i for i in range(len(sources)) if i not in failed]
@@ -124,16 +139,16 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
 
 
 def _fill(
-    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
-) -> tuple[set[tuple[str, int]], dict[str, str]]:
-    """Computes what is missing: ({(clip, window) that were computed}, {key: why its row cannot be stored})."""
-    fresh: set[tuple[str, int]] = set()
+    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
+) -> tuple[set[tuple[str, float]], dict[str, str]]:
+    """Computes what is missing: ({(clip, start) that were computed}, {key: why its row cannot be stored})."""
+    fresh: set[tuple[str, float]] = set()
     refused: dict[str, str] = {}
-    pieces = _missing_pieces(writer, columns, sources, params, device)
+    pieces = _missing_pieces(writer, columns, sources, params)
     for _ in range(ROUNDS):
         refused |= _compute(writer, columns, pieces, params)
-        fresh |= {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
-        again = _missing_pieces(writer, columns, sources, params, device)
+        fresh |= {(stored.clip_id, stored.start_s) for piece in pieces for stored, _ in piece.rows}
+        again = _missing_pieces(writer, columns, sources, params)
         pieces = [piece for piece in again if not refused.keys() >= set(piece.keys)]
         if not pieces:
             break
@@ -170,37 +185,54 @@ def _quarantine(workspace: Workspace, sources: list[WindowSource], failed: Mappi
 
 
 def _missing_pieces(
-    writer: FeatureCacheWriter,
-    columns: list[Column],
-    sources: list[WindowSource],
-    params: Params,
-    device: str,
+    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
 ) -> list[_Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
-    cache, views = writer.path.resolve(), list(_views(sources, params))
+    cache, views = writer.path.resolve(), params.features.views
     pieces = []
     for column in columns:
         place = {key: i for i, key in enumerate(column.keys)}
+        windows = _stored_windows(sources, column.variant.modality)
         missing = writer.missing(column.variant, column.keys)
         for i in range(0, len(missing), PIECE_ROWS):
             keys = tuple(missing[i : i + PIECE_ROWS])
-            rows = tuple(views[place[key]] for key in keys)
-            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, device)
+            rows = tuple((windows[place[key] // views], place[key] % views) for key in keys)
+            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, params.compute)
             pieces.append((place[keys[0]], piece))
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
+
+
+def _stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[_Stored]:
+    """Where the modality's windows lie, from the root on."""
+    places = [source.faces if modality == "visual" else source.spectrogram for source in sources]
+    absolute = {path: path.resolve() for path, _ in places}
+    return [
+        _Stored(absolute[path], row, s.clip.clip_id, s.start_s) for s, (path, row) in zip(sources, places, strict=True)
+    ]
 
 
 def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> dict[str, str]:
     """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
     total, waiting = sum(len(column.keys) for column in columns), 0
     refused: dict[str, str] = {}
-    with progress_bar("features", total=total, unit="rows") as advance:
-        advance(total - sum(len(piece.keys) for piece in pieces))
-        for piece, bad in run_tasks(_compute_piece, pieces, params.compute):
-            writer.staged(piece.variant, piece.keys)
+    tasks = _tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
+    shown: dict[int, int] = {}
+    done = total - sum(len(piece.keys) for piece in pieces)
+    with progress_bar("features", total=total, unit="rows", done=done) as advance:
+
+        def heard(task: Sequence[_Piece], share: float) -> None:
+            rows = sum(len(piece.keys) for piece in task[: round(share * len(task))])
+            more = rows - shown.get(id(task), 0)
+            if more > 0:  # less: its worker died, and another one does it again
+                advance(more)
+                shown[id(task)] = rows
+
+        for task, bad in run_tasks(_compute_pieces, tasks, params.compute, heard, most=len(pieces)):
+            for piece in task:
+                writer.staged(piece.variant, piece.keys)
             refused |= bad
-            advance(len(piece.keys))
-            waiting += len(piece.keys)
+            heard(task, 1.0)
+            waiting += shown.pop(id(task))
             if waiting >= writer.geometry.shard_rows:
                 waiting = 0
                 for column in columns:
@@ -210,12 +242,21 @@ def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Pi
     return refused
 
 
-def describe(params: Params, sources: Sequence[WindowSource], device: str) -> list[Column]:
-    """The columns of the cache that `params` ask for."""
+def _tasks(pieces: Sequence[_Piece], workers: int) -> Iterator[Sequence[_Piece]]:
+    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
+    first = 0
+    while first < len(pieces):
+        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
+        yield pieces[first : first + size]
+        first += size
+
+
+def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
+    """The columns of the cache that `params` ask for. On the CPU: what workers compute on is theirs to know."""
     columns = []
     for modality in MODALITIES:
-        for backbone_params in getattr(params.features, modality):
-            backbone = load_backbone(modality, backbone_params, device)
+        for backbone_params in map(resolved, getattr(params.features, modality)):
+            backbone = load_backbone(modality, backbone_params, "cpu")
             variant = VariantAttributes(
                 modality=modality,
                 name=backbone.name.replace("/", "_").replace(":", "_"),
@@ -229,16 +270,14 @@ def describe(params: Params, sources: Sequence[WindowSource], device: str) -> li
     return columns
 
 
-def _as_stored(
-    writer: FeatureCacheWriter, column: Column, sources: Sequence[WindowSource], params: Params, device: str
-) -> Column:
+def _as_stored(writer: FeatureCacheWriter, column: Column, sources: Sequence[WindowSource], params: Params) -> Column:
     """The column in that variant of the cache, of this backbone and with these layers or more, that lacks least."""
     found = [(len(column.keys), False, 0, "", column)]
     for variant in stored_variants(str(writer.path), unreadable=[]):
         if _holds(variant, column.variant):
             writer.add_variant(variant)  # whose arrays' zarr.json may be lost
             keys = row_keys(variant, sources, params)
-            lacking, making = len(writer.missing(variant, keys)), _making(variant, column, device)
+            lacking, making = len(writer.missing(variant, keys)), _making(variant, column)
             if making or not lacking:
                 stored = replace(column, params=making or column.params, variant=variant, keys=keys)
                 found.append((lacking, variant != column.variant, len(variant.layers), variant.path, stored))
@@ -251,12 +290,12 @@ def _holds(variant: VariantAttributes, wanted: VariantAttributes) -> bool:
     return one == other and variant.layers.items() >= wanted.layers.items()
 
 
-def _making(variant: VariantAttributes, column: Column, device: str) -> BackboneParams | None:
+def _making(variant: VariantAttributes, column: Column) -> BackboneParams | None:
     """What makes all layers of the variant, as the column's parameters make its own; None where that is not known."""
     if variant.layers == column.variant.layers:
         return column.params
     more = column.params.model_copy(update={"layers": len(variant.layers)})
-    return more if load_backbone(variant.modality, more, device).layers == variant.layers else None
+    return more if load_backbone(variant.modality, more, "cpu").layers == variant.layers else None
 
 
 def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[WindowSource, int]]:
@@ -329,10 +368,16 @@ def window_inputs(
     source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
 ) -> Iterator[torch.Tensor]:
     """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
+    (window,) = _stored_windows([source], "visual" if takes == "crops" else "audio")
+    return _window_inputs(window, takes, views, params)
+
+
+def _window_inputs(
+    window: _Stored, takes: Input, views: Iterable[int], params: SpectrogramParams
+) -> Iterator[torch.Tensor]:
     schema, names = STORED[takes]
-    path, row = source.faces if takes == "crops" else source.spectrogram
-    stored = {name: rows[0] for name, rows in read_rows(path, schema, [row], only=names).items()}
-    return input_views(stored, takes, clip_id=source.clip.clip_id, start_s=source.start_s, views=views, params=params)
+    stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
+    return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
 
 
 def input_views(
@@ -392,20 +437,27 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
     return found
 
 
+def _compute_pieces(pieces: Sequence[_Piece]) -> dict[str, str]:
+    """One task: {key: why its row cannot be stored}."""
+    refused: dict[str, str] = {}
+    for i, piece in enumerate(pieces, start=1):
+        refused |= _compute_piece(piece)
+        tell(i / len(pieces))
+    return refused
+
+
 def _compute_piece(piece: _Piece) -> dict[str, str]:
-    """{key: why its row cannot be stored}."""
-    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
+    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
         return {}
-    backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
+    backbone = load_backbone(piece.variant.modality, piece.params, device_of(piece.compute))
     features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
     arrays = {layer: rows.numpy() for layer, rows in features.items()}
     return stage_piece(piece.cache, piece.variant, piece.keys, arrays, _versions())
 
 
 def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
-    for _, rows in itertools.groupby(piece.rows, key=lambda row: (row[0].clip.clip_id, row[0].window)):
-        of_window = list(rows)
-        yield from window_inputs(of_window[0][0], takes, [view for _, view in of_window], piece.spectrograms)
+    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
+        yield from _window_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
 
 
 def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:

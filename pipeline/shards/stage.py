@@ -14,7 +14,7 @@ from cache_schemas.manifest import Clip, Quarantined, write_quarantine
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, prune_shards, scan_shards, write_shard
 from pipeline import media
 from pipeline.compute.progress import Advance, console, progress_bar
-from pipeline.compute.workers import TasksLostError, run_tasks, threads_per_worker
+from pipeline.compute.workers import TasksLostError, run_tasks, session, threads_per_worker
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 
@@ -87,12 +87,19 @@ def run_shard_stage(
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if (job.clip.clip_id, job.plan) not in done]
     root = Path(params.data.root).resolve()
-    groups = group_jobs(pending)
-    at_once = min(most_at_once, threads_per_worker(params.compute, len(groups)))
-    tasks = [_ShardTask(folder.resolve(), schema, key, group, root, process, params, at_once) for group in groups]
-    with progress_bar(schema.stage, total=len(jobs), unit="clips", done=len(jobs) - len(pending)) as advance:
-        _run_all(tasks, params, advance)
-    entries = scan_shards(folder, schema, key)
+    if pending:
+        groups = group_jobs(pending)
+        done_before = len(jobs) - len(pending)
+        with (
+            session(params.compute),
+            progress_bar(schema.stage, total=len(jobs), unit="clips", done=done_before) as advance,
+        ):
+            at_once = min(most_at_once, threads_per_worker(params.compute, len(groups)))
+            tasks = [
+                _ShardTask(folder.resolve(), schema, key, group, root, process, params, at_once) for group in groups
+            ]
+            _run_all(tasks, params, advance)
+    entries = scan_shards(folder, schema, key) if pending else done
     found = {job.clip.clip_id: entries[job.clip.clip_id, job.plan] for job in jobs}
     prune_shards(folder, {entry.path for entry in found.values()})
     found = {clip_id: replace(entry, reason=entry.reason or refuse(entry)) for clip_id, entry in found.items()}

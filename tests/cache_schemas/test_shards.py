@@ -97,3 +97,39 @@ def test_leftovers_of_a_killed_writer_are_pruned(tmp_path: Path) -> None:
     (tmp_path / ".abc.h5.x.tmp").write_bytes(b"half")
     assert scan_shards(tmp_path, SCHEMA, "key") == {}
     assert prune_shards(tmp_path, []) == 1
+
+
+def test_a_hundred_thousand_shards_are_looked_through_without_hdf5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 takes a millisecond to open a file. The table in front says the same, however long it is."""
+    many = [ClipResult(f"c{i}", "p", reason="ä" * 100) for i in range(200)]
+    write_shard(tmp_path, SCHEMA, "key", [result("a", 2), *many, result("b", 1)])
+    without_head(write_shard(tmp_path, SCHEMA, "key", [result("of an older version", 2)]))
+    with_hdf5 = scan_shards(tmp_path, SCHEMA, "key")
+    assert len(with_hdf5) == 203
+    monkeypatch.setattr(h5py, "File", None)
+    (tmp_path / "older.h5").unlink()
+    found = scan_shards(tmp_path, SCHEMA, "key")
+    assert found == {name: entry for name, entry in with_hdf5.items() if entry.path.name != "older.h5"}
+    assert scan_shards(tmp_path, SCHEMA, "other") == {}
+
+
+def without_head(path: Path) -> None:
+    """As versions before wrote it, into a file of its own."""
+    with h5py.File(path) as whole, h5py.File(path.with_name("older.h5"), "w") as older:
+        older.attrs.update(whole.attrs)
+        for name in whole:
+            whole.copy(name, older)
+    path.unlink()
+
+
+@pytest.mark.parametrize("where", ["name", "clips", "last"])
+def test_a_shard_whose_front_is_damaged_counts_as_absent(tmp_path: Path, where: str) -> None:
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    content = bytearray(path.read_bytes())
+    content[content.index({"name": b"key", "clips": b"starts_s", "last": b"}]\n"}[where])] ^= 1
+    path.write_bytes(content)
+    assert scan_shards(tmp_path, SCHEMA, "key") == {}
+    path.write_bytes(write_shard(tmp_path, SCHEMA, "key", [result("a", 1)]).read_bytes() + b"\0")
+    assert scan_shards(tmp_path, SCHEMA, "key") == {}

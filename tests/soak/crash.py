@@ -143,7 +143,7 @@ class Crash:
         if not (workspace.features / "zarr.json").exists():
             return set()
         writer = FeatureCacheWriter(workspace.features)
-        columns = describe(self.params, window_sources(workspace, self.params), "cpu")
+        columns = describe(self.params, window_sources(workspace, self.params))
         return {k for c in columns for k in set(c.keys).difference(writer.missing(c.variant, c.keys))}
 
     def _check(self, workspace: Workspace) -> None:
@@ -204,7 +204,7 @@ def keys_of_pixels(workspace: Workspace, params: Params) -> dict[str, str]:
     """{modality and digest of a window's pixels: its row's key}."""
     sources = window_sources(workspace, params)
     found = {}
-    for column in describe(params, sources, "cpu"):
+    for column in describe(params, sources):
         backbone = load_backbone(column.variant.modality, column.params, "cpu")
         for source, key in zip(sources, column.keys, strict=True):
             window = next(window_inputs(source, backbone.input, [0], params.spectrograms))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from cache_schemas.features.sources import plan_ranges
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,8 @@ from pipeline.shards.stage import BYTES_PER_SHARD, CLIPS_PER_SHARD, ClipJob, gro
 from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
+from tests.pipeline.compute.clusters import cluster
+from tests.pipeline.compute.waiting import wait_for
 from tests.pipeline.conftest import small_params
 from tests.pipeline.killer import die_on_the_third
 from tests.pipeline.test_faults import clip_of
@@ -91,16 +91,6 @@ def started(root: Path, work: Path, *options: str) -> Iterator[psutil.Popen]:
             for child in [*process.children(recursive=True), process]:
                 child.kill()
         process.communicate()
-
-
-def wait_for(found: Callable[[], object], seconds: float = 150.0) -> object:
-    """The first true value of `found`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"nothing within {seconds:g} s")
 
 
 def decoder_of(process: psutil.Popen) -> psutil.Process | None:
@@ -196,24 +186,30 @@ def test_a_clip_that_kills_its_process_is_found_out(root: Path, tmp_path: Path) 
 def test_workers_that_were_started_elsewhere_give_the_same_bytes(
     root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    """`dask scheduler` and two `dask worker`, as on a cluster."""
     workspace, params = prepare(root, tmp_path)
-    address = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    file = ["--scheduler-file", str(address)]
-    commands = [[*dask, "scheduler", *file, "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]]
-    options = ["--nthreads", "1", "--memory-limit", "2GiB", "--no-dashboard", "--local-directory", str(tmp_path)]
-    commands += [[*dask, "worker", *file, *options] for _ in range(2)]
-    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
-    try:
-        wait_for(address.exists)
-        url = json.loads(address.read_text())["address"]
-        build_spectrograms(workspace, params.model_copy(update={"compute": ComputeParams(scheduler=url)}))
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+    with cluster(tmp_path / "elsewhere", workers=2) as found:
+        build_spectrograms(workspace, params.model_copy(update={"compute": ComputeParams(scheduler=found.address)}))
+    assert shards(workspace) == undisturbed
+
+
+def test_a_cluster_that_loses_its_scheduler_loses_nothing_finished(
+    root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    workspace, params = prepare(root, tmp_path)
+    with (
+        cluster(tmp_path / "elsewhere", workers=2) as found,
+        started(root, tmp_path, "--scheduler", found.address) as process,
+    ):
+        wait_for(lambda: shards(workspace))
+        assert process.poll() is None
+        found.kill_scheduler()
+        _, log = process.communicate(timeout=100)
+    assert process.returncode == 1, log
+    assert f"error: the scheduler {found.address} is gone" in log
+    assert "Traceback" not in log
+    finished = {path: path.stat().st_mtime_ns for path in workspace.spectrograms.glob("*.h5")}
+    build_spectrograms(workspace, params)
+    assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     assert shards(workspace) == undisturbed
 
 

@@ -24,7 +24,9 @@ def test_in_this_process() -> None:
 
 # Dask's own sockets are closed by its event loop, some time after the cluster is.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_in_two_processes_that_share_the_cores() -> None:
+def test_in_two_processes_that_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the shell's setting is, which holds for this process only, and stays as it is."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
     found = dict(run_tasks(square, list(range(8)), ComputeParams(workers=2)))
     assert [found[task][0] for task in range(8)] == [task * task for task in range(8)]
     assert os.getpid() not in {pid for _, pid, _ in found.values()}
@@ -32,6 +34,7 @@ def test_in_two_processes_that_share_the_cores() -> None:
     assert {threads for _, _, threads in found.values()} == {str(max(1, cores // 2))}
     with pytest.raises(ValueError, match="no root of -1"):
         list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
+    assert os.environ["OMP_NUM_THREADS"] == "17"
 
 
 def slow_square(task: int) -> int:

@@ -104,6 +104,61 @@ def test_the_same_seed_writes_the_same_bytes(drawn: list[str], tmp_path: Path) -
         assert len({(workspace.pretrain / name).read_bytes() for workspace in runs}) == 1
 
 
+class KilledError(Exception):
+    """Stands for the end of the process: nothing of the product catches it."""
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    drawn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed within the third epoch of the second modality; whatever draws random numbers on the way draws the same."""
+    read = pretrain._read
+
+    def noisy(*where: Any) -> torch.Tensor:
+        if len(drawn) == left:
+            raise KilledError
+        pixels = read(*where)
+        return pixels + (5 * torch.randn(pixels.shape)).to(pixels.dtype)
+
+    monkeypatch.setattr(pretrain, "_read", noisy)
+    params, epoch = params_for("visual", "audio", epochs=5), 16 + 8
+    whole, killed = Workspace(tmp_path / "whole"), Workspace(tmp_path / "killed")
+    left = -1
+    run_pretrain(whole, params)
+    drawn.clear()
+    left = 5 * epoch + 2 * epoch + 7
+    with pytest.raises(KilledError):
+        run_pretrain(killed, params)
+    drawn.clear()
+    left = -1
+    torch.manual_seed(1)  # of no influence
+    (killed.pretrain / ".audio.progress.safetensors.x.tmp").touch()
+    run_pretrain(killed, params)
+    assert len(drawn) == 3 * epoch
+    files = {path.name: path.read_bytes() for path in whole.pretrain.iterdir()}
+    assert files.keys() == {"visual.safetensors", "audio.safetensors", "pretrain.json"}
+    assert {path.name: path.read_bytes() for path in killed.pretrain.iterdir()} == files
+
+
+def test_what_is_finished_is_trained_again_only_when_something_changed(drawn: list[str], tmp_path: Path) -> None:
+    workspace, epoch = Workspace(tmp_path), 16 + 8
+
+    def windows_read(*modalities: str, **changes: object) -> int:
+        drawn.clear()
+        run_pretrain(workspace, params_for(*modalities, epochs=1, **changes))
+        return len(drawn)
+
+    assert windows_read("visual") == epoch
+    assert windows_read("visual", "audio") == epoch
+    assert windows_read("visual", "audio") == 0
+    assert windows_read("visual", "audio", learning_rate=1e-3) == 2 * epoch
+    weights = workspace.pretrain / "audio.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert windows_read("visual", "audio", learning_rate=1e-3) == epoch
+    assert windows_read("visual", learning_rate=1e-3) == 0
+    assert not weights.exists()
+
+
 def test_both_modalities_and_then_none(drawn: list[str], tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     run_pretrain(workspace, params_for("visual", "audio", epochs=1))

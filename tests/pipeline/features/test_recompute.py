@@ -68,7 +68,7 @@ def test_a_row_of_another_window_is_found(small: Run) -> None:
     """Every byte is in order, and still two clips have each other's features."""
     workspace, params = small
     writer = FeatureCacheWriter(workspace.features)
-    for column in describe(params, window_sources(workspace, params), "cpu"):
+    for column in describe(params, window_sources(workspace, params)):
         writer.add_variant(column.variant)
         if column.variant.modality == "audio":
             other = list(column.keys)

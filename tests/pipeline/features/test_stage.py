@@ -179,7 +179,7 @@ def test_weights_are_named_by_their_tensors_wherever_they_came_from(history: His
     columns = []
     for weights in ("bundled", f"file:{tmp_path / 'w.safetensors'}", "seed:0"):
         params = made_up_params(history.folder / "data", features={"visual": [{"weights": weights}]})
-        columns.append(describe(params, window_sources(history.workspace, params), "cpu")[0])
+        columns.append(describe(params, window_sources(history.workspace, params))[0])
     assert columns[0].keys == columns[1].keys != columns[2].keys
     assert columns[0].variant == columns[1].variant != columns[2].variant
 

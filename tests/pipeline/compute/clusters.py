@@ -1,0 +1,64 @@
+"""A scheduler and workers as processes of their own, as `dask scheduler` and `dask worker` start them on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.pipeline.compute.waiting import wait_for
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Cluster:
+    """What runs, in `folder`; the first process is the scheduler."""
+
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    address: str = ""
+
+    def start(self, *command: str) -> None:
+        """Workers and schedulers find the product as one that is installed."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        argv = [sys.executable, "-m", "dask", *command, "--no-dashboard"]
+        self.processes.append(
+            subprocess.Popen(
+                argv, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        )
+
+    def start_worker(self, threads: int = 1) -> None:
+        """One more worker."""
+        options = ["--memory-limit", "2GiB", "--local-directory", str(self.folder)]
+        self.start("worker", self.address, "--nthreads", str(threads), *options)
+
+    def kill_scheduler(self) -> None:
+        """Without a word to anybody."""
+        self.processes[0].kill()
+        self.processes[0].wait()
+
+
+@contextmanager
+def cluster(folder: Path, *, workers: int) -> Iterator[Cluster]:
+    """A scheduler and so many workers that have started in `folder`."""
+    folder.mkdir(exist_ok=True)
+    found, file = Cluster(folder), folder / "scheduler.json"
+    try:
+        found.start("scheduler", "--scheduler-file", str(file), "--port", "0", "--host", "127.0.0.1")
+        wait_for(file.exists)
+        found.address = json.loads(file.read_text())["address"]
+        for _ in range(workers):
+            found.start_worker()
+        yield found
+    finally:
+        for process in found.processes:
+            process.terminate()
+        for process in found.processes:
+            process.wait()

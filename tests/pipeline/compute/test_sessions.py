@@ -1,0 +1,149 @@
+"""Workers of a cluster: that start in another folder, come late, are never there, or lose their scheduler."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import dask
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from pipeline.compute import cluster as clusters
+from pipeline.compute.cluster import SchedulerError
+from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
+from pipeline.faces.stage import build_faces
+from pipeline.features.stage import build_features
+from pipeline.manifest.build import build_manifest
+from pipeline.params import ComputeParams, Params, parse_params
+from pipeline.sound.stage import build_spectrograms
+from pipeline.workspace import Workspace
+from tests.pipeline.compute.clusters import cluster
+from tests.pipeline.test_pipeline import assert_same_cache
+from tests.pipeline.tiny import TinyClips
+
+# Dask's own sockets are closed by its event loop, some time after the cluster is.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def double(task: int) -> int:
+    return 2 * task
+
+
+def test_workers_may_come_late(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with cluster(tmp_path, workers=0) as found:
+        compute = ComputeParams(scheduler=found.address)
+        later = threading.Timer(1.0, found.start_worker, kwargs={"threads": 2})
+        later.start()
+        with session(compute):
+            assert memory_per_worker(compute, 3) > 0
+            assert (worker_count(compute, 3), worker_count(compute, 1)) == (2, 1)
+            assert dict(run_tasks(double, [1, 2, 3], compute)) == {1: 2, 2: 4, 3: 6}
+        later.join()
+    said = capsys.readouterr().err
+    assert said.count(f"waiting for workers of {found.address}") == 1
+    assert said.count("dashboard") == 1  # one client for all
+
+
+def test_a_cluster_without_workers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "WAIT_S", 0.5)
+    with (
+        cluster(tmp_path, workers=0) as found,
+        pytest.raises(SchedulerError, match=rf"{found.address} has had no worker for 0.5 s: start some"),
+    ):
+        list(run_tasks(double, [1], ComputeParams(scheduler=found.address)))
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
+def test_a_scheduler_out_of_reach_is_named(address: str) -> None:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),
+        pytest.raises(SchedulerError, match=f"the scheduler {address} cannot be reached .*start one"),
+    ):
+        list(run_tasks(double, [1], ComputeParams(scheduler=address)))
+
+
+def process_of(task: int) -> int:
+    return os.getpid()
+
+
+def test_a_session_keeps_its_workers_and_tasks_are_sent_a_few_ahead() -> None:
+    compute = ComputeParams(workers=2)
+    taken = []
+    tasks = (taken.append(i) or i for i in range(1000))
+    with session(compute):
+        some = run_tasks(process_of, tasks, compute, most=1000)
+        processes = {next(some)[1] for _ in range(20)}
+        some.close()
+        assert len(taken) <= 20 + 2 * AHEAD + AHEAD
+        processes |= {process for _, process in run_tasks(process_of, [1, 2, 3, 4], compute)}
+        assert len(processes) <= 2
+
+
+OWN = """
+import torch
+from pipeline.backbones import Backbone
+
+class Own(Backbone):
+    def maps(self, windows):
+        return [windows.float().flatten(2)[:, :, :8].transpose(1, 2) * self.net[0]]
+
+def build(modality, params):
+    net = torch.nn.ParameterList([torch.ones(1)])
+    return Own(modality, params, net, input="crops", stages=[("0", 8)], transform="none")
+"""
+
+
+def own_params(**compute: object) -> Params:
+    """Paths as people write them: relative to the folder in which they work."""
+    features = {
+        "visual": [{"name": "own_net:build", "weights": "seed:0"}],
+        "audio": [{"name": "test_efficientnet", "weights": "file:weights.safetensors", "layers": 1}],
+        "length": 4,
+    }
+    return parse_params(
+        {
+            "data": {"root": "clips", "layout": "csv"},
+            "split": {"val": 0.3, "test": 0.3},
+            "windows": {"window_s": 1.0, "max_per_clip": 1},
+            "faces": {"frames": 2, "size_px": 32},
+            "features": features,
+            "compute": compute,
+        },
+        source="test",
+    )
+
+
+def own_project(folder: Path, tiny: TinyClips) -> None:
+    """Clips of a few people, a network of one's own, and weights in a file."""
+    rows = ["path,subject_id,video_label,audio_label"]
+    for i in range(4):
+        tiny.put(folder / "clips" / f"{i}.mp4")
+        rows.append(f"{i}.mp4,person {i},real,real")
+    (folder / "clips" / "manifest.csv").write_text("\n".join(rows) + "\n")
+    (folder / "own_net.py").write_text(OWN)
+    torch.manual_seed(0)
+    state = timm.create_model("test_efficientnet", in_chans=1).state_dict()
+    safetensors.torch.save_file(state, folder / "weights.safetensors")
+
+
+def test_workers_in_another_folder_find_everything(
+    tiny: TinyClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """spectrograms, faces and features give what they give in this process."""
+    own_project(tmp_path, tiny)
+    monkeypatch.chdir(tmp_path)
+    with cluster(tmp_path / "elsewhere", workers=1) as found:
+        for work, compute in {"here": {"workers": 1}, "there": {"scheduler": found.address}}.items():
+            workspace, params = Workspace(Path(work)), own_params(**compute)
+            build_manifest(workspace, params)
+            build_spectrograms(workspace, params)
+            build_faces(workspace, params)
+            if work == "there":  # the device, too, is found where the work is done
+                monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+            assert len(build_features(workspace, params).index) == 4
+    assert_same_cache(Workspace(tmp_path / "here"), Workspace(tmp_path / "there"))
+    assert not list((tmp_path / "elsewhere").glob("work*/features*"))
