@@ -93,7 +93,7 @@ def score_windows(
     parts = []
     for start in range(0, windows, _BATCH_WINDOWS):
         rows = slice(start, start + _BATCH_WINDOWS)
-        batch = {name: values[rows].to(device).transpose(-1, -2) for name, values in wanted.items()}
+        batch = {name: values[rows].to(device) for name, values in wanted.items()}
         parts.append(network.predict(batch).double().cpu().numpy())
     return np.concatenate(parts)
 

@@ -36,7 +36,7 @@ def test_every_test_window_is_scored_by_its_own_features(finished: tuple[Workspa
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     assert len(scores) == 6 * (cache.index["split"] == "test").sum()
-    everything = {name: x.transpose(-1, -2) for name, x in cache.load().items()}
+    everything = cache.load()
     where = {(row.clip_id, row.window): i for i, row in enumerate(cache.index.itertuples())}
     for entry in run.entries:
         network = nas.CompactNetwork.from_spec(entry.spec)
