@@ -32,7 +32,7 @@ import yaml
 
 import nas
 from benchmarks.side_by_side import Figure, publish
-from nas.enumeration import Space
+from nas.space import Space
 from pipeline.experiments.oracle import Question, run_oracle
 from pipeline.params import Params, load_params
 from pipeline.runs.cache import Source
@@ -68,7 +68,7 @@ def _oracle(workspace: Workspace, params: Params) -> Figure:
     start = time.perf_counter()
     run_oracle(workspace, params, Question(1, 1, "slots", (0,), TRAINED))
     ours = (time.perf_counter() - start) / TRAINED
-    windows = Source(workspace.root, params).windows()
+    windows = Source.of(workspace, params).windows()
     data = (windows.features, windows.labels, windows.split)
     genotypes = Space(tuple(windows.features)).sample(ALONE, 1)
     alone = [
@@ -92,7 +92,7 @@ def _ablation(workspace: Workspace, params: Params, singles: int) -> list[Figure
         point = scaled.model_copy(update={"temperature": float(temperature), "samples": samples})
         seconds.append(_command("search", *_options(workspace, params, point)))
     runs = len(POINTS) * SEEDS
-    windows = Source(workspace.root, params).windows()
+    windows = Source.of(workspace, params).windows()
     data = (windows.features, windows.labels, windows.split)
     alone = min(_seconds(threads, partial(nas.search, *data, scaled, (0,))) for threads in THREADS)
     title = f"{runs}-run ablation, C = {scaled.channels}, {EPOCHS} epochs, by `bmnas sweep`, against "

@@ -194,7 +194,7 @@ def print_profile(runs: int) -> None:
 def dataset() -> Dataset:
     """Returns random features of two ResNet-34, half train and half val, in half precision as in a cache."""
     source = torch.Generator().manual_seed(0)
-    features = {name: torch.randn(WINDOWS, width, LENGTH, generator=source).half() for name, width in WIDTHS.items()}
+    features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
     split = ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
     return prepare(features, torch.arange(WINDOWS) % 2, split, None, reads="train_val")
 

@@ -5,7 +5,6 @@ work/oracle/oracle.csv         the same, one row an architecture, the best first
 work/oracle/certificates.csv   one row a pick (fields of Pick)
 work/oracle/methods.csv        one row a method (fields of Certificate)
 work/oracle/oracle.svg         the figure
-work/oracle/trainings/, searches/    finished batches (cache_schemas.runs)
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cache_schemas.run import Failure
 from cache_schemas.runs import RunsError
 
 RANDOM, FIXED, EXHAUSTIVE = "random search", "best fixed fusion", "best of all on val"
@@ -78,6 +78,7 @@ class OracleTable(_Record):
     """The truth about a space. noise: deviation of an architecture's test AUC over seeds, pooled; None for one seed.
 
     luck: how much of the best's mean test AUC is luck; None for one seed (`pipeline.experiments.oracle.luck`).
+    failed: trainings without a result; the architectures that they are of have no entry.
     """
 
     schema_version: Literal[1] = 1
@@ -92,6 +93,7 @@ class OracleTable(_Record):
     noise: float | None
     luck: float | None = None
     entries: list[OracleEntry]
+    failed: list[Failure] = []
     picks: list[Pick] = []
     certificates: list[Certificate] = []
 

@@ -28,11 +28,19 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Failure(_Record):
+    """A run that has no result, and why; name: its network, architecture or method."""
+
+    name: str
+    seed: int
+    reason: str
+
+
 class SearchEntry(_Record):
     """One search: `curves` holds one dict an epoch, `probabilities` the choice probabilities at its end.
 
     `history` holds those of every epoch, as `history_of` writes them. `warnings` says what the choices have collapsed
-    to, if to anything.
+    to, if to anything. `score`: val AUC of the genotype, with the weights that all share.
     """
 
     network: NetworkName
@@ -42,6 +50,7 @@ class SearchEntry(_Record):
     probabilities: list[dict[str, Any]]
     history: dict[str, dict[str, list[float]]] = {}
     warnings: list[str] = []
+    score: float | None = None
 
 
 def sites(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -82,17 +91,23 @@ class RetrainEntry(_Record):
     curves: list[dict[str, float | None]]
 
 
-class SearchRun(_Record):
-    """work/search/search.json"""
+class _RunFile(_Record):
+    """cache: the identity of the cache that it was computed on, "" where a run of old did not say."""
 
     schema_version: Literal[1] = 1
+    cache: str = ""
+    failed: list[Failure] = []
+
+
+class SearchRun(_RunFile):
+    """work/search/search.json"""
+
     entries: list[SearchEntry]
 
 
-class RetrainRun(_Record):
+class RetrainRun(_RunFile):
     """work/retrain/retrain.json; `params` is the whole parameter set, so that `predict` walks the same road."""
 
-    schema_version: Literal[1] = 1
     params: dict[str, Any]
     backbones: dict[str, Any]
     entries: list[RetrainEntry]

@@ -1,19 +1,20 @@
-"""Finished runs of an experiment: one JSON file per batch, so that a killed process loses the batch it was at.
+"""Finished runs: one JSON file per batch, so that a killed process loses no more than the batches it was at.
 
-FOLDER/plan.json     {work: how many of its runs a batch holds}: a rerun forms the same batches
-FOLDER/DIGEST.json   {"runs": {key: row}}; a file that exists is whole
+FOLDER/DIGEST.json         {"runs": {key: row}}; a file that exists is whole
+FOLDER/KEY.safetensors     what else belongs to a run, where its row names such a file
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cache_schemas.files import digest, write_json
+from cache_schemas.files import digest, write_text
+from cache_schemas.run import SearchEntry
 
 
 class RunsError(ValueError):
@@ -21,37 +22,55 @@ class RunsError(ValueError):
 
 
 class RunRow(BaseModel):
-    """One finished run."""
+    """One finished run. failed: why it has no result, or "".
+
+    seconds: its share of its batch's time on one worker. file: what lies beside the rows and belongs to it, or "".
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class TrainingRow(RunRow):
-    """One architecture trained from scratch once; AUC per window, that on val of the epoch that was kept."""
-
-    genotype: dict[str, Any]
     seed: int
-    val_auc: float
-    test_auc: float
-    best_epoch: int
-    parameters: int
-    seconds: float
-    """its share of its batch's time on one worker"""
+    failed: str = ""
+    seconds: float = 0.0
+    file: str = ""
 
 
 class SearchRow(RunRow):
-    """One search: its settings, what it picked, and the last row of its curves.
+    """One search: its settings, and what it found, as search.json tells it.
 
-    scores: val AUC of the architectures to judge, with the shared weights. failed: why it found nothing, or "".
+    scores: val AUC of the architectures to judge, with the shared weights; None where it is undefined.
     """
 
     settings: dict[str, Any]
-    seed: int
-    genotype: dict[str, Any] | None
-    last: dict[str, float | None] = {}
+    found: SearchEntry | None = None
+    scores: list[float | None] = []
+
+
+class TrainingRow(RunRow):
+    """One architecture trained from scratch; test_auc is per window, and None where the test split was not looked at.
+
+    file: its weights, where they are kept.
+    """
+
+    genotype: dict[str, Any]
+    spec: dict[str, Any] = {}
+    best_epoch: int = 0
+    curves: list[dict[str, float | None]] = []
+    parameters: int = 0
+    test_auc: float | None = None
+
+    @property
+    def val_auc(self) -> float | None:
+        """That of the epoch whose weights were kept, per window."""
+        return None if self.failed else self.curves[self.best_epoch]["val_auc"]
+
+
+class ScoredRow(RunRow):
+    """One method's network of one seed; scores: P(fake) of every window (N,), in the cache's order."""
+
+    method: str
+    parameters: int = 0
     scores: list[float] = []
-    failed: str = ""
-    seconds: float
 
 
 Row = TypeVar("Row", bound=RunRow)
@@ -63,27 +82,19 @@ class FinishedRuns(Generic[Row]):
     def __init__(self, folder: Path, kind: type[Row]) -> None:
         self.folder, self.kind = folder, kind
 
-    def read(self) -> dict[str, Row]:
-        """{key: row} of every finished run."""
+    def read(self, keys: Collection[str]) -> dict[str, Row]:
+        """{key: row} of those that are finished. One whose file is gone is not."""
         found: dict[str, Row] = {}
         for path in sorted(self.folder.glob("*.json")):
-            if path.name != "plan.json":
-                found |= {key: self._row(path, row) for key, row in _load(path)["runs"].items()}
+            rows = {key: self._row(path, row) for key, row in _load(path)["runs"].items() if key in keys}
+            found |= {key: row for key, row in rows.items() if not row.file or (self.folder / row.file).exists()}
         return found
 
     def add(self, rows: Mapping[str, Row]) -> None:
         """Keep one batch, as a whole or not at all."""
         content = {"runs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
-        write_json(self.folder / f"{digest(sorted(rows))}.json", content)
-
-    def batch_runs(self, work: str, runs: int) -> int:
-        """How many runs a batch of this work holds: `runs`, or what an earlier start of the same work decided."""
-        path = self.folder / "plan.json"
-        plan = _load(path) if path.exists() else {}
-        if work not in plan:
-            plan[work] = runs
-            write_json(path, plan)
-        return int(plan[work])
+        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        write_text(self.folder / f"{digest(sorted(rows))}.json", text)
 
     def _row(self, path: Path, row: object) -> Row:
         try:

@@ -1,17 +1,20 @@
 """Search and retraining of bimodal fusion networks over cached features. Tensors in, plain objects out."""
 
-from nas.compact import CompactNetwork
 from nas.config import RetrainConfig, SearchConfig, batch_key
+from nas.failures import Diverged, RunError, VanishingArchitectureGradient
 from nas.genotype import Cell, Genotype, Step
+from nas.network import CompactNetwork
 from nas.retrain import RetrainResult, retrain
-from nas.search import SearchResult, VanishingArchitectureGradient, search
+from nas.search import SearchResult, search
 
 __all__ = [
     "Cell",
     "CompactNetwork",
+    "Diverged",
     "Genotype",
     "RetrainConfig",
     "RetrainResult",
+    "RunError",
     "SearchConfig",
     "SearchResult",
     "Step",

@@ -10,13 +10,48 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from nas.config import RetrainConfig
+from nas.config import RetrainConfig, check_config
 from nas.data import check_seeds, prepare
-from nas.fixed import Runs, RunsNetwork
+from nas.failures import checked
+from nas.functions import sigmoid
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass, initialise_blocks
-from nas.retrain import Training
-from nas.supernet import module_key
+from nas.layers import Block, ConvBlock, Linear, Pass
+from nas.network import RunsNetwork, module_key
+from nas.random import Runs
+from nas.retrain import Training, TrainingResult
+
+PUBLISHED: Mapping[str, Any] = {
+    "space": "bmnas",
+    "estimator": "published",
+    "temperature": 10.0,
+    "temperature_end": None,
+    "temperature_schedule": "constant",
+    "samples": 15,
+    "weight_mix": "samples",
+    "warmup_epochs": 0,
+    "batch_size": 16,
+    "weight_lr": 1e-3,
+    "weight_lr_min": 1e-6,
+    "weight_decay": 3e-4,
+    "arch_lr": 3e-4,
+    "arch_beta": 0.5,
+    "arch_weight_decay": 1e-3,
+    "level": "bilevel",
+    "order": "first",
+    "entropy_weight": 0.0,
+    "cost_weight": 0.0,
+    "derive": "argmax",
+}
+"""What the method's released code does, as changes of a SearchConfig; size and length of the search are left to it."""
+
+ONE_SHOT: Mapping[str, Any] = {
+    "space": "bmnas",
+    "estimator": "published",
+    "temperature": 10.0,
+    "samples": 15,
+    "derive": "best_of",
+}
+"""One-shot search: choices that hardly move train the weights of all architectures, and best_of compares those."""
 
 
 class Baseline(RunsNetwork):
@@ -37,7 +72,7 @@ class Baseline(RunsNetwork):
             {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
         )
         self.build(R, channels, length)
-        initialise_blocks(self, seeds)
+        self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return so many new networks of the design."""
@@ -52,13 +87,11 @@ class Baseline(RunsNetwork):
         raise NotImplementedError
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
-        """Return logits (R, B, 2) of features {layer: (R or 1, B, C_in, L)}."""
+        """Return logits (R, B, 2) of features {layer: (R or 1, B, L, C_in)}."""
         R = len(self.runs)
         return self.head(
             {
-                name: self.reshape[module_key(name)](
-                    features[name].transpose(2, 3).expand(R, -1, -1, -1), how=how, site=name
-                )
+                name: self.reshape[module_key(name)](features[name].expand(R, -1, -1, -1), how=how, site=name)
                 for name in self.readers
             },
             how,
@@ -110,7 +143,7 @@ class GMU(Baseline):
             for modality in self.modalities
         }
         visual, audio = (self.project[name](x).tanh() for name, x in pooled.items())
-        z = self.gate(torch.cat(list(pooled.values()), dim=2)).sigmoid()
+        z = sigmoid(self.gate(torch.cat(list(pooled.values()), dim=2)))
         return self.classifier(z * visual + (1 - z) * audio)  # type: ignore[no-any-return]
 
 
@@ -159,13 +192,9 @@ DESIGNS: dict[str, type[Baseline]] = {design.__name__: design for design in (Con
 
 
 @dataclass(frozen=True)
-class DesignResult:
-    """One trained network of a design. scores: (N,) P(fake) of every row, on the CPU; parameters: of one run."""
+class DesignResult(TrainingResult):
+    """One trained network of a design. parameters: of one run."""
 
-    seed: int
-    scores: Tensor
-    curves: list[dict[str, Any]]
-    best_epoch: int
     parameters: int
 
 
@@ -183,19 +212,20 @@ def train_design(  # noqa: PLR0917 - callers may name them
     """
     if design not in DESIGNS:
         raise ValueError(f"design is {design!r}; allowed: {', '.join(DESIGNS)}")
+    runs, config = check_seeds(seeds), check_config("config", config, RetrainConfig)
     data = prepare(features, labels, split, config.device, reads="all")
-    runs = check_seeds(seeds)
     missing = [m for m in DESIGNS[design].modalities if not any(name.startswith(f"{m}/") for name in data.features)]
     if missing:
         raise ValueError(f"design {design} needs {' and '.join(missing)} layers; features has {list(data.features)}")
     network = DESIGNS[design](data.in_channels, channels=config.channels, length=data.length, seeds=runs)
     state = Training(data, config, network, runs)
-    scores = state.run(None)
     parameters = sum(parameter[0].numel() for parameter in network.parameters())
-    return [
-        DesignResult(seed, scores[r].clone(), state.curves[r], state.best_epoch[r], parameters)
-        for r, seed in enumerate(runs)
-    ]
+    return checked(
+        [
+            DesignResult(runs[r], state.curves[r], state.errors[r], trained, parameters)
+            for r, trained in enumerate(state.run(None))
+        ]
+    )
 
 
 def join_last_layers(layers: Sequence[str], steps: tuple[Step, ...], cells: int = 1) -> Genotype:

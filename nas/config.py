@@ -1,7 +1,7 @@
 """Settings of the search and of the final training; every field has a default that works."""
 
 from collections.abc import Hashable, Sequence
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ SpaceName = Literal["slots", "bmnas"]
 Schedule = Literal["constant", "cosine", "exponential"]
 WeightMix = Literal["expected", "samples"]
 Modality = Literal["both", "visual", "audio"]
+SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 
 
 class NetworkConfig(BaseModel):
@@ -128,6 +129,15 @@ class SearchConfig(NetworkConfig):
         return operations
 
     @model_validator(mode="after")
+    def _warmup_leaves_epochs(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} and epochs {self.epochs}; allowed: fewer epochs of warm-up "
+                "than epochs, or nothing is searched"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedule_has_an_end(self) -> Self:
         if (self.temperature_end is None) != (self.temperature_schedule == "constant"):
             raise ValueError(
@@ -163,9 +173,20 @@ def batch_key(config: SearchConfig) -> Hashable:
     return tuple(sorted((name, value) for name, value in config if name not in PER_RUN))
 
 
+def check_config(name: str, config: object, kind: type[SomeConfig]) -> SomeConfig:
+    """Return the config; ValueError unless it is of the kind, and its fields fit each other."""
+    if not isinstance(config, kind):
+        given = f"a nas.{kind.__name__}, as nas.{kind.__name__}(**settings)"
+        raise ValueError(f"{name} is a {type(config).__name__}; allowed: {given}")
+    return kind.model_validate(dict(config))  # again: model_copy checks nothing
+
+
 def check_configs(configs: SearchConfig | Sequence[SearchConfig], runs: int) -> list[SearchConfig]:
     """Return one config per run; ValueError names the setting in which they may not differ."""
-    given = [configs] * runs if isinstance(configs, SearchConfig) else list(configs)
+    if isinstance(configs, list | tuple):
+        given = [check_config(f"configs[{i}]", config, SearchConfig) for i, config in enumerate(configs)]
+    else:
+        given = [check_config("configs", configs, SearchConfig)] * runs
     if len(given) != runs:
         raise ValueError(f"configs has {len(given)} entries for {runs} seeds; allowed: one config, or one per seed")
     for name, value in given[0]:

@@ -1,4 +1,4 @@
-"""What an architecture costs: parameters, and multiply-accumulates (MACs) of matrix products per window.
+"""What architectures and mixes of them cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
 
 Both are counted on the network itself, built without memory (torch's meta device), so that an operation needs no
 formula of its own. Element-wise work is not counted.
@@ -7,15 +7,18 @@ formula of its own. Element-wise work is not counted.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.fixed import FixedNetwork
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
+from nas.network import FixedNetwork
 from nas.primitives import OPERATIONS
+from nas.reading import Mix
+from nas.space import Space
 
 META = torch.device("meta")
 
@@ -41,7 +44,7 @@ def operation_cost(name: str, channels: int, length: int) -> Cost:
 
 @cache
 def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
-    """Return the cost of one reshape layer (C_in, L) -> (C, L); it arises once, however many cells read the layer."""
+    """Return the cost of one reshape layer (L, C_in) -> (L, C); it arises once, however many cells read the layer."""
     with META:
         layer = ConvBlock(1, in_channels, channels)
     return Cost(_parameters(layer), in_channels * channels * length)
@@ -64,6 +67,38 @@ def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: 
         macs += channels * channels * length  # the convolution behind the weighted sum
     macs += network.classifier.weight.numel()
     return Cost(_parameters(network), macs)
+
+
+class CostShare:
+    """The cost of what a mix reads and computes, exact for a hard sample, as a share of all that the space could.
+
+    Counted are reshape layers and operations; the rest of the network is the same for every architecture.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        kind: Literal["parameters", "macs"],
+        device: torch.device,
+    ) -> None:
+        of_layers = [getattr(reshape_cost(in_channels[name], channels, length), kind) for name in space.layers]
+        of_operations = [getattr(operation_cost(name, channels, length), kind) for name in space.operations]
+        self.whole: int = sum(of_layers) + sum(of_operations) * space.cells * space.steps
+        self.of_layers = torch.tensor(of_layers, dtype=torch.float32, device=device)
+        self.of_operations = torch.tensor(of_operations, dtype=torch.float32, device=device)
+
+    def __call__(self, mix: Mix) -> Tensor:
+        """Return the share (R,). A layer that several cells read costs once."""
+        count = len(self.of_layers)
+        slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix.cells]
+        unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots], 1).prod(dim=1)
+        operations = torch.stack([weights for cell in mix.cells for weights in cell.operations], 1).sum(dim=1)
+        of_layers, of_operations = (1.0 - unread) * self.of_layers, operations * self.of_operations
+        return (of_layers.sum(dim=1) + of_operations.sum(dim=1)).div(self.whole)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -1,35 +1,42 @@
 """What goes in: checks of the caller's tensors, splits, and minibatches over a runs axis."""
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.genotype import is_layer
-from nas.streams import Streams
+from nas.genotype import Genotype, is_layer
+from nas.random import Streams
 
 SPLITS = ("train", "val", "test")
 
 
 class DataError(ValueError):
-    """Features, labels or split cannot be searched or trained on; the message says what is wrong with which."""
+    """An argument cannot be searched or trained on; the message says which, what was given and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Checked inputs on one device; rows are windows.
 
-    features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision; labels: (N,) int64; train, val: row
-    numbers. View 0 is the window itself; the others are variants of it to train on.
+    features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision and, where possible, memory; labels:
+    (N,) int64; train, val, test: row numbers, in an order of the rows' contents, so that no minibatch, statistic or
+    rounding depends on the order of the caller's rows. View 0 is the window itself; the others are variants of it to
+    train on.
     """
 
     features: Mapping[str, Tensor]
     labels: Tensor
     train: Tensor
     val: Tensor
+    test: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -57,14 +64,14 @@ class Dataset:
         return {name: x.shape[3] for name, x in self.features.items()}
 
     def gather(self, rows: Tensor, layers: Sequence[str], views: Tensor | None = None) -> dict[str, Tensor]:
-        """Return {layer: (R, B, C_in, L) float32} of rows (R, B), each in its view (R, B); None: all in view 0."""
+        """Return {layer: (R, B, L, C_in) float32} of rows (R, B), each in its view (R, B); None: all in view 0."""
         read = (rows if views is None else views * self.windows + rows).flatten()
         gathered = {}
         for name in layers:
             x = self.features[name]
             # index_select of whole windows: indexing by x[rows] takes three times as long.
             chosen = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, read)
-            gathered[name] = chosen.float().view(*rows.shape, *x.shape[2:]).transpose(2, 3)
+            gathered[name] = chosen.float().view(*rows.shape, *x.shape[2:])
         return gathered
 
     def draw_views(self, rows: Tensor, streams: Streams) -> Tensor | None:
@@ -108,6 +115,8 @@ def prepare(
 ) -> Dataset:
     """Return the checked data set; DataError names what is wrong, its value and what is allowed.
 
+    Features that are contiguous and on the device are used where they lie, without a copy.
+
     reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only what is read
     must be finite: train rows in every view, other rows in view 0.
     """
@@ -115,25 +124,48 @@ def prepare(
     count = next(iter(stacked.values())).shape[1]
     target = _check_labels(labels, count)
     rows = _check_split(split, target)
-    used = torch.cat([rows["train"], rows["val"]]) if reads == "train_val" else torch.arange(count)
+    if reads == "train_val":
+        rows["test"] = rows["test"][:0]
     for name, x in stacked.items():
         for view in range(len(x)):
-            _check_finite(name, x[view], used if view == 0 else rows["train"], f" of view {view}" if view else "")
-    where = torch.device(device) if device is not None else next(iter(stacked.values())).device
+            used = torch.cat(list(rows.values())) if view == 0 else rows["train"]
+            _check_finite(name, x[view], used, f" of view {view}" if view else "")
+    where = next(iter(stacked.values())).device if device is None else _check_device(device)
+    for part, of_part in rows.items():
+        read = [x[:] if part == "train" else x[:1] for x in stacked.values()]
+        rows[part] = _in_own_order([view for views in zip(*read, strict=True) for view in views], target, of_part)
     return Dataset(
-        {name: x.detach().to(where).transpose(2, 3).contiguous() for name, x in stacked.items()},
+        {name: x.detach().to(where).contiguous() for name, x in stacked.items()},
         target.to(where),
-        rows["train"].to(where),
-        rows["val"].to(where),
+        **{part: of_part.to(where) for part, of_part in rows.items()},
     )
+
+
+def _in_own_order(layers: Sequence[Tensor], labels: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows in an order that depends on what they hold, not on where they lie, and that mixes the classes.
+
+    layers: (N, L, C_in) each. They are sorted by a digest of the first; only rows that are equal in it, as silence is,
+    are told apart by the next one. Rows that are equal in all are as good as each other, up to their labels.
+    """
+    digests = dict.fromkeys(rows.tolist(), b"")
+    alike = list(digests)
+    for layer in layers:
+        x = layer.detach().cpu()
+        for row in alike:
+            digests[row] += blake2b(x[row].float().numpy().tobytes(), digest_size=16).digest()
+        groups = Counter(digests[row] for row in alike)
+        alike = [row for row in alike if groups[digests[row]] > 1]
+        if not alike:
+            break
+    return torch.tensor(sorted(digests, key=lambda row: (digests[row], labels[row].item())), dtype=torch.long)
 
 
 def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
     """Return the layers of one modality, or all for "both"; DataError where a modality has none."""
     wanted = ("visual", "audio") if modality == "both" else (modality,)
-    names = [name for name in features if not is_layer(name) or name.partition("/")[0] in wanted]
+    names = [name for name in _check_mapping(features) if not is_layer(name) or name.partition("/")[0] in wanted]
     for name in wanted:
-        if len(features) > 1 and not any(layer.startswith(f"{name}/") for layer in features):
+        if len(features) > 1 and not any(str(layer).startswith(f"{name}/") for layer in features):
             raise DataError(
                 f"features has no {name} layer, only {list(features)}; to search on one modality alone, set `modality` "
                 "in the SearchConfig to it"
@@ -141,11 +173,50 @@ def of_modality(features: Mapping[str, Tensor], modality: str) -> dict[str, Tens
     return {name: features[name] for name in names}
 
 
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds; DataError unless there is at least one."""
-    if len(seeds) == 0:
-        raise DataError("seeds is empty; allowed: one whole number per run, at least one")
-    return tuple(int(seed) for seed in seeds)
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """Return the seeds; DataError unless they are whole numbers, at least one."""
+    allowed = "allowed: whole numbers, one per run, at least one"
+    if not isinstance(seeds, Iterable) or isinstance(seeds, str):
+        raise DataError(f"seeds is {seeds!r}; {allowed}, as [{seeds}]")
+    checked = []
+    for i, seed in enumerate(seeds):
+        if not hasattr(seed, "__index__"):
+            raise DataError(f"seeds[{i}] is {seed!r}; {allowed}")
+        checked.append(operator.index(seed))
+    if not checked:
+        raise DataError(f"seeds is empty; {allowed}")
+    return tuple(checked)
+
+
+def check_genotypes(genotypes: Genotype | Sequence[Genotype], layers: Iterable[str]) -> list[Genotype]:
+    """Return the genotypes, one or several; DataError unless they read nothing but these layers."""
+    given = [genotypes] if isinstance(genotypes, Genotype) else genotypes
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise DataError(f"genotypes is a {type(given).__name__}; allowed: a nas.Genotype, or a list of them")
+    checked = list(given)
+    if not checked:
+        raise DataError("genotypes is empty; allowed: a nas.Genotype, or a list of at least one")
+    for i, genotype in enumerate(checked):
+        if not isinstance(genotype, Genotype):
+            raise DataError(
+                f"genotypes[{i}] is a {type(genotype).__name__}; allowed: nas.Genotype, as nas.Genotype.model_validate "
+                "and nas.Genotype.from_json return it"
+            )
+        unknown = [name for name in genotype.layers() if name not in layers]
+        if unknown:
+            raise DataError(f"genotypes[{i}] reads {unknown}; allowed: {list(layers)}")
+    return checked
+
+
+def _check_device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"device is {name!r}; allowed: 'cpu', 'cuda' or 'cuda:N' where this machine has one, or None for where the "
+            f"features lie ({reason})"
+        ) from None
 
 
 def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
@@ -155,9 +226,17 @@ def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
         raise DataError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
 
 
+def _check_mapping(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not isinstance(features, Mapping):
+        raise DataError(
+            f"features is a {type(features).__name__}; allowed: a dict {{'visual/NAME' or 'audio/NAME': (N, L, C_in)}}"
+        )
+    return features
+
+
 def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return {layer: (V, N, C_in, L)}; a layer without a views axis has one view."""
-    if len(features) < 2:
+    """Return {layer: (V, N, L, C_in)}; a layer without a views axis has one view."""
+    if len(_check_mapping(features)) < 2:
         raise DataError(f"features has the layers {list(features)}; allowed: at least two, since a cell reads two")
     stacked: dict[str, Tensor] = {}
     for name, x in features.items():
@@ -168,12 +247,12 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise DataError(f"features[{name!r}] is {given}; allowed: a torch tensor of float16 or float32")
         if x.ndim not in (3, 4) or 0 in x.shape:
             raise DataError(
-                f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, C_in, L) or (V, N, C_in, L), none of "
+                f"features[{name!r}] has shape {tuple(x.shape)}; allowed: (N, L, C_in) or (V, N, L, C_in), none of "
                 "them 0"
             )
         stacked[name] = x if x.ndim == 4 else x[None]
         first_name, first = next(iter(stacked.items()))
-        for axis, what in ((0, "views V"), (1, "windows N"), (3, "positions L")):
+        for axis, what in ((0, "views V"), (1, "windows N"), (2, "positions L")):
             if stacked[name].shape[axis] != first.shape[axis]:
                 raise DataError(
                     f"features[{name!r}] has {stacked[name].shape[axis]} {what}; allowed: the {first.shape[axis]} of "
@@ -183,9 +262,19 @@ def _check_shapes(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_labels(labels: Any, count: int) -> Tensor:
-    target = torch.as_tensor(labels).detach().cpu()
+    allowed = f"({count},) of 0 (real) and 1 (fake), one per window of features"
+    if labels is None:
+        raise DataError(f"labels is None; allowed: {allowed}")
+    try:
+        given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    except ValueError:
+        raise DataError(f"labels holds rows of different lengths; allowed: 0 (real) and 1 (fake), {allowed}") from None
+    if given.dtype.kind not in "biuf":
+        first = next(iter(given.flat), None)
+        raise DataError(f"labels holds {str(first)!r}; allowed: 0 (real) and 1 (fake): map the names to them")
+    target = torch.tensor(given)  # a copy: pandas gives an array that may not be written to
     if target.shape != (count,):
-        raise DataError(f"labels has shape {tuple(target.shape)}; allowed: ({count},), one per window of features")
+        raise DataError(f"labels has shape {tuple(target.shape)}; allowed: {allowed}")
     wrong = target[(target != 0) & (target != 1)]
     if len(wrong):
         raise DataError(f"labels holds {wrong[0].item()}; allowed: 0 (real) and 1 (fake)")
@@ -193,17 +282,21 @@ def _check_labels(labels: Any, count: int) -> Tensor:
 
 
 def _check_split(split: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
+    """Return {part: its rows} of SPLITS."""
+    allowed = f"({len(labels)},) of {', '.join(SPLITS)}, one per window of features"
+    if isinstance(split, str) or not isinstance(split, Iterable):
+        raise DataError(f"split is {split!r}; allowed: {allowed}")
     names = [str(name) for name in split]
     if len(names) != len(labels):
-        raise DataError(f"split has length {len(names)}; allowed: {len(labels)}, one per window of features")
+        raise DataError(f"split has length {len(names)}; allowed: {allowed}")
     for name in names:
         if name not in SPLITS:
             raise DataError(f"split holds {name!r}; allowed: {', '.join(SPLITS)}")
-    rows = {part: torch.tensor([i for i, name in enumerate(names) if name == part]) for part in ("train", "val")}
-    for part, indices in rows.items():
-        if len(indices) == 0:
+    rows = {part: torch.tensor([i for i, name in enumerate(names) if name == part]).long() for part in SPLITS}
+    for part in ("train", "val"):
+        if len(rows[part]) == 0:
             raise DataError(f"split has no {part!r} rows; allowed: at least one of each class in train and in val")
-        present = sorted(set(labels[indices].tolist()))
+        present = sorted(set(labels[rows[part]].tolist()))
         if len(present) < 2:
             raise DataError(f"split {part!r} holds only labels {present}; allowed: both classes, 0 and 1")
     return rows

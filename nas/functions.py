@@ -13,23 +13,64 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-5
+CACHE_LINE = 16
+"""Floats of a cache line."""
+
+
+def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """Return a @ b (+ onto) of matrices (R, N, K) and (R, K, M); on the CPU, in each run the bits of that run alone.
+
+    In one thread, that is. The library's sums depend on where in a cache line a matrix begins, and a single product of
+    one row or column takes another path than several.
+    """
+    room, runs = out, len(a)
+    if a.is_cpu and not torch.compiler.is_compiling():
+        a, b = _lined_up(a), _lined_up(b)
+        thin = a.shape[1] == 1 or b.shape[2] == 1
+        if thin and runs == 1:
+            onto, a, b = (x if x is None else x.expand(2, -1, -1) for x in (onto, a, b))  # type: ignore[assignment]
+        if thin or a.shape[1] * b.shape[2] % CACHE_LINE or (out is not None and not _begins_lines(out)):
+            room = _lines((len(a), a.shape[1], b.shape[2]), a)
+    result = _product(onto, a, b, room)[:runs]
+    return result if out is None else out if room is out else out.copy_(result)
+
+
+def _product(onto: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    return torch.bmm(a, b, out=out) if onto is None else torch.baddbmm(onto, a, b, out=out)
+
+
+def _begins_lines(x: Tensor) -> bool:
+    """Return whether each matrix of x: (R, N, M) begins a cache line, where the first does."""
+    return x.stride(0) % CACHE_LINE == 0 and x.shape[1] * x.shape[2] % CACHE_LINE == 0
+
+
+def _lined_up(x: Tensor) -> Tensor:
+    """Return matrices (R, N, M) of which each begins a cache line; a copy where it must be."""
+    return x if _begins_lines(x) else _lines(x.shape, x).copy_(x)
+
+
+def _lines(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return room for matrices (R, N, M) of which each begins a cache line."""
+    R, N, M = shape
+    run = -(-N * M // CACHE_LINE) * CACHE_LINE
+    return like.new_empty(R * run).as_strided((R, N, M), (run, M, 1))
 
 
 class _Blend(torch.autograd.Function):
     """sum_i weights[:, slot, i] * values[i] for every slot."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, beside: int, weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weights, *values)
+        ctx.beside = beside
         R, S, _ = weights.shape
-        beside = _beside(values)
         slots = values[0].new_empty((S, *values[0].shape))  # each slot in one piece
         out = slots.view(S, R, -1).transpose(0, 1)
-        if len(beside) > 1:
-            torch.bmm(weights[:, :, : len(beside)], _stacked(beside), out=out)
+        if beside > 1:
+            product(weights[:, :, :beside], _stacked(values[:beside]), out=out)
         else:
             torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
-        for i in range(len(beside), len(values)):
+        for i in range(beside, len(values)):
             out.addcmul_(weights[:, :, i, None], _flat(values[i]))
         return slots.unbind(0)
 
@@ -40,32 +81,29 @@ class _Blend(torch.autograd.Function):
         R, S, n = weights.shape
         gradient = torch.stack(slots).view(S, R, -1).transpose(0, 1) if S > 1 else _flat(slots[0])
         of_weights = None
-        if ctx.needs_input_grad[0]:
-            beside = _beside(values)
-            of_weights = torch.empty_like(weights)
-            torch.bmm(gradient, _stacked(beside).transpose(1, 2), out=of_weights[:, :, : len(beside)])
-            for i in range(len(beside), n):
-                torch.bmm(gradient, _flat(values[i]).transpose(1, 2), out=of_weights[:, :, i, None])
+        if ctx.needs_input_grad[1]:
+            parts = [_stacked(values[: ctx.beside]), *map(_flat, values[ctx.beside :])]
+            of_weights = torch.cat([product(gradient, part.transpose(1, 2)) for part in parts], 2)
         # In an architecture step only the last values, earlier cells, need a gradient: layers come first.
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         first = needed.index(True) if True in needed else n
         of_values: list[Tensor | None] = [None] * n
         if first < n:
             mixed = weights[:, :, first:].transpose(1, 2)
-            product = torch.bmm(mixed, gradient) if S > 1 else mixed * gradient
-            of_values[first:] = product.view(R, n - first, *values[0].shape[1:]).unbind(1)
-        return of_weights, *of_values
+            mixed = product(mixed, gradient) if S > 1 else mixed * gradient
+            of_values[first:] = mixed.reshape(R, n - first, *values[0].shape[1:]).unbind(1)
+        return None, of_weights, *of_values
 
 
-def blend(values: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+def blend(values: Sequence[Tensor], weights: Tensor, *, beside: int = 1) -> tuple[Tensor, ...]:
     """Return one weighted sum per slot of n values (R, B, L, C), weights: (R, slots, n).
 
-    Values that lie side by side in memory, as `side_by_side` makes them, are read where they are.
+    beside: how many of the values, from the first on, lie in all the room that one call of `side_by_side` made.
     """
     if torch.compiler.is_compiling():  # also while a network is exported
         mixed = torch.bmm(weights, torch.stack([value.flatten(1) for value in values], 1))
         return mixed.view(*weights.shape[:2], *values[0].shape[1:]).unbind(1)
-    result: tuple[Tensor, ...] = _Blend.apply(weights, *values)
+    result: tuple[Tensor, ...] = _Blend.apply(beside, weights, *values)
     return result
 
 
@@ -83,29 +121,12 @@ def side_by_side(R: int, count: int, shape: Sequence[int], like: Tensor) -> list
     ]
 
 
-def _beside(values: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the values, from the first on, that lie at equal distances in one storage; at least the first."""
-    first = values[0]
-    step = first[0].numel()
-    count = 1
-    for value in values[1:]:
-        if (
-            value.stride() != first.stride()
-            or value.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
-            or value.storage_offset() != first.storage_offset() + count * step
-        ):
-            break
-        count += 1
-    return values[:count] if first[0].is_contiguous() else values[:1]
-
-
 def _stacked(beside: Sequence[Tensor]) -> Tensor:
     """Return values that lie side by side as one (R, n, B * L * C), without a copy."""
-    first = beside[0]
     if len(beside) == 1:
-        return _flat(first)
-    numel = first[0].numel()
-    return first.as_strided((len(first), len(beside), numel), (first.stride(0), numel, 1))
+        return _flat(beside[0])
+    R, n, numel = len(beside[0]), len(beside), beside[0][0].numel()
+    return beside[0].as_strided((R, n, numel), (n * numel, numel, 1))
 
 
 def _flat(value: Tensor) -> Tensor:
@@ -216,9 +237,9 @@ def conv_norm(
 def convolve(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
     """Return sum_i rows[i] @ weight[:, :, columns i]^T: (R, N, O) of rows (R, N, C_i), weight (R, O, sum C_i)."""
     parts = torch.split_with_sizes(weight, [x.shape[2] for x in rows], dim=2)
-    out = torch.bmm(rows[0], parts[0].transpose(1, 2))
+    out = product(rows[0], parts[0].transpose(1, 2))
     for x, part in zip(rows[1:], parts[1:], strict=True):
-        out = torch.baddbmm(out, x, part.transpose(1, 2))
+        out = product(x, part.transpose(1, 2), onto=out)
     return out
 
 
@@ -240,12 +261,12 @@ def _convolve_backward(
     if columns is not None:
         result = torch.empty((R, outputs, columns), dtype=weight.dtype, device=weight.device)
         for x, part in zip(inputs, torch.split_with_sizes(result[..., : sum(widths)], widths, dim=2), strict=True):
-            torch.bmm(gradient.transpose(1, 2), x.reshape(R, N, -1), out=part)
+            product(gradient.transpose(1, 2), x.reshape(R, N, -1), out=part)
         if columns > sum(widths):
             result[..., widths[0] :] = result[..., : widths[0]]
     parts = torch.split_with_sizes(weight, widths, dim=2)
     return result, [
-        torch.bmm(gradient, part).view(x.shape) if needed else None
+        product(gradient, part).view(x.shape) if needed else None
         for x, part, needed in zip(inputs, parts, of_inputs, strict=True)
     ]
 
@@ -287,12 +308,12 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, keep: Tensor | None, scale: Tensor | None) -> Tensor:
         R, B, L, C = x.shape
         queries, keys = x.reshape(R * B, L, C), y.reshape(R * B, L, C)
-        scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(C**-0.5)
+        scores = product(queries, keys.transpose(1, 2)).mul_(C**-0.5)
         shares = scores.sub_(scores.amax(2, keepdim=True)).exp_()
         shares.div_(shares.sum(2, keepdim=True))
         if scale is not None:
             shares = (shares.view(R, B, L * L) * scale).view_as(shares)
-        out = torch.bmm(shares, keys).view(R, B, L, C)
+        out = product(shares, keys).view(R, B, L, C)
         if keep is not None:
             out.mul_(keep)
         ctx.save_for_backward(queries, keys, shares, keep, scale)
@@ -306,13 +327,13 @@ class _Attention(torch.autograd.Function):
         if keep is not None:
             gradient = gradient * keep
         gradient = gradient.reshape(keys.shape)
-        of_scores = torch.bmm(gradient, keys.transpose(1, 2)).mul_(shares)
+        of_scores = product(gradient, keys.transpose(1, 2)).mul_(shares)
         total = of_scores.sum(2, keepdim=True)
         if scale is not None:  # `shares` holds the scaled ones
             total = (total.view(R, B, L) / scale).view_as(total)
         of_scores.addcmul_(shares, total, value=-1.0).mul_(C**-0.5)
-        of_x = torch.bmm(of_scores, keys)
-        of_y = torch.bmm(shares.transpose(1, 2), gradient).baddbmm_(of_scores.transpose(1, 2), queries)
+        of_x = product(of_scores, keys)
+        of_y = product(of_scores.transpose(1, 2), queries, onto=product(shares.transpose(1, 2), gradient))
         return of_x.view(R, B, L, C), of_y.view(R, B, L, C), None, None
 
 
@@ -325,30 +346,35 @@ def attention(x: Tensor, y: Tensor, *, keep: Tensor | None = None, scale: Tensor
     return result
 
 
-class _Affine(torch.autograd.Function):
-    """x @ weight^T + bias.
-
-    Autograd's own gradient of the weight is x^T @ gradient, which takes ten times as long for two outputs.
-    """
+class _Multiply(torch.autograd.Function):
+    """a @ b (+ bias)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return product(a, b, onto=bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return of_x, None, None
-        return of_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+        a, b = ctx.saved_tensors
+        of_a, of_b, of_bias = ctx.needs_input_grad
+        return (
+            product(gradient, b.transpose(1, 2)) if of_a else None,
+            # Not a^T @ gradient, which takes ten times as long for two outputs.
+            product(gradient.transpose(1, 2), a).transpose(1, 2) if of_b else None,
+            gradient.sum(1, keepdim=True) if of_bias else None,
+        )
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x @ weight^T + bias: (R, B, O) of x (R, B, I), weight (R, O, I), bias (R, O)."""
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)); torch's own rounds the last few elements of a tensor, of whichever run, differently."""
+    return (0.5 * x).tanh() * 0.5 + 0.5
+
+
+def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a @ b + bias: (R, N, M) of a (R, N, K), b (R, K, M), bias (R, 1, M)."""
     if torch.compiler.is_compiling():
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-    result: Tensor = _Affine.apply(x, weight, bias)
+        return product(a, b, onto=bias)
+    result: Tensor = _Multiply.apply(a, b, bias)
     return result

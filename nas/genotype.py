@@ -19,7 +19,7 @@ def step_name(index: int) -> str:
 
 def is_layer(name: str) -> bool:
     """Return whether a name is that of a layer: "visual/NAME" or "audio/NAME"."""
-    modality, slash, layer = name.partition("/")
+    modality, slash, layer = str(name).partition("/")
     return modality in ("visual", "audio") and slash == "/" and layer != ""
 
 
@@ -98,6 +98,14 @@ class Genotype(BaseModel):
     def from_json(cls, text: str) -> Self:
         """Return the genotype that a JSON text describes; ValueError says what is wrong with it."""
         return cls.model_validate_json(text)
+
+
+def notation(genotype: Genotype) -> str:
+    """Return the genotype in one line, as "visual/a + audio/b: Sum(x, y), ConcatFC(x, step1)"; cells end with ";"."""
+    return "; ".join(
+        f"{cell.x} + {cell.y}: " + ", ".join(f"{step.operation}({step.x}, {step.y})" for step in cell.steps)
+        for cell in genotype.cells
+    )
 
 
 def step_inputs(index: int) -> tuple[str, ...]:

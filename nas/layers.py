@@ -3,50 +3,21 @@
 Activations are (R, B, L, C), channels last: a 1x1 convolution is then one matrix product per run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.functions import EPSILON, affine, conv_norm, convolve
-from nas.streams import Streams, generator
+from nas.functions import EPSILON, conv_norm, multiply
+from nas.random import Dropout, Streams
 
 BATCH_NORM_MOMENTUM = 0.1
-LEVELS = 256
 Activation = Literal["relu", "glu", "identity"]
-
-
-class Dropout:
-    """The dropout of R runs: fresh masks at every call, from one generator per run and site.
-
-    What is drawn at a site depends on the run's seed and the site's name, not on which other sites or runs exist. One
-    random byte decides each element, so a probability is rounded to a multiple of 1/256; the scale follows it.
-    """
-
-    def __init__(self, seeds: Sequence[int], probability: float | Sequence[float], device: torch.device | str) -> None:
-        given = [probability] * len(seeds) if isinstance(probability, float | int) else list(probability)
-        dropped = torch.tensor([min(round(p * LEVELS), LEVELS - 1) for p in given], device=device)
-        self.seeds, self.device = tuple(seeds), torch.device(device)
-        self.active = bool(dropped.any())
-        self.scale = (LEVELS / (LEVELS - dropped)).float().view(-1, 1, 1)
-        self.threshold = (dropped * 2**24 - 2**31).int().view(-1, 1, 1)
-        self.shifts = torch.arange(0, 32, 8, dtype=torch.int32, device=device).view(1, 4, 1)
-        self.streams: dict[str, Streams] = {}
-
-    def keep(self, site: str, shape: Sequence[int]) -> Tensor | None:
-        """Return zeros (dropped) and ones (R, *shape) in float32; None where no run drops anything."""
-        if not self.active:
-            return None
-        if site not in self.streams:
-            self.streams[site] = Streams(self.seeds, f"dropout/{site}", self.device)
-        elements = torch.Size(shape).numel()
-        words = self.streams[site].words(-(-elements // 4))
-        # In place and in one type: comparing into booleans and converting those takes three times as long.
-        kept = torch.bitwise_left_shift(words[:, None], self.shifts).ge_(self.threshold).float()
-        return kept.flatten(1)[:, :elements].view(-1, *shape)
 
 
 @dataclass(frozen=True)
@@ -61,7 +32,7 @@ class Pass:
     dropout: Dropout | None = None
 
     def keep(self, site: str, shape: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """Return (zeros and ones (R, *shape), their factor (R, 1, 1)) of the named site; None, None: all are kept."""
+        """Return (zeros and ones (R, *shape), their factor (1, 1, 1)) of the named site; None, None: all are kept."""
         kept = None if self.dropout is None else self.dropout.keep(site, shape)
         return kept, None if kept is None or self.dropout is None else self.dropout.scale
 
@@ -95,7 +66,7 @@ class Pointwise(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x."""
         R, B, L, C = x.shape
-        return torch.bmm(x.reshape(R, B * L, C), self.weight.transpose(1, 2)).view(R, B, L, -1)
+        return multiply(x.reshape(R, B * L, C), self.weight.transpose(1, 2)).view(R, B, L, -1)
 
 
 class BatchNorm(Block):
@@ -163,7 +134,10 @@ class ConvBlock(Block):
 
     def _evaluate(self, inputs: Sequence[Tensor], how: Pass, site: str) -> Tensor:
         R, B, L = inputs[0].shape[:3]
-        x = self.norm(convolve([x.reshape(R, B * L, x.shape[3]) for x in inputs], self.convolution.weight))
+        parts = self.convolution.weight.split_with_sizes([x.shape[3] for x in inputs], dim=2)
+        x = self.norm(
+            reduce(add, [multiply(x.reshape(R, B * L, -1), w.mT) for x, w in zip(inputs, parts, strict=True)])
+        )
         if self.activation == "relu":
             x = F.relu(x)
         elif self.activation == "glu":
@@ -200,7 +174,7 @@ class Linear(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the affine map of x."""
-        return affine(x, self.weight, self.bias)
+        return multiply(x, self.weight.transpose(1, 2), self.bias[:, None])
 
 
 def classify(outputs: Sequence[Tensor], classifier: Linear) -> Tensor:
@@ -216,16 +190,13 @@ def normalise(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise_uniform(parameter: Tensor, seeds: Sequence[int], name: str, fan_in: int) -> None:
-    """Fill parameter: (R, ...) run by run with U(-b, b), b = 1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    for row, seed in zip(parameter, seeds, strict=True):
-        drawn = torch.empty(row.shape).uniform_(-bound, bound, generator=generator(seed, name))
-        row.copy_(drawn)  # drawn on the CPU: the same start on every device
+    """Fill parameter: (R, ...) with U(-b, b), b = 1 / sqrt(fan_in)."""
+    drawn = Streams(seeds, name, parameter.device).uniform(parameter.shape[1:])
+    parameter.copy_(drawn.mul_(fan_in**-0.5))
 
 
-@torch.no_grad()
-def initialise_blocks(root: nn.Module, seeds: Sequence[int]) -> None:
-    """Set the initial values of every block below root."""
+def initialise_blocks(root: nn.Module, seeds_of: Callable[[str], Sequence[int]]) -> None:
+    """Set the initial values of every block below root; seeds_of: those of the runs that the block of a name holds."""
     for name, module in root.named_modules():
         if isinstance(module, Block):
-            module.initialise(seeds, name)
+            module.initialise(seeds_of(name), name)

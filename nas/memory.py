@@ -13,11 +13,9 @@ from torch.utils._pytree import tree_leaves
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
-from nas.retrain import Training, fixed_network
-from nas.scoring import TOGETHER, val_scores
+from nas.retrain import EVALUATION_ROWS, Training, fixed_network
+from nas.scoring import JUDGED_ROWS, at_once, val_scores
 from nas.search import _Search
-from nas.space import fixed_mix
-from nas.training import EVALUATION_ROWS, evaluate
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,12 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
         rows = state.train.next()
         state._weight_step(rows)
         state._arch_step(rows)
-        mix = fixed_mix(state.candidates, state.supernet.architecture.derive(), data.device)
-        evaluate(state.supernet.fusion, mix, data, data.val[:EVALUATION_ROWS])
 
     taken = _measure(work)
-    if config.derive == "argmax":
-        return taken
     state = _Search(data, [config], (0,))
-    judged = state.supernet.architecture.derive() * TOGETHER
+    one_part = replace(data, val=data.val[:JUDGED_ROWS])
+    judged = state.supernet.architecture.derive() * at_once(data)
     weights = state.supernet.fusion.state_dict()
-    one_part = replace(data, val=data.val[:EVALUATION_ROWS])
     return replace(taken, base_bytes=taken.base_bytes + _peak_bytes(lambda: val_scores(one_part, judged, weights)))
 
 

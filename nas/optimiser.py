@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-8
+LANES = 16
+"""Runs are padded to a multiple of so many numbers: torch's kernel rounds a tensor's last ones in another way."""
 PARTS, FEW = 8, 2**20
 """A backward pass holds about 1 / PARTS of all gradients at a time, or FEW numbers where that is more."""
 
@@ -35,7 +38,11 @@ class Adam:
         alike = not any(isinstance(setting, list) for setting in (lr, betas, weight_decay))
         R = 1 if alike else len(self.parameters[0])
         self.lr, self.betas, self.weight_decay = per_run(lr, R), per_run(betas, R), per_run(weight_decay, R)
-        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.padding = [-p[0].numel() % LANES for p in self.parameters]
+        self.moments = [
+            (torch.zeros_like(padded), torch.zeros_like(padded))
+            for padded in map(_padded, self.parameters, self.padding)
+        ]
         self.count = torch.zeros((), device=self.parameters[0].device)
         self.places: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
         self.most_held = max(sum(p.numel() for p in self.parameters) // PARTS, FEW)
@@ -80,7 +87,10 @@ class Adam:
     @torch.no_grad()
     def _move(self, gradients: dict[int, Tensor]) -> None:
         """Move the parameters of the given places by their gradients."""
-        held = [(self.parameters[i], g.contiguous(), *self.moments[i]) for i, g in gradients.items()]
+        held = [
+            (_padded(self.parameters[i], self.padding[i]), _padded(g, self.padding[i]), *self.moments[i])
+            for i, g in gradients.items()
+        ]
         settings = list(zip(self.lr, self.betas, self.weight_decay, strict=True))
         for lr, (beta1, beta2), weight_decay in dict.fromkeys(settings):
             alike = [r for r, of_run in enumerate(settings) if of_run == (lr, (beta1, beta2), weight_decay)]
@@ -103,6 +113,15 @@ class Adam:
                 amsgrad=False,
                 maximize=False,
             )
+        for i, (moved, *_) in zip(gradients, held, strict=True):
+            if self.padding[i]:
+                parameter = self.parameters[i]
+                parameter.copy_(moved[:, : -self.padding[i]].view_as(parameter))
+
+
+def _padded(x: Tensor, zeros: int) -> Tensor:
+    """Return x: (R, ...) in one piece, as (R, n) with so many zeros behind each run where that is any."""
+    return F.pad(x.detach().flatten(1), (0, zeros)) if zeros else x.contiguous()
 
 
 def per_run(setting: Setting | list[Setting], runs: int) -> list[Setting]:

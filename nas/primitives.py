@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.functions import attention
+from nas.functions import attention, multiply, sigmoid
 from nas.layers import Block, ConvBlock, LayerNorm, Pass, Pointwise
 
 
@@ -100,8 +100,8 @@ class CrossGate(Operation):
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
         """Return the sum of both inputs, each gated by the other."""
         undropped = Pass(how.statistics)
-        gate_x = self.gate_x(y, how=undropped, site=site).sigmoid()
-        gate_y = self.gate_y(x, how=undropped, site=site).sigmoid()
+        gate_x = sigmoid(self.gate_x(y, how=undropped, site=site))
+        gate_y = sigmoid(self.gate_y(x, how=undropped, site=site))
         return how.drop(site, torch.addcmul(x * gate_x, y, gate_y))
 
 
@@ -142,7 +142,7 @@ class Synchrony(Operation):
         """Return the convolution block of the correlations at all shifts."""
         R, B, L, _ = x.shape
         left, right = (F.normalize(z, dim=3).reshape(R * B, L, -1) for z in (self.left(x), self.right(y)))
-        cosines = torch.bmm(left, right.transpose(1, 2)).view(R, B, L, L)
+        cosines = multiply(left, right.transpose(1, 2)).view(R, B, L, L)
         # Row l of the padded matrix holds shift s in column l + s + REACH.
         padded = F.pad(cosines, (self.REACH, self.REACH))
         columns = torch.arange(L, device=x.device)[:, None] + torch.arange(2 * self.REACH + 1, device=x.device)

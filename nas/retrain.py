@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.compact import CompactNetwork
-from nas.config import RetrainConfig
-from nas.data import Dataset, Minibatches, check_seeds, losses, prepare
-from nas.fixed import FixedNetwork, RunsNetwork
+from nas.config import RetrainConfig, check_config
+from nas.data import Dataset, Minibatches, check_genotypes, check_seeds, losses, prepare
+from nas.failures import Row, RunError, RunResult, checked, curve_rows, failure
 from nas.genotype import Genotype
-from nas.layers import EVALUATION, Dropout, Pass
-from nas.metrics import area_under_roc
-from nas.streams import Streams
-from nas.training import EVALUATION_ROWS, WeightOptimiser
+from nas.layers import EVALUATION, Pass
+from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
+from nas.random import Dropout, Streams
+from nas.scoring import area_under_roc
+from nas.training import WeightOptimiser
 
 DEFAULTS = RetrainConfig()
+EVALUATION_ROWS = 256
 LEAVING = 0.05
 """Runs that have stopped are computed on until they are this share: moving the others costs about one step of all."""
 
@@ -25,19 +26,47 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class RetrainResult:
-    """The outcome of one run.
+class Trained:
+    """What a training ends with. scores: (N,) P(fake) of every row, on the CPU; best_epoch: whose weights were kept."""
 
-    scores: (N,) P(fake) of every row, on the CPU; curves: one dict per epoch with epoch, train_loss, val_loss and
-    val_auc; best_epoch: the epoch whose weights were kept; network: those weights, cut down to the genotype.
-    """
+    scores: Tensor
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class TrainingResult(RunResult):
+    """The outcome of one training. curves: one dict per epoch with epoch, train_loss, val_loss and val_auc."""
+
+    trained: Trained | None
+
+    @property
+    def scores(self) -> Tensor:
+        """P(fake) of every row, (N,), on the CPU."""
+        return self._well(self.trained).scores
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights were kept."""
+        return self._well(self.trained).best_epoch
+
+    @property
+    def val_auc(self) -> float:
+        """The AUC on val of the weights that were kept."""
+        auc: float = self.curves[self.best_epoch]["val_auc"]
+        return auc
+
+
+@dataclass(frozen=True)
+class RetrainResult(TrainingResult):
+    """The outcome of one training of a genotype. kept: the best epoch's weights, cut down to it."""
 
     genotype: Genotype
-    seed: int
-    scores: Tensor
-    curves: list[dict[str, Any]]
-    best_epoch: int
-    network: CompactNetwork
+    kept: CompactNetwork | None
+
+    @property
+    def network(self) -> CompactNetwork:
+        """The network of the best epoch."""
+        return self._well(self.kept)
 
 
 def retrain(  # noqa: PLR0917 - callers may name them
@@ -52,27 +81,25 @@ def retrain(  # noqa: PLR0917 - callers may name them
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
-    All runs train at once, and none depends on the others. Rows of the test split are scored, nothing more.
-    features, labels, split: as for `nas.search`. Of (V, N, C_in, L), training steps read each train window in a view
+    All runs train at once, and none depends on the others. A run that fails (`RetrainResult.failed` says why) leaves
+    the others as they are; only where all of them fail, the first one's RunError is raised. Rows of the test split are
+    scored, nothing more, and nothing depends on the order of the rows.
+
+    features, labels, split: as for `nas.search`. Of (V, N, L, C_in), training steps read each train window in a view
     that the run draws anew every time the window's turn comes; curves and scores come from view 0.
     """
+    seeds, config = check_seeds(seeds), check_config("config", config, RetrainConfig)
     data = prepare(features, labels, split, config.device, reads="all")
-    seeds = check_seeds(seeds)
     of_runs = _per_run(genotypes, seeds, data)
     network = fixed_network(data, config, of_runs, seeds)
     state = Training(data, config, network, seeds)
-    scores = state.run(progress)
-    return [
-        RetrainResult(
-            genotype,
-            seed,
-            scores[r].clone(),
-            state.curves[r],
-            state.best_epoch[r],
-            CompactNetwork.from_weights(genotype, network.state_of(r), data.in_channels),
+    results = []
+    for r, trained in enumerate(state.run(progress)):
+        kept = (
+            None if trained is None else CompactNetwork.from_weights(of_runs[r], network.state_of(r), data.in_channels)
         )
-        for r, (genotype, seed) in enumerate(zip(of_runs, seeds, strict=True))
-    ]
+        results.append(RetrainResult(seeds[r], state.curves[r], state.errors[r], trained, of_runs[r], kept))
+    return checked(results)
 
 
 def fixed_network(
@@ -83,13 +110,10 @@ def fixed_network(
 
 
 def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], data: Dataset) -> list[Genotype]:
-    given = [genotypes] if isinstance(genotypes, Genotype) else list(genotypes)
+    given = check_genotypes(genotypes, data.features)
     if len(given) not in (1, len(seeds)):
         raise ValueError(f"genotypes has {len(given)} entries for {len(seeds)} seeds; allowed: 1 or {len(seeds)}")
     for index, genotype in enumerate(given):
-        unknown = [name for name in genotype.layers() if name not in data.features]
-        if unknown:
-            raise ValueError(f"genotypes[{index}] reads {unknown}; allowed: {list(data.features)}")
         sizes = [len(cell.steps) for cell in genotype.cells]
         first = [len(cell.steps) for cell in given[0].cells]
         if sizes != first or len(set(sizes)) > 1:
@@ -115,17 +139,19 @@ class Training:
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
         self.views = Streams(drawing, "train views", data.device)
-        self.dropout = _Dropout(self.network, seeds, config.dropout, data.device)
+        runs_at = None if self.shared else network.runs_at
+        self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
         self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
-        self.curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
+        self.curves: list[list[Row]] = [[] for _ in seeds]
+        self.errors: list[RunError | None] = [None] * len(seeds)
         self.active = [True] * len(seeds)
         self.best = [(-1.0, 0.0)] * len(seeds)
         self.best_epoch = [0] * len(seeds)
         self.best_state = {name: value.clone() for name, value in self.network.state_dict().items()}
 
-    def epoch(self, epoch: int) -> list[dict[str, Any]]:
+    def epoch(self, epoch: int) -> list[Row]:
         """Return one row of the curves per run that is present, after one epoch; stopped runs are not recorded."""
         train_loss = torch.zeros(len(self.present), device=self.data.device)
         for _ in range(self.steps):
@@ -133,13 +159,11 @@ class Training:
         logits = self.evaluate(self.data.val)
         labels = self.data.labels[self.data.val]
         columns = {
-            "train_loss": train_loss.tolist(),
-            "val_loss": losses(logits, labels, self.class_weights).tolist(),
-            "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels).tolist(),
+            "train_loss": train_loss,
+            "val_loss": losses(logits, labels, self.class_weights),
+            "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels),
         }
-        rows: list[dict[str, Any]] = [
-            {"epoch": epoch} | {name: column[i] for name, column in columns.items()} for i in range(len(self.present))
-        ]
+        rows = curve_rows(epoch, columns)
         self._keep_best(epoch, rows)
         self._let_go()
         return rows
@@ -161,7 +185,7 @@ class Training:
         return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
 
     def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
-        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, C_in, L)}."""
+        """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, L, C_in)}."""
         features: dict[str, Tensor] = {}
         for name, runs in self.network.readers.items():
             of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)
@@ -169,13 +193,20 @@ class Training:
             features |= self.data.gather(rows[of_readers], (name,), chosen)
         return features
 
-    def _keep_best(self, epoch: int, rows: list[dict[str, Any]]) -> None:
-        """Record the epoch; keep the weights of runs with a higher validation AUC, or an equal one and less loss."""
+    def _keep_best(self, epoch: int, rows: list[Row]) -> None:
+        """Record the epoch; end runs that fail by it; keep the weights of those with a higher AUC on val.
+
+        Of an equal AUC, those with less loss.
+        """
         better = set()
         for r, row in zip(self.present, rows, strict=True):
             if not self.active[r]:
                 continue
             self.curves[r].append(row)
+            self.errors[r] = failure(row, self.seeds[r])
+            if self.errors[r] is not None:
+                self.active[r] = False
+                continue
             reached = (row["val_auc"], -row["val_loss"])
             if epoch == 0 or reached > self.best[r]:
                 self.best[r], self.best_epoch[r] = reached, epoch
@@ -196,8 +227,8 @@ class Training:
         taken = [(places[name], before.rows(name, staying)) for name, _ in self.network.named_parameters()]
         self.optimiser = self.optimiser.take(self.network.parameters(), taken)
 
-    def run(self, progress: Progress | None) -> Tensor:
-        """Return P(fake) of every row (R, N), on the CPU; the network then holds the best weights of every run."""
+    def run(self, progress: Progress | None) -> list[Trained | None]:
+        """Return what every run ends with, None of those that failed; `network` then holds every run's best weights."""
         for epoch in range(self.config.epochs):
             rows = self.epoch(epoch)
             if progress is not None:
@@ -206,22 +237,10 @@ class Training:
                 break
         self.network, self.present = self.whole, list(range(len(self.seeds)))
         self.network.load_state_dict(self.best_state)
-        every = torch.arange(len(self.data.labels), device=self.data.device)
-        return self.evaluate(every).softmax(-1)[..., 1].cpu()
-
-
-class _Dropout(Dropout):
-    """At every place, the dropout of the runs that pass it; drawn once for all of them where they have one seed."""
-
-    def __init__(self, network: RunsNetwork, seeds: tuple[int, ...], probability: float, device: torch.device) -> None:
-        super().__init__(seeds[:1], probability, device)
-        self.network, self.per_run, self.probability = network, seeds, probability
-        self.places: dict[str, Dropout] = {}
-
-    def keep(self, site: str, shape: Sequence[int]) -> Tensor | None:
-        """Return zeros and ones (runs that pass the site, or 1, *shape); None where nothing is dropped."""
-        if site not in self.places:
-            shared = len(set(self.per_run)) == 1
-            of_runs = self.seeds if shared else [self.per_run[r] for r in self.network.runs_at(site)]
-            self.places[site] = Dropout(of_runs, self.probability, self.device)
-        return self.places[site].keep(site, shape)
+        scores = torch.empty(len(self.seeds), self.data.windows)
+        for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
+            if len(part):
+                scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
+        return [
+            None if error else Trained(scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)
+        ]

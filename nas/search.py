@@ -8,67 +8,57 @@ import torch
 from torch import Tensor
 
 from nas.choices import Choosers
-from nas.collapse import collapse_warnings
 from nas.config import SearchConfig, check_configs
-from nas.cost_share import CostShare
+from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
-from nas.derivation import best_of
+from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
 from nas.genotype import Genotype
-from nas.layers import Dropout, Pass
-from nas.metrics import area_under_roc
+from nas.layers import Pass
+from nas.network import Supernet
 from nas.optimiser import Adam
-from nas.space import Candidates, Mix, fixed_mix
-from nas.streams import Streams
-from nas.supernet import Supernet
-from nas.training import WeightOptimiser, evaluate, frozen
+from nas.random import Dropout, Streams
+from nas.reading import Mix
+from nas.scoring import Weights, area_under_roc, best_of, val_logits
+from nas.space import Space
+from nas.training import WeightOptimiser, frozen
 from nas.unrolled import unrolled_gradient
 
-# A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
-# the reference code's was 1e-16.
-VANISHED = 1e-10
 DEFAULTS = SearchConfig()
 
 Progress = Callable[[dict[str, Any]], None]
 
 
-class VanishingArchitectureGradient(RuntimeError):  # noqa: N818 - it names the event
-    """The architecture parameters receive no gradient: they would end where they were initialised."""
-
-    def __init__(self, norms: Mapping[int, float], epoch: int) -> None:
-        super().__init__(norms, epoch)  # as given: a worker process pickles it
-        self.norms, self.epoch = dict(norms), epoch
-
-    def __str__(self) -> str:
-        listed = ", ".join(f"seed {seed}: {norm:.3g}" for seed, norm in self.norms.items())
-        return (
-            f"the mean norm of the architecture gradient in epoch {self.epoch} is below {VANISHED:g} ({listed}); the "
-            "search would be random. Check that features vary between windows, and lower the temperature"
-        )
-
-
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(RunResult):
     """The outcome of one run.
 
-    curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, evaluation
-    mode), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations and the
-    shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per cell
-    and step, as `ArchitectureParameters.probabilities` gives them; probabilities: the last of them.
-    warnings: what the choices have collapsed to, one sentence each. weights: where asked for, the run's shared weights
-    and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
+    curves: one dict per epoch with epoch, train_loss, val_loss and val_auc (of the derived architecture, under the
+    shared weights), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations
+    and the shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per
+    cell and step, as `ArchitectureParameters.probabilities` gives them. warnings: what the choices have collapsed to,
+    one sentence each. found: the genotype and its score. weights: where asked for, the run's shared weights and
+    batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """
 
-    genotype: Genotype
-    seed: int
-    curves: list[dict[str, Any]]
     history: list[list[dict[str, Any]]]
     warnings: list[str]
+    found: tuple[Genotype, float] | None
     weights: dict[str, Tensor] | None = None
+
+    @property
+    def genotype(self) -> Genotype:
+        """The architecture that was found."""
+        return self._well(self.found)[0]
+
+    @property
+    def score(self) -> float:
+        """The genotype's AUC on val under the shared weights, as in `curves` and by `nas.scoring.shared_scores`."""
+        return self._well(self.found)[1]
 
     @property
     def probabilities(self) -> list[dict[str, Any]]:
         """The choice probabilities that the search ended with."""
-        return self.history[-1]
+        return self._well(self.history)[-1]
 
 
 def search(
@@ -83,13 +73,16 @@ def search(
 ) -> list[SearchResult]:
     """Return one result per seed; all runs train at once, and none depends on the others.
 
+    A run that fails (`SearchResult.failed` says why) leaves the others as they are; only where all of them fail, the
+    first one's RunError is raised. Nothing depends on the order of the rows.
+
     configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
     (equal `nas.batch_key`), others are a ValueError.
 
-    features: {"visual/NAME" or "audio/NAME": (N, C_in, L)}, float16 or float32; labels: (N,), 1 is fake; split:
+    features: {"visual/NAME" or "audio/NAME": (N, L, C_in)}, float16 or float32; labels: (N,), 1 is fake; split:
     (N,) of train, val, test. Test rows are never read.
 
-    With V views of every window, features are (V, N, C_in, L), the same V for all layers. Weight steps read each
+    With V views of every window, features are (V, N, L, C_in), the same V for all layers. Weight steps read each
     train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
     Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
 
@@ -100,16 +93,13 @@ def search(
     config = per_run[0]
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
     state = _Search(data, per_run, seeds)
-    curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
-    histories: list[list[list[dict[str, Any]]]] = [[] for _ in seeds]
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
-        for r, row in enumerate(rows):
-            curves[r].append(row)
-            histories[r].append(state.supernet.architecture.probabilities(r))
         if progress is not None:
             progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-    return state.results(curves, histories, keep_weights)
+        if all(state.errors):
+            break
+    return checked(state.results(keep_weights))
 
 
 class _Search:
@@ -117,12 +107,14 @@ class _Search:
 
     def __init__(self, data: Dataset, configs: Sequence[SearchConfig], seeds: tuple[int, ...]) -> None:
         self.data, self.configs, self.config, self.seeds = data, configs, configs[0], seeds
+        self.curves: list[list[Row]] = [[] for _ in seeds]
+        self.histories: list[list[list[dict[str, Any]]]] = [[] for _ in seeds]
+        self.errors: list[RunError | None] = [None] * len(seeds)
         config, device = configs[0], data.device
-        self.candidates = Candidates.full(tuple(data.features), config.cells, config.steps, config.operations)
+        self.space = Space(tuple(data.features), config.cells, config.steps, config.space, config.operations)
         self.supernet = Supernet(
-            self.candidates,
+            self.space,
             data.in_channels,
-            space=config.space,
             channels=config.channels,
             length=data.length,
             seeds=seeds,
@@ -143,7 +135,7 @@ class _Search:
             weight_decay=[c.arch_weight_decay for c in configs],
         )
         self.cost = CostShare(
-            self.candidates,
+            self.space,
             data.in_channels,
             channels=config.channels,
             length=data.length,
@@ -151,35 +143,44 @@ class _Search:
             device=device,
         )
 
-    def results(
-        self, curves: list[list[dict[str, Any]]], histories: list[list[list[dict[str, Any]]]], keep_weights: bool
-    ) -> list[SearchResult]:
+    def results(self, keep_weights: bool) -> list[SearchResult]:
         """Return what every run ends with."""
-        architecture = self.supernet.architecture
         state = self.supernet.fusion.state_dict()
-        weights = [{name: value[r : r + 1] for name, value in state.items()} for r in range(len(self.seeds))]
-        genotypes = architecture.derive() if self.config.derive == "argmax" else self._best_of(weights)
+        found = self._found(state)
         return [
             SearchResult(
-                genotype,
                 seed,
-                curves[r],
-                histories[r],
-                collapse_warnings(curves[r], seed, self.candidates),
-                {name: value.clone() for name, value in weights[r].items()} if keep_weights else None,
+                self.curves[r],
+                error,
+                self.histories[r],
+                [] if error else collapse_warnings(self.curves[r], seed, self.space),
+                found[r],
+                {name: value[r : r + 1].clone() for name, value in state.items()}
+                if keep_weights and not error
+                else None,
             )
-            for r, (genotype, seed) in enumerate(zip(genotypes, self.seeds, strict=True))
+            for r, (seed, error) in enumerate(zip(self.seeds, self.errors, strict=True))
         ]
 
-    def _best_of(self, weights: Sequence[Mapping[str, Tensor]]) -> list[Genotype]:
-        """Return each run's best genotype by AUC on val: half of the candidates are drawn, the others beside them."""
+    def _found(self, weights: Weights) -> list[tuple[Genotype, float] | None]:
+        """Return each run's genotype and its AUC on val, None of those that failed.
+
+        Of those that best_of compares, half are drawn and the others beside them.
+        """
         architecture, config = self.supernet.architecture, self.config
         streams = Streams(self.seeds, "candidates", self.data.device)
-        drawn = [architecture.derive(streams if i else None) for i in range((config.candidates + 1) // 2)]
-        return [
-            best_of(of_run, self.candidates, config.space, self.data, weights[r], count=config.candidates)
-            for r, of_run in enumerate(zip(*drawn, strict=True))
-        ]
+        count = (config.candidates + 1) // 2 if config.derive == "best_of" else 1
+        drawn = [architecture.derive(streams if i else None) for i in range(count)]
+        found: list[tuple[Genotype, float] | None] = []
+        for r, of_run in enumerate(zip(*drawn, strict=True)):
+            own = {name: value[r : r + 1] for name, value in weights.items()}
+            if self.errors[r] is not None:
+                found.append(None)
+            elif config.derive == "argmax":
+                found.append((of_run[0], self.curves[r][-1]["val_auc"]))
+            else:
+                found.append(best_of(of_run, self.space, self.data, own, count=config.candidates))
+        return found
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
@@ -196,12 +197,10 @@ class _Search:
             train_loss += self._weight_step(rows) / self.steps
             if searching:
                 norm += self._arch_step(rows) / self.steps
-        if searching:
-            self._check_gradient(norm.tolist(), epoch)
-        return self._rows(epoch, train_loss, norm if searching else None)
+        return self._record(epoch, train_loss, norm if searching else None)
 
     def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
-        logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
+        logits = self.supernet(self.data.gather(rows, self.space.layers, views), mix, how)
         return losses(logits, self.data.labels[rows], self.class_weights)
 
     def _weight_step(self, rows: Tensor) -> Tensor:
@@ -252,32 +251,26 @@ class _Search:
             weights, self.arch_optimiser.parameters, train, lambda: self._arch_losses(rows, noise), lr
         )[1]
 
-    def _check_gradient(self, norms: list[float], epoch: int) -> None:
-        vanished = {
-            seed: n
-            for config, seed, n in zip(self.configs, self.seeds, norms, strict=True)
-            if not n >= VANISHED and config.estimator != "published"
-        }
-        if vanished:
-            raise VanishingArchitectureGradient(vanished, epoch)
-
     @torch.no_grad()
-    def _rows(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[dict[str, Any]]:
+    def _record(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[Row]:
+        """Return one row per run; add it to the curves of those that are well, and find those that fail by it."""
         architecture = self.supernet.architecture
-        mix = fixed_mix(self.candidates, architecture.derive(), self.data.device)
-        logits = evaluate(self.supernet.fusion, mix, self.data, self.data.val)
+        logits = val_logits(self.data, architecture.derive(), self.supernet.fusion.state_dict())
         labels = self.data.labels[self.data.val]
         columns = {
+            **({} if norm is None else {"arch_grad_norm": norm}),
             "train_loss": train_loss,
             "val_loss": losses(logits, labels, self.class_weights),
             "val_auc": area_under_roc(logits[..., 1] - logits[..., 0], labels),
             **{f"entropy_{name}": value for name, value in architecture.entropies().items()},
             **{f"share_{name}": value for name, value in architecture.shares().items()},
         }
-        if norm is not None:
-            columns["arch_grad_norm"] = norm
-        values = {name: column.tolist() for name, column in columns.items()}
-        return [
-            {"epoch": epoch, "arch_grad_norm": None} | {name: column[r] for name, column in values.items()}
-            for r in range(len(self.seeds))
-        ]
+        rows = curve_rows(epoch, columns)
+        for r, row in enumerate(rows):
+            if self.errors[r] is None:
+                vanishes = norm is not None and self.configs[r].estimator != "published"
+                self.errors[r] = failure(row, self.seeds[r], vanishes=vanishes)
+                self.curves[r].append({"arch_grad_norm": None} | row)
+                if self.errors[r] is None:
+                    self.histories[r].append(architecture.probabilities(r))
+        return [{"arch_grad_norm": None} | row for row in rows]

@@ -1,29 +1,15 @@
-"""What search and retraining share: the optimiser of the weights and evaluation of whole splits."""
+"""What search and retraining share: the optimiser of the weights."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from nas.config import RetrainConfig, SearchConfig
-from nas.data import Dataset
-from nas.layers import EVALUATION, Pass
 from nas.optimiser import Adam
-from nas.space import Mix
-from nas.supernet import FusionNetwork
 
-EVALUATION_ROWS = 256
 TrainedConfig = SearchConfig | RetrainConfig
-
-
-@torch.no_grad()
-def evaluate(network: FusionNetwork, mix: Mix, data: Dataset, rows: Tensor, how: Pass = EVALUATION) -> Tensor:
-    """Return logits (R, n, 2) of rows (n,), by default in evaluation mode: stored statistics, no dropout."""
-    parts = torch.split(rows, EVALUATION_ROWS)
-    layers = network.candidates.layers
-    return torch.cat([network(data.gather(part[None], layers), mix, how) for part in parts], dim=1)
 
 
 @contextmanager

@@ -68,18 +68,23 @@ class Workspace:
         return self.root / "report"
 
     @property
+    def runs(self) -> Path:
+        """Finished searches, trainings and baselines, of all commands. No stage's output: DVC removes those first."""
+        return self.root / "runs"
+
+    @property
     def oracle(self) -> Path:
-        """oracle.json, its tables and figure, and finished trainings and searches."""
+        """oracle.json, its tables and figure."""
         return self.root / "oracle"
 
     @property
     def sweep(self) -> Path:
-        """sweep.csv, its figure and finished runs."""
+        """sweep.csv, its summary and figure."""
         return self.root / "sweep"
 
     @property
     def baselines(self) -> Path:
-        """baselines.csv, its figure and finished methods."""
+        """baselines.csv, baselines.json and its figure."""
         return self.root / "baselines"
 
     def quarantine(self, stage: str) -> Path:

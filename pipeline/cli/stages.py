@@ -14,6 +14,7 @@ from rich.padding import Padding
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, console, setup
 
 if TYPE_CHECKING:
+    from cache_schemas.run import RetrainRun, SearchRun
     from pipeline.detector.predict import Prediction
 
 app = typer.Typer()
@@ -179,11 +180,14 @@ def features(
 def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
     """Search the fusion architecture over the feature cache, once per seed.
 
-    The same search runs on the picture alone and on the sound alone: the references that fusion must beat.
+    The same search runs on the picture alone and on the sound alone: the references that fusion must beat. A search
+    that fails is named, and the others go on. What is finished is kept in work/runs: a killed search goes on where it
+    was.
     """
     from pipeline.runs.search import run_search
 
     run = run_search(*setup(params, work, scheduler, workers))
+    _print_failed("search", run)
     for entry in run.entries:
         for warning in entry.warnings:
             console.print(f"search: warning: {entry.network}, {escape(warning)}")
@@ -192,11 +196,20 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler 
 
 @app.command(epilog="Example: [bold]bmnas retrain[/bold]")
 def retrain(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None) -> None:
-    """Train every found architecture from scratch; validation picks the epoch, the test split is not read."""
+    """Train every found architecture from scratch; validation picks the epoch, the test split is not read.
+
+    What is finished is kept in work/runs: a killed run goes on where it was.
+    """
     from pipeline.runs.retrain import run_retrain
 
     run = run_retrain(*setup(params, work, scheduler, workers))
+    _print_failed("retrain", run)
     console.print(f"retrain: {len(run.entries)} networks in {work / 'retrain'}")
+
+
+def _print_failed(stage: str, run: SearchRun | RetrainRun) -> None:
+    for failed in run.failed:
+        console.print(f"[yellow]{stage}: failed: {failed.name}, {escape(failed.reason)}", soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]bmnas evaluate[/bold]")

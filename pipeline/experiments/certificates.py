@@ -16,16 +16,17 @@ from scipy.stats import kendalltau
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, Certificate, OracleTable, Pick
-from cache_schemas.runs import FinishedRuns, SearchRow
+from cache_schemas.runs import SearchRow
 from nas.baselines import join_last_layers
 from nas.config import EstimatorName, SpaceName
-from nas.enumeration import canonical, notation
+from nas.genotype import notation
 from nas.primitives import DEFAULT_OPERATIONS
+from nas.space import canonical
 from pipeline.experiments.oracle import deviation, rank, train_all, write_oracle
 from pipeline.figures.experiments import oracle_svg, standalone
 from pipeline.params import Params
 from pipeline.runs.cache import Source
-from pipeline.runs.searches import search_all
+from pipeline.runs.search import search_all
 from pipeline.workspace import Workspace
 
 METHODS: tuple[EstimatorName, ...] = ("st_gumbel", "gumbel_rao", "softmax", "gumbel")
@@ -68,7 +69,7 @@ class Truth:
 
 def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Sequence[int]) -> OracleTable:
     """The table with its certificates; writes certificates.csv, methods.csv, oracle.json and the figure."""
-    source = Source(workspace.root, params)
+    source = Source.of(workspace, params)
     judged = [nas.Genotype.model_validate(table.entries[place].genotype) for place in _judged(table)]
     base = params.search.model_copy(update={"cells": table.cells, "steps": table.steps})
     searches = [
@@ -77,10 +78,11 @@ def certify(workspace: Workspace, params: Params, table: OracleTable, seeds: Seq
         for estimator in METHODS
         for seed in seeds
     ]
-    finished = FinishedRuns(workspace.oracle / "searches", SearchRow)
-    rows = [row for row in search_all("certificates", source, searches, finished, judged) if row.genotype is not None]
+    rows = [row for row in search_all("certificates", source, searches, judged) if row.found is not None]
     fixed = fixed_fusions(table.layers, table.cells, table.steps, params.search.operations)
-    truth, training_seconds = _truth(source, table, rows, fixed)
+    truth, training_seconds = _truth(source, table, [*map(_picked, rows), *fixed])
+    rows = [row for row in rows if notation(_picked(row)) in truth.names]
+    fixed = [genotype for genotype in fixed if notation(genotype) in truth.names]
     picks = _searched(truth, rows, table)
     cost = max(1, round(float(np.mean([row.seconds for row in rows])) / training_seconds)) if rows else 1
     picks += _random_search(truth, cost, table, seeds)
@@ -174,16 +176,22 @@ def _method(row: SearchRow) -> tuple[str, str]:
     return str(row.settings["estimator"]), str(row.settings["space"])
 
 
-def _truth(
-    source: Source, table: OracleTable, rows: Sequence[SearchRow], fixed: Sequence[nas.Genotype]
-) -> tuple[Truth, float]:
-    """(the known qualities, mean seconds of a training); trains what a method picked outside the table."""
-    known = {entry.architecture for entry in table.entries}
-    picked = [canonical(nas.Genotype.model_validate(row.genotype)) for row in rows]
-    outside = [genotype for genotype in dict.fromkeys([*picked, *fixed]) if notation(genotype) not in known]
+def _picked(row: SearchRow) -> nas.Genotype:
+    """What a search found, in canonical form."""
+    assert row.found is not None  # noqa: S101 - the caller left out those that failed
+    return canonical(nas.Genotype.model_validate(row.found.genotype))
+
+
+def _truth(source: Source, table: OracleTable, picked: Sequence[nas.Genotype]) -> tuple[Truth, float]:
+    """(the known qualities, mean seconds of a training); trains what methods picked outside the table.
+
+    What fails to train is not among them: such a pick is left out.
+    """
+    known = {entry.architecture for entry in table.entries} | {failure.name for failure in table.failed}
+    outside = [genotype for genotype in dict.fromkeys(picked) if notation(genotype) not in known]
     inside = [nas.Genotype.model_validate(entry.genotype) for entry in table.entries]
-    trained = train_all(source, [*inside, *outside], table.seeds)
-    entries = [*table.entries, *(rank({genotype: trained[genotype]})[0] for genotype in outside)]
+    trained, _ = train_all("oracle", source, [*inside, *outside], table.seeds)
+    entries = [*table.entries, *(rank({genotype: trained[genotype]})[0] for genotype in outside if genotype in trained)]
     seconds = float(np.mean([row.seconds for of_genotype in trained.values() for row in of_genotype]))
     truth = Truth(
         [entry.architecture for entry in entries],
@@ -203,9 +211,10 @@ def _judged(table: OracleTable) -> NDArray[np.int64]:
 def _searched(truth: Truth, rows: Sequence[SearchRow], table: OracleTable) -> list[Pick]:
     picks = []
     for row in rows:
-        name = notation(canonical(nas.Genotype.model_validate(row.genotype)))
-        tau = float(kendalltau(row.scores, truth.test[_judged(table)]).statistic) if len(row.scores) > 1 else None
-        picks.append(truth.pick(*_method(row), row.seed, name, None if tau is None or np.isnan(tau) else tau))
+        scores = np.array(row.scores, dtype=float)
+        defined = np.isfinite(scores)
+        tau = float(kendalltau(scores[defined], truth.test[_judged(table)][defined]).statistic)
+        picks.append(truth.pick(*_method(row), row.seed, notation(_picked(row)), None if np.isnan(tau) else tau))
     return picks
 
 

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.oracle import OracleEntry, OracleTable
-from cache_schemas.runs import FinishedRuns, TrainingRow
-from nas.enumeration import Space, notation
+from cache_schemas.run import Failure
+from cache_schemas.runs import TrainingRow
+from nas.genotype import notation
+from nas.space import Space
 from pipeline.params import Params
 from pipeline.runs.cache import Source
-from pipeline.runs.trainings import train
+from pipeline.runs.jobs import JobError, failures
+from pipeline.runs.retrain import train
 from pipeline.workspace import Workspace
 
 
@@ -36,14 +39,20 @@ class Question:
 
 
 def run_oracle(workspace: Workspace, params: Params, question: Question) -> OracleTable:
-    """The table of a space, without certificates; writes oracle.json and oracle.csv."""
-    source = Source(workspace.root, params)
+    """The table of a space, without certificates; writes oracle.json and oracle.csv.
+
+    An architecture one of whose trainings failed has no entry; raises JobError when none is left.
+    """
+    source = Source.of(workspace, params)
     layers = list(source.windows().features)
     space = question.space(layers, params.search.operations)
     genotypes = space.sample(question.sample, params.seed) if question.sample else space.distinct()
-    entries = rank(train_all(source, genotypes, question.seeds))
+    well, failed = train_all("oracle", source, genotypes, question.seeds)
+    if not well:
+        raise JobError(f"oracle: a training of every architecture failed; the first one: {failed[0].reason}")
+    entries = rank(well)
     table = OracleTable(
-        cache=source.identity(),
+        cache=source.identity,
         space=question.kind,
         layers=layers,
         cells=question.cells,
@@ -54,6 +63,7 @@ def run_oracle(workspace: Workspace, params: Params, question: Question) -> Orac
         noise=_noise(entries),
         luck=luck(np.array([entry.test_aucs for entry in entries])),
         entries=entries,
+        failed=failed,
     )
     write_oracle(workspace, table)
     return table
@@ -68,12 +78,13 @@ def write_oracle(workspace: Workspace, table: OracleTable) -> None:
 
 
 def train_all(
-    source: Source, genotypes: Sequence[nas.Genotype], seeds: Sequence[int]
-) -> dict[nas.Genotype, list[TrainingRow]]:
-    """{genotype: its trainings, one per seed}; finished ones are kept in work/oracle/trainings."""
-    finished = FinishedRuns(Workspace(source.work).oracle / "trainings", TrainingRow)
-    rows = train("oracle", source, [(genotype, seed) for genotype in genotypes for seed in seeds], finished)
-    return {genotype: [rows[genotype, seed] for seed in seeds] for genotype in genotypes}
+    title: str, source: Source, genotypes: Sequence[nas.Genotype], seeds: Sequence[int]
+) -> tuple[dict[nas.Genotype, list[TrainingRow]], list[Failure]]:
+    """({genotype: its trainings, one per seed} of those without a failure, the failures)."""
+    trained = train(title, source, [(genotype, seed) for genotype in genotypes for seed in seeds], test=True)
+    failed = failures((notation(genotype), row) for (genotype, _), row in trained.items())
+    well = {genotype: [trained[genotype, seed] for seed in seeds] for genotype in genotypes}
+    return {genotype: rows for genotype, rows in well.items() if not any(row.failed for row in rows)}, failed
 
 
 def rank(trained: Mapping[nas.Genotype, Sequence[TrainingRow]]) -> list[OracleEntry]:

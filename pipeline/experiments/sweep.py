@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 import nas
 from cache_schemas.files import write_text
-from cache_schemas.runs import FinishedRuns, SearchRow, TrainingRow
-from nas.enumeration import notation
+from cache_schemas.runs import SearchRow, TrainingRow
+from nas.genotype import notation
 from pipeline.figures.experiments import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source
-from pipeline.runs.searches import search_all
-from pipeline.runs.trainings import train
+from pipeline.runs.retrain import Training, train
+from pipeline.runs.search import search_all
 from pipeline.workspace import Workspace
 
 ENTROPIES = ("entropy_cells", "entropy_steps", "entropy_operations")
@@ -57,11 +57,12 @@ class Grid:
 
 def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool) -> pd.DataFrame:
     """One row a run; writes sweep.csv, summary.csv (mean and spread over seeds) and sweep.svg."""
-    source = Source(workspace.root, params)
+    source = Source.of(workspace, params)
     searches = [(config, seed) for config in grid.configs(params.search) for seed in grid.seeds]
-    found = search_all("sweep", source, searches, FinishedRuns(workspace.sweep / "searches", SearchRow))
-    trained = _retrain(source, found) if retrain else {}
-    table = pd.DataFrame([_row(grid, row, trained) for row in found])
+    rows = search_all("sweep", source, searches)
+    found = [_training(row) for row in rows if row.found is not None]
+    trained = train("sweep, retrained", source, found, test=True) if retrain and found else {}
+    table = pd.DataFrame([_row(grid, row, trained) | {"cache": source.identity} for row in rows])
     columns = {"val_auc": "validation AUC at the end of the search", "entropy": "entropy of the choices, 1: uniform"}
     if retrain:
         columns = {"retrained_test_auc": "test AUC, retrained", **columns}
@@ -71,32 +72,34 @@ def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool
     return table
 
 
-def _retrain(source: Source, found: Sequence[SearchRow]) -> dict[tuple[nas.Genotype, int], TrainingRow]:
-    trainings = [(nas.Genotype.model_validate(row.genotype), row.seed) for row in found if row.genotype is not None]
-    finished = FinishedRuns(Workspace(source.work).sweep / "trainings", TrainingRow)
-    return train("sweep, retrained", source, trainings, finished) if trainings else {}
+def _training(row: SearchRow) -> Training:
+    """What a search that is well asks to be trained."""
+    assert row.found is not None  # noqa: S101 - the callers look
+    return nas.Genotype.model_validate(row.found.genotype), row.seed
 
 
-def _row(grid: Grid, row: SearchRow, trained: Mapping[tuple[nas.Genotype, int], TrainingRow]) -> dict[str, Any]:
-    entropies = {name: row.last.get(name) for name in ENTROPIES}
+def _row(grid: Grid, row: SearchRow, trained: Mapping[Training, TrainingRow]) -> dict[str, Any]:
+    last = row.found.curves[-1] if row.found else {}
+    entropies = {name: last.get(name) for name in ENTROPIES}
     known = [value for value in entropies.values() if value is not None]
     cells = {
         **{name: _text(row.settings[name]) for name in grid.axes},
         "seed": row.seed,
-        "val_auc": row.last.get("val_auc"),
+        "val_auc": row.found.score if row.found else None,
         "entropy": sum(known) / len(known) if known else None,
         **entropies,
         "architecture": "",
         "genotype": "",
         "failed": row.failed,
     }
-    if row.genotype is None:
+    if row.found is None:
         return cells
-    genotype = nas.Genotype.model_validate(row.genotype)
-    cells |= {"architecture": notation(genotype), "genotype": json.dumps(row.genotype)}
+    genotype, _ = _training(row)
+    cells |= {"architecture": notation(genotype), "genotype": json.dumps(row.found.genotype)}
     if trained:
-        training = trained[genotype, row.seed]
+        training = trained[_training(row)]
         cells |= {"retrained_val_auc": training.val_auc, "retrained_test_auc": training.test_auc}
+        cells |= {"failed": f"retrained: {training.failed}"} if training.failed else {}
     return cells
 
 

@@ -68,6 +68,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
         histories=_histories(search),
+        failed=[(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
         oracle=_oracle(workspace, cache),
         trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
         versions=versions(),

@@ -40,7 +40,7 @@ class Windows:
     """The whole cache as `nas` takes it, on the device that computes."""
 
     features: dict[str, torch.Tensor]
-    """{layer: (N, C_in, L)}, or (V, N, C_in, L) where the cache holds views"""
+    """{layer: (N, L, C_in)}, or (V, N, L, C_in) where the cache holds views"""
     labels: NDArray[np.int64]
     """(N,) 1: fake"""
     split: list[str]
@@ -52,33 +52,40 @@ class Windows:
         return {name: x for name, x in self.features.items() if network == "fusion" or name.startswith(f"{network}/")}
 
 
-def load_windows(workspace: Workspace, params: Params) -> Windows:
-    """All windows of the cache; raises FeatureCacheError when a split has none."""
-    cache = open_cache(workspace, params)
+@dataclass(frozen=True)
+class Source:
+    """The cache that a job was named for, and the parameters of everything: what tasks carry to their workers."""
+
+    work: Path
+    """absolute: a worker may have started in another folder"""
+    params: Params
+    identity: str
+
+    @classmethod
+    def of(cls, workspace: Workspace, params: Params) -> Source:
+        """The workspace's cache as it is now; raises FeatureCacheError when it was made with other parameters."""
+        return cls(workspace.root.resolve(), params, cache_identity(open_cache(workspace, params)))
+
+    def windows(self) -> Windows:
+        """The cache on this process's device, loaded once; raises FeatureCacheError when it is another one by now."""
+        return _windows(Workspace(self.work), self.identity, device_of(self.params.compute))
+
+
+@lru_cache(maxsize=1)
+def _windows(workspace: Workspace, identity: str, device: str) -> Windows:
+    cache = FeatureCache.open(workspace.features)
+    found = cache_identity(cache)
+    if found != identity:
+        raise FeatureCacheError(
+            f"{cache.path} is no longer the cache that this work was planned on (it was {identity}, it is {found}): "
+            "nothing was computed on it; give the command again, and keep `bmnas features` from running beside it"
+        )
     split = list(cache.index["split"])
     for name in SPLITS:
         if name not in split:
             raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
-    device = device_of(params.compute)
-    features = {name: tensor.to(device) for name, tensor in cache.load(views=cache.views > 1).items()}
+    features = {name: x.to(device).transpose(-1, -2) for name, x in cache.load(views=cache.views > 1).items()}
     return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a worker finds the cache, and the parameters of everything."""
-
-    work: Path
-    params: Params
-
-    def windows(self) -> Windows:
-        """The cache, loaded once per process as long as it does not change."""
-        index_name = FeatureCache.open(Workspace(self.work).features).index_name
-        return _windows(str(self.work.resolve()), index_name, self.params.model_dump_json())
-
-    def identity(self) -> str:
-        """That of the cache."""
-        return cache_identity(FeatureCache.open(Workspace(self.work).features))
 
 
 def cache_identity(cache: FeatureCache) -> str:
@@ -86,8 +93,3 @@ def cache_identity(cache: FeatureCache) -> str:
     columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
     table = hashlib.sha256(columns.encode()).hexdigest()
     return digest(table, sorted(variant.path for variant in cache.variants))
-
-
-@lru_cache(maxsize=1)
-def _windows(work: str, index_name: str, params: str) -> Windows:
-    return load_windows(Workspace(Path(work)), Params.model_validate_json(params))

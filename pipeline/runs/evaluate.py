@@ -1,7 +1,7 @@
 """The evaluate stage: the retrained networks on the test split, scored once, measured per window and per clip.
 
 scores.csv    one row per window, network and seed; score = P(fake)
-metrics.json  see pipeline.statistics.measure
+metrics.json  see pipeline.statistics.measure, and which cache it is of, and which one the networks were trained on
 summary.json  the few numbers of it that `dvc metrics` shows
 roc.csv       network, fpr, tpr: clip level, scores averaged over the seeds; det.csv: network, fpr, fnr
 """
@@ -22,10 +22,12 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 import nas
+from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
+from pipeline.compute.progress import console
 from pipeline.params import Params
-from pipeline.runs.cache import open_cache
+from pipeline.runs.cache import cache_identity, open_cache
 from pipeline.statistics.measure import curves, measure
 from pipeline.workspace import Workspace
 
@@ -44,15 +46,13 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     test = cache.index[cache.index["split"] == "test"]
     if test.empty:
         raise EvaluateError(f"{workspace.features}: no window is in the test split: raise split.test in params.yaml")
-    if run.backbones != cache.attributes["backbones"]:
-        raise EvaluateError(
-            f"the networks in {workspace.retrain} were trained on the features of other backbones than "
-            f"{workspace.features} holds: run `bmnas search` and `bmnas retrain` again"
-        )
-    if Params.model_validate(run.params).of_features() != params.of_features():
-        raise EvaluateError(
-            f"the networks in {workspace.retrain} were trained on features of other parameters (windows, spectrograms, "
-            f"faces or features) than {workspace.features} holds: run `bmnas search` and `bmnas retrain` again"
+    identity = cache_identity(cache)
+    if run.cache != identity:
+        _check_alike(workspace, run, cache, params)
+    if run.cache not in ("", identity):
+        console.print(
+            "[yellow]evaluate: the networks were trained on other windows or splits of the same backbones: no clip of "
+            "this test split may have been among them"
         )
     features = cache.load("test")
     scores = pd.concat(
@@ -62,9 +62,23 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         ],
         ignore_index=True,
     )
-    result = measure(cache.index, scores, seed=params.seed)
+    result = measure(cache.index, scores, seed=params.seed) | {"cache": identity, "trained_on": run.cache}
     write_results(workspace.evaluate, scores, result)
     return result
+
+
+def _check_alike(workspace: Workspace, run: RetrainRun, cache: FeatureCache, params: Params) -> None:
+    """Raises EvaluateError when a cache of other clips holds other features than the networks were trained on."""
+    if run.backbones != cache.attributes["backbones"]:
+        other = "the features of other backbones"
+    elif Params.model_validate(run.params).of_features() != params.of_features():
+        other = "features of other parameters (windows, spectrograms, faces or features)"
+    else:
+        return
+    raise EvaluateError(
+        f"the networks in {workspace.retrain} were trained on {other} than {workspace.features} holds: run `bmnas "
+        "search` and `bmnas retrain` again"
+    )
 
 
 def score_windows(
@@ -78,7 +92,8 @@ def score_windows(
     windows = len(next(iter(wanted.values())))
     parts = []
     for start in range(0, windows, _BATCH_WINDOWS):
-        batch = {name: values[start : start + _BATCH_WINDOWS].to(device) for name, values in wanted.items()}
+        rows = slice(start, start + _BATCH_WINDOWS)
+        batch = {name: values[rows].to(device).transpose(-1, -2) for name, values in wanted.items()}
         parts.append(network.predict(batch).double().cpu().numpy())
     return np.concatenate(parts)
 

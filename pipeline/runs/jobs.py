@@ -1,138 +1,132 @@
 """Many runs over one cache: in batches that fit memory, on workers, kept batch by batch.
 
-`bmnas oracle` and `bmnas sweep` are built on it.
+Everything that searches or trains is such a job: the stages search and retrain, the sweep, the oracle and its
+certificates, baselines.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from rich.markup import escape
 
+import nas
 from cache_schemas.files import digest
-from cache_schemas.runs import FinishedRuns, RunRow
+from cache_schemas.run import Failure
+from cache_schemas.runs import FinishedRuns, Row, RunRow
 from nas.data import Dataset, prepare
 from nas.memory import RunMemory
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import memory_per_worker, run_tasks, tell, worker_count
-from pipeline.params import ComputeParams
 from pipeline.runs.cache import Source
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
 """More runs a batch gain nothing: a core is busy with fewer, and a batch is what a kill loses."""
+FEW_RUNS = 4
+"""So few fit a worker that fits one; to measure what they take would double the time until they begin."""
 MEMORY_SHARE = 0.6
 """Of a worker's free memory: the rest is for allocators, Python and what else grows."""
 
-
-class BatchError(ValueError):
-    """Runs cannot be done as asked; the message says what to change."""
-
-
-class Batch(Protocol):
-    """Runs that are computed together."""
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """What names the runs."""
-
-
-SomeBatch = TypeVar("SomeBatch", bound=Batch)
-Row = TypeVar("Row", bound=RunRow)
+Run = TypeVar("Run", bound=Hashable)
 Item = TypeVar("Item")
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def run_batches(
-    title: str,
-    batches: Sequence[SomeBatch],
-    function: Callable[[SomeBatch], Sequence[Row]],
-    finished: FinishedRuns[Row],
-    compute: ComputeParams,
-    *,
-    kept: int,
-) -> dict[str, Row]:
-    """{key: row} of all finished runs, those of `batches` now among them; kept: runs that were not asked for again."""
-    todo = sum(len(batch.keys) for batch in batches)
-    console.print(f"{title}: {kept + todo} runs: {kept} already done, {todo} to do")
-    if batches:
-        shown = run_shown(
-            title, function, batches, compute, unit="runs", units=lambda batch: len(batch.keys), done=kept
-        )
-        for batch, rows in shown:
-            finished.add(dict(zip(batch.keys, rows, strict=True)))
-    return finished.read()
+class JobError(ValueError):
+    """Runs cannot be done as asked, or none of them has a result; the message says why and what to change."""
 
 
-def run_shown(
-    title: str,
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    compute: ComputeParams,
-    *,
-    unit: str,
-    units: Callable[[Task], int],
-    done: int = 0,
-) -> Iterator[tuple[Task, Result]]:
-    """As run_tasks, each task in one thread, with a progress bar that moves whenever a task tells how far it is.
+@dataclass(frozen=True)
+class Batch(Generic[Run]):
+    """Runs that are computed together, and their keys."""
 
-    units: how many a task holds.
+    keys: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Job(Generic[Run, Row]):
+    """Runs of one kind, and how they are computed.
+
+    what: all that a run's result depends on beside the cache, as JSON can write it. compute: gives one row per run of a
+    batch, in a worker. group: what the runs of a batch have in common. memory: what runs of a group take; None where
+    nobody knows.
     """
-    with progress_bar(title, total=done + sum(map(units, tasks)), unit=unit, done=done) as advance:
-        shown = {id(task): 0.0 for task in tasks}
 
-        def heard(task: Task, share: float) -> None:
-            amount = units(task) * math.floor(share * 1024) / 1024  # sums of such numbers are exact
-            if amount > shown[id(task)]:  # less: its worker died, and another one does it again
-                advance(amount - shown[id(task)])
-                shown[id(task)] = amount
-
-        for task, result in run_tasks(partial(_in_one_thread, function), tasks, compute, heard):
-            heard(task, 1.0)
-            yield task, result
+    title: str
+    source: Source
+    runs: Sequence[Run]
+    what: Callable[[Run], Any]
+    compute: Callable[[Source, Batch[Run]], Sequence[Row]]
+    group: Callable[[Run], Hashable]
+    finished: FinishedRuns[Row]
+    memory: Callable[[Dataset, Sequence[Run]], RunMemory] | None = None
 
 
-def _in_one_thread(function: Callable[[Task], Result], task: Task) -> Result:
-    """In steps as small as a search's, two threads wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return function(task)
-    finally:
-        torch.set_num_threads(before)
+def do(job: Job[Run, Row]) -> dict[Run, Row]:
+    """{run: row}; runs that are finished are not done again, and one that fails has a row that says why."""
+    keys = {run: digest(job.source.identity, job.what(run)) for run in job.runs}
+    done = job.finished.read(keys.values())
+    kept, todo = len(done), len(keys) - len(done)
+    console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")
+    if todo:
+        batches = _batches(job, keys, done)
+        with progress_bar(job.title, total=len(keys), unit="runs", done=kept) as advance:
+            for batch, rows in _computed(job, batches, advance):
+                of_batch = dict(zip(batch.keys, rows, strict=True))
+                job.finished.add(of_batch)
+                done |= of_batch
+    failed = [row.failed for row in done.values() if row.failed]
+    if failed:
+        console.print(
+            f"[yellow]{job.title}: {len(failed)} of {len(done)} runs failed; the first one: {escape(failed[0])}",
+            soft_wrap=True,
+        )
+    return {run: done[key] for run, key in keys.items()}
 
 
-def tell_epoch(call: Mapping[str, Any]) -> None:
-    """What nas calls after every epoch, for the progress bar."""
-    tell(call["epoch"] / call["epochs"])
+def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row]) -> list[Batch[Run]]:
+    """What is to be done, batches of one group after the other."""
+    groups: dict[Hashable, list[Run]] = {}
+    for run in keys:
+        groups.setdefault(job.group(run), []).append(run)
+    compute = job.source.params.compute
+    most, workers = MOST_RUNS[torch.device(device_of(compute)).type], worker_count(compute, len(keys))
+    batches = []
+    for group in groups.values():
+        pending = [run for run in group if keys[run] not in done]
+        size = even_size(len(keys), most, workers)
+        if job.memory is not None and min(size, len(pending)) > FEW_RUNS:
+            size = even_size(len(keys), min(most, _fitting(job, group, job.memory)), workers)
+        batches += [Batch(tuple(keys[run] for run in part), part) for part in parts_of(pending, size)]
+    return batches
 
 
-def batch_size(
-    title: str, memory: Callable[[Dataset], RunMemory], runs: int, source: Source, finished: FinishedRuns[Any]
-) -> int:
-    """How many of `runs` runs a batch holds: what fits a worker's memory, at most MOST_RUNS, all workers busy."""
-    compute = source.params.compute
-    windows = source.windows()
+def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset, Sequence[Run]], RunMemory]) -> int:
+    """How many runs of a group fit a worker; raises JobError when not even one does."""
+    windows = job.source.windows()
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
-    taken = memory(data)
-    free = memory_per_worker(compute, runs)
-    fitting = fitting_runs(title, taken, data, free)
-    size = even_size(runs, min(fitting, most_runs(compute)), worker_count(compute, runs))
-    size = finished.batch_runs(digest(title, source.identity(), runs), size)
+    taken, free_bytes = memory(data, group), memory_per_worker(job.source.params.compute, len(job.runs))
+    usable = int(MEMORY_SHARE * free_bytes)
+    # Every call of nas holds its own copy of the cache.
+    fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
+    if fitting == 0:
+        raise JobError(
+            f"{job.title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and "
+            f"may use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
+        )
     console.print(
-        f"[dim]{title}: {runs} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit {MEMORY_SHARE:.0%} of the "
-        f"{_megabytes(free)} of a worker; batches of {size}"
+        f"[dim]{job.title}: {len(group)} runs of {_megabytes(taken.bytes_per_run)} each; {fitting} fit "
+        f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker"
     )
-    return size
-
-
-def most_runs(compute: ComputeParams) -> int:
-    """How many runs a batch should hold at most, whatever the memory."""
-    return MOST_RUNS[torch.device(device_of(compute)).type]
+    return fitting
 
 
 def even_size(runs: int, most: int, workers: int) -> int:
@@ -146,17 +140,55 @@ def parts_of(items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:
     return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-def fitting_runs(title: str, taken: RunMemory, data: Dataset, free_bytes: int) -> int:
-    """How many runs fit the free memory; raises BatchError when not even one does."""
-    usable = int(MEMORY_SHARE * free_bytes)
-    # Every call of nas holds its own copy of the cache.
-    fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
-    if fitting == 0:
-        raise BatchError(
-            f"{title}: one run takes {_megabytes(taken.base_bytes + taken.bytes_per_run)} beside the cache, and may "
-            f"use {_megabytes(usable)}: use fewer --workers, smaller channels or batch_size, or free memory"
-        )
-    return fitting
+def _computed(
+    job: Job[Run, Row], batches: Sequence[Batch[Run]], advance: Callable[[float], None]
+) -> Iterator[tuple[Batch[Run], Sequence[Row]]]:
+    """As run_tasks; advance: moves the progress bar by so many runs whenever a batch tells how far it is."""
+    shown = {id(batch): 0.0 for batch in batches}
+
+    def heard(batch: Batch[Run], share: float) -> None:
+        amount = len(batch.keys) * math.floor(share * 1024) / 1024  # sums of such numbers are exact
+        if amount > shown[id(batch)]:  # less: its worker died, and another one does it again
+            advance(amount - shown[id(batch)])
+            shown[id(batch)] = amount
+
+    function = partial(_in_one_thread, job.compute, job.source)
+    for batch, rows in run_tasks(function, batches, job.source.params.compute, heard):
+        heard(batch, 1.0)
+        yield batch, rows
+
+
+def _in_one_thread(
+    function: Callable[[Source, Batch[Run]], Sequence[Row]], source: Source, batch: Batch[Run]
+) -> list[Row]:
+    """The batch's rows, with the time that each took: in steps as small as a search's, two threads wait for each other
+    longer than they compute."""
+    before, start = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        rows = function(source, batch)
+    finally:
+        torch.set_num_threads(before)
+    seconds = (time.perf_counter() - start) / len(rows)
+    return [row.model_copy(update={"seconds": seconds}) for row in rows]
+
+
+def failures(rows: Iterable[tuple[str, RunRow]]) -> list[Failure]:
+    """Those of (name, row) that failed, as stored results tell them."""
+    return [Failure(name=name, seed=row.seed, reason=row.failed) for name, row in rows if row.failed]
+
+
+def tell_epoch(call: Mapping[str, Any]) -> None:
+    """What nas calls after every epoch, for the progress bar."""
+    tell(call["epoch"] / call["epochs"])
+
+
+def all_results(call: Callable[[], Sequence[Result]]) -> Sequence[Result]:
+    """One result per run of a call of nas, which raises where every one of them failed."""
+    try:
+        return call()
+    except nas.RunError as error:
+        return error.results
 
 
 def _megabytes(count: float) -> str:

@@ -1,9 +1,12 @@
-"""Stage `retrain`: every genotype from scratch on train, its best epoch chosen on val. Test is not looked at."""
+"""Trainings from scratch, many at once, and stage `retrain`: every found genotype, its best epoch chosen on val."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -11,53 +14,115 @@ from pydantic import ValidationError
 
 import nas
 from cache_schemas.files import replacing, write_text
-from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, SearchEntry, SearchRun, read_run, write_run
-from nas.data import prepare
-from nas.memory import retrain_memory
-from pipeline.compute.workers import memory_per_worker, worker_count
+from cache_schemas.run import (
+    RetrainEntry,
+    RetrainRun,
+    RunFileError,
+    SearchEntry,
+    SearchRun,
+    read_run,
+    write_run,
+)
+from cache_schemas.runs import FinishedRuns, TrainingRow
+from nas.data import Dataset
+from nas.memory import RunMemory, retrain_memory
+from nas.scoring import area_under_roc
+from pipeline.compute.progress import console
 from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows
-from pipeline.runs.jobs import even_size, fitting_runs, most_runs, parts_of, run_shown, tell_epoch
-from pipeline.runs.search import curves_table
+from pipeline.runs.jobs import MOST_RUNS, Batch, Job, JobError, all_results, do, failures, tell_epoch
+from pipeline.runs.keys import code_version, settings_of
+from pipeline.runs.search import check_fusion, curves_table
 from pipeline.workspace import Workspace
 
-
-@dataclass(frozen=True)
-class NetworkTrainings:
-    """Networks that train at once."""
-
-    source: Source
-    found: tuple[tuple[SearchEntry, nas.Genotype], ...]
+Training = tuple[nas.Genotype, int]
+"""An architecture, and the seed to train it with."""
 
 
 def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
-    """The trained networks; writes their weights (safetensors), retrain.json and curves.csv.
+    """The trained networks; writes their weights (safetensors), retrain.json and curves.csv. Test is not looked at.
 
-    Networks and seeds train side by side: as many at once as fit a worker's memory, all workers busy.
+    Searches that failed have none. Trainings that fail are named; raises JobError when no fusion network is left.
     """
-    search, source = read_run(workspace.search / "search.json", SearchRun), Source(workspace.root, params)
+    search, source = read_run(workspace.search / "search.json", SearchRun), Source.of(workspace, params)
     data = source.windows()
-    found = [(entry, _genotype(workspace, entry, data)) for entry in search.entries]
-    size = _together(data, params, [genotype for _, genotype in found])
-    tasks = [NetworkTrainings(source, part) for part in parts_of(found, size)]
-    shown = run_shown(
-        "retrain", train_networks, tasks, params.compute, unit="networks", units=lambda task: len(task.found)
+    for run in search.failed:
+        console.print(f"[yellow]retrain: {run.name}, seed {run.seed} is left out: its search failed")
+    if search.cache not in ("", source.identity):
+        console.print("[yellow]retrain: these genotypes were searched on another cache than they are now trained on")
+    trainings = [(_genotype(workspace, entry, data), entry.seed) for entry in search.entries]
+    trained = train("retrain", source, trainings, test=False)
+    rows = [(found, trained[training]) for found, training in zip(search.entries, trainings, strict=True)]
+    failed = failures((found.network, row) for found, row in rows)
+    entries = [_entry(workspace, found, row) for found, row in rows if not row.failed]
+    check_fusion("retrain", entries, failed)
+    outcome = RetrainRun(
+        cache=source.identity,
+        params=params.model_dump(mode="json"),
+        backbones=data.backbones,
+        entries=entries,
+        failed=failed,
     )
-    trained = {(entry.network, entry.seed): entry for _, of_task in shown for entry in of_task}
-    entries = [trained[entry.network, entry.seed] for entry in search.entries]
-    run = RetrainRun(params=params.model_dump(mode="json"), backbones=data.backbones, entries=entries)
-    write_run(workspace.retrain / "retrain.json", run)
+    write_run(workspace.retrain / "retrain.json", outcome)
     write_text(workspace.retrain / "curves.csv", curves_table(entries).to_csv(index=False))
-    return run
+    return outcome
 
 
-def train_networks(task: NetworkTrainings) -> list[RetrainEntry]:
-    """One entry per network; its weights are in their file."""
-    data, workspace = task.source.windows(), Workspace(task.source.work)
-    seeds, genotypes = [entry.seed for entry, _ in task.found], [genotype for _, genotype in task.found]
-    windows, config = (data.features, data.labels, data.split), task.source.params.retrain
-    results = nas.retrain(*windows, genotypes, config, seeds, progress=tell_epoch)
-    return [_entry(workspace, entry, result) for (entry, _), result in zip(task.found, results, strict=True)]
+def train(title: str, source: Source, trainings: Iterable[Training], *, test: bool) -> dict[Training, TrainingRow]:
+    """The outcome of every training; those that are finished are not done again.
+
+    test: measure them on the test split, and forget them; else their weights are kept, and test is not looked at.
+    """
+    if test:
+        _check_test_split(source)
+    wanted = sorted(dict.fromkeys(trainings), key=_alike)
+    shared = ["training", code_version(nas.retrain), settings_of(source.params.retrain), test]
+    # Networks of one seed share their minibatches, which saves time where they are enough to keep a worker busy.
+    alone = min(Counter(seed for _, seed in wanted).values(), default=0) >= MOST_RUNS["cpu"]
+    job = Job(
+        title,
+        source,
+        wanted,
+        lambda run: [*shared, run[0].model_dump(mode="json"), run[1]],
+        partial(train_batch, test=test),
+        lambda run: (_shape(run), run[1] if alone else None),
+        _finished(Workspace(source.work)),
+        partial(_memory, source.params.retrain),
+    )
+    return do(job)
+
+
+def train_batch(source: Source, batch: Batch[Training], test: bool) -> list[TrainingRow]:
+    """One row per training of the batch."""
+    windows, folder = source.windows(), _finished(Workspace(source.work)).folder
+    data, config = (windows.features, windows.labels, windows.split), source.params.retrain
+    genotypes, seeds = zip(*batch.runs, strict=True)
+    results = all_results(lambda: nas.retrain(*data, genotypes, config, seeds, progress=tell_epoch))
+    rows = []
+    for key, result in zip(batch.keys, results, strict=True):
+        known = {} if result.failed else _well(result)
+        if known and test:
+            known["test_auc"] = _test_auc(windows, result.scores)
+        elif known:
+            known["file"] = f"{key}.safetensors"
+            with replacing(folder / known["file"]) as temporary:
+                safetensors.torch.save_file(_tensors(result.network), temporary)
+        genotype = result.genotype.model_dump(mode="json")
+        rows.append(TrainingRow(seed=result.seed, failed=result.failed, genotype=genotype, **known))
+    return rows
+
+
+def _well(result: nas.RetrainResult) -> dict[str, Any]:
+    return {
+        "spec": result.network.spec(),
+        "best_epoch": result.best_epoch,
+        "curves": result.curves,
+        "parameters": sum(p.numel() for p in result.network.parameters()),
+    }
+
+
+def _finished(workspace: Workspace) -> FinishedRuns[TrainingRow]:
+    return FinishedRuns(workspace.runs / "trainings", TrainingRow)
 
 
 def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Genotype:
@@ -77,30 +142,47 @@ def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Ge
     return genotype
 
 
-def _together(data: Windows, params: Params, genotypes: Sequence[nas.Genotype]) -> int:
-    """How many networks a worker trains at once."""
-    dataset = prepare(data.features, data.labels, data.split, None, reads="all")
-    widest = max(genotypes, key=lambda genotype: sum(dataset.in_channels[name] for name in genotype.layers()))
-    memory = retrain_memory(dataset, params.retrain, widest, same_seed=False)
-    compute, networks = params.compute, len(genotypes)
-    fitting = fitting_runs("retrain", memory, dataset, memory_per_worker(compute, networks))
-    return even_size(networks, min(fitting, most_runs(compute)), worker_count(compute, networks))
-
-
-def _entry(workspace: Workspace, found: SearchEntry, result: nas.RetrainResult) -> RetrainEntry:
-    weights = f"{found.network}-{result.seed}.safetensors"
+def _entry(workspace: Workspace, found: SearchEntry, row: TrainingRow) -> RetrainEntry:
+    """What retrain.json says of a network, whose weights are put beside it."""
+    weights = f"{found.network}-{row.seed}.safetensors"
     with replacing(workspace.retrain / weights) as temporary:
-        safetensors.torch.save_file(_tensors(result.network), temporary)
-    return RetrainEntry(
-        network=found.network,
-        seed=result.seed,
-        genotype=result.genotype.model_dump(mode="json"),
-        spec=result.network.spec(),
-        weights=weights,
-        best_epoch=result.best_epoch,
-        curves=result.curves,
-    )
+        shutil.copyfile(_finished(workspace).folder / row.file, temporary)
+    of_row = row.model_dump(include={"seed", "genotype", "spec", "best_epoch", "curves"})
+    return RetrainEntry(network=found.network, weights=weights, **of_row)
 
 
 def _tensors(network: nas.CompactNetwork) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+
+
+def _test_auc(windows: Windows, scores: torch.Tensor) -> float:
+    test = torch.tensor([name == "test" for name in windows.split])
+    return float(area_under_roc(scores[None, test], torch.as_tensor(windows.labels)[test])[0])
+
+
+def _memory(config: nas.RetrainConfig, data: Dataset, trainings: Sequence[Training]) -> RunMemory:
+    """That of the architecture that reads most channels: what its size depends on most."""
+    heaviest, _ = max(trainings, key=lambda run: sum(data.in_channels[name] for name in run[0].layers()))
+    return retrain_memory(data, config, heaviest, same_seed=len({seed for _, seed in trainings}) == 1)
+
+
+def _shape(training: Training) -> tuple[int, ...]:
+    """What the architectures of one batch have in common: the steps of every cell."""
+    return tuple(len(cell.steps) for cell in training[0].cells)
+
+
+def _alike(training: Training) -> tuple[tuple[int, ...], int, tuple[str, ...], list[str]]:
+    """A sort key: neighbours fit one batch, and use the same operations on the same layers."""
+    genotype, seed = training
+    operations = tuple(step.operation for cell in genotype.cells for step in cell.steps)
+    return _shape(training), seed, operations, genotype.layers()
+
+
+def _check_test_split(source: Source) -> None:
+    windows = source.windows()
+    present = {int(label) for label, name in zip(windows.labels, windows.split, strict=True) if name == "test"}
+    if len(present) < 2:
+        raise JobError(
+            f"{Workspace(source.work).features}: the test split holds only labels {sorted(present)}, and AUC needs "
+            "both classes: raise split.test in params.yaml and run `bmnas manifest` to `bmnas features` again"
+        )

@@ -1,62 +1,129 @@
-"""Stage `search`: the feature cache -> one genotype per seed, and the same search on each modality alone."""
+"""Searches, many at once, and stage `search`: one genotype per seed, and the same search on each modality alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import isfinite
+from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 import nas
 from cache_schemas.files import write_text
-from cache_schemas.run import NETWORKS, NetworkName, RetrainEntry, SearchEntry, SearchRun, history_of, write_run
-from pipeline.compute.workers import worker_count
+from cache_schemas.run import (
+    NETWORKS,
+    Failure,
+    NetworkName,
+    RetrainEntry,
+    SearchEntry,
+    SearchRun,
+    history_of,
+    write_run,
+)
+from cache_schemas.runs import FinishedRuns, SearchRow
+from nas.data import Dataset
+from nas.memory import RunMemory, search_memory
+from nas.scoring import shared_scores
 from pipeline.params import Params
 from pipeline.runs.cache import Source
-from pipeline.runs.jobs import even_size, most_runs, parts_of, run_shown, tell_epoch
+from pipeline.runs.jobs import Batch, Job, JobError, all_results, do, failures, tell_epoch
+from pipeline.runs.keys import code_version, settings_of
 from pipeline.workspace import Workspace
 
-
-@dataclass(frozen=True)
-class NetworkSearch:
-    """Searches for one network that run at once."""
-
-    source: Source
-    network: NetworkName
-    seeds: tuple[int, ...]
+Search = tuple[nas.SearchConfig, int]
+"""The settings of a search, and its seed."""
 
 
 def run_search(workspace: Workspace, params: Params) -> SearchRun:
-    """The genotypes of every network and seed; writes search.json and curves.csv."""
-    source, compute, runs = Source(workspace.root, params), params.compute, len(NETWORKS) * len(params.seeds)
-    source.windows()  # what is wrong with the cache is said before workers start
-    size = even_size(runs, most_runs(compute), worker_count(compute, runs))
-    tasks = [NetworkSearch(source, network, part) for network in NETWORKS for part in parts_of(params.seeds, size)]
-    shown = run_shown("search", search_network, tasks, compute, unit="runs", units=lambda task: len(task.seeds))
-    found = {(entry.network, entry.seed): entry for _, entries in shown for entry in entries}
-    run = SearchRun(entries=[found[network, seed] for network in NETWORKS for seed in params.seeds])
+    """The genotypes of every network and seed; writes search.json and curves.csv.
+
+    Searches that fail are named there; raises JobError when no fusion search is left.
+    """
+    source = Source.of(workspace, params)
+    wanted = [(network, seed) for network in NETWORKS for seed in params.seeds]
+    rows = search_all("search", source, [(_config(params.search, network), seed) for network, seed in wanted])
+    failed = failures((network, row) for (network, _), row in zip(wanted, rows, strict=True))
+    run = SearchRun(cache=source.identity, entries=[row.found for row in rows if row.found], failed=failed)
+    check_fusion("search", run.entries, failed)
     write_run(workspace.search / "search.json", run)
     write_text(workspace.search / "curves.csv", curves_table(run.entries).to_csv(index=False))
     return run
 
 
-def search_network(task: NetworkSearch) -> list[SearchEntry]:
-    """One entry per seed."""
-    data, config = task.source.windows(), task.source.params.search
-    config = config.model_copy(update={"modality": "both" if task.network == "fusion" else task.network})
-    results = nas.search(data.features, data.labels, data.split, config, task.seeds, progress=tell_epoch)
+def search_all(
+    title: str, source: Source, searches: Sequence[Search], judged: Sequence[nas.Genotype] = ()
+) -> list[SearchRow]:
+    """The outcome of every search, in order; those that are finished are not done again.
+
+    judged: architectures to score with every run's shared weights.
+    """
+    shared = [code_version(nas.search), [genotype.model_dump(mode="json") for genotype in judged]]
+    job = Job(
+        title,
+        source,
+        searches,
+        lambda search: ["search", *shared, settings_of(search[0]), search[1]],
+        partial(search_batch, judged=tuple(judged)),
+        lambda search: nas.batch_key(search[0]),
+        FinishedRuns(Workspace(source.work).runs / "searches", SearchRow),
+        _memory,
+    )
+    rows = do(job)
+    return [rows[search] for search in searches]
+
+
+def search_batch(source: Source, batch: Batch[Search], judged: tuple[nas.Genotype, ...]) -> list[SearchRow]:
+    """One row per search of the batch."""
+    windows = source.windows()
+    data = (windows.features, windows.labels, windows.split)
+    configs, seeds = zip(*batch.runs, strict=True)
+    results = all_results(lambda: nas.search(*data, configs, seeds, progress=tell_epoch, keep_weights=bool(judged)))
     return [
-        SearchEntry(
-            network=task.network,
+        SearchRow(
+            settings=config.model_dump(mode="json", exclude={"device"}),
             seed=result.seed,
-            genotype=result.genotype.model_dump(mode="json"),
-            curves=result.curves,
-            probabilities=result.probabilities,
-            history=history_of(result.history),
-            warnings=result.warnings,
+            failed=result.failed,
+            found=None if result.failed else _entry(config, result),
+            scores=_scores(data, judged, result.weights) if result.weights else [],
         )
-        for result in results
+        for config, result in zip(configs, results, strict=True)
     ]
+
+
+def _entry(config: nas.SearchConfig, result: nas.SearchResult) -> SearchEntry:
+    return SearchEntry(
+        network="fusion" if config.modality == "both" else config.modality,
+        seed=result.seed,
+        genotype=result.genotype.model_dump(mode="json"),
+        curves=result.curves,
+        probabilities=result.probabilities,
+        history=history_of(result.history),
+        warnings=result.warnings,
+        score=result.score,
+    )
+
+
+def _scores(
+    data: tuple[Any, Any, Any], judged: Sequence[nas.Genotype], weights: Mapping[str, Tensor]
+) -> list[float | None]:
+    return [score if isfinite(score) else None for score in shared_scores(*data, judged, weights).tolist()]
+
+
+def _config(own: nas.SearchConfig, network: NetworkName) -> nas.SearchConfig:
+    return own.model_copy(update={"modality": "both" if network == "fusion" else network})
+
+
+def _memory(data: Dataset, searches: Sequence[Search]) -> RunMemory:
+    return search_memory(data, max((config for config, _ in searches), key=lambda config: config.samples))
+
+
+def check_fusion(title: str, entries: Sequence[SearchEntry | RetrainEntry], failed: Sequence[Failure]) -> None:
+    """Raises JobError with all reasons when no fusion network is left: the references alone answer nothing."""
+    if not any(entry.network == "fusion" for entry in entries):
+        reasons = "\n".join(f"  {run.name}: {run.reason}" for run in failed)
+        raise JobError(f"{title}: no fusion network is left:\n{reasons}")
 
 
 def curves_table(entries: Sequence[SearchEntry | RetrainEntry]) -> pd.DataFrame:

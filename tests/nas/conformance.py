@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.layers import EVALUATION, Dropout, Pass, initialise_blocks
+from nas.layers import EVALUATION, Pass, initialise_blocks
 from nas.primitives import Operation
+from nas.random import Dropout
 
 R, B, L, C = 3, 6, 5, 8
 BATCH = Pass("batch")
@@ -14,7 +15,7 @@ BATCH = Pass("batch")
 def build(kind: type[Operation], seeds: tuple[int, ...] = tuple(range(R)), channels: int = C) -> Operation:
     """Return an operation with one run per seed, no parameter of which is 0 or 1 by design."""
     module = kind(len(seeds), channels, L)
-    initialise_blocks(module, seeds)
+    initialise_blocks(module, lambda _: seeds)
     with torch.no_grad():
         for parameter in module.parameters():
             for row, seed in zip(parameter, seeds, strict=True):

@@ -14,7 +14,7 @@ from nas import Cell, Genotype, SearchConfig, Step
 from nas.genotype import cell_name
 
 Signal = dict[str, Tensor]
-"""{layer: (N, K, L)}: what is added to a layer's noise, along K random orthogonal directions."""
+"""{layer: (N, L, K)}: what is added to a layer's noise, along K random orthogonal directions."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def attention(seed: int, *, windows: int = 2400, length: int = 4) -> Problem:
     signs = random_signs(source, windows, 2)
     first, second = torch.randperm(length, generator=source)[:2].tolist()
     place = torch.eye(length)
-    signal = {x: signs[:, :1, None] * place[first], y: signs[:, 1:, None] * place[second]}
+    signal = {x: signs[:, None, :1] * place[first, :, None], y: signs[:, None, 1:] * place[second, :, None]}
     features = embed(source, signal, windows, amplitude=4.0, length=length)
     labels = (signs[:, 0] != signs[:, 1]).long()
     return Problem(
@@ -216,8 +216,8 @@ def random_signs(source: torch.Generator, windows: int, count: int) -> Tensor:
 
 
 def everywhere(values: Tensor) -> Tensor:
-    """Return (N, K) as a signal (N, K, 1), the same at all positions."""
-    return values[:, :, None]
+    """Return (N, K) as a signal (N, 1, K), the same at all positions."""
+    return values[:, None]
 
 
 def embed(
@@ -235,10 +235,10 @@ def embed(
     for modality in ("visual", "audio"):
         for i in range(layers):
             name = f"{modality}/l{i}"
-            features[name] = torch.randn(windows, width, length, generator=source)
+            features[name] = torch.randn(windows, length, width, generator=source)
             if name in signal:
                 basis = torch.linalg.qr(torch.randn(width, signal[name].shape[1], generator=source)).Q
-                features[name] += amplitude * torch.einsum("ck,nkl->ncl", basis, signal[name])
+                features[name] += amplitude * torch.einsum("ck,nlk->nlc", basis, signal[name])
     return features
 
 

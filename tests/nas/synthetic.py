@@ -12,7 +12,7 @@ def noise(
     """Return features, labels and split (half train, a quarter val, a quarter test) without any signal."""
     source = torch.Generator().manual_seed(seed)
     features = {
-        f"{modality}/l{i}": torch.randn(windows, width, length, generator=source)
+        f"{modality}/l{i}": torch.randn(windows, length, width, generator=source)
         for modality in ("visual", "audio")
         for i, width in enumerate(widths)
     }
@@ -34,7 +34,7 @@ def planted(
     for name, sign in zip((VISUAL, AUDIO), signs, strict=True):
         direction = torch.randn(width, generator=source)
         direction /= direction.norm()
-        features[name] += amplitude * sign[:, None, None] * direction[None, :, None]
+        features[name] += amplitude * sign[:, None, None] * direction
     return features, (signs[0] != signs[1]).long(), split
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import nas
-from nas.baselines import DESIGNS, fixed_genotypes, train_design
+from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
 from nas.layers import EVALUATION
 
 from .synthetic import planted
@@ -17,9 +17,9 @@ def separable(windows=240, length=4):
     source = torch.Generator().manual_seed(0)
     labels = torch.arange(windows) % 2
     names = {"visual/a": 6, "visual/b": 10, "audio/a": 8, "audio/b": 4}
-    features = {n: torch.randn(windows, width, length, generator=source) for n, width in names.items()}
+    features = {n: torch.randn(windows, length, width, generator=source) for n, width in names.items()}
     for name in ("visual/b", "audio/b"):
-        features[name][:, :2] += labels[:, None, None].float()
+        features[name][..., :2] += labels[:, None, None].float()
     split = ["train"] * 120 + ["val"] * 60 + ["test"] * 60
     return features, labels, split
 
@@ -53,7 +53,7 @@ def test_an_unknown_design_is_refused():
 def test_centralnet_uses_every_layer_of_both_modalities():
     widths = {"visual/a": 3, "visual/b": 5, "visual/c": 4, "audio/a": 6}
     network = DESIGNS["CentralNet"](widths, channels=8, length=4, seeds=[0])
-    features = {n: torch.randn(1, 2, w, 4, requires_grad=True) for n, w in widths.items()}
+    features = {n: torch.randn(1, 2, 4, w, requires_grad=True) for n, w in widths.items()}
     network(features, EVALUATION).sum().backward()
     assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in features.values())
 
@@ -71,3 +71,16 @@ def test_no_design_solves_what_only_products_carry_by_chance():
     features, labels, split = planted(windows=120, width=8, length=4)[:3]
     scores = train_design(features, labels, split, "ConcatMLP", CONFIG, [0])[0].scores
     assert scores.isfinite().all()
+
+
+def test_the_published_settings_move_no_choice_and_one_shot_search_compares_what_it_trained():
+    """Defect 1: what the released code derives is in effect random, though its weights know better."""
+    size = {"channels": 8, "epochs": 4, "warmup_epochs": 2, "min_steps_per_epoch": 4, "candidates": 16}
+    published, one_shot, argmax = (
+        nas.search(*separable(), nas.SearchConfig(**{**size, **changes}), (3,))[0]
+        for changes in (PUBLISHED, ONE_SHOT, {**ONE_SHOT, "derive": "argmax"})
+    )
+    assert published.curves[-1]["arch_grad_norm"] < 1e-10
+    for kind in ("cells", "steps", "operations"):
+        assert published.curves[-1][f"entropy_{kind}"] > 0.9999
+    assert one_shot.score > argmax.score

@@ -35,7 +35,7 @@ def test_a_genotype_costs_what_its_compact_network_has_and_computes(name):
     network = CompactNetwork(chosen, WIDTHS, channels=C, length=L)
     cost = genotype_cost(chosen, WIDTHS, channels=C, length=L)
     assert cost.parameters == sum(p.numel() for p in network.parameters())
-    features = {layer: torch.randn(1, WIDTHS[layer], L) for layer in chosen.layers()}
+    features = {layer: torch.randn(1, L, WIDTHS[layer]) for layer in chosen.layers()}
     with FlopCounterMode(display=False) as counter:
         network(features)
     # What the compact network multiplies beyond it are the one-hot mixes, n inputs x slots x C L each.

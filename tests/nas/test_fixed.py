@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Cell, CompactNetwork, Genotype, Step
-from nas.enumeration import Space
-from nas.fixed import FixedNetwork
 from nas.layers import EVALUATION, Pass
-from nas.space import Candidates, fixed_mix
-from nas.supernet import FusionNetwork
+from nas.network import FixedNetwork, FusionNetwork
+from nas.space import Space
+
+from .mixes import fixed_mix
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 B, C, L = 10, 8, 4
@@ -26,7 +26,7 @@ def inputs(net, windows):
 
 def windows(seed=0):
     source = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(1, B, width, L, generator=source) for name, width in WIDTHS.items()}
+    return {name: torch.randn(1, B, L, width, generator=source) for name, width in WIDTHS.items()}
 
 
 @settings(max_examples=15, deadline=None)
@@ -61,15 +61,15 @@ def test_a_block_holds_only_the_runs_that_use_it():
 
 def test_shared_weights_give_what_the_supernet_gives():
     genotypes = SPACE.sample(6, 3)
-    candidates = Candidates.full(tuple(WIDTHS), 2, 2)
-    supernet = FusionNetwork(candidates, WIDTHS, channels=C, length=L, seeds=(5,))
+    space = Space(tuple(WIDTHS), 2, 2)
+    supernet = FusionNetwork(space, WIDTHS, channels=C, length=L, seeds=(5,))
     x = windows()
     weights = {name: value.detach() for name, value in supernet.state_dict().items()}
     shared = FixedNetwork.share(genotypes, weights, WIDTHS)
     with torch.no_grad():
         logits = shared(x, EVALUATION)
         for r, genotype in enumerate(genotypes):
-            expected = supernet(x, fixed_mix(candidates, [genotype], torch.device("cpu")), EVALUATION)
+            expected = supernet(x, fixed_mix(space, [genotype], torch.device("cpu")), EVALUATION)
             torch.testing.assert_close(logits[r : r + 1], expected, rtol=1e-5, atol=1e-6)
             compact = CompactNetwork.from_weights(genotype, weights, WIDTHS)
             given = {name: value[0] for name, value in x.items()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.functions import EPSILON, affine, attention, blend, conv_norm, side_by_side
+from nas.functions import EPSILON, attention, blend, conv_norm, multiply, product, side_by_side
 
 R, B, L, C = 2, 3, 4, 3
 
@@ -95,17 +95,17 @@ def test_attention_survives_large_scores():
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-@pytest.mark.parametrize("beside", [0, 2, 4])
+@pytest.mark.parametrize("beside", [1, 2, 4])
 def test_blend(slots, beside):
     """Of four values, the first `beside` lie side by side in memory."""
-    rooms = side_by_side(R, max(beside, 1), (B, L, C), torch.empty(0, dtype=torch.float64))[:beside]
+    rooms = side_by_side(R, beside, (B, L, C), torch.empty(0, dtype=torch.float64))
     values = [normal(R, B, L, C, seed=i) for i in range(4)]
     for value, room in zip(values, rooms, strict=False):
         value.data = room.copy_(value.detach())
     weights = normal(R, slots, 4, seed=9)
 
     def ours(weights, *values):
-        return blend(values, weights)
+        return blend(values, weights, beside=beside)
 
     for slot, result in enumerate(ours(weights, *values)):
         expected = sum(weights[:, slot, i, None, None, None] * value for i, value in enumerate(values))
@@ -113,12 +113,30 @@ def test_blend(slots, beside):
     assert torch.autograd.gradcheck(ours, (weights, *values))
 
 
-def test_affine():
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 8, 16), (4, 6, 1), (8, 32, 7)])
+def test_a_product_is_that_of_each_pair_alone_to_the_bit(shape):
+    N, K, M = shape
+    source = torch.Generator().manual_seed(0)
+    for transposed in ((False, False), (True, False), (False, True)):
+        sides = (torch.randn(5, *size, generator=source) for size in ((N, K), (K, M)))
+        a, b = (x.mT.contiguous().mT if turned else x for x, turned in zip(sides, transposed, strict=True))
+        onto = torch.randn(5, N, M, generator=source)
+        together = product(a, b), product(a, b, onto=onto), product(a, b, out=torch.empty(5, N, 2 * M)[..., :M])
+        torch.testing.assert_close(together[0], torch.bmm(a, b), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[1], torch.baddbmm(onto, a, b), rtol=1e-5, atol=1e-5)
+        assert torch.equal(together[0], together[2])
+        for r in range(5):
+            one, other, added = (x[r : r + 1].clone() for x in (a, b, onto))
+            assert torch.equal(product(one, other), together[0][r : r + 1])
+            assert torch.equal(product(one, other, onto=added), together[1][r : r + 1])
+
+
+def test_multiply():
     x, weight, bias = normal(R, B, 5), normal(R, 2, 5, seed=7), normal(R, 2, seed=8)
     expected = torch.einsum("rbi,roi->rbo", x, weight) + bias[:, None]
-    torch.testing.assert_close(affine(x, weight, bias), expected)
-    assert torch.autograd.gradcheck(affine, (x, weight, bias))
-    frozen = torch.autograd.grad(affine(x, weight.detach(), bias.detach()).sum(), x)
+    torch.testing.assert_close(multiply(x, weight.mT, bias[:, None]), expected)
+    assert torch.autograd.gradcheck(multiply, (x, weight.mT, bias[:, None]))
+    frozen = torch.autograd.grad(multiply(x, weight.detach().mT, bias.detach()[:, None]).sum(), x)
     torch.testing.assert_close(frozen, torch.autograd.grad(expected.sum(), x))
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Cell, Genotype, Step
+from nas.genotype import notation
 from nas.primitives import OPERATIONS
 
 LAYERS = [f"{modality}/{name}" for modality in ("visual", "audio") for name in ("stage.1", "b/2", "ü")]
@@ -86,3 +87,13 @@ def test_a_malformed_genotype_is_refused_by_name(path, value, message):
 def test_text_that_is_no_json_is_refused():
     with pytest.raises(ValueError, match="JSON"):
         Genotype.from_json("__import__('os')")
+
+
+def test_the_notation_is_one_line():
+    steps = (Step(x="x", y="y", operation="Sum"), Step(x="step1", y="x", operation="ConcatFC"))
+    genotype = Genotype(
+        cells=(Cell(x="visual/a", y="audio/b", steps=steps), Cell(x="cell1", y="visual/a", steps=steps))
+    )
+    assert notation(genotype) == (
+        "visual/a + audio/b: Sum(x, y), ConcatFC(step1, x); cell1 + visual/a: Sum(x, y), ConcatFC(step1, x)"
+    )

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.layers import EVALUATION, BatchNorm, ConvBlock, Dropout, LayerNorm, Linear, Pass, Pointwise, initialise_blocks
+from nas.layers import EVALUATION, BatchNorm, ConvBlock, LayerNorm, Linear, Pass, Pointwise, initialise_blocks
 
 R, B, L, C = 3, 6, 4, 5
 
@@ -24,7 +24,7 @@ def batch_norm(module: BatchNorm, run: int) -> nn.BatchNorm1d:
 
 def block(activation="relu", outputs=6, seeds=range(R)):
     module = ConvBlock(len(seeds), C, outputs, activation)
-    initialise_blocks(module, seeds)
+    initialise_blocks(module, lambda _: seeds)
     with torch.no_grad():
         module.norm.weight.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(1))
         module.norm.bias.normal_(generator=torch.Generator().manual_seed(2))
@@ -70,7 +70,7 @@ def test_a_convolution_block_trains_and_evaluates_as_torch_modules_do(x, activat
 @pytest.mark.parametrize("how", [Pass("batch"), EVALUATION])
 def test_several_inputs_are_read_as_one(x, how):
     parts = ConvBlock(R, 2 * C, 6)
-    initialise_blocks(parts, range(R))
+    initialise_blocks(parts, lambda _: range(R))
     y = x.flip(1)
     whole = parts(torch.cat([x, y], 3), how=how, site="")
     torch.testing.assert_close(parts(x, y, how=how, site=""), whole)
@@ -87,7 +87,7 @@ def test_layer_norm(x):
 
 def test_linear(x):
     module = Linear(R, C, 2)
-    initialise_blocks(module, range(R))
+    initialise_blocks(module, lambda _: range(R))
     out = module(x[:, :, 0])
     for run in range(R):
         torch.testing.assert_close(out[run], F.linear(x[run, :, 0], module.weight[run], module.bias[run]))
@@ -96,38 +96,11 @@ def test_linear(x):
 def test_initial_values_depend_on_the_seed_and_the_name_only():
     alone = nn.ModuleDict({"b": Pointwise(1, 7, 5)})
     beside = nn.ModuleDict({"a": Pointwise(3, 4, 4), "b": Pointwise(3, 7, 5)})
-    initialise_blocks(alone, [11])
-    initialise_blocks(beside, [10, 11, 12])
+    initialise_blocks(alone, lambda _: [11])
+    initialise_blocks(beside, lambda _: [10, 11, 12])
     assert torch.equal(alone["b"].weight[0], beside["b"].weight[1])
     assert not torch.equal(beside["b"].weight[0], beside["b"].weight[1])
     twins = nn.ModuleDict({"a": Pointwise(1, 7, 5), "b": Pointwise(1, 7, 5)})
-    initialise_blocks(twins, [11])
+    initialise_blocks(twins, lambda _: [11])
     assert not torch.equal(twins["a"].weight, twins["b"].weight)
     assert alone["b"].weight.abs().max() <= 7**-0.5
-
-
-@pytest.mark.parametrize("probability", [0.2, 0.5, 0.75])
-def test_dropout_drops_the_given_share_and_keeps_the_mean(probability):
-    dropout = Dropout((0, 1), probability, "cpu")
-    kept = dropout.keep("site", (40, 1001))
-    assert kept.shape == (2, 40, 1001)
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
-    dropped = round(probability * 256) / 256
-    torch.testing.assert_close(1 - kept.mean((1, 2)), torch.full((2,), dropped), atol=0.01, rtol=0)
-    assert dropout.scale.flatten().tolist() == pytest.approx([1 / (1 - dropped)] * 2)
-    assert not torch.equal(kept[0], kept[1])
-    assert not torch.equal(kept, dropout.keep("site", (40, 1001))), "each call draws anew"
-
-
-def test_what_a_run_drops_at_a_site_depends_on_nothing_else():
-    one, other = Dropout((3, 4), 0.5, "cpu"), Dropout((4,), 0.5, "cpu")
-    one.keep("elsewhere", (7, 3))
-    assert torch.equal(one.keep("here", (7, 3))[1], other.keep("here", (7, 3))[0])
-    assert not torch.equal(one.keep("there", (7, 3)), Dropout((3, 4), 0.5, "cpu").keep("here", (7, 3)))
-
-
-def test_dropout_may_differ_between_runs_or_be_off():
-    kept = Dropout((0, 1), [0.0, 0.5], "cpu").keep("site", (100, 10))
-    assert kept[0].all()
-    assert 0.4 < kept[1].mean() < 0.6
-    assert Dropout((0, 1), 0.0, "cpu").keep("site", (4, 2)) is None

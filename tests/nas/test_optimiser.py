@@ -98,7 +98,7 @@ def test_what_is_frozen_needs_no_gradient_and_is_released():
 
 def test_a_descent_never_holds_all_gradients():
     count, size = 16, FEW // 4
-    held = [nn.Parameter(torch.full((size,), float(i))) for i in range(count)]
+    held = [nn.Parameter(torch.full((1, size), float(i))) for i in range(count)]
     before = [p.detach().clone() for p in held]
     adam = Adam(held, lr=1e-2)
     with _LiveTensors() as tensors:

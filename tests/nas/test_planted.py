@@ -51,7 +51,7 @@ def test_what_a_problem_hides_is_hidden(problem):
     telling = [
         name
         for name, x in problem.features.items()
-        if (x[problem.labels == 1].mean((0, 2)) - x[problem.labels == 0].mean((0, 2))).abs().max() > 0.2
+        if (x[problem.labels == 1].mean((0, 1)) - x[problem.labels == 0].mean((0, 1))).abs().max() > 0.2
     ]
     assert telling == ([] if problem.name == "xor" else [problem.planted.cells[0].x])
 
@@ -61,7 +61,7 @@ def test_a_decoy_tells_the_label_on_the_train_split_only():
     train = torch.tensor([part == "train" for part in problem.split])
     gaps = {
         name: [
-            (x[rows & (problem.labels == 1)].mean((0, 2)) - x[rows & (problem.labels == 0)].mean((0, 2))).norm().item()
+            (x[rows & (problem.labels == 1)].mean((0, 1)) - x[rows & (problem.labels == 0)].mean((0, 1))).norm().item()
             for rows in (train, ~train)
         ]
         for name, x in problem.features.items()

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.layers import Dropout, Pass
+from nas.layers import Pass
 from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS, Synchrony
+from nas.random import Dropout
 
 from .conformance import BATCH, B, C, Conformance, L, R, build, inputs
 from .test_layers import batch_norm

@@ -6,9 +6,12 @@ import torch.nn.functional as F
 
 from nas import Cell, CompactNetwork, Genotype, SearchConfig, Step
 from nas.choices import Choosers
-from nas.layers import EVALUATION, Dropout, Pass
-from nas.space import Candidates, fixed_mix
-from nas.supernet import Supernet
+from nas.layers import EVALUATION, Pass
+from nas.network import Supernet
+from nas.random import Dropout
+from nas.space import Space
+
+from .mixes import fixed_mix
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4
@@ -17,13 +20,14 @@ CPU = torch.device("cpu")
 
 def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length=L, seeds=range(R)):
     widths = widths or WIDTHS
-    candidates = Candidates.full(tuple(widths), cells, steps)
-    return Supernet(candidates, widths, space=space, channels=channels, length=length, seeds=list(seeds))
+    return Supernet(
+        Space(tuple(widths), cells, steps, space), widths, channels=channels, length=length, seeds=list(seeds)
+    )
 
 
 def features(runs=R, seed=0):
     source = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(runs, B, width, L, generator=source) for name, width in WIDTHS.items()}
+    return {name: torch.randn(runs, B, L, width, generator=source) for name, width in WIDTHS.items()}
 
 
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
@@ -95,7 +99,7 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     randomise_architecture(network)
     genotypes = network.architecture.derive()
     assert len(set(genotypes)) == R
-    mix = fixed_mix(network.fusion.candidates, genotypes, CPU)
+    mix = fixed_mix(network.fusion.space, genotypes, CPU)
     for seed in range(4):
         network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, CPU)))
     inputs = features(runs=1, seed=9)
@@ -125,7 +129,7 @@ def test_a_derived_network_computes_the_formulas_of_the_design():
         norm = (p[f"{name}.norm.{part}"] for part in ("running_mean", "running_variance", "weight", "bias"))
         return F.batch_norm(x, *norm).relu()
 
-    x, y = (block(given[name], f"reshape.{name}") for name in ("audio/b", "visual/b"))
+    x, y = (block(given[name].mT, f"reshape.{name}") for name in ("audio/b", "visual/b"))
     first = y + x
     attention = ((first.mT @ y) / C**0.5).softmax(-1) @ y.mT  # (B, L, C)
     name = "cells.0.steps.1.operations.ScaledDotAttn.norm"
@@ -210,7 +214,7 @@ def test_a_compact_network_is_built_again_from_its_description():
     layer = genotype.layers()[0]
     with pytest.raises(ValueError, match="missing"):
         compact({name: x for name, x in given.items() if name != layer})
-    with pytest.raises(ValueError, match=rf"allowed: \(B, {WIDTHS[layer]}, {L}\)"):
-        compact({**given, layer: given[layer][:, :1]})
+    with pytest.raises(ValueError, match=rf"allowed: \(B, {L}, {WIDTHS[layer]}\)"):
+        compact({**given, layer: given[layer][..., :1]})
     with pytest.raises(ValueError, match="in_channels lacks"):
         CompactNetwork(genotype, {}, channels=C, length=L)

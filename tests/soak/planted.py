@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 import nas
-from nas.architecture import ArchitectureParameters
-from nas.metrics import area_under_roc
-from nas.space import Candidates
-from nas.streams import Streams
+from nas.choices import ArchitectureParameters
+from nas.random import Streams
+from nas.scoring import area_under_roc
+from nas.space import Space
 from tests.nas.problems import PROBLEMS, Problem
 
 ESTIMATORS = ("st_gumbel", "gumbel_rao", "softmax", "gumbel", "random")
@@ -44,8 +44,8 @@ def search_all(problem: Problem, space: str, estimators: Sequence[str], seeds: S
 def drawn(problem: Problem, seeds: Sequence[int]) -> list[nas.Genotype]:
     """Return one architecture per seed, drawn at random."""
     cpu = torch.device("cpu")
-    candidates = Candidates.full(tuple(problem.features), 2, 2)
-    return ArchitectureParameters(candidates, "slots", seeds).derive(Streams(seeds, "random", cpu))
+    space = Space(tuple(problem.features), 2, 2)
+    return ArchitectureParameters(space, seeds).derive(Streams(seeds, "random", cpu))
 
 
 def measure(problem: Problem, space: str, estimators: Sequence[str], seeds: Sequence[int]) -> list[dict[str, object]]:

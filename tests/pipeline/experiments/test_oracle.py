@@ -1,5 +1,6 @@
 """The truth about a space, and certificates of what searches found in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,24 @@ from sklearn.metrics import roc_auc_score
 
 import nas
 import pipeline.runs.jobs
-import pipeline.runs.trainings
+import pipeline.runs.retrain
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
 from cache_schemas.run import RunFileError
 from cache_schemas.runs import RunsError
-from nas.enumeration import canonical, notation
+from nas.genotype import notation
 from nas.layers import Pass
 from nas.memory import RunMemory
+from nas.space import canonical
 from pipeline.experiments.certificates import certify, fixed_fusions
 from pipeline.experiments.oracle import Question, luck, run_oracle, write_oracle
 from pipeline.figures.experiments import oracle_svg
 from pipeline.report.stage import build_report
 from pipeline.runs.cache import Source
-from pipeline.runs.jobs import BatchError
+from pipeline.runs.jobs import JobError
 from pipeline.runs.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
-from tests.pipeline.small_experiments import Counted, small
+from tests.pipeline.small_experiments import Counted, failing, small
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 
@@ -58,7 +60,7 @@ def test_the_table_is_ranked_by_the_mean_test_auc_and_written_as_csv(workspace: 
 
 
 def test_every_value_is_what_a_training_alone_gives(workspace: Workspace, table: OracleTable) -> None:
-    windows = Source(workspace.root, small()).windows()
+    windows = Source.of(workspace, small()).windows()
     test = torch.tensor([name == "test" for name in windows.split])
     for entry in table.entries[::4]:
         genotype = nas.Genotype.model_validate(entry.genotype)
@@ -73,14 +75,14 @@ def test_finished_batches_are_kept_and_only_the_lost_one_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 4)
-    counted = Counted(pipeline.runs.trainings.train_batch)
-    monkeypatch.setattr(pipeline.runs.trainings, "train_batch", counted)
+    counted = Counted(pipeline.runs.retrain.train_batch)
+    monkeypatch.setattr(pipeline.runs.retrain, "train_batch", counted)
     workspace = make_workspace(tmp_path, make_index())
     first = run_oracle(workspace, small(), QUESTION)
     assert counted.runs == 20
     assert run_oracle(workspace, small(), QUESTION) == first
     assert counted.runs == 20
-    files = sorted(p for p in (workspace.oracle / "trainings").glob("*.json") if p.name != "plan.json")
+    files = sorted((workspace.runs / "trainings").glob("*.json"))
     assert len(files) == 6  # per seed 4, 4 and 2
     files[0].unlink()
     assert run_oracle(workspace, small(), QUESTION) == first
@@ -111,7 +113,7 @@ def test_a_search_of_the_certificate_is_the_search_alone_and_tau_is_of_its_share
     certified: OracleTable, workspace: Workspace
 ) -> None:
     params = small()
-    windows = Source(workspace.root, params).windows()
+    windows = Source.of(workspace, params).windows()
     data = (windows.features, windows.labels, windows.split)
     config = params.search.model_copy(update={"estimator": "gumbel", "space": "slots"})
     alone = nas.search(*data, config, (2,), keep_weights=True)[0]
@@ -171,7 +173,7 @@ def test_the_figure_shows_every_method(certified: OracleTable) -> None:
 def test_one_class_in_the_test_split_is_one_clear_error(tmp_path: Path) -> None:
     index = make_index()
     index.loc[index["split"] == "test", "label"] = 1
-    with pytest.raises(BatchError, match=r"the test split holds only labels \[1\].*raise split.test in params.yaml"):
+    with pytest.raises(JobError, match=r"the test split holds only labels \[1\].*raise split.test in params.yaml"):
         run_oracle(make_workspace(tmp_path, index), small(), QUESTION)
 
 
@@ -180,16 +182,18 @@ def test_more_runs_than_fit_are_split_and_none_that_fits_is_one_clear_error(
 ) -> None:
     question = Question(cells=1, steps=1, kind="slots", seeds=(7,), sample=6)
     monkeypatch.setattr(pipeline.runs.jobs, "memory_per_worker", lambda compute, runs: 10_000)
-    with pytest.raises(BatchError, match=r"one run takes .* MB beside the cache, and may use 0 MB"):
+    with pytest.raises(JobError, match=r"one run takes .* MB beside the cache, and may use 0 MB"):
         run_oracle(workspace, small(), question)
     monkeypatch.setattr(pipeline.runs.jobs, "memory_per_worker", lambda compute, runs: 4_000_000)
-    monkeypatch.setattr(pipeline.runs.trainings, "retrain_memory", lambda *_, same_seed: RunMemory(0, 1_000_000))
-    counted = Counted(pipeline.runs.trainings.train_batch)
-    monkeypatch.setattr(pipeline.runs.trainings, "train_batch", counted)
+    monkeypatch.setattr(pipeline.runs.retrain, "retrain_memory", lambda *_, same_seed: RunMemory(0, 1_000_000))
+    counted = Counted(pipeline.runs.retrain.train_batch)
+    monkeypatch.setattr(pipeline.runs.retrain, "train_batch", counted)
+    before = len(list((workspace.runs / "trainings").glob("*.json")))
     run_oracle(workspace, small(), question)
     said = " ".join(capfd.readouterr().err.split())
     assert counted.runs == 6
-    assert "2 fit 60% of the 4 MB of a worker; batches of 2" in said
+    assert "2 fit 60% of the 4 MB of a worker" in said
+    assert len(list((workspace.runs / "trainings").glob("*.json"))) == before + 3
 
 
 def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
@@ -225,3 +229,26 @@ def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: Oracl
     assert "measured on another feature cache" in build_report(workspace, small()).read_text()
     (workspace.oracle / "oracle.json").unlink()
     assert "How good the search is" not in build_report(workspace, small()).read_text()
+
+
+def test_an_architecture_that_fails_to_train_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, question = make_workspace(tmp_path, make_index()), replace(QUESTION, sample=4)
+    failing("retrain", {1}, monkeypatch, calls={3})  # the last: one architecture with seed 1
+    monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 3)
+    table = run_oracle(workspace, small(), question)
+    assert [entry.rank for entry in table.entries] == list(range(1, len(table.entries) + 1))
+    assert 0 < len(table.failed) == 4 - len(table.entries)
+    assert {failed.name for failed in table.failed}.isdisjoint(entry.architecture for entry in table.entries)
+    assert all("seed 1 diverged" in failed.reason for failed in table.failed)
+    certified = certify(workspace, small(), table, (0,))
+    assert {pick.architecture for pick in certified.picks}.isdisjoint(failed.name for failed in table.failed)
+    write_evaluation(workspace, make_index())
+    assert "because a training of them failed" in build_report(workspace, small()).read_text()
+
+
+def test_where_every_training_fails_the_oracle_says_why(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing("retrain", {3}, monkeypatch)
+    with pytest.raises(JobError, match="a training of every architecture failed; the first one: seed 3 diverged"):
+        run_oracle(workspace, small(), replace(QUESTION, seeds=(3,), sample=2))

@@ -21,7 +21,7 @@ def features(kind: str) -> dict[str, torch.Tensor]:
     else:
         x = x.mean(dim=2, keepdim=True).expand(400, 4, 8).clone()
         x[fake] *= 3.0
-    return {"visual/a": x[:, :2].half(), "audio/b": x[:, 2:].half()}
+    return {"visual/a": x[:, :2].mT.half(), "audio/b": x[:, 2:].mT.half()}
 
 
 @pytest.mark.parametrize("kind", list(probes))

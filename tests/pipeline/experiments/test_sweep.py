@@ -6,15 +6,16 @@ import pandas as pd
 import pytest
 
 import nas
-import pipeline.runs.searches
-from nas.enumeration import notation
+import pipeline.runs.retrain
+import pipeline.runs.search
+from nas.genotype import notation
 from pipeline.experiments.sweep import Grid, run_sweep
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
-from tests.pipeline.small_experiments import SEARCH, Counted, small
-from tests.soak.sweep_kill import kill_and_compare
+from tests.pipeline.small_experiments import SEARCH, Counted, failing, small
+from tests.soak.sweep_kill import kill_and_compare, sweeping
 
 BASE = small().search
 
@@ -54,19 +55,19 @@ def test_a_wrong_grid_is_one_clear_error(given: list[str], message: str) -> None
 def test_every_row_is_what_a_search_alone_gives_and_a_larger_grid_repeats_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Counted(pipeline.runs.searches.search_batch)
-    monkeypatch.setattr(pipeline.runs.searches, "search_batch", counted)
+    counted = Counted(pipeline.runs.search.search_batch)
+    monkeypatch.setattr(pipeline.runs.search, "search_batch", counted)
     grid = Grid.parse(["temperature=1,5", "channels=4,6"], 2, BASE)
     table = run_sweep(workspace, small(), grid, retrain=True)
     assert len(table) == counted.runs == 8
-    windows = Source(workspace.root, small()).windows()
+    windows = Source.of(workspace, small()).windows()
     data = (windows.features, windows.labels, windows.split)
     for row in table.iloc[[0, 3, 6]].itertuples():
         config = BASE.model_copy(update={"temperature": row.temperature, "channels": row.channels})
         alone = nas.search(*data, config, (row.seed,))[0]
         assert row.architecture == notation(alone.genotype)
         assert nas.Genotype.from_json(row.genotype) == alone.genotype
-        assert row.val_auc == pytest.approx(alone.curves[-1]["val_auc"], abs=2e-3)
+        assert row.val_auc == pytest.approx(alone.score, abs=2e-3)
         trained = nas.retrain(*data, alone.genotype, small().retrain, (row.seed,))[0]
         assert row.retrained_val_auc == pytest.approx(trained.curves[trained.best_epoch]["val_auc"], abs=2e-3)
     read = pd.read_csv(workspace.sweep / "sweep.csv")
@@ -92,10 +93,15 @@ def test_the_summary_has_mean_and_spread_over_seeds_and_the_figure_a_line_per_va
     assert "samples 2" in svg
 
 
-def test_a_run_whose_gradient_vanishes_fails_alone(workspace: Workspace) -> None:
+def test_a_run_whose_gradient_vanishes_fails_alone_and_costs_no_other_a_second_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(pipeline.runs.search.search_batch)
+    monkeypatch.setattr(pipeline.runs.search, "search_batch", counted)
     table = run_sweep(workspace, small(), Grid.parse(["temperature=2,1e12"], 2, BASE), retrain=True)
     failed = table["failed"] != ""
     assert list(failed) == [False, False, True, True]
+    assert counted.runs == 4
     assert all("architecture gradient" in text for text in table["failed"][failed])
     assert table["retrained_test_auc"][~failed].notna().all()
 
@@ -103,6 +109,17 @@ def test_a_run_whose_gradient_vanishes_fails_alone(workspace: Workspace) -> None
 @pytest.mark.slow
 def test_a_killed_sweep_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
     """`make soak-sweep_kill` does it ten times."""
-    search = {name: value for name, value in SEARCH.items() if isinstance(value, int)}
-    grid = ("--grid", "temperature=1,5", "--seeds", "6", "--workers", "1")
-    kill_and_compare(tmp_path, {**search, "epochs": 6}, grid, kills=1)
+    sweep = sweeping("--grid", "temperature=1,5", "--seeds", "6")
+    kill_and_compare(tmp_path, sweep, {"seeds": [0], "search": SEARCH | {"epochs": 6, "derive": "argmax"}}, kills=1)
+
+
+def test_a_failed_training_of_a_sweep_is_named_in_its_row(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing("retrain", {1}, monkeypatch)
+    monkeypatch.setattr(pipeline.runs.retrain, "settings_of", lambda config: "else they would be finished")
+    table = run_sweep(workspace, small(), Grid.parse(["temperature=1"], 2, BASE), retrain=True)
+    assert [text[:24] for text in table["failed"]] == ["", "retrained: seed 1 diverg"]
+    assert list(table["retrained_test_auc"].isna()) == [False, True]
+    assert table["val_auc"].notna().all()
+    assert set(table["cache"]) == {Source.of(workspace, small()).identity}

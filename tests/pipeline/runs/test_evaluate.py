@@ -16,6 +16,7 @@ import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.run import RetrainRun, RunFileError, read_run, write_run
 from pipeline.params import Params
+from pipeline.runs.cache import cache_identity
 from pipeline.runs.evaluate import EvaluateError, evaluate, print_metrics
 from pipeline.statistics.measure import measure
 from pipeline.workspace import Workspace
@@ -35,7 +36,7 @@ def test_every_test_window_is_scored_by_its_own_features(finished: tuple[Workspa
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     assert len(scores) == 6 * (cache.index["split"] == "test").sum()
-    everything = cache.load()
+    everything = {name: x.transpose(-1, -2) for name, x in cache.load().items()}
     where = {(row.clip_id, row.window): i for i, row in enumerate(cache.index.itertuples())}
     for entry in run.entries:
         network = nas.CompactNetwork.from_spec(entry.spec)
@@ -61,7 +62,9 @@ def test_files_agree_with_the_returned_metrics(finished: tuple[Workspace, dict[s
     workspace, result = finished
     assert json.loads((workspace.evaluate / "metrics.json").read_text()) == result
     assert json.loads((workspace.evaluate / "summary.json").read_text()) == result["summary"]
-    assert result == measure(make_index(), pd.read_csv(workspace.evaluate / "scores.csv"))
+    identity = cache_identity(FeatureCache.open(workspace.features))
+    measured = measure(make_index(), pd.read_csv(workspace.evaluate / "scores.csv"))
+    assert result == measured | {"cache": identity, "trained_on": ""}
     assert list(pd.read_csv(workspace.evaluate / "roc.csv")) == ["network", "fpr", "tpr"]
     assert list(pd.read_csv(workspace.evaluate / "det.csv")) == ["network", "fpr", "fnr"]
 

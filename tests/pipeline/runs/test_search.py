@@ -1,14 +1,10 @@
 """The stages search and retrain: on how many workers makes no difference."""
 
-from math import ceil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.runs.cache import Source
-from pipeline.runs.jobs import even_size
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -34,22 +30,11 @@ def test_two_worker_processes_find_and_train_what_one_process_does(tmp_path: Pat
         assert (workspace.retrain / two.weights).is_file()
 
 
-@given(st.integers(1, 500), st.integers(1, 64), st.integers(1, 9))
-def test_batches_are_no_larger_than_allowed_and_no_worker_has_one_more_than_needed(
-    runs: int, most: int, workers: int
-) -> None:
-    size = even_size(runs, most, workers)
-    assert 1 <= size <= most
-    per_worker = -(-ceil(runs / size) // workers)
-    assert per_worker == -(-runs // (most * workers))  # as few rounds as the largest batches take
-    assert size == 1 or -(-runs // (size - 1)) > per_worker * workers  # and no batch could be smaller
-
-
 def test_a_cache_that_has_changed_is_loaded_again(tmp_path: Path) -> None:
     index = make_index()
-    source = Source(make_workspace(tmp_path, index).root, small())
-    before = source.windows()
-    assert source.windows() is before
+    workspace = make_workspace(tmp_path, index)
+    before = Source.of(workspace, small()).windows()
+    assert Source.of(workspace, small()).windows() is before
     index["label"] = 1 - index["label"]
     make_workspace(tmp_path, index)
-    assert (source.windows().labels == 1 - before.labels).all()
+    assert (Source.of(workspace, small()).windows().labels == 1 - before.labels).all()

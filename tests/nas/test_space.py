@@ -1,7 +1,8 @@
-"""Counting architectures; and canonical forms are equal exactly where the functions are."""
+"""One description of a space: size, neighbours, samples; canonical forms are equal exactly where functions are."""
 
 import itertools
 import random
+import time
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Cell, CompactNetwork, Genotype, Step
-from nas.enumeration import Space, canonical, notation
 from nas.primitives import OPERATIONS
+from nas.space import Space, canonical
 
 LAYERS = tuple(f"{modality}/l{i}" for modality in ("visual", "audio") for i in range(4))
 WIDTHS = dict.fromkeys(LAYERS, 5)
@@ -23,7 +24,7 @@ C, L, B = 4, 3, 6
 )
 def test_counts_of_eight_layers_and_one_cell(kind, steps, derivable, functions):
     space = Space(LAYERS, steps=steps, kind=kind)
-    assert sum(1 for _ in space.genotypes()) == derivable
+    assert sum(1 for _ in space.genotypes()) == space.size() == derivable
     assert len(space.distinct()) == functions
 
 
@@ -96,7 +97,7 @@ def compact(genotype, seed=0):
 
 def windows():
     source = torch.Generator().manual_seed(1)
-    return {name: torch.randn(B, 5, L, generator=source) for name in LAYERS}
+    return {name: torch.randn(B, L, 5, generator=source) for name in LAYERS}
 
 
 @settings(max_examples=40, deadline=None)
@@ -175,8 +176,113 @@ def test_a_sample_is_distinct_stratified_and_repeatable():
     assert len(Space(LAYERS[:2]).sample(100, seed=0)) == len(Space(LAYERS[:2]).distinct()) == 10
 
 
-def test_the_notation_is_one_line():
-    genotype = Space(LAYERS, steps=2).sample(1, 0)[0]
-    cell = genotype.cells[0]
-    steps = ", ".join(f"{s.operation}({s.x}, {s.y})" for s in cell.steps)
-    assert notation(genotype) == f"{cell.x} + {cell.y}: {steps}"
+@pytest.mark.parametrize("kind", ["slots", "bmnas"])
+def test_the_size_is_counted_without_listing(kind):
+    space = Space(LAYERS[:3], cells=3, kind=kind, operations=("Sum", "ConcatFC"))
+    assert space.size() == sum(1 for _ in space.genotypes())
+    sizes = {"slots": 144_506_880, "bmnas": 2_257_920}
+    assert Space(LAYERS, cells=2, steps=2, kind=kind).size() == sizes[kind]
+
+
+@pytest.mark.parametrize("steps", [31, 32, 64])
+def test_spaces_of_any_number_of_steps_are_sampled(steps):
+    space = Space(LAYERS[:2], steps=steps)
+    chosen = space.sample(4, seed=1)
+    assert len({canonical(genotype) for genotype in chosen}) == 4
+    assert chosen == space.sample(4, seed=1)
+    assert all(len(genotype.cells[0].steps) == steps for genotype in chosen)
+
+
+def one_cell(*steps):
+    return Genotype(
+        cells=(Cell(x=LAYERS[0], y=LAYERS[4], steps=tuple(Step(x=a, y=b, operation=o) for a, b, o in steps)),)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_canonical_forms_are_equal_exactly_where_one_writing_is_the_others(data):
+    """Brute force over all orders of four or five steps and all exchanges of inputs, where many are alike."""
+    steps = data.draw(st.integers(3, 5))
+
+    def draw():
+        inputs = [["x", "y", *(f"step{i + 1}" for i in range(t))] for t in range(steps)]
+        pairs = [data.draw(st.permutations(names))[:2] for names in inputs]
+        return one_cell(*((x, y, data.draw(st.sampled_from(["Sum", "ScaledDotAttn"]))) for x, y in pairs))
+
+    one, two = draw(), draw()
+    (cell,) = canonical(two).cells
+    writing = (cell.x, cell.y, tuple((step.x, step.y, step.operation) for step in cell.steps))
+    assert writing in every_writing(two)
+    assert (writing in every_writing(one)) == (canonical(one) == canonical(two))
+
+
+def joined(edges, seed):
+    """Return a cell of tied steps, as many as `edges` join, and one Sum per edge, numbered at random."""
+    source = random.Random(seed)  # noqa: S311
+    tied = sorted({end for edge in edges for end in edge})
+    source.shuffle(tied)
+    names = {end: f"step{place + 1}" for place, end in enumerate(tied)}
+    sums = [(*source.sample([names[a], names[b]], 2), "Sum") for a, b in source.sample(edges, len(edges))]
+    return one_cell(*[("x", "y", "ConcatFC")] * len(tied), *sums)
+
+
+def ring(first, length):
+    return [(first + i, first + (i + 1) % length) for i in range(length)]
+
+
+def test_tied_steps_whose_readers_are_tied_themselves_are_told_apart():
+    """Every step looks like every other to its readers, their readers and so on, though some are in smaller rings."""
+    graphs = [ring(0, 7), ring(0, 3) + ring(3, 4), ring(0, 6) + ring(6, 3), ring(0, 5) + ring(5, 4), ring(0, 9)]
+    forms = [{canonical(joined(edges, seed)) for seed in range(6)} for edges in graphs]
+    assert [len(form) for form in forms] == [1] * 5
+    assert len(set.union(*forms)) == 5
+
+
+@pytest.mark.parametrize("shape", ["one of each pair is read", "pairs are read in turn", "rows of their own"])
+def test_a_canonical_form_of_many_tied_steps_takes_no_time(shape):
+    steps, n = [], 15
+    for i in range(n):
+        x = f"step{3 * i}" if i else "x"
+        if shape == "one of each pair is read":
+            steps += [(x, "y", "ConcatFC"), (x, "y", "ConcatFC"), (f"step{3 * i + 1}", "y", "LinearGLU")]
+        elif shape == "pairs are read in turn":
+            steps += [
+                (x, "y", "ConcatFC"),
+                (x, "y", "ConcatFC"),
+                (f"step{3 * i + 1}", f"step{3 * i + 2}", "ScaledDotAttn"),
+            ]
+        else:
+            steps += [("x", "y", "ConcatFC"), (f"step{2 * i + 1}", "x", "LinearGLU")]
+    start = time.process_time()
+    form = canonical(one_cell(*steps))
+    assert canonical(form) == form
+    assert time.process_time() - start < 2.0
+
+
+@pytest.mark.parametrize("kind", ["slots", "bmnas"])
+@pytest.mark.parametrize(("cells", "steps", "operations"), [(1, 2, ("Sum", "ConcatFC")), (2, 1, ("ConcatFC",))])
+def test_neighbours_are_of_the_space_differ_in_one_node_and_reach_every_genotype(kind, cells, steps, operations):
+    space = Space(("visual/l0", "visual/l1", "audio/l0"), cells, steps, kind, operations)
+    every = set(space.genotypes())
+    start = next(space.genotypes())
+    reached, pending = {start}, [start]
+    while pending:
+        genotype = pending.pop()
+        beside = space.neighbours(genotype)
+        assert len(set(beside)) == len(beside)
+        assert set(beside) <= every - {genotype}
+        assert all(changed_nodes(genotype, other) == 1 for other in beside)
+        pending += set(beside) - reached
+        reached |= set(beside)
+    assert reached == every
+
+
+def changed_nodes(one, other):
+    """In how many of its pairs of inputs and operations a genotype differs from another."""
+    changed = 0
+    for a, b in zip(one.cells, other.cells, strict=True):
+        changed += (a.x, a.y) != (b.x, b.y)
+        for s, t in zip(a.steps, b.steps, strict=True):
+            changed += ((s.x, s.y) != (t.x, t.y)) + (s.operation != t.operation)
+    return changed

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nas.estimators import ESTIMATORS, conditional_perturbed, draws, one_hot_of_largest
+from nas.choices import ESTIMATORS, conditional_perturbed, draws, one_hot_of_largest
 
 K = 4
 LOGITS = torch.tensor([0.6, -0.4, 0.1, 0.0], dtype=torch.float64)

@@ -1,0 +1,315 @@
+"""R fusion networks side by side: one cell and one step, whether a mixture or a genotype says what is read.
+
+Supernet and derived networks are the same blocks under the same names; they differ in how nodes read (`nas.reading`)
+and in which runs a block holds. Where a block holds all runs (always for R = 1) no rows move.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from nas.choices import ArchitectureParameters
+from nas.functions import blend, side_by_side
+from nas.genotype import Genotype, cell_name, step_name
+from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
+from nas.primitives import OPERATIONS
+from nas.random import Runs
+from nas.reading import Mix, Mixture, Routes
+from nas.space import Space
+
+
+class RunsNetwork(nn.Module):
+    """R networks side by side, whose blocks may hold some of the runs only. readers: {layer: the runs that read it}."""
+
+    readers: Mapping[str, Runs]
+
+    def blank(self, runs: Sequence[int]) -> Self:
+        """Return new networks of the architectures of these runs, in this order."""
+        raise NotImplementedError
+
+    def runs_of(self, name: str) -> Runs:
+        """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
+        raise NotImplementedError
+
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout."""
+        raise NotImplementedError
+
+    def initialise(self, seeds: Sequence[int]) -> None:
+        """Set the initial values of every run, which its seed and the names of its blocks decide."""
+        initialise_blocks(self, lambda name: [seeds[r] for r in self.runs_of(name)])
+
+    def rows(self, name: str, runs: Collection[int]) -> list[int]:
+        """Return which rows of a parameter's or buffer's first axis hold the given runs."""
+        return [row for row, run in enumerate(self.runs_of(name)) if run in runs]
+
+    def take(self, runs: Sequence[int]) -> Self:
+        """Return these runs, in ascending order, as networks of their own; their values are copies."""
+        network, state = self.blank(runs), self.state_dict()
+        network.load_state_dict({name: state[name][self.rows(name, runs)] for name in network.state_dict()})
+        return network.to(next(iter(state.values())).device)
+
+
+class Network(RunsNetwork):
+    """R fusion networks. users[i][t]: {operation: the runs that use it} in step t of cell i."""
+
+    def __init__(  # noqa: PLR0917 - subclasses call it
+        self,
+        readers: Mapping[str, Runs],
+        users: Sequence[Sequence[Mapping[str, Runs]]],
+        in_channels: Mapping[str, int],
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.runs = tuple(range(len(seeds)))
+        self.readers, self.users = readers, users
+        self.in_channels, self.channels, self.length = in_channels, channels, length
+        self.reshape = nn.ModuleDict(
+            {module_key(name): ConvBlock(len(runs), in_channels[name], channels) for name, runs in readers.items()}
+        )
+        self.cells = nn.ModuleList(FusionCell(len(seeds), of_cell, channels, length) for of_cell in users)
+        self.classifier = Linear(len(seeds), len(users) * channels * length, 2)
+        self.initialise(seeds)
+
+    def logits(self, features: Mapping[str, Tensor], reading: Mixture | Routes, how: Pass) -> Tensor:
+        """Return logits (R, B, 2) of features {layer: (its readers or 1, B, L, C_in)}."""
+        rooms: Sequence[Tensor | None] = [None] * len(self.readers)
+        if reading.beside:
+            shape = (*features[next(iter(self.readers))].shape[1:3], self.channels)
+            rooms = side_by_side(len(self.runs), len(rooms), shape, self.classifier.weight)
+        layers = {}
+        for (name, runs), room in zip(self.readers.items(), rooms, strict=True):
+            x = features[name].expand(len(runs), -1, -1, -1)
+            layers[name] = self.reshape[module_key(name)](x, how=how, site=name, room=room)
+        outputs: list[Tensor] = []
+        for i, cell in enumerate(self.cells):
+            outputs.append(cell(*reading.cell(i, layers, outputs), reading, i, how))
+        return classify(outputs, self.classifier)
+
+    def runs_of(self, name: str) -> Runs:
+        """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
+        parts = name.split(".")
+        if parts[0] == "reshape" and len(parts) > 1:
+            return next(runs for layer, runs in self.readers.items() if module_key(layer) == parts[1])
+        if "operations" in parts[:-1]:
+            return self.users[int(parts[1])][int(parts[3])][parts[5]]
+        return self.runs
+
+    def runs_at(self, site: str) -> Runs:
+        """Return the runs that pass a place with dropout."""
+        if site in self.readers:
+            return self.readers[site]
+        cell, *inner = site.split(".")
+        if not inner:
+            return self.runs
+        names = [step_name(t) for t in range(len(self.users[0]))]
+        cells = [cell_name(i) for i in range(len(self.users))]
+        return self.users[cells.index(cell)][names.index(inner[0])][inner[1]]
+
+    def state_of(self, run: int) -> dict[str, Tensor]:
+        """Return the parameters and buffers of one run, each (1, ...): what it would hold alone."""
+        rows = {name: (value, self.rows(name, (run,))) for name, value in self.state_dict().items()}
+        return {name: value[own] for name, (value, own) in rows.items() if own}
+
+
+class FusionCell(Block):
+    """One cell: steps, their weighted sum, 1x1 convolution block, residual, layer norm."""
+
+    def __init__(self, runs: int, users: Sequence[Mapping[str, Runs]], channels: int, length: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(FusionStep(of_step, channels, length) for of_step in users)
+        self.step_weights = nn.Parameter(torch.ones(runs, 1, len(users)))
+        self.output = ConvBlock(runs, channels, channels)
+        self.norm = LayerNorm(runs, channels, length)
+
+    def forward(self, x: Tensor, y: Tensor, reading: Mixture | Routes, i: int, how: Pass) -> Tensor:
+        """Return the output (R, B, L, C) of cell i, which reads x and y."""
+        outputs: list[Tensor] = []
+        for t, step in enumerate(self.steps):
+            slots = reading.step(i, t, x, y, outputs)
+            outputs.append(reading.result(i, t, step(slots, how, f"{cell_name(i)}.{step_name(t)}")))
+        (fused,) = blend(outputs, self.step_weights)
+        return self.norm(self.output(fused, how=how, site=cell_name(i)) + x)  # type: ignore[no-any-return]
+
+
+class FusionStep(nn.Module):
+    """One step: its operations, each on the runs that use it."""
+
+    def __init__(self, users: Mapping[str, Runs], channels: int, length: int) -> None:
+        super().__init__()
+        self.operations = nn.ModuleDict(
+            {name: OPERATIONS[name](len(runs), channels, length) for name, runs in users.items()}
+        )
+
+    def forward(self, slots: Iterator[tuple[Tensor, Tensor]], how: Pass, site: str) -> list[Tensor]:
+        """Return the operations' outputs; slots: what each of them reads."""
+        pairs = zip(self.operations.items(), slots, strict=True)
+        return [operation(x, y, how, f"{site}.{name}") for (name, operation), (x, y) in pairs]
+
+
+class FusionNetwork(Network):
+    """R networks of the same space side by side; a mix decides what each of them reads."""
+
+    def __init__(
+        self,
+        space: Space,
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+    ) -> None:
+        every = tuple(range(len(seeds)))
+        readers = dict.fromkeys(space.layers, every)
+        users = [[dict.fromkeys(space.operations, every)] * space.steps] * space.cells
+        super().__init__(readers, users, in_channels, channels, length, seeds)
+        self.space = space
+
+    def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
+        """Return logits (R, B, 2) of features {layer: (R, B, L, C_in)}; R may be 1 where all runs read the same."""
+        return self.logits(features, Mixture(mix, beside=how.statistics != "running"), how)
+
+
+class FixedNetwork(Network):
+    """R derived networks, run r of architecture genotypes[r]; all have as many cells, and cells as many steps.
+
+    Each block holds only the runs that use it.
+    """
+
+    def __init__(
+        self,
+        genotypes: Sequence[Genotype],
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+    ) -> None:
+        routes = Routes(genotypes)
+        super().__init__(routes.readers, routes.users, in_channels, channels, length, seeds)
+        self.genotypes, self.routes = genotypes, routes
+
+    def blank(self, runs: Sequence[int]) -> Self:
+        """Return new networks of the architectures of these runs, in this order."""
+        genotypes = [self.genotypes[r] for r in runs]
+        seeds = (0,) * len(runs)
+        return type(self)(genotypes, self.in_channels, channels=self.channels, length=self.length, seeds=seeds)
+
+    def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
+        """Return logits (R, B, 2) of features {layer: (its readers, B, L, C_in)}.
+
+        The leading axis of a layer, and of a site's dropout scales, may be 1 where all readers share them.
+        """
+        return self.logits(features, self.routes, how)
+
+    @classmethod
+    def share(
+        cls, genotypes: Sequence[Genotype], weights: Mapping[str, Tensor], in_channels: Mapping[str, int]
+    ) -> Self:
+        """Return networks that use weights of a supernet: all those of one run {name: (1, ...)}, or each its own."""
+        length, channels = weights["cells.0.norm.weight"].shape[1:]
+        network = cls(genotypes, in_channels, channels=channels, length=length, seeds=(0,) * len(genotypes))
+        network.to(weights["classifier.bias"].device)
+        shared = {
+            name: weights[name].expand(len(genotypes), *value.shape[1:])[list(network.runs_of(name))]
+            for name, value in network.state_dict().items()
+        }
+        network.load_state_dict(shared)
+        return network
+
+
+class Supernet(nn.Module):
+    """A fusion network with every candidate, and the architecture parameters that mix them: two parameter sets."""
+
+    def __init__(
+        self,
+        space: Space,
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.fusion = FusionNetwork(space, in_channels, channels=channels, length=length, seeds=seeds)
+        self.architecture = ArchitectureParameters(space, seeds)
+
+    def weight_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights, reshape layers included."""
+        return self.fusion.parameters()
+
+    def arch_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the architecture parameters alpha, beta and gamma."""
+        return self.architecture.parameters()
+
+    def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
+        """Return logits (R, B, 2) under the given mix."""
+        return self.fusion(features, mix, how)  # type: ignore[no-any-return]
+
+
+class CompactNetwork(nn.Module):
+    """One derived network for scoring: evaluation only, whatever `train()` and `eval()` say.
+
+    It is a FixedNetwork with R = 1, so its parameters have the names of the supernet's and a leading axis of length 1.
+    """
+
+    def __init__(self, genotype: Genotype, in_channels: Mapping[str, int], *, channels: int, length: int) -> None:
+        super().__init__()
+        layers = genotype.layers()
+        missing = [name for name in layers if name not in in_channels]
+        if missing:
+            raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
+        self.genotype = genotype
+        self.in_channels = {name: int(in_channels[name]) for name in layers}
+        self.channels = channels
+        self.length = length
+        self.fusion = FixedNetwork([genotype], self.in_channels, channels=channels, length=length, seeds=(0,))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return logits (B, 2) of features {layer: (B, L, C_in)}; layers beyond the genotype's are ignored."""
+        for name, width in self.in_channels.items():
+            if name not in features or tuple(features[name].shape[1:]) != (self.length, width):
+                given = tuple(features[name].shape) if name in features else "missing"
+                raise ValueError(f"features[{name!r}] is {given}; allowed: (B, {self.length}, {width})")
+        weight = self.fusion.classifier.weight
+        inputs = {name: features[name].to(weight)[None] for name in self.in_channels}
+        logits: Tensor = self.fusion(inputs, EVALUATION)[0]
+        return logits
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return P(fake), (B,)."""
+        return self(features).softmax(dim=1)[:, 1]  # type: ignore[no-any-return]
+
+    def spec(self) -> dict[str, Any]:
+        """Return what `from_spec` needs to build the network again, as plain JSON types; weights are apart."""
+        return {
+            "genotype": self.genotype.model_dump(mode="json"),
+            "in_channels": dict(self.in_channels),
+            "channels": self.channels,
+            "length": self.length,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """Return an untrained network of the given description; load its weights with `load_state_dict`."""
+        genotype = Genotype.from_json(json.dumps(spec["genotype"]))
+        return cls(genotype, spec["in_channels"], channels=spec["channels"], length=spec["length"])
+
+    @classmethod
+    def from_weights(cls, genotype: Genotype, weights: Mapping[str, Tensor], in_channels: Mapping[str, int]) -> Self:
+        """Return the network that holds, of one run's weights {name: (1, ...)}, those that the genotype uses."""
+        length, channels = weights["cells.0.norm.weight"].shape[1:]
+        network = cls(genotype, in_channels, channels=channels, length=length)
+        network.fusion.load_state_dict({name: weights[name].cpu() for name in network.fusion.state_dict()})
+        return network
+
+
+def module_key(layer: str) -> str:
+    """Return a layer's name as part of a parameter's name, where torch allows no dots."""
+    return layer.replace("%", "%25").replace(".", "%2E")

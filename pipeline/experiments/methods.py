@@ -1,0 +1,162 @@
+"""What stands beside a searched network: probes, designs, fixed cells, searches, random search, as ways to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import nas
+from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
+from nas.space import Space
+from pipeline.experiments.probes import probe_sets, probes
+from pipeline.params import Params
+from pipeline.runs.cache import Windows
+from pipeline.runs.jobs import all_results
+from pipeline.runs.keys import settings_of
+
+RANDOM_ARCHITECTURES = 8
+"""Trained by random search, which keeps the best on val: about what a search and one training cost."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method comes to with one seed. scores: P(fake) of every window (N,); failed: why there are none, or ""."""
+
+    scores: Floats = field(default_factory=lambda: np.empty(0))
+    parameters: int = 0
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to scores: run gives an outcome per seed.
+
+    settings: what of the parameters it depends on; random: whether it depends on the seed.
+    """
+
+    name: str
+    run: Callable[[Windows, Sequence[int]], list[Outcome]]
+    settings: Sequence[Any] = ()
+    random: bool = True
+
+
+def methods(windows: Windows, params: Params) -> dict[str, Method]:
+    """{name: method}; which ones there are depends on the layers that the cache holds."""
+    layers, search, retrain = list(windows.features), params.search, params.retrain
+    trained = [settings_of(retrain)]
+    designs = [
+        (f"{m} only, MLP", "ConcatMLP", [name for name in layers if name.startswith(f"{m}/")])
+        for m in ("visual", "audio")
+    ]
+    designs += [(_TITLES[design], design, layers) for design in DESIGNS]
+    found = [
+        Method(f"{kind}, {title}", partial(_probe, kind, names), random=False)
+        for title, names in probe_sets(layers).items()
+        for kind in probes
+    ]
+    found += [Method(name, partial(_design, design, names, retrain), trained) for name, design, names in designs]
+    found += [
+        Method(name, partial(_fixed, genotype, retrain), trained) for name, genotype in fixed_genotypes(layers).items()
+    ]
+    found += [
+        Method(name, partial(_searched, config, retrain), [settings_of(config), *trained])
+        for name, config in searches(search).items()
+    ]
+    space = Space(tuple(layers), search.cells, search.steps, search.space, search.operations)
+    found.append(
+        Method(
+            f"random search, best of {RANDOM_ARCHITECTURES} on val",
+            partial(_random_search, space, retrain),
+            [search.cells, search.steps, search.space, search.operations, *trained],
+        )
+    )
+    return {method.name: method for method in found}
+
+
+_TITLES = {"ConcatMLP": "concatenation MLP", "GMU": "gated multimodal unit", "CentralNet": "CentralNet"}
+
+SEARCHES: Mapping[str, Mapping[str, Any]] = {
+    "search, space slots, st_gumbel": {"space": "slots", "estimator": "st_gumbel"},
+    "search, space slots, gumbel_rao": {"space": "slots", "estimator": "gumbel_rao"},
+    "search, space bmnas, st_gumbel (STGS-BMNAS)": {"space": "bmnas", "estimator": "st_gumbel"},
+    "search, space bmnas, gumbel_rao (GRMC-BMNAS)": {"space": "bmnas", "estimator": "gumbel_rao"},
+    "search, space bmnas, softmax (BM-NAS, DARTS)": {"space": "bmnas", "estimator": "softmax"},
+    "search, one ConcatFC a cell (MFAS-like)": {"space": "slots", "operations": ("ConcatFC",), "steps": 1},
+    "the released code's procedure": PUBLISHED,
+    "one-shot, best_of": ONE_SHOT,
+}
+"""Searches, by what they change in params.yaml's `search`."""
+
+
+def searches(own: nas.SearchConfig) -> dict[str, nas.SearchConfig]:
+    """{name: settings} of SEARCHES, and params.yaml's own search where it is none of them."""
+    found = {name: nas.SearchConfig.model_validate({**own.model_dump(), **of}) for name, of in SEARCHES.items()}
+    return found if own in found.values() else {"search, as in params.yaml": own} | found
+
+
+def _probe(kind: str, names: Sequence[str], windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+    probe = probes[kind]({name: _plain(windows)[name] for name in names}, windows.labels, windows.split)
+    return [Outcome(probe.scores, probe.parameters)]
+
+
+def _design(
+    design: str, names: Sequence[str], config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]
+) -> list[Outcome]:
+    features = {name: windows.features[name] for name in names}
+    results = all_results(lambda: train_design(features, windows.labels, windows.split, design, config, seeds))
+    return [
+        Outcome(failed=result.failed) if result.failed else Outcome(result.scores.double().numpy(), result.parameters)
+        for result in results
+    ]
+
+
+def _fixed(genotype: nas.Genotype, config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+    return [_outcome(result) for result in _retrained(config, windows, [genotype] * len(seeds), seeds)]
+
+
+def _searched(
+    config: nas.SearchConfig, retrain: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]
+) -> list[Outcome]:
+    found = all_results(lambda: nas.search(windows.features, windows.labels, windows.split, config, seeds))
+    outcomes = {result.seed: Outcome(failed=result.failed) for result in found}
+    well = [result for result in found if not result.failed]
+    if well:
+        trained = _retrained(retrain, windows, [result.genotype for result in well], [result.seed for result in well])
+        outcomes |= {result.seed: _outcome(result) for result in trained}
+    return [outcomes[seed] for seed in seeds]
+
+
+def _random_search(space: Space, config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+    outcomes = []
+    for seed in seeds:
+        genotypes = space.sample(RANDOM_ARCHITECTURES, seed)
+        results = _retrained(config, windows, genotypes, [seed] * len(genotypes))
+        best = max(results, key=lambda result: -1.0 if result.failed else result.val_auc)
+        outcomes.append(_outcome(best))
+    return outcomes
+
+
+def _retrained(
+    config: nas.RetrainConfig, windows: Windows, genotypes: Sequence[nas.Genotype], seeds: Sequence[int]
+) -> Sequence[nas.RetrainResult]:
+    data = (windows.features, windows.labels, windows.split)
+    return all_results(lambda: nas.retrain(*data, genotypes, config, seeds))
+
+
+def _outcome(result: nas.RetrainResult) -> Outcome:
+    if result.failed:
+        return Outcome(failed=result.failed)
+    return Outcome(result.scores.double().numpy(), sum(p.numel() for p in result.network.parameters()))
+
+
+def _plain(windows: Windows) -> dict[str, torch.Tensor]:
+    """The windows themselves, without their views."""
+    return {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}
