@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 
 import nas
 from nas.data import DataError
-from nas.estimators import ESTIMATORS
+from nas.choices import ESTIMATORS
 from pipeline.backbones import pool
 
 
