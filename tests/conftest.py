@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 from tests.shapes import check_shapes
 
-# Shapes in annotations are checked here, and nowhere else. Only modules that name some: the hook slows each call a little.
+# Shapes in annotations are checked in tests only, in modules that name some: the hook slows down each call a little.
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("nas/*.py"), *ROOT.glob("pipeline/backbones/*.py")]
 SHAPED = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if "jaxtyping" in file.read_text()]

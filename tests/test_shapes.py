@@ -5,8 +5,8 @@ import torch
 from jaxtyping import TypeCheckError
 
 import nas
-from nas.data import DataError
 from nas.choices import ESTIMATORS
+from nas.data import DataError
 from pipeline.backbones import pool
 
 
