@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+from pathlib import Path
 
 # Before torch is imported: see pipeline/cli/__init__.py. One thread, for the suite runs in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -11,8 +12,11 @@ from jaxtyping import install_import_hook
 
 from tests.shapes import check_shapes
 
-# Shapes in annotations are checked here, and nowhere else.
-install_import_hook(["nas", "pipeline.backbones"], f"{check_shapes.__module__}.{check_shapes.__name__}")
+# Shapes in annotations are checked in tests only, in modules that name some: the hook slows down each call a little.
+ROOT = Path(__file__).parents[1]
+FILES = [*ROOT.glob("nas/*.py"), *ROOT.glob("pipeline/backbones/*.py")]
+SHAPED = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if "jaxtyping" in file.read_text()]
+install_import_hook(SHAPED, f"{check_shapes.__module__}.{check_shapes.__name__}")
 
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None)

@@ -36,7 +36,7 @@ for group in (stages, experiments, cache, genotype, params):
 def main() -> None:
     """Runs the command line. Errors that our packages raise are for people: one message, no traceback."""
     try:
-        app()
+        app(prog_name="bmnas")  # also as `python -m pipeline.cli`
     except Exception as error:
         ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
         if not ours and not isinstance(error, OSError):

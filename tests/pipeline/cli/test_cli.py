@@ -70,6 +70,13 @@ finally:
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["cache", "info", "--help"]])
+def test_help_calls_the_command_by_its_name_however_it_was_started(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert " ".join(["Usage: bmnas", *arguments[:-1], "[OPTIONS]"]) in said
+
+
 @pytest.mark.parametrize("arguments", [["nonsense"], ["faces", "--nonsense"], ["predict"], ["faces", "--workers", "x"]])
 def test_wrong_usage_is_2(bmnas: Bmnas, arguments: list[str]) -> None:
     assert bmnas(*arguments).code == 2
