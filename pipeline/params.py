@@ -195,6 +195,14 @@ class FeatureParams(_Section):
             raise ValueError(f"two backbones would name their layers {twice}.STAGE: give each another name")
         return backbones
 
+    @classmethod
+    def naming_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As that of every section; each backbone's parameters by their own rule."""
+        lists = {name: values[name] for name in ("visual", "audio") if name in values}
+        return super().naming_of(values) | {
+            name: [BackboneParams.naming_of(backbone) for backbone in backbones] for name, backbones in lists.items()
+        }
+
 
 class PretrainParams(_Section):
     """Optional: train backbones on one modality each, before they are frozen."""

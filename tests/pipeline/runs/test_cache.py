@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cache_schemas.features import FeatureCache
+from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import merge
+from cache_schemas.manifest import Quarantined, write_quarantine
 from pipeline.features.stage import build_features
-from pipeline.runs.cache import cache_identity
+from pipeline.params import BackboneParams, Params, WindowParams
+from pipeline.runs.cache import cache_identity, open_cache
 from pipeline.workspace import Workspace
 from tests.cache_schemas.features.small_cache import build, names
 from tests.pipeline.counting import LOG
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
+from tests.pipeline.run_fixture import make_index, make_workspace
 
 CLIPS = clip_contents([f"clip{i}" for i in range(6)])
 SMALL = {"name": "tests.pipeline.counting:small", "weights": "seed:0"}
@@ -91,3 +95,44 @@ def test_two_halves_merged_are_the_whole(tmp_path: Path) -> None:
     assert identity_of(first) != identity_of(whole)
     merge(first, second)
     assert identity_of(first) == identity_of(whole)
+
+
+def test_parameters_that_change_no_value_do_not_block_a_cache(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, make_index(subjects=5, windows=1), seeds=(0,))
+    for changes in ({"windows": {"missing_modality": "visual_only"}}, {"faces": {"codec": "webp"}}):
+        assert len(open_cache(workspace, Params.model_validate(changes))) == 20
+    with pytest.raises(FeatureCacheError, match="faces.codec = 'zstd', the parameters say 'jpeg'"):
+        open_cache(workspace, Params.model_validate({"faces": {"codec": "jpeg"}}))
+
+
+def test_missing_modality_blocks_where_there_are_clips_without_sound(tmp_path: Path) -> None:
+    said = "missing_modality = 'quarantine', the parameters say 'visual_only': run `bmnas features`"
+    visual_only = Params.model_validate({"windows": {"missing_modality": "visual_only"}})
+    left_out = make_workspace(tmp_path / "left out", make_index(subjects=5, windows=1), seeds=(0,))
+    reason = "no sound track (missing_modality: quarantine)"
+    write_quarantine(left_out.quarantine("spectrograms"), [Quarantined("c", "c.mp4", "spectrograms", reason)])
+    mute = make_workspace(tmp_path / "mute", make_index(subjects=5, categories=("RVRA", "FV-")), seeds=(0,))
+    for workspace in (left_out, mute):
+        open_cache(workspace, Params())
+        with pytest.raises(FeatureCacheError, match=said):
+            open_cache(workspace, visual_only)
+
+
+def test_a_parameter_from_after_the_cache_was_made_does_not_block_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache does not name it, and at this value it changes nothing."""
+    workspace = make_workspace(tmp_path, make_index(subjects=5, windows=1), seeds=(0,))
+    attributes = FeatureCache.attributes.fget  # type: ignore[attr-defined]
+
+    def older(cache: FeatureCache) -> dict[str, Any]:
+        found: dict[str, Any] = attributes(cache)
+        del found["params"]["windows"]["silence_db"], found["params"]["features"]["audio"][0]["precision"]
+        return found
+
+    monkeypatch.setattr(FeatureCache, "attributes", property(older))
+    with pytest.raises(FeatureCacheError, match="silence_db = None, the parameters say"):
+        open_cache(workspace, Params())
+    monkeypatch.setattr(WindowParams, "ALIKE", WindowParams.ALIKE | {"silence_db": {30.0: None}})
+    monkeypatch.setattr(BackboneParams, "ALIKE", {"precision": {"full": None}})
+    open_cache(workspace, Params())
