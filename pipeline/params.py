@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +18,22 @@ class ParamsError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+    ALIKE: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
+    """{parameter: {value: the value that computes the same and stands for it in names}}.
+
+    None stands for nothing at all: so that a new parameter renames nothing, it is {the value under which everything
+    is as it was before: None}, whatever its default is.
+    """
+
+    def naming(self) -> dict[str, Any]:
+        """The part of these parameters in the names of what is computed with them, plain JSON."""
+        return self.naming_of(self.model_dump(mode="json"))
+
+    @classmethod
+    def naming_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of values as an older version may have written them down."""
+        alike = {name: same.get(values[name], values[name]) for name, same in cls.ALIKE.items() if name in values}
+        return {name: value for name, value in {**values, **alike}.items() if name not in alike or value is not None}
 
 
 class DataParams(_Section):
@@ -56,6 +73,9 @@ class SplitParams(_Section):
 class WindowParams(_Section):
     """How clips are cut, picture and sound alike."""
 
+    # Which clips are left out, not what a window holds.
+    ALIKE: ClassVar = {"missing_modality": {"visual_only": "quarantine"}}
+
     window_s: float = Field(4.0, gt=0, le=60, description="length of a window, seconds")
     max_per_clip: int = Field(8, ge=1, description="at most so many windows a clip, evenly chosen")
     short_clip: Literal["wrap", "repeat_last", "quarantine"] = Field(
@@ -90,6 +110,8 @@ class SpectrogramParams(_Section):
 
 class FaceParams(_Section):
     """Picture -> one face track per clip -> crops."""
+
+    ALIKE: ClassVar = {"codec": {"webp": "zstd"}}  # both lossless
 
     frames: int = Field(8, ge=1, le=128, description="frames per window, evenly spaced")
     size_px: int = Field(224, ge=32, le=1024, description="side of the square crop")
@@ -171,6 +193,14 @@ class FeatureParams(_Section):
         if twice is not None:
             raise ValueError(f"two backbones would name their layers {twice}.STAGE: give each another name")
         return backbones
+
+    @classmethod
+    def naming_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As that of every section; each backbone's parameters by their own rule."""
+        lists = {name: values[name] for name in ("visual", "audio") if name in values}
+        return super().naming_of(values) | {
+            name: [BackboneParams.naming_of(backbone) for backbone in backbones] for name, backbones in lists.items()
+        }
 
 
 class PretrainParams(_Section):

@@ -48,6 +48,11 @@ class Workspace:
         return self.root / "features.zarr"
 
     @property
+    def content(self) -> Path:
+        """What the feature cache holds, named by content: what DVC compares."""
+        return self.root / "features.json"
+
+    @property
     def search(self) -> Path:
         """search.json and curves.csv."""
         return self.root / "search"

@@ -3,17 +3,20 @@
 from cache_schemas.features.layout import (
     INDEX_COLUMNS,
     FeatureCacheError,
+    Geometry,
     IndexAttributes,
     VariantAttributes,
 )
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.writer import FeatureCacheWriter, stage_piece, staged_piece
+from cache_schemas.features.staging import stage_piece, staged_piece
+from cache_schemas.features.writer import FeatureCacheWriter
 
 __all__ = [
     "INDEX_COLUMNS",
     "FeatureCache",
     "FeatureCacheError",
     "FeatureCacheWriter",
+    "Geometry",
     "IndexAttributes",
     "VariantAttributes",
     "stage_piece",

@@ -1,14 +1,13 @@
-"""What a feature cache looks like on disk, declared once. Any Zarr v3 reader can read it.
+"""What a feature cache looks like on disk, declared once. Any Zarr v3 reader can read it, and checks what it reads.
 
     features.zarr/
       zarr.json                            RootAttributes: which index counts
       visual/<variant>/                    VariantAttributes: the backbone, and all that makes its features
-        <layer>                            (rows, C_in, L), sharded: raw rows, then the shard's own index
-        checksum                           (chunks, layers) uint32: the CRC-32C of every chunk of every layer
+        <layer>                            (rows, L, C_in): as the networks read them
         key                                (rows, 16) uint8: what a row holds; a shard counts once its keys are there
       audio/<variant>/...
       index/<digest>/                      IndexAttributes: the layers and parameters of the run that wrote it
-        <column>                           (N,): the windows in manifest order
+        <column>                           (N,), text (N, bytes) uint8: the windows in manifest order
         row/<modality>/<variant>           (N, V): where view v of a window lies in the variant's arrays
     features.zarr.staging/, features.zarr.lock      a run at work: finished pieces, and who may commit them
 
@@ -19,27 +18,26 @@ adds rows begins a new one. Only `zarr.json` files are replaced, each as a whole
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from cache_schemas.files import digest
 
-SCHEMA_VERSION = 3
-SHARD_ROWS = 4096
-"""A million windows are 245 shards a layer."""
-CHUNK_ROWS = 128
-"""What one checksum covers and one small read from S3 fetches; benchmarks/chunks.py measures what it costs."""
+SCHEMA_VERSION = 4
 KEY_BYTES = 16
 KEYS = "key"
-CHECKSUMS = "checksum"
-CHECKSUM_BYTES = 4
+REMEDY = "Restore the file (`dvc checkout`), or run `bmnas cache verify --drop` and then `bmnas features` again"
 
 INDEX_COLUMNS: Mapping[str, str] = {
     "clip_id": "string",  # the digest of the file's content
@@ -54,6 +52,7 @@ INDEX_COLUMNS: Mapping[str, str] = {
     "subject_id": "string",
     "dataset": "string",
     "split": "string",
+    "split_kind": "string",
     "has_audio": "bool",
     "duration_s": "float64",
     "leading_silence_s": "float64",
@@ -91,13 +90,11 @@ class VariantAttributes(_Attributes):
     modality: Literal["visual", "audio"]
     name: str
     backbone: dict[str, Any]
-    """Name, weights' sha256, transform, pooling, layers: Backbone.identity()."""
+    """Name, weights' sha256, transform, pooling: Backbone.identity()."""
     layers: dict[str, int]
     """{"<modality>/<layer>": C_in}, shallow to deep."""
     length: int
     dtype: Literal["float16", "float32"]
-    shard_rows: int = SHARD_ROWS
-    chunk_rows: int = CHUNK_ROWS
 
     def __hash__(self) -> int:
         return hash(self.path)
@@ -105,20 +102,12 @@ class VariantAttributes(_Attributes):
     @functools.cached_property
     def path(self) -> str:
         """The group's path in the cache: equal attributes, equal path."""
-        return f"{self.modality}/{self.name}-{digest(self.model_dump())[:8]}"
+        # Format 3 named the shards' geometry, too. All its caches had this one: their rows keep their names.
+        return f"{self.modality}/{self.name}-{digest(self.model_dump() | {'shard_rows': 4096, 'chunk_rows': 128})[:8]}"
 
     def array(self, layer: str) -> str:
         """The path of a layer's array in the cache."""
         return f"{self.path}/{layer.partition('/')[2]}"
-
-    @property
-    def shard_chunks(self) -> int:
-        """Chunks of a full shard."""
-        return self.shard_rows // self.chunk_rows
-
-    def geometry(self, layer: str) -> Geometry:
-        """How the layer's rows lie in its shards."""
-        return Geometry((self.layers[layer], self.length), self.dtype, self.shard_rows, self.chunk_rows)
 
 
 class IndexAttributes(_Attributes):
@@ -126,6 +115,8 @@ class IndexAttributes(_Attributes):
 
     views: int
     variants: list[VariantAttributes]
+    layers: list[str] = []
+    """Those of the variants' that readers see; none: all."""
     params: dict[str, Any]
     """The sections of params.yaml that decide what a window's features are."""
     versions: dict[str, str]
@@ -134,105 +125,78 @@ class IndexAttributes(_Attributes):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the rows of one layer lie in its shards: one after another, in chunks of `chunk_rows` rows."""
+    """How rows lie in files; no part of any name."""
 
-    row_shape: tuple[int, int]
-    """(C_in, L)"""
-    dtype: str
-    shard_rows: int
-    chunk_rows: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self.row_shape[0] * self.row_shape[1] * int(self.dtype.removeprefix("float")) // 8
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of one chunk."""
-        return self.chunk_rows * self.row_bytes
-
-    @property
-    def shard_bytes(self) -> int:
-        """Bytes of a full shard's rows, without the shard's own index."""
-        return self.shard_rows * self.row_bytes
-
-    @property
-    def shard_chunks(self) -> int:
-        """Chunks of a full shard."""
-        return self.shard_rows // self.chunk_rows
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of the shard's own index at its end: (offset, length) of every chunk, and a checksum."""
-        return 16 * self.shard_chunks + CHECKSUM_BYTES
+    shard_rows: int = 4096
+    """A million windows are 245 files a layer."""
+    chunk_rows: int = 256
+    """What one checksum covers, and what the end of every run is filled up to; benchmarks/chunks.py measures it."""
 
 
-def shard_name(number: int) -> str:
-    """The file of a layer's shard, below the array's folder: flat, so that a million windows are few folders too."""
-    return f"c.{number}.0.0"
+GEOMETRY = Geometry()
 
 
-def table_name(number: int) -> str:
-    """The file of a shard's keys, and that of its checksums."""
-    return f"c.{number}.0"
+def shard_name(layer: bool, number: int) -> str:
+    """The file of a shard, below its array's folder: flat, so that a million windows are few folders too."""
+    return f"c.{number}.0.0" if layer else f"c.{number}.0"
 
 
 _FLAT: Any = {"name": "default", "separator": "."}
 
 
-def create_root(folder: Path) -> None:
-    """Begins an empty cache in `folder`."""
-    zarr.create_group(folder, zarr_format=3, attributes=RootAttributes().model_dump())
-
-
-def create_variant(folder: Path | Store, variant: VariantAttributes) -> None:
-    """Begins the group of a variant, without rows, in `folder`."""
-    group = zarr.create_group(folder, zarr_format=3, attributes=variant.model_dump())
+@functools.lru_cache(maxsize=64)
+def variant_documents(variant: VariantAttributes, geometry: Geometry) -> Mapping[str, Mapping[str, Any]]:
+    """{array: what its zarr.json says} of a variant without rows."""
+    group, length = zarr.create_group(MemoryStore(), zarr_format=3), variant.length
     for layer, channels in variant.layers.items():
         group.create_array(
             layer.partition("/")[2],
-            shape=(0, channels, variant.length),
-            chunks=(variant.chunk_rows, channels, variant.length),
-            shards=(variant.shard_rows, channels, variant.length),
+            shape=(0, length, channels),
+            chunks=(geometry.chunk_rows, length, channels),
+            shards=(geometry.shard_rows, length, channels),
             dtype=variant.dtype,
-            # Uncompressed: half-precision features shrink by a tenth, and could then not be mapped. Their checksums
-            # stand apart, so that the rows of a shard are one array in memory as they are on disk.
-            compressors=None,
-            fill_value=0,
+            compressors=[Crc32cCodec()],  # compression would save a tenth of half-precision features
+            fill_value=float("nan"),  # so that a missing shard is not taken for zeros
             chunk_key_encoding=_FLAT,
-            dimension_names=("row", "channel", "position"),
+            dimension_names=("row", "position", "channel"),
         )
-    tables = (
-        (KEYS, (variant.shard_rows, KEY_BYTES), "uint8", ("row", "byte")),
-        (CHECKSUMS, (variant.shard_chunks, len(variant.layers)), "uint32", ("chunk", "layer")),
+    group.create_array(
+        KEYS,
+        shape=(0, KEY_BYTES),
+        chunks=(geometry.shard_rows, KEY_BYTES),
+        dtype="uint8",
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        chunk_key_encoding=_FLAT,
+        dimension_names=("row", "byte"),
     )
-    for name, chunks, dtype, dimensions in tables:
-        group.create_array(
-            name,
-            shape=(0, chunks[1]),
-            chunks=chunks,
-            dtype=dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=0,
-            chunk_key_encoding=_FLAT,
-            dimension_names=dimensions,
-        )
+    return {name: document(array) for name, array in group.arrays()}
+
+
+def document(array: zarr.Array[Any]) -> dict[str, Any]:
+    """What an array's zarr.json says, as Zarr understands it."""
+    text = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group's zarr.json says."""
+    return {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
 
 
 def create_index(
-    folder: Path, attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]
+    store: Any, attributes: IndexAttributes, columns: Mapping[str, NDArray[Any]], rows: Mapping[str, NDArray[np.int64]]
 ) -> None:
-    """Writes an index into `folder`: columns {name: (N,)}, rows {variant path: (N, V) int64}."""
-    group = zarr.create_group(folder, zarr_format=3, attributes=attributes.model_dump())
-    named = [*((name, columns[name], dtype) for name, dtype in INDEX_COLUMNS.items())]
-    named += [(f"row/{path}", values, "int64") for path, values in rows.items()]
-    for name, values, dtype in named:
+    """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V)}."""
+    group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump(exclude_unset=True))
+    stored = {name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in COLUMNS}
+    for name, values in (stored | {f"row/{path}": numbers for path, numbers in rows.items()}).items():
         array = group.create_array(
             name,
             shape=values.shape,
             chunks=tuple(max(1, size) for size in values.shape),
-            dtype=dtype,
+            dtype=values.dtype,
             compressors=[ZstdCodec(), Crc32cCodec()],
             chunk_key_encoding=_FLAT,
             config={"write_empty_chunks": True},  # so that a missing file is not taken for zeros
@@ -240,9 +204,41 @@ def create_index(
         array[...] = values
 
 
+COLUMNS = tuple(INDEX_COLUMNS.items())
+
+
+def text_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """(N, bytes) UTF-8, filled up with zeros: every Zarr reader knows numbers, few know text."""
+    encoded = [text.encode() for text in values]
+    width = max([1, *map(len, encoded)])
+    return np.array(encoded, f"S{width}").view(np.uint8).reshape(len(encoded), width)
+
+
+def bytes_text(stored: NDArray[np.uint8]) -> NDArray[Any]:
+    """(N,) the text again."""
+    rows = np.ascontiguousarray(stored).view(f"S{stored.shape[1]}").ravel().tolist()
+    return np.array([row.decode() for row in rows], object)
+
+
+def keys_text(stored: NDArray[np.uint8]) -> list[str]:
+    """The keys (rows, 16) as hex digits, "" where a row is free."""
+    text, size = stored.tobytes().hex(), 2 * KEY_BYTES
+    keys = [text[i : i + size] for i in range(0, len(text), size)]
+    return ["" if key == "0" * size else key for key in keys]
+
+
 def attributes_digest(attributes: IndexAttributes) -> str:
-    """What the name of an index begins with, so that damage to its attributes shows."""
-    return digest(attributes.model_dump(), digits=8)
+    """What the name of an index begins with, so that damage to its attributes shows. Versions are in no name."""
+    return digest(attributes.model_dump(exclude_unset=True, exclude={"versions"}), digits=8)
+
+
+def index_name(attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    """The name of an index by its content."""
+    sha = hashlib.sha256()
+    for name, values in {**columns, **rows}.items():
+        data = "\0".join(values).encode() if values.dtype == object else values.tobytes()
+        sha.update(f"\0{name} {values.shape}\0".encode() + data)
+    return attributes_digest(attributes) + sha.hexdigest()[:16]
 
 
 def parse(model: type[Model], where: str, attributes: Any) -> Model:

@@ -1,9 +1,9 @@
-"""Reading a feature cache: into memory, at random, or as a shuffled stream, from a folder or any fsspec URL."""
+"""Reading a feature cache, from a folder or any fsspec URL."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,20 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from cache_schemas.features.gather import Gather
 from cache_schemas.features.layout import (
+    COLUMNS,
     INDEX_COLUMNS,
+    KEYS,
+    REMEDY,
     FeatureCacheError,
     IndexAttributes,
     VariantAttributes,
     attributes_digest,
+    bytes_text,
     parse,
 )
-from cache_schemas.features.loading import LoadedFeatures, load_rows
-from cache_schemas.features.shard import REMEDY
-from cache_schemas.features.sources import explained, open_root, source_of
-from cache_schemas.features.stored import StoredRows, last_rows
-from cache_schemas.features.streaming import Stream
-
-SPLITS = ("train", "val", "test")
+from cache_schemas.features.stored import StoredRows, explained, open_root, read_rows
+from cache_schemas.manifest import SPLITS
 
 
 class FeatureCache:
@@ -39,6 +37,7 @@ class FeatureCache:
 
     def __init__(self, path: str, group: zarr.Group, index_name: str) -> None:
         self.path, self.index_name = path, index_name
+        self._group = group
         where = f"{path}/index/{index_name}"
         index = group.get(f"index/{index_name}")
         if not isinstance(index, zarr.Group):
@@ -47,14 +46,14 @@ class FeatureCache:
         self._attributes = parse(IndexAttributes, where, dict(self._index.attrs))
         if not index_name.startswith(attributes_digest(self._attributes)):
             raise FeatureCacheError(f"{where}/zarr.json is damaged: it does not fit the index's name. {REMEDY}")
-        self._source = source_of(path)
-        self._gathers: dict[tuple[str, ...], Gather] = {}
-        self._variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
+        self._variants = {layer: variants[layer] for layer in self._attributes.layers or variants}
         self._columns: dict[str, NDArray[Any]] = {}
+        self._stored: dict[str, StoredRows] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> FeatureCache:
-        """The cache at a path or an fsspec URL (s3://bucket/features.zarr).
+    def open(cls, path: Path | str, index_name: str = "") -> FeatureCache:
+        """The cache at a path or an fsspec URL (s3://bucket/features.zarr), by its index or another one.
 
         For S3, endpoint and credentials are the usual AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
         (or a profile in ~/.aws); FSSPEC_S3_ENDPOINT_URL, FSSPEC_S3_KEY and FSSPEC_S3_SECRET win over them. Set them
@@ -63,15 +62,16 @@ class FeatureCache:
         """
         url = str(path)
         group, root = open_root(url)
-        if not root.index:
+        name = index_name or root.index
+        if not name:
             raise FeatureCacheError(f"{url}: the features stage did not finish: run `bmnas features` again")
         with explained(url):
-            return cls(url, group, root.index)
+            return cls(url, group, name)
 
     @functools.cached_property
     def index(self) -> pd.DataFrame:
         """One row a window, in manifest order; columns as in INDEX_COLUMNS."""
-        return pd.DataFrame({name: self._column(name) for name in INDEX_COLUMNS})
+        return pd.DataFrame({name: self.column(name) for name in INDEX_COLUMNS})
 
     @property
     def variants(self) -> list[VariantAttributes]:
@@ -85,7 +85,7 @@ class FeatureCache:
 
     def variant_of(self, layer: str) -> VariantAttributes:
         """The backbone that a layer belongs to."""
-        return self._chosen([layer])[layer]
+        return self._variants[self._chosen([layer])[0]]
 
     @property
     def views(self) -> int:
@@ -96,7 +96,7 @@ class FeatureCache:
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
         backbones = {variant.path: variant.backbone for variant in self._attributes.variants}
-        return self._attributes.model_dump(exclude={"variants"}) | {"backbones": backbones}
+        return self._attributes.model_dump(exclude={"variants", "layers"}) | {"backbones": backbones}
 
     @property
     def layers(self) -> dict[str, int]:
@@ -105,9 +105,26 @@ class FeatureCache:
 
     def rows(self, variant: VariantAttributes) -> NDArray[np.int64]:
         """(N, V): the rows of the variant's arrays that hold the windows' views."""
-        return self._column(f"row/{variant.path}")
+        return self.column(f"row/{variant.path}")
 
-    def _column(self, name: str) -> NDArray[Any]:
+    def stored(self, variant: VariantAttributes) -> StoredRows:
+        """The rows of a backbone, those of other indexes included."""
+        if variant.path not in self._stored:
+            self._stored[variant.path] = StoredRows(self.path, variant, self._group)
+        return self._stored[variant.path]
+
+    def row_keys(self, variant: VariantAttributes) -> NDArray[np.uint8]:
+        """(N, V, KEY_BYTES): what names the content of every window's views, wherever their rows lie."""
+        where = f"{self.path}/{variant.path}/{KEYS}"
+        with explained(where):
+            keys: Any = self._group[f"{variant.path}/{KEYS}"][...]  # type: ignore[index]
+            found: NDArray[np.uint8] = keys[self.rows(variant)]
+        if not found.any(axis=2).all():  # Zarr reads a missing file as zeros
+            raise FeatureCacheError(f"{where}: the keys of rows that the index names are missing. {REMEDY}")
+        return found
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of the index (N,), or row/<variant> (N, V)."""
         if name not in self._columns:
             where = f"{self.path}/{self._index.path}/{name}"
             with explained(where):
@@ -117,10 +134,12 @@ class FeatureCache:
                 # Zarr reads a missing file as zeros, and believes a damaged shape; a column is one chunk.
                 if array.nchunks_initialized < array.nchunks:
                     raise FeatureCacheError(f"{where}: a chunk is missing. {REMEDY}")
-                declared = (INDEX_COLUMNS.get(name, "int64"), tuple(max(1, size) for size in array.shape))
-                if (array.metadata.to_dict()["data_type"], array.chunks) != declared:
+                kind = dict(COLUMNS).get(name, "int64")
+                declared = ("uint8" if kind == "string" else kind, tuple(max(1, size) for size in array.shape))
+                if (str(array.dtype), array.chunks) != declared:
                     raise FeatureCacheError(f"{where}/zarr.json is damaged: not a column of an index. {REMEDY}")
-                self._columns[name] = np.asarray(array[...])
+                values: Any = array[...]
+                self._columns[name] = bytes_text(values) if kind == "string" else np.asarray(values)
         return self._columns[name]
 
     def select(self, split: str | None = None, category: str | None = None) -> NDArray[np.int64]:
@@ -129,9 +148,9 @@ class FeatureCache:
             raise FeatureCacheError(f"split {split!r} is not one of {', '.join(SPLITS)}")
         chosen = np.ones(len(self), bool)
         if split is not None:
-            chosen &= self._column("split") == split
+            chosen &= self.column("split") == split
         if category is not None:
-            categories = self._column("category")
+            categories = self.column("category")
             if category not in categories:
                 raise FeatureCacheError(
                     f"{self.path}: no window of category {category!r}; it has {', '.join(sorted(set(categories)))}"
@@ -141,7 +160,7 @@ class FeatureCache:
 
     def __len__(self) -> int:
         """N, the windows."""
-        return len(self._column("window"))
+        return len(self.column("window"))
 
     def load(
         self,
@@ -150,76 +169,34 @@ class FeatureCache:
         *,
         category: str | None = None,
         views: bool = False,
-        shared: bool = False,
-    ) -> LoadedFeatures:
-        """{layer: (N, C_in, L)} in the order of `index`, or (V, N, C_in, L) with `views`.
+    ) -> dict[str, torch.Tensor]:
+        """{layer: (N, L, C_in)} in the order of `index`, or (V, N, L, C_in) with `views`; contiguous, in memory.
 
-        Of one split and category, or all. Where the rows lie side by side, the tensors are the files' own pages, which
-        all processes share; writing to a tensor changes it alone. shared: in shared memory, so that processes which
-        get the tensors (through torch.multiprocessing) use one copy. Raises FeatureCacheError for unknown names and
-        damaged chunks.
+        Of one split and category, or all. Raises FeatureCacheError for unknown names and damaged chunks.
         """
-        chosen, positions = self._chosen(layers), self.select(split, category)
-        wanted = slice(None) if views else slice(1)
-        rows = {variant.path: self.rows(variant)[positions, wanted] for variant in chosen.values()}
-        return load_rows(self._source, chosen, rows, views=views, shared=shared)
+        loaded = self.read(self.select(split, category), layers, views=range(self.views if views else 1))
+        return loaded if views else {layer: x[0] for layer, x in loaded.items()}
 
     def read(
-        self, positions: Sequence[int] | NDArray[np.int64], layers: Iterable[str] | None = None, *, view: int = 0
-    ) -> dict[str, torch.Tensor]:
-        """{layer: (B, C_in, L)} of the windows at some positions of `index`, straight from the shards."""
-        chosen = self._chosen(layers)
-        rows = {variant.path: self.rows(variant)[positions, view] for variant in chosen.values()}
-        stored, gather = self._reading(chosen, rows)
-        stored.ensure({layer: rows[v.path] // v.chunk_rows for layer, v in chosen.items()})
-        return gather(torch.from_numpy(np.stack(list(rows.values()), axis=1)))
-
-    def _reading(
-        self, chosen: Mapping[str, VariantAttributes], rows: Mapping[str, NDArray[np.int64]]
-    ) -> tuple[StoredRows, Gather]:
-        """The memory that rows are read through: kept where it is the system's file cache, else for one call."""
-        names = tuple(chosen)
-        if names in self._gathers:
-            return self._lasting, self._gathers[names]
-        stored = self._lasting if self._source.lasting else StoredRows(self._source, chosen, last_rows(rows))
-        paths = list(rows)
-        columns = {layer: paths.index(variant.path) for layer, variant in chosen.items()}
-        gather = Gather(stored.bytes, {layer: stored.place(layer) for layer in chosen}, columns)
-        if self._source.lasting:
-            self._gathers[names] = gather
-        return stored, gather
-
-    @functools.cached_property
-    def _lasting(self) -> StoredRows:
-        rows = {variant.path: self.rows(variant) for variant in self.variants}
-        return StoredRows(self._source, self._variants, last_rows(rows))
-
-    def batches(
         self,
-        batch_size: int,
-        *,
-        seed: int,
-        split: str | None = None,
+        positions: Sequence[int] | NDArray[np.int64],
         layers: Iterable[str] | None = None,
-        memory_bytes: int = 128 * 2**20,
-    ) -> Iterator[tuple[NDArray[np.int64], dict[str, torch.Tensor]]]:
-        """Yields one epoch of shuffled batches (positions (B,), {layer: (B, C_in, L)}), for caches beyond memory.
+        *,
+        views: Sequence[int] = (0,),
+    ) -> dict[str, torch.Tensor]:
+        """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`."""
+        chosen, at = self._chosen(layers), np.asarray(positions, np.int64)
+        of_variant = {v.path: self.rows(v)[at][:, list(views)].T.ravel() for v in self.variants}
+        stored = {layer: self.stored(self._variants[layer]) for layer in chosen}
+        found = read_rows(stored, {layer: of_variant[self._variants[layer].path] for layer in chosen})
+        return {layer: torch.from_numpy(x.reshape(len(views), len(at), *x.shape[1:])) for layer, x in found.items()}
 
-        Blocks of neighbouring rows in random order fill one of two buffers while batches are drawn at random from
-        the other; what the epoch holds in memory at any time is `memory_bytes`, or two batches if that is more.
-        """
-        chosen = self._chosen(layers)
-        rows = {variant.path: self.rows(variant)[:, 0] for variant in chosen.values()}
-        stream = Stream(self._source, chosen, rows, memory_bytes)
-        return stream.epoch(self.select(split), batch_size, np.random.default_rng(seed))
-
-    def _chosen(self, layers: Iterable[str] | None) -> dict[str, VariantAttributes]:
-        """{layer: its backbone}; raises FeatureCacheError for an unknown name."""
-        chosen: dict[str, VariantAttributes] = {}
-        for name in self._variants if layers is None else layers:
+    def _chosen(self, layers: Iterable[str] | None) -> list[str]:
+        """The layers, each once; raises FeatureCacheError for an unknown name."""
+        chosen = list(self._variants if layers is None else dict.fromkeys(layers))
+        for name in chosen:
             if name not in self._variants:
                 raise FeatureCacheError(f"{self.path}: no layer {name!r}; it has {', '.join(self._variants)}")
-            chosen[name] = self._variants[name]
         if not chosen:
             raise FeatureCacheError(f"{self.path}: no layer was asked for; it has {', '.join(self._variants)}")
         return chosen

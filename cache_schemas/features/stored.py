@@ -1,148 +1,234 @@
-"""Stored rows in memory: whichever chunks are asked for, each checked against its checksum before it is given out."""
+"""What is stored, for reading: in a folder or below an fsspec URL, by plain zarr-python, each chunk checked by Zarr."""
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
-import torch
-from crc32c import crc32c
+import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer.cpu import NDBuffer
 
-from cache_schemas.features.gather import Place
-from cache_schemas.features.layout import Geometry, VariantAttributes
-from cache_schemas.features.memory import Memory
-from cache_schemas.features.shard import damaged
+from cache_schemas.features.layout import (
+    KEYS,
+    REMEDY,
+    SCHEMA_VERSION,
+    FeatureCacheError,
+    Geometry,
+    RootAttributes,
+    VariantAttributes,
+    document,
+    keys_text,
+    parse,
+    shard_name,
+    variant_documents,
+)
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """Some chunks of one shard of one layer, and where the shard begins in memory."""
-
-    variant: VariantAttributes
-    layer: str
-    shard: int
-    chunks: NDArray[np.int64]
-    """(n,) in the shard, ascending, each once"""
-    start: int
-
-    @property
-    def geometry(self) -> Geometry:
-        """That of the layer."""
-        return self.variant.geometry(self.layer)
+THREADS = 4
+"""Shards that are read at once; each takes memory until its rows are where they belong."""
 
 
-class Source(Protocol):
-    """Where shards lie."""
+def open_root(url: str) -> tuple[zarr.Group, RootAttributes]:
+    """The root group of the cache at a path or URL; raises FeatureCacheError when it is none of this schema."""
+    with explained(url):
+        try:
+            group = zarr.open_group(_store(url), mode="r", zarr_format=3)
+        except FileNotFoundError:
+            raise FeatureCacheError(f"{url}: no feature cache: run `bmnas features` first") from None
+        attributes = dict(group.attrs)
+    version = attributes.get("schema_version")
+    if version in (2, 3):
+        raise FeatureCacheError(
+            f"{url}: a feature cache of schema version {version}, this bmnas reads version {SCHEMA_VERSION}: run "
+            f"`bmnas cache migrate {url}` (nothing is computed again)"
+        )
+    if version != SCHEMA_VERSION:
+        raise FeatureCacheError(
+            f"{url}: not a feature cache of schema version {SCHEMA_VERSION} (it says {version}): move it away, and run "
+            "`bmnas features` again"
+        )
+    return group, parse(RootAttributes, url, attributes)
 
-    lasting: bool
-    """Whether chunks, once there, cost no memory of one's own: they are the system's file cache."""
 
-    def fetch(self, memory: Memory, wanted: list[Wanted]) -> None:
-        """Puts the chunks in memory; raises FeatureCacheError when a file is missing or cut off."""
-        ...
+def _store(url: str) -> Any:
+    if "://" not in url:
+        return Path(url)
+    try:
+        return zarr.storage.FsspecStore.from_url(url, read_only=True)
+    except ImportError as error:
+        extra = 'pip install "bmnas[s3]"' if url.startswith("s3:") else "install the package that it names"
+        raise FeatureCacheError(f"{url}: {error}: {extra}") from None
 
-    def checksums(self, variant: VariantAttributes, shard: int) -> NDArray[np.uint32]:
-        """(shard_chunks, layers) of one shard; raises FeatureCacheError when they are missing or damaged."""
-        ...
 
-    def file(self, variant: VariantAttributes, layer: str, shard: int) -> str:
-        """The path or URL of a shard, for messages."""
-        ...
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Says what could not be read: Zarr and every file system raise errors of their own for damage and lost servers."""
+    try:
+        yield
+    except FeatureCacheError:
+        raise
+    except Exception as error:
+        told = f"{url} cannot be read: {error or type(error).__name__}"
+        if "://" not in url:
+            raise FeatureCacheError(f"{told}. {REMEDY}") from error
+        raise FeatureCacheError(
+            f"{told}. {REMEDY}; or check the URL, the network, and the endpoint and credentials in the environment "
+            "(for S3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        ) from error
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Says which file could not be written, and why: a full disk's own error names none."""
+    try:
+        yield
+    except OSError as error:
+        raise FeatureCacheError(
+            f"{path} cannot be written: {error}. What was finished is kept: make room or correct the permissions, "
+            "and run the command again"
+        ) from error
+
+
+def size_of(url: str) -> int:
+    """Bytes of all files below a path or URL."""
+    files, path = fsspec.core.url_to_fs(url)
+    return int(files.du(path)) if files.exists(path) else 0
+
+
+def stored_variants(url: str) -> list[VariantAttributes]:
+    """Every variant that lies in the cache, those that no index covers included."""
+    group, _ = open_root(url)
+    files, root = fsspec.core.url_to_fs(url)
+    found = []
+    for modality in ("visual", "audio"):
+        listed = files.ls(f"{root}/{modality}", detail=False) if files.exists(f"{root}/{modality}") else []
+        for name in sorted(f"{modality}/{path.rstrip('/').rpartition('/')[2]}" for path in listed):
+            if name.partition("/")[2][0] == "." or name.endswith("/zarr.json"):  # a temporary folder
+                continue
+            with explained(f"{url}/{name}/zarr.json"):
+                variant = parse(VariantAttributes, f"{url}/{name}", dict(group[name].attrs))
+            if variant.path != name:
+                raise FeatureCacheError(f"{url}/{name}/zarr.json: its attributes belong to {variant.path}. {REMEDY}")
+            found.append(variant)
+    return found
 
 
 class StoredRows:
-    """The rows of some layers as one range of memory: layer after layer, each (rows, C_in, L), with holes.
+    """The rows of one backbone, as they are stored. Several threads may use it at once."""
 
-    Several threads may use it at once.
+    def __init__(self, url: str, variant: VariantAttributes, group: zarr.Group | None = None) -> None:
+        """Raises FeatureCacheError when the arrays' metadata are missing or not those of the variant."""
+        self.url, self.variant = url, variant
+        root = group or open_root(url)[0]
+        arrays: dict[str, zarr.Array[Any]] = {}
+        for name in (KEYS, *(layer.partition("/")[2] for layer in variant.layers)):
+            with explained(f"{self._folder}/{name}/zarr.json"):
+                arrays[name] = _array(root, f"{variant.path}/{name}")
+        self._keys = arrays.pop(KEYS)
+        self.layers = dict(zip(variant.layers, arrays.values(), strict=True))
+        self.shard_rows: int = self._keys.chunks[0]
+        for name, array in (*arrays.items(), (KEYS, self._keys)):
+            where = f"{self._folder}/{name}/zarr.json"
+            chunked = next(iter(arrays.values())) if name == KEYS else array
+            with explained(where):
+                wanted = variant_documents(variant, Geometry(self.shard_rows, chunked.chunks[0]))[name]
+                found = document(array)
+            if found | {"shape": [0, *found["shape"][1:]], "attributes": {}} != wanted:
+                raise FeatureCacheError(f"{where} says {found}, which is not what was written. {REMEDY}")
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.url}/{self.variant.path}"
+
+    def __len__(self) -> int:
+        """The rows that there are, once were, or were about to come when a run was killed."""
+        return max(array.shape[0] for array in (self._keys, *self.layers.values()))
+
+    def file(self, layer: str, shard: int) -> str:
+        """The path or URL of a shard; layer: one of the variant's, or "key"."""
+        name = layer.rpartition("/")[2]
+        return f"{self._folder}/{name}/{shard_name(layer != KEYS, shard)}"
+
+    @property
+    def numbers(self) -> range:
+        """Those that shards have or once had."""
+        return range(-(-len(self) // self.shard_rows))
+
+    def shard_keys(self, shard: int) -> list[str]:
+        """The keys of a shard's rows, "" where a row is free; raises FeatureCacheError when the file is damaged."""
+        with explained(self.file(KEYS, shard)):
+            stored: Any = self._keys[shard * self.shard_rows : (shard + 1) * self.shard_rows]
+        return keys_text(stored)
+
+    def names(self) -> dict[int, str]:
+        """{row: its key} of every row that counts."""
+        return {
+            number * self.shard_rows + i: key
+            for number in self.numbers
+            for i, key in enumerate(self.shard_keys(number))
+            if key
+        }
+
+    def keys(self) -> dict[str, int]:
+        """{key: row} of every row that counts; after a `gc` that was killed a key may be in two shards: the later."""
+        return {key: row for row, key in self.names().items()}
+
+    def versions(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, str]]:
+        """Which versions of libraries computed each row; {} where that is not known."""
+        recorded: Any = self._keys.attrs.get("versions", [])
+        starts = [start for start, _ in recorded]
+        return [dict(recorded[i - 1][1]) if i else {} for i in np.searchsorted(starts, rows, side="right")]
+
+
+def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:
+    array = group.get(path)
+    if not isinstance(array, zarr.Array):
+        raise FeatureCacheError(f"{group.store_path}/{path}/zarr.json is missing. {REMEDY}")
+    return array
+
+
+def read_rows(stored: Mapping[str, StoredRows], rows: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
+    """{layer: (n, L, C_in)} of rows {layer: (n,)}; raises FeatureCacheError for a damaged or missing shard.
+
+    stored: {layer: where it lies}.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        layers: Mapping[str, VariantAttributes],
-        rows: Mapping[str, int],
-        *,
-        writable: bool = False,
-        maps: bool = True,
-    ) -> None:
-        """rows: {variant path: how many of its rows, from the first on, may be asked for}; the rest: as in Memory."""
-        self._source, self._layers = source, layers
-        self._ready: dict[str, NDArray[np.bool_]] = {}
-        self._starts: dict[str, int] = {}
-        size = 0
-        for layer, variant in layers.items():
-            geometry, shards = variant.geometry(layer), -(-rows[variant.path] // variant.shard_rows)
-            size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-            self._starts[layer] = size
-            self._ready[layer] = np.zeros(shards * geometry.shard_chunks, bool)
-            size += shards * geometry.shard_bytes
-        self._memory = Memory(size, writable=writable, maps=maps)
-        self.bytes = torch.from_numpy(self._memory.bytes)
-        """All of it, uint8."""
-
-    def place(self, layer: str, *, first: int = 0, step: int = 1) -> Place:
-        """Every `step`-th row of a layer from `first` on."""
-        geometry = self._layers[layer].geometry(layer)
-        start = self._starts[layer] + first * geometry.row_bytes
-        return Place(start, step * geometry.row_bytes, geometry.row_shape, geometry.dtype)
-
-    def ensure(self, chunks: Mapping[str, NDArray[np.int64]]) -> None:
-        """Brings chunks {layer: (n,) numbers} that are not there yet; raises FeatureCacheError for a damaged one."""
-        wanted = [part for layer, numbers in chunks.items() for part in self._missing(layer, numbers)]
-        if wanted:
-            self._source.fetch(self._memory, wanted)
-        for part in wanted:
-            self._check(part)
-
-    def _missing(self, layer: str, numbers: NDArray[np.int64]) -> list[Wanted]:
-        todo = numbers[~self._ready[layer][numbers]]
-        if not len(todo):
-            return []
-        variant = self._layers[layer]
-        geometry = variant.geometry(layer)
-        todo = np.unique(todo)
-        shards = todo // geometry.shard_chunks
-        return [
-            Wanted(
-                variant, layer, int(part[0]) // geometry.shard_chunks, part % geometry.shard_chunks,
-                self._starts[layer] + int(part[0]) // geometry.shard_chunks * geometry.shard_bytes,
-            )
-            for part in np.split(todo, np.flatnonzero(np.diff(shards)) + 1)
-        ]  # fmt: skip
-
-    def _check(self, wanted: Wanted) -> None:
-        geometry, variant = wanted.geometry, wanted.variant
-        column = list(variant.layers).index(wanted.layer)
-        checksums = self._source.checksums(variant, wanted.shard)[:, column].tolist()
-        view, size = self._memory.view, geometry.chunk_bytes
-        for chunk in wanted.chunks.tolist():
-            start = wanted.start + chunk * size
-            if crc32c(view[start : start + size]) != checksums[chunk]:
-                file = self._source.file(variant, wanted.layer, wanted.shard)
-                raise damaged(f"{variant.array(wanted.layer)} ({file}), chunk {chunk}")
-        self._ready[wanted.layer][wanted.shard * geometry.shard_chunks + wanted.chunks] = True
-
-    def release(self) -> None:
-        """Gives the memory back; nothing is there any more."""
-        self._memory.release()
-        for ready in self._ready.values():
-            ready[:] = False
+    found, jobs = {}, []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for layer, numbers in rows.items():
+            array = stored[layer].layers[layer]
+            found[layer] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
+            shards = numbers // stored[layer].shard_rows
+            order = np.argsort(shards, kind="stable")
+            for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+                if len(places):
+                    jobs.append(pool.submit(_read_shard, stored[layer], layer, numbers[places], places, found[layer]))
+        for job in jobs:
+            job.result()
+    return found
 
 
-def chunks_of(rows: NDArray[np.int64], chunk_rows: int) -> NDArray[np.int64]:
-    """(n,) the chunks in which rows lie, ascending, each once."""
-    numbers = rows.reshape(-1) // chunk_rows
-    if not len(numbers):
-        return numbers
-    used = np.zeros(int(numbers.max()) + 1, bool)
-    used[numbers] = True
-    return np.flatnonzero(used)
+def _read_shard(
+    stored: StoredRows, layer: str, rows: NDArray[np.int64], places: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    """Some rows of one shard into their places in `out`; straight from the file where both follow one another."""
+    array, first, count = stored.layers[layer], int(rows.min()), len(rows)
+    file = stored.file(layer, first // stored.shard_rows)
+    with explained(file):
+        if _in_line(rows) and _in_line(places):
+            target = out[places[0] : places[0] + count]
+            array.get_basic_selection(slice(first, first + count), out=NDBuffer.from_numpy_array(target))
+        else:
+            block: Any = array[first : int(rows.max()) + 1]
+            target = block[rows - first]
+            out[places] = target
+    if np.isnan(target[:, 0, 0]).any():  # the arrays' fill value; features are finite
+        raise FeatureCacheError(f"{file} cannot be read: it is missing, or rows of it are. {REMEDY}")
 
 
-def last_rows(rows: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """{variant path: one more than its largest row}."""
-    return {path: int(numbers.max(initial=-1)) + 1 for path, numbers in rows.items()}
+def _in_line(numbers: NDArray[np.int64]) -> bool:
+    return bool((np.diff(numbers) == 1).all())

@@ -2,326 +2,336 @@
 
 Whatever is killed, and whoever else writes: a piece is there whole or not; rows count from the moment their shard's
 keys are there, and that comes after all its layers; who packs holds the lock, and packs only keys that are missing.
+Files are looked up by name: a listing may be old on a network's file system, and only saves work.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.numpy
 import zarr
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from cache_schemas.features.layout import (
-    CHECKSUMS,
-    INDEX_COLUMNS,
+    COLUMNS,
+    GEOMETRY,
     KEY_BYTES,
     KEYS,
     FeatureCacheError,
+    Geometry,
     IndexAttributes,
     RootAttributes,
     VariantAttributes,
-    attributes_digest,
     create_index,
-    create_root,
-    create_variant,
-    shard_name,
-    table_name,
+    group_document,
+    index_name,
+    variant_documents,
 )
-from cache_schemas.features.shard import checked, encode_shard, with_checksum
-from cache_schemas.features.sources import explained, open_root
-from cache_schemas.files import digest, replacing
+from cache_schemas.features.reader import FeatureCache
+from cache_schemas.features.staging import Piece, read_piece, staged_piece, staging_folder
+from cache_schemas.features.stored import StoredRows, open_root, written
+from cache_schemas.files import replacing
 
 RowSource = Callable[[str, int, int], NDArray[Any]]
-"""(layer, start, stop) -> (stop - start, C_in, L): some of the rows that are to be appended."""
-
-
-def stage_piece(cache: Path, variant: VariantAttributes, keys: Sequence[str], features: Mapping[str, Any]) -> None:
-    """Leaves finished rows for the packer; features: {layer: (len(keys), C_in, L)}. Safe from any process."""
-    dtype = np.dtype(variant.dtype)
-    arrays = {}
-    for layer, channels in variant.layers.items():
-        values = np.ascontiguousarray(features[layer])
-        if values.shape != (len(keys), channels, variant.length):
-            raise FeatureCacheError(f"{layer}: is {values.shape}, must be {(len(keys), channels, variant.length)}")
-        with np.errstate(over="ignore"):  # told below, with the layer's name
-            arrays[layer] = values.astype(dtype)
-        if not np.isfinite(arrays[layer]).all():
-            raise FeatureCacheError(
-                f"{layer}: a feature is not finite as {variant.dtype} (largest {np.abs(values).max():g}): "
-                "use features.dtype float32, or other weights"
-            )
-    path = staged_piece(cache, variant, keys)
-    with _explained(path), replacing(path) as temporary:
-        # Not save_file: it makes a temporary file of its own, which stays behind when the process is killed.
-        temporary.write_bytes(safetensors.numpy.save(arrays, {"keys": json.dumps(list(keys))}))
-
-
-def staged_piece(cache: Path, variant: VariantAttributes, keys: Sequence[str]) -> Path:
-    """The file in which these rows wait, once they are computed."""
-    return staging_folder(cache) / variant.path / f"{digest(*keys)}.safetensors"
-
-
-def staging_folder(cache: Path) -> Path:
-    """Where finished pieces wait: beside the cache, so that nothing but the cache is in it."""
-    return cache.with_name(f"{cache.name}.staging")
+"""(layer, start, stop) -> (stop - start, L, C_in): some of the rows that are to be appended."""
 
 
 class FeatureCacheWriter:
     """Grows one cache. Any number of writers, in any number of processes, may share it."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the cache at `path`, or begins one; raises FeatureCacheError when something else is there."""
-        self.path = path
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
-        with _explained(path), self._lock:  # which makes its folder
-            if not (path / "zarr.json").exists():
-                with _new_folder(path) as folder:
-                    create_root(folder)
-        read_root(path)
+    def __init__(self, path: Path, geometry: Geometry = GEOMETRY) -> None:
+        """Opens the cache at `path`, or begins one; raises FeatureCacheError when something else is there.
+
+        geometry: of backbones that are new to the cache.
+        """
+        self.path, self.geometry = path, geometry
+        self._file_lock = FileLock(path.with_name(f"{path.name}.lock"))
+        self._pieces: dict[Path, Piece] = {}
+        root = path / "zarr.json"
+        with written(path), self.lock():
+            # Empty: the machine lost its power. All but the name of the index is still there, and that is found anew.
+            if not root.exists() or (not root.stat().st_size and not [*path.glob("*/*/checksum")]):
+                _write_json(root, group_document(RootAttributes().model_dump()))
+        open_root(str(path))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """What `append` and `write_index` need. Its file goes with it."""
+        with self._file_lock:
+            yield
+            if self._file_lock.lock_counter == 1:
+                Path(self._file_lock.lock_file).unlink(missing_ok=True)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A run: what it has staged and packed is no garbage, though no index names it yet."""
+        folder = staging_folder(self.path)
+        lease = FileLock(folder / f"{uuid4().hex}.run")
+        with written(folder), self.lock():
+            folder.mkdir(parents=True, exist_ok=True)
+            lease.acquire()
+        try:
+            yield
+        finally:
+            with self.lock(), suppress(OSError):  # pieces are left
+                Path(lease.lock_file).unlink(missing_ok=True)
+                lease.release()
+                if not self.runs_at_work():
+                    for inner in (*folder.glob("*/*"), *folder.iterdir(), folder):
+                        inner.rmdir()
+
+    def runs_at_work(self) -> bool:
+        """Whether another run holds the cache; who asks holds the lock, so that none begins meanwhile."""
+        for file in staging_folder(self.path).glob("*.run"):
+            try:
+                with FileLock(file, timeout=0):
+                    file.unlink()  # of a run that was killed
+            except Timeout:
+                return True
+        return False
 
     def add_variant(self, variant: VariantAttributes) -> None:
-        """Begins the variant's group unless it is there."""
+        """Begins the variant's group unless it is there, and writes anew whatever zarr.json cannot be read."""
         folder = self.path / variant.path
-        with _explained(folder), self._lock:
-            if not (folder / "zarr.json").exists():
-                modality = self.path / variant.modality
-                if not (modality / "zarr.json").exists():
-                    with _new_folder(modality) as group:
-                        zarr.create_group(group, zarr_format=3)
-                with _new_folder(folder) as group:
-                    create_variant(group, variant)
+        with written(folder), self.lock():
+            if not _read_json(folder.parent / "zarr.json"):
+                _write_json(folder.parent / "zarr.json", group_document({}))
+            if folder.exists():
+                self._write_documents(folder, variant)
+            else:
+                with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as new:
+                    self._write_documents(Path(new) / folder.name, variant)
+                    (Path(new) / folder.name).replace(folder)
+
+    def _write_documents(self, folder: Path, variant: VariantAttributes) -> None:
+        names = [KEYS, *(layer.partition("/")[2] for layer in variant.layers)]
+        held = {name: found for name in names if (found := _read_array(folder / name / "zarr.json"))}
+        rows = max((found.shape[0] for found in held.values()), default=0)
+        grids = [found.chunk_grid.chunk_shape[0] for found in held.values()]
+        chunks = [found.codecs[0].chunk_shape[0] for name, found in held.items() if name != KEYS]
+        geometry = Geometry((*grids, self.geometry.shard_rows)[0], (*chunks, self.geometry.chunk_rows)[0])
+        for name, content in variant_documents(variant, geometry).items():
+            if name not in held:
+                _write_json(folder / name / "zarr.json", _with_rows(content, rows))
+        if not _read_json(folder / "zarr.json"):
+            _write_json(folder / "zarr.json", group_document(variant.model_dump()))
+
+    def stored(self, variant: VariantAttributes) -> StoredRows:
+        """The variant's rows as they are now."""
+        return StoredRows(str(self.path), variant)
 
     def missing(self, variant: VariantAttributes, keys: Sequence[str]) -> list[str]:
         """The keys, each once and in order, that are neither in a shard nor staged."""
-        present = committed_keys(self.path, variant).keys() | self._staged(variant).keys()
+        present = self.stored(variant).keys().keys() | self._staged(variant).keys()
         return [key for key in dict.fromkeys(keys) if key not in present]
+
+    def staged(self, variant: VariantAttributes, keys: Sequence[str]) -> None:
+        """Tells of a piece that a worker has staged, lest its file be in no listing yet."""
+        self._look_at(staged_piece(self.path, variant, keys), variant)
+
+    def _look_at(self, file: Path, variant: VariantAttributes) -> None:
+        if file not in self._pieces and (piece := read_piece(file, variant)):
+            self._pieces[file] = piece
+
+    def _staged(self, variant: VariantAttributes) -> dict[str, tuple[Piece, int]]:
+        """{key: where its rows wait}."""
+        folder = staging_folder(self.path) / variant.path
+        for file in folder.glob("*.npz"):
+            self._look_at(file, variant)
+        found: dict[str, tuple[Piece, int]] = {}
+        for file in [file for file in self._pieces if file.parent == folder]:
+            if file.exists():
+                found |= {key: (self._pieces[file], i) for i, key in enumerate(self._pieces[file].keys)}
+            else:  # another run has packed it
+                del self._pieces[file]
+        return found
 
     def pack(self, variant: VariantAttributes, keys: Sequence[str], *, final: bool) -> None:
         """Moves staged rows of the keys, in their order, into shards: full ones only, unless `final`."""
-        with self._lock:
-            present = committed_keys(self.path, variant)
-            staged = self._staged(variant)
+        with self.lock():
+            stored = self.stored(variant)
+            present, staged = stored.keys(), self._staged(variant)
             todo = [key for key in dict.fromkeys(keys) if key not in present]
-            # In order, so that the rows lie the same whatever was finished first.
-            ready = next((i for i, key in enumerate(todo) if key not in staged), len(todo))
-            if not final:
-                ready -= ready % variant.shard_rows
-            todo = todo[:ready]
+            if final:
+                todo = [key for key in todo if key in staged]
+            else:
+                # In order, so that the rows lie the same whatever was finished first.
+                ready = next((i for i, key in enumerate(todo) if key not in staged), len(todo))
+                todo = todo[: ready - ready % stored.shard_rows]
             if todo:
-                self.append(variant, todo, _staged_rows(staged, todo))
-            present_now = committed_keys(self.path, variant) if todo else present
-            for file in {file for file, _ in staged.values()}:
-                if all(key in present_now for key in _keys_of(file)):
-                    file.unlink(missing_ok=True)
+                versions = [staged[key][0].versions for key in todo]
+                self.append(variant, todo, _staged_rows([staged[key] for key in todo]), versions)
+                present |= dict.fromkeys(todo, 0)
+            for piece in {id(piece): piece for piece, _ in staged.values()}.values():
+                if present.keys() >= set(piece.keys):
+                    piece.file.unlink(missing_ok=True)
 
-    def _staged(self, variant: VariantAttributes) -> dict[str, tuple[Path, int]]:
-        """{key: where its rows wait}."""
-        folder = staging_folder(self.path) / variant.path
-        return {key: (file, i) for file in sorted(folder.glob("*.safetensors")) for i, key in enumerate(_keys_of(file))}
+    def append(
+        self,
+        variant: VariantAttributes,
+        keys: Sequence[str],
+        rows: RowSource,
+        versions: Sequence[Mapping[str, str]] | None = None,
+    ) -> int:
+        """The first of the rows in new shards that hold the keys' rows in order.
 
-    def append(self, variant: VariantAttributes, keys: Sequence[str], rows: RowSource) -> None:
-        """Writes new shards that hold the keys' rows in order. Who calls holds the lock and knows they are missing."""
-        group = zarr.open_group(self.path / variant.path, mode="r+", zarr_format=3)
-        for first in range(0, len(keys), variant.shard_rows):
-            part = keys[first : first + variant.shard_rows]
-            # Never a number that was in use: a reader with an older index must not meet other rows.
-            number = max(
-                -(-_row_count(group) // variant.shard_rows), 1 + max(shard_numbers(self.path, variant), default=-1)
-            )
-            checksums = np.zeros((variant.shard_chunks, len(variant.layers)), "<u4")
-            for column, layer in enumerate(variant.layers):
-                pieces = (
-                    rows(layer, first + i, min(first + i + variant.chunk_rows, first + len(part)))
-                    for i in range(0, len(part), variant.chunk_rows)
-                )
-                encoded = encode_shard(pieces, variant.geometry(layer), checksums[:, column])
-                _write(self.path / variant.array(layer) / shard_name(number), encoded)
-            self._write_tables(variant, number, part, checksums)
-        self._resize(variant)
+        versions: of the libraries that computed each row. Who calls holds the lock and knows that the keys are missing.
+        """
+        stored = self.stored(variant)
+        size = stored.shard_rows
+        # Never a number that was in use: a reader with an older index must not meet other rows.
+        first = len(stored.numbers) * size
+        if keys:
+            with written(self.path / variant.path):
+                self._make_room(variant, first, first + len(keys), versions or [])
+        for start in range(0, len(keys), size):
+            part = keys[start : start + size]
+            for layer in variant.layers:
+                block = np.ascontiguousarray(rows(layer, start, start + len(part)))
+                self._write_shard(stored, layer, first + start, block)
+            named = np.frombuffer(bytes.fromhex("".join(part)), np.uint8).reshape(-1, KEY_BYTES)
+            self._write_shard(stored, KEYS, first + start, named)  # last: from here on the rows count
+        return first
 
-    def _write_tables(
-        self, variant: VariantAttributes, number: int, keys: Sequence[str], checksums: NDArray[np.uint32]
+    def _make_room(
+        self, variant: VariantAttributes, first: int, rows: int, versions: Sequence[Mapping[str, str]]
     ) -> None:
-        """The keys come last: from here on the rows count."""
-        table = bytes.fromhex("".join(keys)).ljust(variant.shard_rows * KEY_BYTES, b"\0")
-        for name, content in ((CHECKSUMS, checksums.tobytes()), (KEYS, table)):
-            _write(self.path / variant.path / name / table_name(number), iter([with_checksum(content)]))
+        """Gives the arrays the lengths that the rows from `first` to `rows` need, and notes what computed these."""
+        for name in (*(layer.partition("/")[2] for layer in variant.layers), KEYS):
+            file = self.path / variant.path / name / "zarr.json"
+            found = json.loads(file.read_text())
+            if name == KEYS:
+                recorded = found["attributes"].setdefault("versions", [])
+                for start, group in itertools.groupby(range(len(versions)), key=lambda i: dict(versions[i])):
+                    if not recorded or recorded[-1][1] != start:
+                        recorded.append([first + next(group), start])
+            _write_json(file, _with_rows(found, rows))
 
-    def _resize(self, variant: VariantAttributes) -> None:
-        """Gives the arrays the shapes that their rows need, for other readers."""
-        group = zarr.open_group(self.path / variant.path, mode="r+", zarr_format=3)
-        rows = max(_row_count(group), 1 + max(committed_keys(self.path, variant).values(), default=-1))
-        for name in (*(layer.partition("/")[2] for layer in variant.layers), CHECKSUMS, KEYS):
-            array, count = group[name], -(-rows // variant.chunk_rows) if name == CHECKSUMS else rows
-            assert isinstance(array, zarr.Array)  # noqa: S101 - create_variant made it
-            if array.shape[0] != count:
-                with _explained(self.path / variant.path / name):
-                    array.resize((count, *array.shape[1:]))
+    def _write_shard(self, stored: StoredRows, layer: str, first: int, values: NDArray[Any]) -> None:
+        file = Path(stored.file(layer, first // stored.shard_rows))
+        name = layer.rpartition("/")[2]
+        with written(file):
+            array = zarr.open_array(self.path / stored.variant.path / name, mode="r+", zarr_format=3)
+            array[first : first + len(values)] = values
+            _sync(file)
 
     def finish(
         self, index: pd.DataFrame, rows: Mapping[VariantAttributes, Sequence[str]], attributes: IndexAttributes
     ) -> None:
         """Writes the index, one row a window in manifest order, and makes it the one that counts.
 
-        rows: the keys of every variant, view by view of one window after the other: (N * V,). It is replaced as a
-        whole: a reader sees the old index or the new one.
+        rows: the keys of every variant, view by view of one window after the other: (N * V,). A reader sees the old
+        index or the new one; old ones stay until `gc`.
         """
-        with self._lock:
+        with self.lock():
             numbers = {}
             for variant, keys in rows.items():
-                present = committed_keys(self.path, variant)
-                found = np.array([present[key] for key in keys], np.int64)
-                numbers[variant.path] = found.reshape(-1, attributes.views)
-                self._resize(variant)  # a run may have been killed before it came to that
+                present = self.stored(variant).keys()
+                if lost := [key for key in keys if key not in present]:
+                    raise FeatureCacheError(
+                        f"{self.path}: {len(lost)} rows of {variant.path} are not there, though they were computed: "
+                        f"do all workers see {staging_folder(self.path)}? Run the command again"
+                    )
+                numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
             self.write_index(index, numbers, attributes)
 
     def write_index(
         self, index: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], attributes: IndexAttributes
     ) -> None:
         """As `finish`, from row numbers {variant path: (N, V)}. Who calls holds the lock."""
-        columns = {
-            name: index[name].to_numpy(dtype=object if dtype == "string" else dtype)
-            for name, dtype in INDEX_COLUMNS.items()
-        }
+        columns = {name: index[name].to_numpy(dtype=object if kind == "string" else kind) for name, kind in COLUMNS}
         name = index_name(attributes, columns, rows)
-        parent = self.path / "index"
-        with _explained(parent):
-            if not (parent / name / "zarr.json").exists():
-                if not (parent / "zarr.json").exists():
-                    with _new_folder(parent) as folder:
-                        zarr.create_group(folder, zarr_format=3)
-                with _new_folder(parent / name) as folder:
-                    create_index(folder, attributes, columns, rows)
+        folder = self.path / "index" / name
+        with written(folder):
+            if not _read_json(folder.parent / "zarr.json"):
+                _write_json(folder.parent / "zarr.json", group_document({}))
+            if not index_is_whole(self.path, name):
+                with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
+                    create_index(Path(temporary) / name, attributes, columns, rows)
+                    for file in Path(temporary).rglob("*.*"):
+                        if file.is_file():  # a backbone's name may have a dot
+                            _sync(file)
+                    if folder.exists():
+                        folder.replace(Path(temporary) / "damaged")
+                    (Path(temporary) / name).replace(folder)
             set_index(self.path, name)
-            for old in parent.iterdir():
-                if old.is_dir() and old.name != name:
-                    shutil.rmtree(old)
-
-    def lock(self) -> FileLock:
-        """The lock that `append` and `write_index` need."""
-        return self._lock
 
 
-def index_name(attributes: IndexAttributes, columns: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    sha = hashlib.sha256()
-    for name, values in {**columns, **rows}.items():
-        data = "\0".join(values).encode() if values.dtype == object else values.tobytes()
-        sha.update(f"\0{name} {values.shape}\0".encode() + data)
-    return attributes_digest(attributes) + sha.hexdigest()[:16]
-
-
-def read_root(path: Path) -> RootAttributes:
-    """The root's attributes; raises FeatureCacheError when `path` is no cache of this schema."""
-    return open_root(str(path))[1]
+def index_is_whole(path: Path | str, name: str) -> bool:
+    """Whether an index can be read and is what its name says."""
+    try:
+        cache = FeatureCache.open(path, name)
+        columns = {column: cache.column(column) for column, _ in COLUMNS}
+        return index_name(cache.index_attributes, columns, {v.path: cache.rows(v) for v in cache.variants}) == name
+    except FeatureCacheError:
+        return False
 
 
 def set_index(path: Path, name: str) -> None:
     """Makes an index the one that counts; "" for none."""
-    zarr.open_group(path, mode="r+", zarr_format=3).attrs.put(RootAttributes(index=name).model_dump())
+    _write_json(path / "zarr.json", group_document(RootAttributes(index=name).model_dump()))
 
 
-def shard_numbers(path: Path, variant: VariantAttributes) -> list[int]:
-    """The shards whose rows count, in ascending order."""
-    return sorted(int(file.name.split(".")[1]) for file in (path / variant.path / KEYS).glob("c.*.0"))
+def remove_folder(folder: Path) -> None:
+    """Removes it at once, as other processes see it: killed halfway, it leaves what `gc` takes for a leftover."""
+    with suppress(FileNotFoundError):
+        gone = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+        folder.replace(gone)
+        shutil.rmtree(gone)
 
 
-def shard_keys(path: Path, variant: VariantAttributes, number: int) -> list[str]:
-    """The keys of a shard's rows, "" where a row is free; raises FeatureCacheError when the file is damaged."""
-    file = path / variant.path / KEYS / table_name(number)
-    where = f"{variant.path}/{KEYS} ({file})"
-    with explained(where):
-        content = file.read_bytes()
-    text = checked(content, where).hex()
-    keys = [text[i : i + 2 * KEY_BYTES] for i in range(0, len(text), 2 * KEY_BYTES)]
-    return ["" if key == _FREE else key for key in keys]
-
-
-_FREE = "00" * KEY_BYTES
-
-
-def committed_keys(path: Path, variant: VariantAttributes) -> dict[str, int]:
-    """{key: row} of every row that counts."""
-    return {
-        key: number * variant.shard_rows + i
-        for number in shard_numbers(path, variant)
-        for i, key in enumerate(shard_keys(path, variant, number))
-        if key
-    }
-
-
-def _row_count(group: zarr.Group) -> int:
-    """The rows that a variant has or once had."""
-    keys = group[KEYS]
-    assert isinstance(keys, zarr.Array)  # noqa: S101 - create_variant made it
-    return int(keys.shape[0])
-
-
-def _keys_of(file: Path) -> list[str]:
-    """The keys of a staged piece; none when it is gone (another run has packed it)."""
-    try:
-        with safetensors.safe_open(file, framework="np") as piece:
-            return list(json.loads(piece.metadata()["keys"]))
-    except FileNotFoundError:
-        return []
-
-
-def _staged_rows(staged: Mapping[str, tuple[Path, int]], keys: Sequence[str]) -> RowSource:
+def _staged_rows(staged: Sequence[tuple[Piece, int]]) -> RowSource:
     def rows(layer: str, start: int, stop: int) -> NDArray[Any]:
-        wanted: dict[Path, dict[int, int]] = {}
-        for position, key in enumerate(keys[start:stop]):
-            file, i = staged[key]
-            wanted.setdefault(file, {})[position] = i
-        found: list[NDArray[Any] | None] = [None] * (stop - start)
-        for file, places in wanted.items():
-            with safetensors.safe_open(file, framework="np") as piece:
-                values = piece.get_tensor(layer)
-            for position, i in places.items():
-                found[position] = values[i]
-        return np.stack([row for row in found if row is not None])
+        parts = []
+        for _, group in itertools.groupby(staged[start:stop], key=lambda place: place[0].file):
+            places = list(group)
+            parts.append(places[0][0].rows(layer)[[i for _, i in places]])
+        return np.concatenate(parts)
 
     return rows
 
 
-def _write(path: Path, parts: Iterator[bytes]) -> None:
-    with _explained(path), replacing(path) as temporary, temporary.open("wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
+def _with_rows(document: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    return {**document, "shape": [rows, *document["shape"][1:]]}
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Says which file could not be written, and why: a full disk's own error names none."""
+def _read_json(file: Path) -> dict[str, Any]:
+    """What a zarr.json says; {} where there is none, or it cannot be read."""
     try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FeatureCacheError(
-            f"{path} cannot be written: {error}. What was finished is kept: make room or correct the permissions, "
-            "and run the command again"
-        ) from error
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yields a folder that becomes `path` when the block ends well: a group is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
-        inner = Path(folder) / path.name
-        yield inner
-        if path.exists():  # left without its zarr.json: nothing in it counts
-            shutil.rmtree(path)
-        inner.replace(path)
+def _read_array(file: Path) -> Any:
+    """The metadata of an array; None where there are none, or they cannot be read."""
+    try:
+        return ArrayV3Metadata.from_dict(json.loads(file.read_bytes()))
+    except Exception:  # zarr raises errors of many kinds
+        return None
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Replaces the file, which DVC may have linked, by a new one that is on the disk before it has the name."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+        _sync(temporary)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

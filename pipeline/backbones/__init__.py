@@ -1,4 +1,4 @@
-"""Frozen backbones: networks that give one feature map per stage, pooled without parameters to (C_in, L).
+"""Frozen backbones: networks that give one feature map per stage, pooled without parameters to (L, C_in).
 
 One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder.
 """
@@ -9,10 +9,20 @@ import functools
 from collections.abc import Callable, Mapping
 
 from pipeline.backbones import facenet_family, inflated, own, timm_family, torchaudio_family, torchvision_family
-from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, choose_stages, pool
+from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
 from pipeline.params import BackboneParams
 
-__all__ = ["FAMILIES", "Backbone", "BackboneError", "Input", "Modality", "choose_stages", "load_backbone", "pool"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "BackboneError",
+    "Input",
+    "Modality",
+    "bare_identity",
+    "choose_stages",
+    "load_backbone",
+    "pool",
+]
 
 Builder = Callable[[Modality, BackboneParams], Backbone]
 FAMILIES: Mapping[str, Builder] = {

@@ -1,16 +1,16 @@
-"""What every backbone is: windows of one kind in, {layer: (B, C_in, L)} out, and an identity."""
+"""What every backbone is: windows of one kind in, {layer: (B, L, C_in)} out, and an identity."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch.nn.functional import adaptive_max_pool1d
 
-from pipeline.backbones.fusing import fuse_conv_bn, largest_error
+from pipeline.backbones.fusing import FOLDING_VERSION, fuse_conv_bn, largest_error
 from pipeline.backbones.onnx_runtime import OnnxNet
 from pipeline.params import BackboneParams, layer_prefix
 
@@ -21,6 +21,10 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
     "spectrogram": (torch.float32, "(B, bands, hops)", 3),
     "waveform": (torch.int16, "(B, samples)", 2),
 }
+
+
+POOLING_VERSION = 1
+"""Raise it when `pool` gives other values."""
 
 
 class BackboneError(ValueError):
@@ -34,6 +38,8 @@ class Backbone(ABC):
     """
 
     runtimes: ClassVar[tuple[str, ...]] = ("torch",)
+    source_sha256 = ""
+    """Of the file that a backbone of one's own comes from."""
 
     def __init__(
         self,
@@ -45,12 +51,14 @@ class Backbone(ABC):
         stages: Sequence[tuple[str, int]],
         transform: str,
         example: torch.Tensor | None = None,
+        version: int = 1,
     ) -> None:
         """Freezes `net`.
 
         stages: (name, C_in) of the layers that `maps` gives, shallow to deep. transform: what is done to a window
         before the network sees it, in words; part of the identity. example: a small input of `net`; where it is given,
-        batch norms are folded into the convolutions before them.
+        batch norms are folded into the convolutions before them. version: of the code that makes the maps; part of the
+        identity.
         """
         if params.runtime not in self.runtimes:
             raise BackboneError(
@@ -65,14 +73,16 @@ class Backbone(ABC):
         net.eval().requires_grad_(False)
         self._identity: dict[str, Any] = {
             "name": params.name,
-            "weights": params.weights.partition(":")[0],
             "weights_sha256": weights_sha256(net),
-            "layers": list(self.layers),
             "transform": transform,
             "pooling": "maximum over space, adaptive maximum over time",
             "precision": params.precision,
             "runtime": params.runtime,
         }
+        # Named from the second one on, as older caches name none.
+        folding = 1 if example is None else FOLDING_VERSION
+        versions = {"version": version, "pooling_version": POOLING_VERSION, "folding_version": folding}
+        self._identity |= {name: number for name, number in versions.items() if number > 1}
         self.dtype = torch.float16 if params.precision == "half" else torch.float32
         self.net = _in_half(params.name, net, example) if params.precision == "half" else _folded(net, example)
         self.device = torch.device("cpu")
@@ -89,8 +99,11 @@ class Backbone(ABC):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What it takes to make the same features again, as JSON can say it; the weights are those before folding."""
-        return dict(self._identity)
+        """What it takes to make the same features again, as JSON can say it; the weights are those before folding.
+
+        Neither where the weights came from nor which other layers are kept is part of it.
+        """
+        return self._identity | ({"source_sha256": self.source_sha256} if self.source_sha256 else {})
 
     @abstractmethod
     def maps(self, windows: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -98,7 +111,7 @@ class Backbone(ABC):
 
     @torch.inference_mode()
     def __call__(self, windows: torch.Tensor, *, length: int) -> dict[str, torch.Tensor]:
-        """{layer: (B, C_in, L) float32} of B windows.
+        """{layer: (B, L, C_in) float32} of B windows.
 
         windows: crops (B, T, S, S, 3) uint8, RGB; spectrogram (B, bands, hops) float32, ln power; or waveform
         (B, samples) int16, 16 kHz; `input` says which.
@@ -110,6 +123,11 @@ class Backbone(ABC):
             )
         maps = self.maps(windows.to(self.device))
         return {name: pool(found, length=length) for name, found in zip(self.layers, maps, strict=True)}
+
+
+def bare_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without what those in older caches say besides: where weights came from, which layers were kept."""
+    return {name: value for name, value in identity.items() if name not in ("weights", "layers")}
 
 
 HALF_TOLERANCE = 1e-2
@@ -136,12 +154,12 @@ def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> t
 
 
 def pool(feature_map: torch.Tensor, *, length: int) -> torch.Tensor:
-    """(B, C, L) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
+    """(B, L, C) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
 
     feature_map: (B, C, T, ...), time third and space behind it.
     """
     over_time = feature_map if feature_map.ndim == 3 else feature_map.flatten(3).amax(dim=3)
-    return adaptive_max_pool1d(over_time.float(), length)
+    return adaptive_max_pool1d(over_time.float(), length).transpose(1, 2).contiguous()
 
 
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
@@ -182,6 +200,7 @@ class ImageBackbone(Backbone):
         mean: Sequence[float],
         std: Sequence[float],
         example_px: int = 64,
+        version: int = 1,
     ) -> None:
         """mean, std: of RGB as fractions of 255."""
         visual = modality == "visual"
@@ -195,6 +214,7 @@ class ImageBackbone(Backbone):
             example=torch.randn(
                 1, IN_CHANNELS[modality], example_px, example_px, generator=torch.Generator().manual_seed(0)
             ),
+            version=version,
         )
         self.net.to(memory_format=torch.channels_last)
         if params.runtime == "onnxruntime":
@@ -226,6 +246,7 @@ class ClipBackbone(Backbone):
         stages: Sequence[tuple[str, int]],
         mean: Sequence[float],
         std: Sequence[float],
+        version: int = 1,
     ) -> None:
         """mean, std: of RGB as fractions of 255."""
         super().__init__(
@@ -236,6 +257,7 @@ class ClipBackbone(Backbone):
             stages=stages,
             transform=scaling(mean, std),
             example=torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0)),
+            version=version,
         )
         self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1, 1)
 

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+FOLDING_VERSION = 1
+"""Raise it when a folded network gives other values."""
 TOLERANCE = 1e-4
 """Largest change of a feature map that folding may make, relative to the map's largest value."""
 

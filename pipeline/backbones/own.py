@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from cache_schemas.files import file_sha256
 from pipeline.backbones.base import Backbone, BackboneError, Modality
 from pipeline.params import BackboneParams
 
@@ -17,7 +18,8 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     if here not in sys.path:
         sys.path.append(here)  # a file beside params.yaml; the `bmnas` command's own path is elsewhere
     try:
-        builder = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
+        builder = getattr(imported, attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BackboneError(
             f"backbone {params.name}: {error}. A name is a timm network, torchvision:NAME, facenet:InceptionResnetV1, "
@@ -29,4 +31,6 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
             f"backbone {params.name}: returned {type(backbone).__name__}; it must be a subclass of "
             "pipeline.backbones.Backbone"
         )
+    if imported.__file__ is not None:
+        backbone.source_sha256 = file_sha256(Path(imported.__file__))
     return backbone

@@ -16,6 +16,8 @@ from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, M
 from pipeline.backbones.weights import read_file, seeded
 from pipeline.params import BackboneParams, NetworkParams
 
+VERSION = 1
+"""Raise it when the same parameters and weights give other maps."""
 _BUNDLED = "tf_efficientnet_lite0"
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
@@ -38,6 +40,7 @@ def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
         mean=config.get("mean", (0.5, 0.5, 0.5)),
         std=config.get("std", (0.5, 0.5, 0.5)),
         example_px=config["input_size"][-1] if config.get("fixed_input_size") else 64,
+        version=VERSION,
     )
 
 

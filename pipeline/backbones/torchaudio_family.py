@@ -11,6 +11,8 @@ from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_st
 from pipeline.backbones.weights import State, load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
+VERSION = 1
+"""Raise it when the same parameters and weights give other maps."""
 _FACTORIES = {"Wav2Vec2": torchaudio.models.wav2vec2_model, "WavLM": torchaudio.models.wavlm_model}
 
 
@@ -55,6 +57,7 @@ class SpeechBackbone(Backbone):
             input="waveform",
             stages=[(f"layers.{i}", int(channels)) for i in chosen],
             transform="int16 / 32768" + (", minus the window's mean, over its standard deviation" if normalise else ""),
+            version=VERSION,
         )
         self._chosen = chosen
         self._normalise = normalise

@@ -14,6 +14,8 @@ from pipeline.backbones.base import Backbone, BackboneError, ClipBackbone, Image
 from pipeline.backbones.weights import load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
+VERSION = 1
+"""Raise it when the same parameters and weights give other maps."""
 # Their maps are not (N, C, ...) but channels last or tokens, or they take few sizes and lengths. timm has most of them.
 _LEFT_OUT = ("swin", "vit_", "mvit", "maxvit", "s3d")
 _HEADS = ("avgpool", "classifier", "fc", "aux", "AuxLogits")
@@ -52,10 +54,12 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     )
     preset = pretrained.transforms()
     if clips:
-        return ClipBackbone(params, taps, stages=chosen, mean=preset.mean, std=preset.std)
+        return ClipBackbone(params, taps, stages=chosen, mean=preset.mean, std=preset.std, version=VERSION)
     if modality == "audio":
         _one_channel(taps, example)
-    return ImageBackbone(modality, params, taps, stages=chosen, mean=preset.mean, std=preset.std, example_px=224)
+    return ImageBackbone(
+        modality, params, taps, stages=chosen, mean=preset.mean, std=preset.std, example_px=224, version=VERSION
+    )
 
 
 class _Taps(torch.nn.Module):

@@ -18,44 +18,44 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Look after the feature cache: what is in it, is it whole.",
 )
-CachePath = Annotated[Path, typer.Argument(help="the feature cache", metavar="CACHE")]
+CachePath = Annotated[Path, typer.Argument(help="the feature cache, a folder", metavar="CACHE")]
+CacheUrl = Annotated[str, typer.Argument(help="the feature cache: a folder or a URL (s3://...)", metavar="CACHE")]
 CACHE = WORK / "features.zarr"
 
 
 @app.command("info", epilog="Example: [bold]bmnas cache info work/features.zarr[/bold]")
-def cache_info(cache: CachePath = CACHE) -> None:
+def cache_info(cache: CacheUrl = str(CACHE)) -> None:
     """Print every backbone's rows and layers: how many there are, how many the index uses, shards and bytes."""
     from cache_schemas.features import FeatureCache
     from cache_schemas.features.upkeep import summarise
 
-    table = Table("backbone, layer", "shape of a row", "rows", "in use", "shards", "MB", title=str(cache))
-    total = 0
-    for entry in summarise(cache):
+    table = Table("backbone, layer", "shape of a row", "rows", "in use", "shards", "MB", title=cache)
+    entries = summarise(cache)
+    for entry in entries:
         variant = entry.variant
         used = f"{entry.used} ({entry.used / max(1, entry.rows):.0%})"
         counts = (str(entry.rows), used, str(entry.shards), f"{entry.bytes / 1e6:.1f}")
         table.add_row(escape(variant.path), variant.dtype, *counts, style="bold")
         for layer, channels in variant.layers.items():
-            size = _megabytes(cache / variant.array(layer))
-            table.add_row(f"  {escape(layer)}", f"({channels}, {variant.length})", "", "", "", size)
-        total += entry.bytes
+            size = f"{entry.layer_bytes[layer] / 1e6:.1f}"
+            table.add_row(f"  {escape(layer)}", f"({variant.length}, {channels})", "", "", "", size)
     Console().print(table)
+    for entry in entries:
+        for versions in entry.versions:
+            told = ", ".join(f"{name} {version}" for name, version in versions.items())
+            Console().print(f"{entry.variant.path}: computed by {told}", soft_wrap=True)
     opened = FeatureCache.open(cache)
     splits = ", ".join(f"{count} {name}" for name, count in opened.index["split"].value_counts().items())
     Console().print(
         f"index: {len(opened)} windows ({splits}) of {opened.index['clip_id'].nunique()} clips, views: {opened.views}; "
-        f"{total / 1e6:.1f} MB in all",
+        f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB in all",
         soft_wrap=True,
     )
 
 
-def _megabytes(folder: Path) -> str:
-    return f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f}"
-
-
 @app.command("verify", epilog="Example: [bold]bmnas cache verify --sample 20[/bold]")
 def cache_verify(
-    cache: CachePath = CACHE,
+    cache: CacheUrl = str(CACHE),
     drop: Annotated[bool, typer.Option("--drop", help="forget what is damaged, so that it is computed again")] = False,
     sample: Annotated[int, typer.Option("--sample", min=0, help="compute so many rows again from the clips")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="draws the sample")] = 0,
@@ -67,10 +67,12 @@ def cache_verify(
     it was made; only the clips' folder (data.root) is taken from the parameters.
     """
     from cache_schemas.features.upkeep import drop as forget
-    from cache_schemas.features.upkeep import summarise, verify
+    from cache_schemas.features.upkeep import shard_count, verify
     from pipeline.compute.progress import progress_bar
 
-    with progress_bar("verify", total=sum(entry.shards for entry in summarise(cache)), unit="shards") as advance:
+    if drop:
+        _folder(cache)
+    with progress_bar("verify", total=shard_count(cache), unit="shards") as advance:
         found = verify(cache, advance)
     problems, damaged = found.problems, found.damaged
     console.print(f"verify: {found.shards} shards, {found.bytes / 1e6:.1f} MB, {len(problems)} problems")
@@ -79,13 +81,19 @@ def cache_verify(
     for problem in problems:
         Console().print(f"[red]problem:[/red] {escape(problem)}", soft_wrap=True)
     if drop and (damaged or found.problems):
-        forget(cache, damaged)
+        forget(_folder(cache), damaged)
         console.print("dropped: run `bmnas features` to compute again what is missing")
     if problems:
         raise typer.Exit(1)
 
 
-def _verify_sample(cache: Path, sample: int, seed: int, params: Path) -> tuple[list[str], list[Any]]:
+def _folder(cache: str) -> Path:
+    if "://" in cache:
+        raise typer.BadParameter(f"{cache}: --drop changes the cache: give a folder", param_hint="CACHE")
+    return Path(cache)
+
+
+def _verify_sample(cache: str, sample: int, seed: int, params: Path) -> tuple[list[str], list[Any]]:
     from pipeline.compute.progress import progress_bar
     from pipeline.features.recompute import verify_sample
     from pipeline.params import load_params
@@ -99,17 +107,28 @@ def _verify_sample(cache: Path, sample: int, seed: int, params: Path) -> tuple[l
     return found.problems, found.damaged
 
 
-@app.command("gc", epilog="Example: [bold]bmnas cache gc[/bold]")
-def cache_gc(cache: CachePath = CACHE) -> None:
-    """Give back what the index does not use: rows of removed clips, of other backbones and other parameters."""
-    from cache_schemas.features.upkeep import collect_garbage
+@app.command("gc", epilog="Example: [bold]bmnas cache gc --older-than 0[/bold]")
+def cache_gc(
+    cache: CachePath = CACHE,
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="hours that an index stays after it was replaced by another")
+    ] = 24.0,
+) -> None:
+    """Give back what no index uses: rows of removed clips, of other backbones and other parameters.
 
-    console.print(f"gc: {collect_garbage(cache) / 1e6:.1f} MB given back")
+    An index of an earlier run, with its rows, stays until it is older than --older-than: somebody may be reading it.
+    While a run is at work on the cache, gc changes nothing.
+    """
+    from cache_schemas.features.garbage import collect_garbage
+
+    given_back = collect_garbage(cache, older_than_seconds=3600 * older_than)
+    console.print(f"gc: {given_back / 1e6:.1f} MB given back (indexes of the last {older_than:g} hours kept)")
 
 
 @app.command("merge", epilog="Example: [bold]bmnas cache merge work/features.zarr /mnt/other/features.zarr[/bold]")
 def cache_merge(
-    cache: CachePath, source: Annotated[Path, typer.Argument(help="taken from; stays as it is", metavar="SOURCE")]
+    cache: CachePath,
+    source: Annotated[str, typer.Argument(help="taken from; stays as it is: a folder or a URL", metavar="SOURCE")],
 ) -> None:
     """Take from another cache what this one lacks: two machines that computed different parts."""
     from cache_schemas.features.upkeep import merge
@@ -118,8 +137,22 @@ def cache_merge(
         console.print(f"merge: {rows} rows of {variant}")
 
 
+@app.command("migrate", epilog="Example: [bold]bmnas cache migrate work/features.zarr[/bold]")
+def cache_migrate(cache: CachePath = CACHE) -> None:
+    """Rewrite a cache of an earlier format as one of today's, features bit-equal. The old one is kept beside it.
+
+    Killed at any time, it goes on where it stopped. Needs room for a second cache.
+    """
+    from cache_schemas.features.migrate import migrate, row_count
+    from pipeline.compute.progress import progress_bar
+
+    with progress_bar("migrate", total=row_count(cache), unit="rows") as advance:
+        kept = migrate(cache, advance)
+    console.print(f"migrate: {cache} is of today's format; the old cache is {kept}: remove it when you like")
+
+
 @app.command("stats", epilog="Example: [bold]bmnas cache stats[/bold]")
-def cache_stats(cache: CachePath = CACHE) -> None:
+def cache_stats(cache: CacheUrl = str(CACHE)) -> None:
     """Print each layer's mean, spread, range and dead channels, out of core."""
     from cache_schemas.features import FeatureCache
     from cache_schemas.features.statistics import layer_statistics

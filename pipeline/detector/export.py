@@ -50,7 +50,7 @@ class Exported:
 
 
 class Scorer(nn.Module):
-    """P(fake) (B,) of features given one by one, (B, C_in, L) float32 each, in the order of `network.in_channels`."""
+    """P(fake) (B,) of features given one by one, (B, L, C_in) float32 each, in the order of `network.in_channels`."""
 
     def __init__(self, network: CompactNetwork) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | No
         latency["onnxruntime"] = _latency_ms(lambda: run(*one))
     return Exported(
         seed=trained.seed,
-        inputs=tuple(f"{name}: (windows, {width}, {network.length})" for name, width in network.in_channels.items()),
+        inputs=tuple(f"{name}: (windows, {network.length}, {width})" for name, width in network.in_channels.items()),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=counter.get_total_flops() // 2,
         latency_ms=latency,
@@ -106,7 +106,7 @@ def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | No
 def example(network: CompactNetwork, windows: int) -> tuple[Tensor, ...]:
     """Features of the shapes that the network reads, standard normal, always the same."""
     source = torch.Generator().manual_seed(windows)
-    shapes = [(windows, width, network.length) for width in network.in_channels.values()]
+    shapes = [(windows, network.length, width) for width in network.in_channels.values()]
     return tuple(torch.randn(shape, generator=source) for shape in shapes)
 
 

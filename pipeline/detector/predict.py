@@ -14,6 +14,7 @@ from cache_schemas.files import file_sha256
 from cache_schemas.manifest import Clip, Quarantined, read_quarantine, write_manifest
 from cache_schemas.paths import path_text
 from cache_schemas.run import RetrainRun, read_run
+from pipeline.backbones import bare_identity
 from pipeline.compute.machine import device_of
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
@@ -104,8 +105,18 @@ def _score(
     failed = {row.clip_id: row.reason for row in quarantined}
     if not usable:
         return {}, failed
-    cache: FeatureCache = build_features(scratch, params)
-    if cache.attributes["backbones"] != run.backbones:
+    try:
+        cache: FeatureCache = build_features(scratch, params)
+    except StageError:
+        refused = read_quarantine(scratch.quarantine("features"))
+        if not refused:
+            raise
+        return {}, failed | {row.clip_id: row.reason for row in refused}
+    failed |= {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine("features"))}
+    made, trained_on = (
+        [bare_identity(of) for of in b.values()] for b in (cache.attributes["backbones"], run.backbones)
+    )
+    if made != trained_on:
         raise StageError(
             "predict: the backbones' weights are not those that the networks were trained on; "
             "restore them, or run `dvc repro` again"

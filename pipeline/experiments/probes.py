@@ -69,7 +69,7 @@ def stacked(parts: Sequence[Floats], labels: NDArray[np.int64], split: Sequence[
 
 def _best(features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str], make: MakeCandidate) -> Probe:
     """The probe whose penalty gives the best AUC on val, fitted on train."""
-    x = np.concatenate([np.asarray(layer.float().mean(dim=-2).cpu()) for layer in features.values()], axis=1)
+    x = np.concatenate([np.asarray(layer.float().mean(dim=1).cpu()) for layer in features.values()], axis=1)
     parts = np.asarray(split)
     train, val = np.flatnonzero(parts == "train"), parts == "val"
     tried = []

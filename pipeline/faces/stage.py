@@ -48,7 +48,7 @@ _PERSON_S = 0.5
 def face_key(params: Params) -> str:
     """Names everything that a clip's crops depend on, besides the clip and its windows."""
     windows = params.windows
-    return digest("faces", _VERSION, windows.window_s, windows.short_clip, params.faces.model_dump())
+    return digest("faces", _VERSION, windows.window_s, windows.short_clip, params.faces.naming())
 
 
 def build_faces(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:

@@ -16,7 +16,7 @@ from cache_schemas.manifest import Clip
 from cache_schemas.media import ClipWindows
 from cache_schemas.shards import ClipResult
 from pipeline import media
-from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.backbones.fusing import relative_error
 from pipeline.compute.machine import device_of
 from pipeline.faces.stage import clip_faces, windows_digest
@@ -46,7 +46,7 @@ class Sample:
 
 
 def verify_sample(
-    path: Path, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
+    path: Path | str, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
 ) -> Sample:
     """Compares `count` rows, drawn from the seed, with what their clips give today.
 
@@ -83,7 +83,9 @@ def _backbones_of(cache: FeatureCache, params: Params) -> dict[VariantAttributes
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
             backbone = load_backbone(modality, chosen, device_of(params.compute))
-            same = [v for v in cache.variants if v.modality == modality and v.backbone == backbone.identity()]
+            same = [
+                v for v in cache.variants if v.modality == modality and bare_identity(v.backbone) == backbone.identity()
+            ]
             if not same:
                 raise StageError(
                     f"{cache.path}: backbone {chosen.name} ({modality}) is not the one that made it: its weights are "
@@ -149,12 +151,13 @@ def _compare(
             params=params.spectrograms,
         )
         again = run_backbone(backbone, windows, length=variant.length)
-        cached = cache.read([position], list(variant.layers), view=view)
-        errors = {layer: relative_error(cached[layer].float(), again[layer]) for layer in variant.layers}
+        cached = cache.read([position], list(again), views=[view])
+        errors = {layer: relative_error(cached[layer][0].float(), again[layer]) for layer in again}
         worst = max(errors, key=errors.__getitem__)
         found.largest_error = max(found.largest_error, errors[worst])
         if errors[worst] > LIMIT:
             found.problems.append(
                 f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {LIMIT:g})"
             )
-            found.damaged.append((variant, int(cache.rows(variant)[position, view]) // variant.shard_rows))
+            number = int(cache.rows(variant)[position, view])
+            found.damaged.append((variant, number // cache.stored(variant).shard_rows))

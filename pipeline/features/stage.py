@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cache_schemas.content import CacheContent
 from cache_schemas.features import (
     FeatureCache,
     FeatureCacheWriter,
@@ -22,11 +23,12 @@ from cache_schemas.features import (
     stage_piece,
     staged_piece,
 )
+from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
-from cache_schemas.manifest import Clip, category_of, read_manifest
+from cache_schemas.manifest import Clip, Quarantined, category_of, read_manifest, write_quarantine
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
 from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
-from pipeline.backbones import Backbone, Input, Modality, load_backbone
+from pipeline.backbones import Backbone, Input, Modality, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import one_ahead, run_tasks
@@ -42,6 +44,8 @@ PIECE_ROWS = 8
 """One task, and what a killed worker loses at most."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
+ROUNDS = 3
+"""A staged piece that is damaged, or not seen on a network's file system, is computed again so often at most."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.features.views gives other values."""
 
@@ -73,6 +77,8 @@ class Column:
     variant: VariantAttributes
     keys: tuple[str, ...]
     """(N * V,) view by view of one window after the other"""
+    layers: tuple[str, ...]
+    """Those that were asked for; the variant may have more."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +101,80 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    device = device_of(params.compute)
-    columns = describe(params, sources, device)
+    device, views = device_of(params.compute), params.features.views
     writer = FeatureCacheWriter(workspace.features)
-    for column in columns:
-        writer.add_variant(column.variant)
-    pieces = _missing_pieces(writer, columns, sources, params, device)
-    _compute(writer, columns, pieces, params)
-    writer.finish(_index(sources), {c.variant: c.keys for c in columns}, _index_attributes(columns, params))
-    fresh = {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
+    with writer.at_work():
+        columns = [_as_stored(writer, column, sources, params, device) for column in describe(params, sources, device)]
+        for column in columns:
+            writer.add_variant(column.variant)
+        fresh, refused = _fill(writer, columns, sources, params, device)
+        failed = _failed_windows(columns, sources, refused)
+        _quarantine(workspace, sources, failed, params)
+        kept = [i for i in range(len(sources)) if i not in failed]
+        rows = {c.variant: [c.keys[i * views + v] for i in kept for v in range(views)] for c in columns}
+        writer.finish(_index([sources[i] for i in kept]), rows, _index_attributes(columns, params))
     console.print(
         f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
-        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} clips)"
+        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} "
+        f"clips)" + (f"; {len(failed)} in quarantine" if failed else "")
     )
-    return FeatureCache.open(workspace.features)
+    cache = FeatureCache.open(workspace.features)
+    CacheContent.of(cache).write(workspace.content)
+    return cache
+
+
+def _fill(
+    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
+) -> tuple[set[tuple[str, int]], dict[str, str]]:
+    """Computes what is missing: ({(clip, window) that were computed}, {key: why its row cannot be stored})."""
+    fresh: set[tuple[str, int]] = set()
+    refused: dict[str, str] = {}
+    pieces = _missing_pieces(writer, columns, sources, params, device)
+    for _ in range(ROUNDS):
+        refused |= _compute(writer, columns, pieces, params)
+        fresh |= {(source.clip.clip_id, source.window) for piece in pieces for source, _ in piece.rows}
+        again = _missing_pieces(writer, columns, sources, params, device)
+        pieces = [piece for piece in again if not refused.keys() >= set(piece.keys)]
+        if not pieces:
+            break
+    return fresh, refused
+
+
+def _failed_windows(columns: list[Column], sources: list[WindowSource], refused: Mapping[str, str]) -> dict[int, str]:
+    """{place in `sources`: why} of windows that lack a row of some backbone or view."""
+    found: dict[int, str] = {}
+    for column in columns if refused else ():
+        views = len(column.keys) // len(sources)
+        for i, key in enumerate(column.keys):
+            if key in refused:
+                found.setdefault(i // views, refused[key])
+    return found
+
+
+def _quarantine(workspace: Workspace, sources: list[WindowSource], failed: Mapping[int, str], params: Params) -> None:
+    """Writes the list, a line a clip; raises StageError when more windows fail than may, or all."""
+    path = workspace.quarantine("features")
+    of_clip: dict[Clip, list[str]] = {}
+    for i, why in sorted(failed.items()):
+        of_clip.setdefault(sources[i].clip, []).append(f"window from {sources[i].start_s:g} s: {why}")
+    rows = [
+        Quarantined(clip.clip_id, clip.path, "features", why[0] + (f"; {len(why)} windows in all" if why[1:] else ""))
+        for clip, why in of_clip.items()
+    ]
+    write_quarantine(path, rows)
+    if len(failed) == len(sources) or len(failed) > params.max_failed_fraction * len(sources):
+        raise StageError(
+            f"features: {len(failed)} of {len(sources)} windows failed, more than max_failed_fraction "
+            f"{params.max_failed_fraction:g} allows ({rows[0].reason}); the reasons are in {path}"
+        )
 
 
 def _missing_pieces(
-    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params, device: str
+    writer: FeatureCacheWriter,
+    columns: list[Column],
+    sources: list[WindowSource],
+    params: Params,
+    device: str,
 ) -> list[_Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
     cache, views = writer.path.resolve(), list(_views(sources, params))
@@ -128,20 +190,24 @@ def _missing_pieces(
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
-def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> None:
-    """Fills in what is missing; shards are packed as soon as they are full."""
+def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> dict[str, str]:
+    """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
     total, waiting = sum(len(column.keys) for column in columns), 0
+    refused: dict[str, str] = {}
     with progress_bar("features", total=total, unit="rows") as advance:
         advance(total - sum(len(piece.keys) for piece in pieces))
-        for piece, _ in run_tasks(_compute_piece, pieces, params.compute):
+        for piece, bad in run_tasks(_compute_piece, pieces, params.compute):
+            writer.staged(piece.variant, piece.keys)
+            refused |= bad
             advance(len(piece.keys))
             waiting += len(piece.keys)
-            if waiting >= piece.variant.shard_rows:
+            if waiting >= writer.geometry.shard_rows:
                 waiting = 0
                 for column in columns:
                     writer.pack(column.variant, column.keys, final=False)
         for column in columns:
             writer.pack(column.variant, column.keys, final=True)
+    return refused
 
 
 def describe(params: Params, sources: Sequence[WindowSource], device: str) -> list[Column]:
@@ -158,21 +224,57 @@ def describe(params: Params, sources: Sequence[WindowSource], device: str) -> li
                 length=params.features.length,
                 dtype=params.features.dtype,
             )
-            columns.append(Column(backbone_params, variant, _row_keys(variant, sources, params)))
+            keys = row_keys(variant, sources, params)
+            columns.append(Column(backbone_params, variant, keys, tuple(variant.layers)))
     return columns
+
+
+def _as_stored(
+    writer: FeatureCacheWriter, column: Column, sources: Sequence[WindowSource], params: Params, device: str
+) -> Column:
+    """The column in that variant of the cache, of this backbone and with these layers or more, that lacks least."""
+    found = [(len(column.keys), False, 0, "", column)]
+    for variant in stored_variants(str(writer.path)):
+        if _holds(variant, column.variant):
+            keys = row_keys(variant, sources, params)
+            lacking, making = len(writer.missing(variant, keys)), _making(variant, column, device)
+            if making or not lacking:
+                stored = replace(column, params=making or column.params, variant=variant, keys=keys)
+                found.append((lacking, variant != column.variant, len(variant.layers), variant.path, stored))
+    return min(found, key=lambda each: each[:-1])[-1]
+
+
+def _holds(variant: VariantAttributes, wanted: VariantAttributes) -> bool:
+    """Whether the rows of `variant` are what `wanted` asks for, in all its layers."""
+    one, other = ((v.modality, v.name, bare_identity(v.backbone), v.length, v.dtype) for v in (variant, wanted))
+    return one == other and variant.layers.items() >= wanted.layers.items()
+
+
+def _making(variant: VariantAttributes, column: Column, device: str) -> BackboneParams | None:
+    """What makes all layers of the variant, as the column's parameters make its own; None where that is not known."""
+    if variant.layers == column.variant.layers:
+        return column.params
+    more = column.params.model_copy(update={"layers": len(variant.layers)})
+    return more if load_backbone(variant.modality, more, device).layers == variant.layers else None
 
 
 def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[WindowSource, int]]:
     return ((source, view) for source in sources for view in range(params.features.views))
 
 
-def _row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
-    """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone."""
+def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
+    """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone.
+
+    Which layers are kept is no part of it.
+    """
+    of_rows = {"modality", "name", "backbone", "length", "dtype"}
+    # A variant from before format 4 says where its weights came from: its rows keep the names that they have.
+    name = variant.path if "weights" in variant.backbone else digest(variant.model_dump(include=of_rows), digits=32)
     visual = variant.modality == "visual"
     stage = face_key(params) if visual else spectrogram_key(params)
     return tuple(
         digest(
-            variant.path,
+            name,
             source.clip.clip_id,
             source.start_s,
             [stage, source.plan] if visual else [stage],
@@ -258,7 +360,7 @@ def input_views(
 
 
 def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
-    """{layer: (n, C_in, L) float32, on the CPU} of n windows, each read while the one before is computed.
+    """{layer: (n, L, C_in) float32, on the CPU} of n windows, each read while the one before is computed.
 
     All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
     """
@@ -278,7 +380,7 @@ def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
-    """{layer: (C_in, L) float32} of one window itself, by every backbone, without the cache."""
+    """{layer: (L, C_in) float32} of one window itself, by every backbone, without the cache."""
     found: dict[str, torch.Tensor] = {}
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
@@ -289,12 +391,14 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
     return found
 
 
-def _compute_piece(piece: _Piece) -> None:
+def _compute_piece(piece: _Piece) -> dict[str, str]:
+    """{key: why its row cannot be stored}."""
     if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # another run on the same cache was faster
-        return
+        return {}
     backbone = load_backbone(piece.variant.modality, piece.params, piece.device)
     features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
-    stage_piece(piece.cache, piece.variant, piece.keys, {layer: rows.numpy() for layer, rows in features.items()})
+    arrays = {layer: rows.numpy() for layer, rows in features.items()}
+    return stage_piece(piece.cache, piece.variant, piece.keys, arrays, _versions())
 
 
 def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
@@ -307,6 +411,7 @@ def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
     return IndexAttributes(
         views=params.features.views,
         variants=[column.variant for column in columns],
+        layers=[layer for column in columns for layer in column.layers],
         params=params.of_features(),
         versions=_versions(),
     )
@@ -323,7 +428,7 @@ def _index(sources: list[WindowSource]) -> pd.DataFrame:
         [
             {
                 **{name: getattr(s.clip, name) for name in ("clip_id", "path", "method", "subject_id", "dataset")},
-                **{name: getattr(s.clip, name) for name in ("split", "file_bytes")},
+                **{name: getattr(s.clip, name) for name in ("split", "split_kind", "file_bytes")},
                 **_label_columns(*s.labels),
                 "window": s.window,
                 "start_s": s.start_s,

@@ -6,6 +6,7 @@ The same results give the same bytes.
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from pipeline.runs.evaluate import read_metrics
 from pipeline.statistics.measure import clips
 from pipeline.workspace import Workspace
 
-QUARANTINE_STAGES = ("manifest", "spectrograms", "faces")
+QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
 PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
 
 MAX_QUARANTINE_ROWS = 2000
@@ -69,7 +70,8 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         plots=_plots(workspace, metrics, search, retrain),
         histories=_histories(search),
         failed=[(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
-        oracle=_oracle(workspace, cache),
+        oracle=_oracle(workspace),
+        elsewhere=made_elsewhere(workspace, cache_identity(cache)),
         trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
         versions=versions(),
     )
@@ -167,14 +169,37 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _oracle(workspace: Workspace, cache: FeatureCache) -> dict[str, Any] | None:
-    """The oracle's table with its figure; None where `bmnas oracle` did not run. current: it is of this cache."""
+def made_elsewhere(workspace: Workspace, identity: str) -> list[str]:
+    """The commands whose results, as they lie in the workspace, were made on another cache than that of this identity.
+
+    Results that do not say on which one are not among them.
+    """
+    files = {
+        "search": workspace.search / "search.json",
+        "retrain": workspace.retrain / "retrain.json",
+        "evaluate": workspace.evaluate / "metrics.json",
+        "oracle": workspace.oracle / "oracle.json",
+        "sweep": workspace.sweep / "sweep.csv",
+        "baselines": workspace.baselines / "baselines.csv",
+    }
+    return [name for name, file in files.items() if file.exists() and _made_on(file) - {"", identity}]
+
+
+def _made_on(file: Path) -> set[str]:
+    """The caches that a result says it is of: its field or column `cache`."""
+    if file.suffix == ".json":
+        return {str(json.loads(file.read_text(encoding="utf-8")).get("cache", ""))}
+    return set(pd.read_csv(file, usecols=lambda name: name == "cache", dtype=str).fillna("").to_numpy().ravel())
+
+
+def _oracle(workspace: Workspace) -> dict[str, Any] | None:
+    """The oracle's table with its figure; None where `bmnas oracle` did not run."""
     path = workspace.oracle / "oracle.json"
     if not path.exists():
         return None
     table = read_oracle(path)
     svg = Markup(oracle_svg(table)) if table.picks else None  # noqa: S704 - matplotlib escapes its texts
-    return {"table": table, "svg": svg, "current": table.cache == cache_identity(cache)}
+    return {"table": table, "svg": svg}
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,27 +11,42 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.files import digest
-from cache_schemas.manifest import SPLITS
+from cache_schemas.manifest import SPLITS, read_quarantine
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 
+__all__ = ["Source", "Windows", "cache_identity", "open_cache"]
+
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
-    """The workspace's cache; raises FeatureCacheError when it was made with other parameters than `params`."""
+    """The workspace's cache; raises FeatureCacheError when with `params` it would hold other windows or values."""
     cache = FeatureCache.open(workspace.features)
     made, wanted = cache.attributes["params"], params.of_features()
     for section, values in wanted.items():
-        for key, value in values.items():
-            if made.get(section, {}).get(key) != value:
-                raise FeatureCacheError(
-                    f"{workspace.features} was made with {section}.{key} = {made.get(section, {}).get(key)!r}, the "
-                    f"parameters say {value!r}: run `bmnas features` (what is there already is not computed again)"
-                )
+        rule = getattr(params, section).naming_of
+        ours, theirs = rule(values), rule(made.get(section, {}))
+        other = next((key for key in ours | theirs if ours.get(key) != theirs.get(key)), None)
+        if section == "windows" and other is None and _sound_decides(workspace, cache, params):
+            other = "missing_modality"
+        if other is not None:
+            raise FeatureCacheError(
+                f"{workspace.features} was made with {section}.{other} = {made.get(section, {}).get(other)!r}, the "
+                f"parameters say {values.get(other)!r}: run `bmnas features` (what is there already is not computed "
+                "again)"
+            )
     return cache
+
+
+def _sound_decides(workspace: Workspace, cache: FeatureCache, params: Params) -> bool:
+    """Whether missing_modality is another one now, and there are clips for which that makes a difference."""
+    if cache.attributes["params"]["windows"].get("missing_modality") == params.windows.missing_modality:
+        return False
+    left_out = read_quarantine(workspace.quarantine("spectrograms"))
+    return not cache.column("has_audio").all() or any("(missing_modality:" in row.reason for row in left_out)
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,5 @@ def _windows(workspace: Workspace, identity: str, device: str) -> Windows:
     for name in SPLITS:
         if name not in split:
             raise FeatureCacheError(f"{cache.path}: no window is in the {name} split; see the quarantine lists")
-    features = {name: x.to(device).transpose(-1, -2) for name, x in cache.load(views=cache.views > 1).items()}
+    features = {name: x.to(device) for name, x in cache.load(views=cache.views > 1).items()}
     return Windows(features, cache.index["label"].to_numpy(copy=True), split, cache.attributes["backbones"])
-
-
-def cache_identity(cache: FeatureCache) -> str:
-    """A digest of the windows, their labels and splits, and all that makes their features."""
-    columns = cache.index[["clip_id", "window", "start_s", "label", "split"]].to_csv(index=False)
-    table = hashlib.sha256(columns.encode()).hexdigest()
-    return digest(table, sorted(variant.path for variant in cache.variants))

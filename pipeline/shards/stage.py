@@ -79,12 +79,14 @@ def run_shard_stage(
     workspace: Workspace,
     params: Params,
     most_at_once: int = 1,
+    refuse: Callable[[ClipEntry], str] = lambda _: "",
 ) -> dict[str, ClipEntry]:
     """{clip_id: where its windows lie}, for the clips that went well.
 
     `process` (a module's function) turns one job and its file into a result. A worker with cores to spare runs it on
-    `most_at_once` clips at once, in threads: one waits for its decoder while another computes. Raises StageError when
-    more clips than `max_failed_fraction` fail.
+    `most_at_once` clips at once, in threads: one waits for its decoder while another computes. refuse: why the
+    parameters leave out a clip that went well, or ""; no part of what is computed. Raises StageError when more clips
+    than `max_failed_fraction` fail.
     """
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if (job.clip.clip_id, job.plan) not in done]
@@ -98,6 +100,7 @@ def run_shard_stage(
     entries = scan_shards(folder, schema, key)
     found = {job.clip.clip_id: entries[job.clip.clip_id, job.plan] for job in jobs}
     prune_shards(folder, {entry.path for entry in found.values()})
+    found = {clip_id: replace(entry, reason=entry.reason or refuse(entry)) for clip_id, entry in found.items()}
     failed = [
         Quarantined(job.clip.clip_id, job.clip.path, schema.stage, found[job.clip.clip_id].reason)
         for job in jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ _FLOOR = 1e-6
 
 def spectrogram_key(params: Params) -> str:
     """Names everything that the spectrogram of a clip depends on, besides the clip."""
-    return digest("spectrograms", _VERSION, params.windows.model_dump(), params.spectrograms.model_dump())
+    return digest("spectrograms", _VERSION, params.windows.naming(), params.spectrograms.naming())
 
 
 def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
@@ -45,16 +46,33 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
         workspace=workspace,
         params=params,
         most_at_once=2,
+        refuse=partial(why_left_out, params=params.windows),
     )
     windows = [ClipWindows(i, entry.starts_s, entry.info["available_s"]) for i, entry in entries.items()]
     write_windows(workspace.windows, windows)
     return entries
 
 
+def why_left_out(entry: ClipEntry, *, params: WindowParams) -> str:
+    """Why the parameters leave out a clip that went well, or ""."""
+    left_out = params.missing_modality == "quarantine" and not entry.info["has_audio"]
+    return f"{entry.info['no_audio']} (missing_modality: quarantine)" if left_out else ""
+
+
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used."""
+    """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used.
+
+    A clip without sound gets silence; whether it may do without is asked later (`why_left_out`).
+    """
     rate = params.spectrograms.sample_rate_hz
-    video, samples, leading_silence = _read(path, rate, params.windows)
+    no_audio, leading_silence, samples = "", 0.0, None
+    try:
+        sound = media.read_sound(path, sample_rate_hz=rate)
+        silence_db = params.windows.silence_db
+        leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
+        video, samples = sound.probe, sound.samples
+    except media.NoAudioError as error:
+        video, no_audio = media.probe(path), str(error)
     # Without usable sound the picture decides; with it, a window is where both are.
     sound_s = video.duration_s if samples is None else len(samples) / rate
     windows = plan_windows(
@@ -75,22 +93,11 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         "height_px": video.height_px,
         "fps": round(video.fps, 3),
         "has_audio": samples is not None,
+        "no_audio": no_audio,
     }
     spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
     arrays = {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
     return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, arrays, info)
-
-
-def _read(path: Path, rate: int, params: WindowParams) -> tuple[media.Probe, NDArray[np.float32] | None, float]:
-    """The picture's timeline, the samples (None where the parameters let a clip do without), leading silence in s."""
-    try:
-        sound = media.read_sound(path, sample_rate_hz=rate)
-        silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.silence_db)
-    except media.NoAudioError as error:
-        if params.missing_modality == "quarantine":
-            raise media.NoAudioError(f"{error} (missing_modality: quarantine)") from None
-        return media.probe(path), None, 0.0
-    return sound.probe, sound.samples, silence
 
 
 def loudness_db(samples: NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.backbones import Backbone, Modality
+from pipeline.backbones import Backbone, Modality, choose_stages
 from pipeline.params import BackboneParams
 
 LOG = "BMNAS_TEST_COUNTS"
@@ -20,34 +20,43 @@ PIXELS = 64
 class _Counting(Backbone):
     """Features are fixed random projections of every point in time."""
 
-    def __init__(self, modality: Modality, params: BackboneParams, channels: Sequence[int]) -> None:
+    def __init__(
+        self, modality: Modality, params: BackboneParams, channels: Sequence[int], kept: Sequence[int]
+    ) -> None:
+        """channels: of all layers; kept: the numbers of those that are given."""
         source = torch.Generator().manual_seed(int(params.weights.partition(":")[2]))
         net = torch.nn.ParameterList([torch.randn(PIXELS, c, generator=source) for c in channels])
         takes = "crops" if modality == "visual" else "spectrogram"
-        stages = [(str(i), c) for i, c in enumerate(channels)]
+        stages = [(str(i), channels[i]) for i in kept]
         super().__init__(modality, params, net, input=takes, stages=stages, transform="none")  # type: ignore[arg-type]
+        self._kept = kept
 
     def maps(self, windows: torch.Tensor) -> list[torch.Tensor]:
         for window in windows:
             log(self.modality, self.name, window)
         over_time = windows if self.input == "crops" else windows.transpose(1, 2)
         pixels = over_time.flatten(2)[:, :, :PIXELS].float() / 256
-        return [(pixels @ weights).transpose(1, 2) for weights in self.net]
+        return [(pixels @ weights).transpose(1, 2) for i, weights in enumerate(self.net) if i in self._kept]
 
 
 def small(modality: Modality, params: BackboneParams) -> Backbone:
     """Two layers of a few channels."""
-    return _Counting(modality, params, (3, 5))
+    return _Counting(modality, params, (3, 5), (0, 1))
 
 
 def other(modality: Modality, params: BackboneParams) -> Backbone:
     """Another network of that size."""
-    return _Counting(modality, params, (2, 4))
+    return _Counting(modality, params, (2, 4), (0, 1))
 
 
 def wide(modality: Modality, params: BackboneParams) -> Backbone:
     """As many channels as a real network, so that writing takes its time."""
-    return _Counting(modality, params, (64, 128, 256, 512))
+    return _Counting(modality, params, (64, 128, 256, 512), range(4))
+
+
+def tall(modality: Modality, params: BackboneParams) -> Backbone:
+    """Three layers, of which `layers` chooses."""
+    return _Counting(modality, params, (2, 3, 4), choose_stages(params, 3))
 
 
 def log(modality: str, name: str, window: torch.Tensor) -> None:

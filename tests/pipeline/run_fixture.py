@@ -44,6 +44,7 @@ def make_index(*, subjects: int = 20, windows: int = 2, categories: Sequence[str
                 "subject_id": f"s{subject:02d}",
                 "dataset": "made-up",
                 "split": SPLIT_OF[subject % 5],
+                "split_kind": "subject",
                 "has_audio": not category.endswith("-"),
                 "duration_s": float(random.uniform(4, 9)),
                 "leading_silence_s": float(random.uniform(0, 0.2)),
@@ -134,7 +135,7 @@ def _write_cache(path: Path, index: pd.DataFrame) -> None:
     for variant in VARIANTS:
         windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
         keys = [digest(variant.path, clip, window, digits=32) for clip, window in windows]
-        features = {name: random.normal(size=(len(keys), c, LENGTH)) for name, c in variant.layers.items()}
+        features = {name: random.normal(size=(len(keys), LENGTH, c)) for name, c in variant.layers.items()}
         writer.add_variant(variant)
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)

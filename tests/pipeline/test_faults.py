@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.manifest import Clip, read_quarantine, write_manifest
-from cache_schemas.shards import ClipEntry
+from cache_schemas.media import SPECTROGRAMS
+from cache_schemas.shards import ClipEntry, ClipResult, write_shard
 from pipeline import media
 from pipeline.media import process
-from pipeline.sound.stage import build_spectrograms
+from pipeline.sound.stage import build_spectrograms, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import H264, copy_clip, make_clip
 from tests.pipeline.conftest import small_params
@@ -194,6 +195,26 @@ def test_without_sound_the_picture_is_enough_where_that_is_asked_for(tmp_path: P
     entries, reasons = run(tmp_path, path, windows={"missing_modality": "visual_only"})
     assert reasons == {}
     assert entries["mute.mp4"].info["has_audio"] is False
+
+
+def test_whether_a_clip_may_do_without_sound_is_decided_without_computing_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_clip(tmp_path / "mute.mp4", *H264, sound=None)
+    for answer in ("quarantine", "visual_only", "quarantine"):
+        entries, reasons = run(tmp_path, tmp_path / "mute.mp4", windows={"missing_modality": answer})
+        assert list(entries) == (["mute.mp4"] if answer == "visual_only" else [])
+        assert all("no sound track (missing_modality: quarantine)" in text for text in reasons.values())
+        assert len(entries) + len(reasons) == 1
+    assert capsys.readouterr().err.count("1 already done, 0 computed") == 2
+
+
+def test_clips_that_an_older_version_left_out_for_their_sound_are_looked_at_again(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "mute.mp4", *H264, sound=None)
+    old = ClipResult("0" * 16, "", reason="no sound track (missing_modality: quarantine)")
+    write_shard(tmp_path / "work" / "spectrograms", SPECTROGRAMS, spectrogram_key(small_params(tmp_path)), [old])
+    entries, _ = run(tmp_path, path, windows={"missing_modality": "visual_only"})
+    assert list(entries) == ["mute.mp4"]
 
 
 @pytest.mark.parametrize("name", ["whole.mp4", "whole.mkv", "whole.avi"])

@@ -4,12 +4,13 @@ import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipeline.params import Params, ParamsError, load_params, parse_params
+from pipeline.params import Params, ParamsError, WindowParams, load_params, parse_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,3 +103,13 @@ def test_the_projects_own_file_shows_the_defaults() -> None:
 
 if __name__ == "__main__":
     print("| key | default | meaning |\n| --- | --- | --- |", *parameter_rows(Params), sep="\n")
+
+
+def test_a_parameter_that_comes_later_is_in_no_name_at_the_value_that_changes_nothing() -> None:
+    class Later(WindowParams):
+        ALIKE: ClassVar = WindowParams.ALIKE | {"overlap": {0.0: None}}
+        overlap: float = 0.5  # whatever the default is today
+
+    before = WindowParams()
+    assert Later(overlap=0.0).naming() == before.naming()
+    assert Later().naming() == before.naming() | {"overlap": 0.5}

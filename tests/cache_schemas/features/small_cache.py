@@ -12,23 +12,23 @@ from cache_schemas.features import (
     INDEX_COLUMNS,
     FeatureCache,
     FeatureCacheWriter,
+    Geometry,
     IndexAttributes,
     VariantAttributes,
     stage_piece,
 )
 from cache_schemas.files import digest
 
-SHARD, CHUNK, LENGTH = 8, 2, 4
+SHARD, LENGTH = 8, 4
+GEOMETRY = Geometry(shard_rows=SHARD, chunk_rows=2)
 PIECE = 3
 
 
 def variant(name: str = "net", modality: Any = "visual", dtype: Any = "float16") -> VariantAttributes:
-    # A shard of the second layer is whole pages, which can be mapped; one of the first is not.
     layers = {f"{modality}/{name}.1": 3, f"{modality}/{name}.2": 64}
     return VariantAttributes(
-        modality=modality, name=name, backbone={"name": name}, layers=layers, length=LENGTH, dtype=dtype,
-        shard_rows=SHARD, chunk_rows=CHUNK,
-    )  # fmt: skip
+        modality=modality, name=name, backbone={"name": name}, layers=layers, length=LENGTH, dtype=dtype
+    )
 
 
 VISUAL, AUDIO = variant(), variant(modality="audio")
@@ -39,10 +39,10 @@ def key_of(of: VariantAttributes, window: str, view: int = 0) -> str:
 
 
 def truth(of: VariantAttributes, layer: str, key: str) -> NDArray[Any]:
-    """(C_in, L): what a layer holds for a key: any values that differ between keys and layers."""
+    """(L, C_in): what a layer holds for a key: any values that differ between keys and layers."""
     seed = int(digest(layer, key), 16)
     values = np.random.default_rng(seed).standard_normal((of.layers[layer], LENGTH))
-    return values.astype(of.dtype)
+    return np.ascontiguousarray(values.astype(of.dtype).T)  # as it was drawn for format 3
 
 
 def stage(path: Path, of: VariantAttributes, keys: list[str]) -> None:
@@ -75,7 +75,7 @@ def build(
     stop_after: int | None = None,
 ) -> int:
     """One run of a features stage, killed after `stop_after` pieces; returns how many rows it computed."""
-    writer, computed, pieces = FeatureCacheWriter(path), 0, 0
+    writer, computed, pieces = FeatureCacheWriter(path, GEOMETRY), 0, 0
     rows = {}
     for of in variants:
         writer.add_variant(of)

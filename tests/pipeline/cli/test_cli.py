@@ -133,6 +133,7 @@ def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
 
 def test_dvc_calls_exactly_these_commands() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert stages.pop("own_files")["cmd"] == "python -m pipeline.features.own_files"  # no work of a user's
     assert [stage["cmd"] for stage in stages.values()] == [f"python -m pipeline.cli {name}" for name in STAGES]
     assert list(stages) == list(STAGES)
 

@@ -154,3 +154,12 @@ def test_contact_sheets_show_every_window_of_every_clip(tmp_path: Path) -> None:
     assert [corner == (230, 40, 40) for corner in corners] == [False] * 14 + [True] * 2
     path.unlink()
     assert write_contact_sheets(tmp_path / "sheets", workspace, params) == 0
+
+
+def test_the_key_holds_what_changes_values_and_stays_as_it_was() -> None:
+    def key(**changes: object) -> str:
+        return face_key(Params.model_validate({"faces": changes}))
+
+    assert key() == "8c357d9a2f49fbaa"  # of shards that lie on disks
+    assert key(codec="webp") == key()
+    assert len({key(), key(codec="jpeg"), key(size_px=112)}) == 3

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
-from cache_schemas.features import FeatureCacheError
-from cache_schemas.features.upkeep import collect_garbage, verify
-from pipeline.backbones import load_backbone
-from pipeline.features.stage import PASS_WINDOWS, build_features, run_backbone, window_inputs, window_sources
-from pipeline.params import BackboneParams, Params
+from cache_schemas.content import CacheContent
+from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features.garbage import collect_garbage
+from cache_schemas.features.upkeep import verify
+from cache_schemas.files import digest
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones.timm_family import create
+from pipeline.faces.stage import face_key
+from pipeline.features.stage import (
+    PASS_WINDOWS,
+    build_features,
+    describe,
+    row_keys,
+    run_backbone,
+    window_inputs,
+    window_sources,
+)
+from pipeline.params import BackboneParams, NetworkParams, Params
 from pipeline.runs.evaluate import EvaluateError, evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
@@ -85,7 +100,7 @@ def test_nothing_that_is_present_is_computed_again_whatever_the_order_of_events(
     assert history.run(moved) == {}
     assert history.run(sixteen | {"clip03.mp4": "something else"}) == both(1)
     assert not verify(history.workspace.features).problems
-    assert collect_garbage(history.workspace.features) > 0
+    assert collect_garbage(history.workspace.features, older_than_seconds=0) > 0
     assert history.run(sixteen | {"clip03.mp4": "something else"}) == {}
 
 
@@ -95,6 +110,71 @@ def test_a_view_more_costs_that_view_only(history: History) -> None:
     assert history.run(clips) == both(3)
     assert history.run(clips, features=features | {"views": 3}) == both(6)
     assert history.run(clips, features=features | {"views": 2}) == {}
+
+
+def test_views_there_and_back_leave_the_bytes_that_dvc_compares(history: History) -> None:
+    clips, features, contents = clip_contents(SIXTEEN[:3]), {"visual": [SMALL], "audio": [SMALL], "length": 4}, []
+    for views in (1, 2, 1):
+        history.run(clips, features=features | {"views": views})
+        contents.append(history.workspace.content.read_bytes())
+        assert json.loads(contents[-1]) == CacheContent.of(FeatureCache.open(history.workspace.features)).model_dump()
+    assert contents[0] == contents[2] != contents[1]
+    assert not any(str(word).encode() in contents[0] for word in (history.folder, torch.__version__))
+
+
+def layers_of(history: History) -> list[str]:
+    return [layer.rpartition(".")[2] for layer in FeatureCache.open(history.workspace.features).layers]
+
+
+def test_fewer_layers_of_a_backbone_cost_nothing(history: History) -> None:
+    def kept(layers: object) -> dict[str, object]:
+        net = {"name": "tests.pipeline.counting:tall", "weights": "seed:0", "layers": layers}
+        return {"visual": [net], "audio": [net], "length": 4}
+
+    clips, more = clip_contents(SIXTEEN[:3]), clip_contents(SIXTEEN[:4])
+    tall = {"visual tall": 3, "audio tall": 3}
+    assert history.run(clips, features=kept(2)) == tall
+    assert history.run(clips, features=kept(1)) == {}
+    assert layers_of(history) == ["2", "2"]
+    assert history.run(more, features=kept(1)) == {"visual tall": 1, "audio tall": 1}  # with both layers, as the others
+    assert history.run(more, features=kept(2)) == {}
+    assert layers_of(history) == ["1", "2"] * 2
+    assert history.run(clips, features=kept(3)) == tall
+    assert history.run(clips, features=kept([0, 2])) == {}
+    assert layers_of(history) == ["0", "2"] * 2
+
+
+def test_rows_from_before_format_4_are_used(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their backbones say besides where their weights came from and which layers were kept."""
+    clips = clip_contents(SIXTEEN[:3])
+    params = made_up_params(history.folder / "data")
+    with monkeypatch.context() as before:
+        identity = Backbone.identity
+        before.setattr(Backbone, "identity", lambda b: identity(b) | {"weights": "seed", "layers": list(b.layers)})
+        assert history.run(clips) == both(3)
+        (variant, _), sources = (
+            FeatureCache.open(history.workspace.features).variants,
+            window_sources(history.workspace, params),
+        )
+    assert history.run(clips) == {}
+    assert history.run(clips, features={"visual": [SMALL], "audio": [SMALL], "length": 4, "views": 2}) == both(3)
+    assert FeatureCache.open(history.workspace.features).variants[0] == variant
+    old = digest(
+        variant.path, sources[0].clip.clip_id, sources[0].start_s, [face_key(params), sources[0].plan], [0], digits=32
+    )
+    assert row_keys(variant, sources, params)[0] == old
+
+
+def test_weights_are_named_by_their_tensors_wherever_they_came_from(history: History, tmp_path: Path) -> None:
+    safetensors.torch.save_file(create("visual", NetworkParams()).state_dict(), tmp_path / "w.safetensors")
+    write_clips(history.folder / "data", clip_contents(SIXTEEN[:3]))
+    run_before_features(history.workspace, made_up_params(history.folder / "data"))
+    columns = []
+    for weights in ("bundled", f"file:{tmp_path / 'w.safetensors'}", "seed:0"):
+        params = made_up_params(history.folder / "data", features={"visual": [{"weights": weights}]})
+        columns.append(describe(params, window_sources(history.workspace, params), "cpu")[0])
+    assert columns[0].keys == columns[1].keys != columns[2].keys
+    assert columns[0].variant == columns[1].variant != columns[2].variant
 
 
 @pytest.mark.parametrize("size", [1, 4])

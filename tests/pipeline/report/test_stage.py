@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
+from cache_schemas.content import cache_identity
+from cache_schemas.features import FeatureCache
+from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
@@ -151,6 +155,21 @@ def test_changed_parameters_are_named(tmp_path: Path) -> None:
     page = Page(build_report(build(tmp_path), now).read_text())
     assert "params.yaml has changed since: windows." in page.text
     assert "window_s: 4.0" in page.text  # what was used, not what stands there now
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_results_of_another_cache_are_told(tmp_path: Path) -> None:
+    workspace = build(tmp_path)
+    here = cache_identity(FeatureCache.open(workspace.features))
+    for folder, cache in ((workspace.sweep, "other"), (workspace.baselines, here)):
+        write_text(folder / f"{folder.name}.csv", f"seed,cache\n0,{cache}\n1,{here}\n")
+    metrics = json.loads((workspace.evaluate / "metrics.json").read_text())
+    pages = []
+    for cache in (here, "", "other"):
+        write_json(workspace.evaluate / "metrics.json", metrics | {"cache": cache})
+        pages.append(Page(build_report(workspace, Params()).read_text()).text)
+    assert all("holds now, and no longer true of it: the results of sweep. Run" in page for page in pages[:2])
+    assert "the results of evaluate, sweep. Run these commands again." in pages[2]
 
 
 def test_undefined_numbers_carry_their_reason(tmp_path: Path) -> None:

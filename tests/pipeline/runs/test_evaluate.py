@@ -36,7 +36,7 @@ def test_every_test_window_is_scored_by_its_own_features(finished: tuple[Workspa
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     assert len(scores) == 6 * (cache.index["split"] == "test").sum()
-    everything = {name: x.transpose(-1, -2) for name, x in cache.load().items()}
+    everything = cache.load()
     where = {(row.clip_id, row.window): i for i, row in enumerate(cache.index.itertuples())}
     for entry in run.entries:
         network = nas.CompactNetwork.from_spec(entry.spec)
@@ -143,3 +143,14 @@ def test_print_shows_the_numbers_and_the_warnings() -> None:
 def test_print_survives_undefined_metrics() -> None:
     index = make_index(categories=("FVRA", "FVFA"))
     assert "undefined" in printed(measure(index, make_scores(index)))
+
+
+def test_networks_may_be_tried_on_other_clips_and_it_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace = make_workspace(tmp_path, make_index(subjects=5), seeds=[0])
+    path = workspace.retrain / "retrain.json"
+    identity = cache_identity(FeatureCache.open(workspace.features))
+    for trained_on, said in ((identity, False), ("of other clips", True), ("", False)):
+        write_run(path, read_run(path, RetrainRun).model_copy(update={"cache": trained_on}))
+        result = evaluate(workspace, Params(), device="cpu")
+        assert (result["cache"], result["trained_on"]) == (identity, trained_on)
+        assert ("trained on other windows or splits" in " ".join(capfd.readouterr().err.split())) == said

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pipeline.media import NoAudioError
-from pipeline.params import SpectrogramParams
-from pipeline.sound.stage import compute_spectrogram, from_pcm, leading_silence_s, to_pcm
+from pipeline.params import Params, SpectrogramParams
+from pipeline.sound.stage import compute_spectrogram, from_pcm, leading_silence_s, spectrogram_key, to_pcm
 
 RATE = 16000
 
@@ -65,3 +65,12 @@ def test_pcm_comes_back_within_half_a_step() -> None:
     assert np.abs(back - samples).max() <= 0.5 * 2.0**-15
     every = np.arange(-(2**15), 2**15).astype(np.int16)
     assert np.array_equal(to_pcm(from_pcm(every)), every)
+
+
+def test_the_key_holds_what_changes_values_and_stays_as_it_was() -> None:
+    def key(**changes: object) -> str:
+        return spectrogram_key(Params.model_validate(changes))
+
+    assert key() == "b1280c07be27904d"  # of shards that lie on disks
+    assert key(windows={"missing_modality": "visual_only"}) == key()
+    assert len({key(), key(windows={"window_s": 2.0}), key(spectrograms={"n_mels": 64})}) == 3
