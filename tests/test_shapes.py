@@ -3,7 +3,6 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from nas.estimators import ESTIMATORS
 
 import nas
 from nas.choices import ESTIMATORS

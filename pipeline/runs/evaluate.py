@@ -22,7 +22,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 import nas
-from cache_schemas.features import FeatureCache
+from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.files import write_json, write_text
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
 from pipeline.compute.progress import console
@@ -48,7 +48,7 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         raise EvaluateError(f"{workspace.features}: no window is in the test split: raise split.test in params.yaml")
     identity = cache_identity(cache)
     if run.cache != identity:
-        _check_alike(workspace, run, cache, params)
+        _check_alike(workspace, run, cache)
     if run.cache not in ("", identity):
         console.print(
             "[yellow]evaluate: the networks were trained on other windows or splits of the same backbones: no clip of "
@@ -67,18 +67,18 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     return result
 
 
-def _check_alike(workspace: Workspace, run: RetrainRun, cache: FeatureCache, params: Params) -> None:
+def _check_alike(workspace: Workspace, run: RetrainRun, cache: FeatureCache) -> None:
     """Raises EvaluateError when a cache of other clips holds other features than the networks were trained on."""
-    if run.backbones != cache.attributes["backbones"]:
-        other = "the features of other backbones"
-    elif Params.model_validate(run.params).of_features() != params.of_features():
-        other = "features of other parameters (windows, spectrograms, faces or features)"
-    else:
-        return
-    raise EvaluateError(
-        f"the networks in {workspace.retrain} were trained on {other} than {workspace.features} holds: run `bmnas "
-        "search` and `bmnas retrain` again"
-    )
+    other = "the features of other backbones" if run.backbones != cache.attributes["backbones"] else ""
+    try:
+        open_cache(workspace, Params.model_validate(run.params))
+    except FeatureCacheError:
+        other = other or "features of other parameters (windows, spectrograms, faces or features)"
+    if other:
+        raise EvaluateError(
+            f"the networks in {workspace.retrain} were trained on {other} than {workspace.features} holds: run "
+            "`bmnas search` and `bmnas retrain` again"
+        )
 
 
 def score_windows(
@@ -92,8 +92,7 @@ def score_windows(
     windows = len(next(iter(wanted.values())))
     parts = []
     for start in range(0, windows, _BATCH_WINDOWS):
-        rows = slice(start, start + _BATCH_WINDOWS)
-        batch = {name: values[rows].to(device) for name, values in wanted.items()}
+        batch = {name: values[start : start + _BATCH_WINDOWS].to(device) for name, values in wanted.items()}
         parts.append(network.predict(batch).double().cpu().numpy())
     return np.concatenate(parts)
 

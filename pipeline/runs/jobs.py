@@ -25,6 +25,7 @@ from nas.memory import RunMemory
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import memory_per_worker, run_tasks, tell, worker_count
+from pipeline.params import ComputeParams
 from pipeline.runs.cache import Source
 
 MOST_RUNS = {"cpu": 32, "cuda": 512}
@@ -98,7 +99,7 @@ def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row
     for run in keys:
         groups.setdefault(job.group(run), []).append(run)
     compute = job.source.params.compute
-    most, workers = MOST_RUNS[torch.device(device_of(compute)).type], worker_count(compute, len(keys))
+    most, workers = MOST_RUNS[_device(compute)], worker_count(compute, len(keys))
     batches = []
     for group in groups.values():
         pending = [run for run in group if keys[run] not in done]
@@ -127,6 +128,14 @@ def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset
         f"{MEMORY_SHARE:.0%} of the {_megabytes(free_bytes)} of a worker"
     )
     return fitting
+
+
+def _device(compute: ComputeParams) -> str:
+    """What the workers compute on: a cluster's may have what this machine has not."""
+    if not compute.scheduler:
+        return device_of(compute)
+    ((_, device),) = run_tasks(device_of, [compute], compute)
+    return device
 
 
 def even_size(runs: int, most: int, workers: int) -> int:

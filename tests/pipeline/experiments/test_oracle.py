@@ -14,7 +14,7 @@ import nas
 import pipeline.runs.jobs
 import pipeline.runs.retrain
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
-from cache_schemas.run import RunFileError
+from cache_schemas.run import Failure, RunFileError
 from cache_schemas.runs import RunsError
 from nas.genotype import notation
 from nas.layers import Pass
@@ -29,7 +29,7 @@ from pipeline.runs.jobs import JobError
 from pipeline.runs.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
-from tests.pipeline.small_experiments import Counted, failing, small
+from tests.pipeline.small_experiments import SEARCH, Counted, failing, small
 
 QUESTION = Question(cells=1, steps=1, kind="slots", seeds=(0, 1), sample=10)
 
@@ -224,9 +224,12 @@ def test_the_report_shows_the_certificates_where_the_oracle_ran(certified: Oracl
     assert "another feature cache" not in page
     for row in certified.certificates:
         assert f'<th scope="row">{row.method}</th><td>{row.space}</td><td class="n">{row.runs}</td>' in page
-    table = certified.model_copy(update={"cache": "other"})
+    failed = [Failure(name="a + b: Sum", seed=seed, reason="diverged") for seed in (0, 1)]
+    table = certified.model_copy(update={"cache": "other", "failed": failed})
     (workspace.oracle / "oracle.json").write_text(table.model_dump_json())
-    assert "measured on another feature cache" in build_report(workspace, small()).read_text()
+    page = build_report(workspace, small()).read_text()
+    assert "measured on another feature cache" in page
+    assert "Architectures left out, because a training of them failed: 1" in page
     (workspace.oracle / "oracle.json").unlink()
     assert "How good the search is" not in build_report(workspace, small()).read_text()
 
@@ -242,10 +245,8 @@ def test_an_architecture_that_fails_to_train_is_named_and_left_out(
     assert 0 < len(table.failed) == 4 - len(table.entries)
     assert {failed.name for failed in table.failed}.isdisjoint(entry.architecture for entry in table.entries)
     assert all("seed 1 diverged" in failed.reason for failed in table.failed)
-    certified = certify(workspace, small(), table, (0,))
+    certified = certify(workspace, small(search=SEARCH | {"derive": "argmax"}), table, (0,))
     assert {pick.architecture for pick in certified.picks}.isdisjoint(failed.name for failed in table.failed)
-    write_evaluation(workspace, make_index())
-    assert "because a training of them failed" in build_report(workspace, small()).read_text()
 
 
 def test_where_every_training_fails_the_oracle_says_why(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

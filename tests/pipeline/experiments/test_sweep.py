@@ -1,11 +1,14 @@
 """A grid of searches: every run as alone, kept when killed, never repeated."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 import nas
+import pipeline.runs.jobs
 import pipeline.runs.retrain
 import pipeline.runs.search
 from nas.genotype import notation
@@ -15,7 +18,7 @@ from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import SEARCH, Counted, failing, small
-from tests.soak.sweep_kill import kill_and_compare, sweeping
+from tests.soak.sweep_kill import sweeping
 
 BASE = small().search
 
@@ -107,10 +110,25 @@ def test_a_run_whose_gradient_vanishes_fails_alone_and_costs_no_other_a_second_t
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
+def test_a_killed_sweep_ends_with_the_same_table_and_repeats_nothing(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`make soak-sweep_kill` does it ten times."""
-    sweep = sweeping("--grid", "temperature=1,5", "--seeds", "6")
-    kill_and_compare(tmp_path, sweep, {"seeds": [0], "search": SEARCH | {"epochs": 6, "derive": "argmax"}}, kills=1)
+    monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 1)
+    params, grid = small(search=SEARCH | {"derive": "argmax"}), ["temperature=1,5,10"]
+    shutil.copytree(workspace.features, tmp_path / "work" / "features.zarr")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    sweep = sweeping("--grid", *grid, "--seeds", "2")
+    sweep.kill(tmp_path, seconds=120, batches=2, batch_runs=1)
+    kept = sweep.batches(tmp_path)
+    assert 2 <= len(kept) < 6
+    counted = Counted(pipeline.runs.search.search_batch)
+    monkeypatch.setattr(pipeline.runs.search, "search_batch", counted)
+    again = run_sweep(Workspace(tmp_path / "work"), params, Grid.parse(grid, 2, params.search), retrain=False)
+    assert counted.runs == 6 - len(kept)
+    assert kept.items() <= sweep.batches(tmp_path).items(), "a finished batch was written again"
+    calm = run_sweep(workspace, params, Grid.parse(grid, 2, params.search), retrain=False)
+    pd.testing.assert_frame_equal(again, calm, check_exact=True)
 
 
 def test_a_failed_training_of_a_sweep_is_named_in_its_row(

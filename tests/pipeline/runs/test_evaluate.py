@@ -143,3 +143,14 @@ def test_print_shows_the_numbers_and_the_warnings() -> None:
 def test_print_survives_undefined_metrics() -> None:
     index = make_index(categories=("FVRA", "FVFA"))
     assert "undefined" in printed(measure(index, make_scores(index)))
+
+
+def test_networks_may_be_tried_on_other_clips_and_it_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace = make_workspace(tmp_path, make_index(subjects=5), seeds=[0])
+    path = workspace.retrain / "retrain.json"
+    identity = cache_identity(FeatureCache.open(workspace.features))
+    for trained_on, said in ((identity, False), ("of other clips", True), ("", False)):
+        write_run(path, read_run(path, RetrainRun).model_copy(update={"cache": trained_on}))
+        result = evaluate(workspace, Params(), device="cpu")
+        assert (result["cache"], result["trained_on"]) == (identity, trained_on)
+        assert ("trained on other windows or splits" in " ".join(capfd.readouterr().err.split())) == said

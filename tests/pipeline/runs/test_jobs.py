@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 import nas
 from cache_schemas.features import FeatureCacheError
 from cache_schemas.runs import FinishedRuns, RunRow, RunsError
+from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.runs import jobs
 from pipeline.runs.cache import Source
@@ -150,3 +153,28 @@ def test_batches_are_no_larger_than_allowed_and_no_worker_has_one_more_than_need
     per_worker = -(-ceil(runs / size) // workers)
     assert per_worker == -(-runs // (most * workers))  # as few rounds as the largest batches take
     assert size == 1 or -(-runs // (size - 1)) > per_worker * workers  # and no batch could be smaller
+
+
+def test_a_clusters_workers_say_what_they_compute_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the client: it may have no GPU where they have, or the other way round."""
+    asked: list[object] = []
+    sizes: list[int] = []
+
+    def run_tasks(function: Callable[..., object], tasks: Sequence[Any], *rest: object) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
+            if isinstance(task, Batch):
+                sizes.append(len(task.runs))
+                yield task, function(task)
+            else:
+                asked.append(function)
+                yield task, "cuda"
+
+    monkeypatch.setattr(jobs, "run_tasks", run_tasks)
+    monkeypatch.setattr(jobs, "worker_count", lambda compute, runs: 1)
+    here = job(tmp_path / "here", range(100))
+    there = replace(here, source=replace(here.source, params=small(compute={"scheduler": "tcp://there:8786"})))
+    do(replace(there, finished=FinishedRuns(tmp_path / "there", RunRow)))
+    assert sizes == [100]
+    assert asked == [device_of]
+    do(here)
+    assert max(sizes[1:]) <= jobs.MOST_RUNS["cpu"]
