@@ -19,7 +19,7 @@ from zarr.core.sync import _get_loop
 from cache_schemas.features import FeatureCache, FeatureCacheError, sources
 from cache_schemas.features.layout import CHECKSUM_BYTES
 from nas.config import SearchConfig
-from nas.search import search
+from nas.searching import search
 from tests.cache_schemas.features.small_cache import VISUAL, build, check, names
 
 WINDOWS = names(41)
