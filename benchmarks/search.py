@@ -28,7 +28,7 @@ import nas
 from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
 from benchmarks.side_by_side import Figure, publish
 from nas.data import Dataset, prepare
-from nas.search import _Search
+from nas.searching import _Search
 from pipeline.compute.workers import KEEP_FREED_MEMORY
 
 WIDTHS = {f"{modality}/l{i}": 64 * 2**i for modality in ("visual", "audio") for i in range(4)}

@@ -4,8 +4,8 @@ from nas.config import RetrainConfig, SearchConfig, batch_key
 from nas.failures import Diverged, RunError, VanishingArchitectureGradient
 from nas.genotype import Cell, Genotype, Step
 from nas.network import CompactNetwork
-from nas.retrain import RetrainResult, retrain
-from nas.search import SearchResult, search
+from nas.searching import SearchResult, search
+from nas.training import RetrainResult, retrain
 
 __all__ = [
     "Cell",

@@ -18,7 +18,7 @@ from nas.genotype import Cell, Genotype, Step
 from nas.layers import Block, ConvBlock, Linear, Pass
 from nas.network import RunsNetwork, module_key
 from nas.random import Runs
-from nas.retrain import Training, TrainingResult
+from nas.training import Training, TrainingResult
 
 PUBLISHED: Mapping[str, Any] = {
     "space": "bmnas",

@@ -289,12 +289,13 @@ class ArchitectureParameters(nn.Module):
         (space "bmnas" only): of all edges, those that read instead of {none}.
         """
         reads = [self._reads(parameter) for parameter in self.alpha]
-        masses = [
-            torch.stack([p[:, _of(self.space.cell_inputs(i), m)].sum(1) for i, p in enumerate(reads)], 1)
-            for m in ("visual", "audio")
-        ]
-        visual, audio = (mass.sum(1) for mass in masses)
-        shares = {"visual": visual / (visual + audio)}
+
+        def mass(modality: str) -> Tensor:
+            places = [i for i, name in enumerate(self.space.layers) if name.startswith(f"{modality}/")]
+            return torch.stack([p[:, places].sum(1) for p in reads], 1).sum(1)
+
+        visual = mass("visual")
+        shares = {"visual": visual / (visual + mass("audio"))}
         if "Sum" in self.space.operations:
             shares["sum"] = self.gamma.softmax(-1)[..., self.space.operations.index("Sum")].flatten(1).mean(1)
         if self.space.kind == "bmnas":
@@ -390,11 +391,6 @@ def _best_pair(scores: list[list[float]], names: tuple[str, ...], taken: set[fro
         if frozenset((x, y)) not in taken
     ]
     return max(pairs, key=lambda pair: pair[0])[1]
-
-
-def _of(names: Sequence[str], modality: str) -> list[int]:
-    """Return the places of one modality's layers."""
-    return [i for i, name in enumerate(names) if name.startswith(f"{modality}/")]
 
 
 def _entropy(logits: Tensor) -> Tensor:

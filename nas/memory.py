@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
-from nas.retrain import EVALUATION_ROWS, Training, fixed_network
 from nas.scoring import JUDGED_ROWS, at_once, val_scores
-from nas.search import _Search
+from nas.searching import _Search
+from nas.training import EVALUATION_ROWS, Training, fixed_network
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_where_all_searches_fail_the_error_holds_them(changes, kind):
 
 def poisoned(genotype, monkeypatch):
     """Make the trainings of a genotype diverge in their third epoch."""
-    from nas.retrain import Training
+    from nas.training import Training
 
     epoch = Training.epoch
 

@@ -38,7 +38,7 @@ def test_a_batch_of_trainings_takes_what_two_runs_foretell(same_seed):
         p.numel() for p in nas.CompactNetwork(genotype, data.in_channels, channels=16, length=4).parameters()
     )
     assert memory.bytes_per_run > 5 * 4 * parameters, "weights, gradients, two moments, the best state"
-    from nas.retrain import Training, fixed_network
+    from nas.training import Training, fixed_network
 
     with _LiveTensors() as tensors:
         seeds = (0,) * 9 if same_seed else tuple(range(9))

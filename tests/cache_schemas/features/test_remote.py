@@ -21,7 +21,7 @@ from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.statistics import layer_statistics
 from cache_schemas.features.upkeep import merge, summarise, verify
 from nas.config import SearchConfig
-from nas.search import search
+from nas.searching import search
 from pipeline.cli import app
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, build, check, names
 

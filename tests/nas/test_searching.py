@@ -11,7 +11,7 @@ from nas.cost import CostShare, genotype_cost
 from nas.data import Dataset, losses, prepare
 from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
-from nas.search import _Search
+from nas.searching import _Search
 from nas.space import Space
 
 from .mixes import fixed_mix
