@@ -29,7 +29,7 @@ from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
 from benchmarks.side_by_side import Figure, publish
 from nas.data import Dataset, prepare
 from nas.searching import _Search
-from pipeline.compute.workers import KEEP_FREED_MEMORY
+from pipeline.compute.cluster import KEEP_FREED_MEMORY
 
 WIDTHS = {f"{modality}/l{i}": 64 * 2**i for modality in ("visual", "audio") for i in range(4)}
 WINDOWS, LENGTH, BATCH, CHANNELS = 512, 8, 16, 128
