@@ -22,7 +22,8 @@ from rich.table import Table
 
 import nas
 from cache_schemas.features import FeatureCache
-from pipeline.features.stage import window_features, window_sources
+from pipeline.features.compute import window_features
+from pipeline.features.windows import window_sources
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
 

@@ -20,7 +20,8 @@ from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.backbones.fusing import relative_error
 from pipeline.compute.machine import device_of
 from pipeline.faces.stage import clip_faces, windows_digest
-from pipeline.features.stage import MODALITIES, STORED, input_views, run_backbone
+from pipeline.features.compute import run_backbone
+from pipeline.features.windows import MODALITIES, STORED, input_views
 from pipeline.params import Params, parse_params
 from pipeline.shards.stage import ClipJob, StageError
 from pipeline.sound.stage import clip_spectrograms

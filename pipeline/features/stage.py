@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 
 from cache_schemas.content import CacheContent
 from cache_schemas.features import (
@@ -20,57 +14,25 @@ from cache_schemas.features import (
     FeatureCacheWriter,
     IndexAttributes,
     VariantAttributes,
-    stage_piece,
-    staged_piece,
 )
 from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
-from cache_schemas.manifest import Clip, Quarantined, category_of, read_manifest, write_quarantine
-from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
-from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
-from pipeline.backbones import Backbone, Input, Modality, bare_identity, load_backbone, resolved
-from pipeline.compute.machine import device_of
+from cache_schemas.manifest import Clip, Quarantined, category_of, write_quarantine
+from pipeline.backbones import bare_identity, load_backbone, resolved
 from pipeline.compute.progress import console, progress_bar
-from pipeline.compute.workers import one_ahead, run_tasks, session, tell, worker_count
-from pipeline.faces.stage import face_key, windows_digest
-from pipeline.features.views import audio_view, sound_view, visual_view
-from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
+from pipeline.compute.workers import run_tasks, session, worker_count
+from pipeline.faces.stage import face_key
+from pipeline.features.compute import PIECE_ROWS, Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.windows import MODALITIES, WindowSource, stored_windows, window_sources
+from pipeline.params import BackboneParams, Params
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
-MODALITIES: tuple[Modality, ...] = ("visual", "audio")
-PIECE_ROWS = 8
-"""What a killed worker loses at most."""
-TASK_PIECES = 16
-"""One task: the fewer there are, the less a scheduler has to do."""
-TASKS_PER_WORKER = 4
-"""Towards the end tasks are smaller, so that no worker waits for another's last one."""
-PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
-"""Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 ROUNDS = 3
 """A staged piece that is damaged, or not seen on a network's file system, is computed again so often at most."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.features.views gives other values."""
-
-
-@dataclass(frozen=True)
-class WindowSource:
-    """One window that has both crops and a spectrogram, and where they lie."""
-
-    clip: Clip
-    window: int
-    start_s: float
-    faces: tuple[Path, int]
-    spectrogram: tuple[Path, int]
-    plan: str
-    """Names the clip's windows: its face track, and with it this window's crops, depend on all of them."""
-    info: dict[str, Any]
-
-    @property
-    def labels(self) -> tuple[int, int | None]:
-        """(video label, audio label) of this window, which may be a real piece of a fake clip."""
-        return self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
 
 
 @dataclass(frozen=True)
@@ -83,29 +45,6 @@ class Column:
     """(N * V,) view by view of one window after the other"""
     layers: tuple[str, ...]
     """Those that were asked for; the variant may have more."""
-
-
-class _Stored(NamedTuple):
-    """A window as a worker needs it: its row in a shard, and what its views are drawn by."""
-
-    shard: Path
-    row: int
-    clip_id: str
-    start_s: float
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Rows that are staged together. Paths are absolute: the worker may have started in another folder."""
-
-    cache: Path
-    params: BackboneParams
-    variant: VariantAttributes
-    keys: tuple[str, ...]
-    rows: tuple[tuple[_Stored, int], ...]
-    """The window and the view of every key."""
-    spectrograms: SpectrogramParams
-    compute: ComputeParams
 
 
 def build_features(workspace: Workspace, params: Params) -> FeatureCache:
@@ -186,48 +125,39 @@ def _quarantine(workspace: Workspace, sources: list[WindowSource], failed: Mappi
 
 def _missing_pieces(
     writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
-) -> list[_Piece]:
+) -> list[Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
     cache, views = writer.path.resolve(), params.features.views
     pieces = []
     for column in columns:
         place = {key: i for i, key in enumerate(column.keys)}
-        windows = _stored_windows(sources, column.variant.modality)
+        windows = stored_windows(sources, column.variant.modality)
         missing = writer.missing(column.variant, column.keys)
         for i in range(0, len(missing), PIECE_ROWS):
             keys = tuple(missing[i : i + PIECE_ROWS])
             rows = tuple((windows[place[key] // views], place[key] % views) for key in keys)
-            piece = _Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, params.compute)
+            piece = Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, params.compute)
             pieces.append((place[keys[0]], piece))
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
-def _stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[_Stored]:
-    """Where the modality's windows lie, from the root on."""
-    places = [source.faces if modality == "visual" else source.spectrogram for source in sources]
-    absolute = {path: path.resolve() for path, _ in places}
-    return [
-        _Stored(absolute[path], row, s.clip.clip_id, s.start_s) for s, (path, row) in zip(sources, places, strict=True)
-    ]
-
-
-def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Piece], params: Params) -> dict[str, str]:
+def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[Piece], params: Params) -> dict[str, str]:
     """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
     total, waiting = sum(len(column.keys) for column in columns), 0
     refused: dict[str, str] = {}
-    tasks = _tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
+    tasks = piece_tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
     shown: dict[int, int] = {}
     done = total - sum(len(piece.keys) for piece in pieces)
     with progress_bar("features", total=total, unit="rows", done=done) as advance:
 
-        def heard(task: Sequence[_Piece], share: float) -> None:
+        def heard(task: Sequence[Piece], share: float) -> None:
             rows = sum(len(piece.keys) for piece in task[: round(share * len(task))])
             more = rows - shown.get(id(task), 0)
             if more > 0:  # less: its worker died, and another one does it again
                 advance(more)
                 shown[id(task)] = rows
 
-        for task, bad in run_tasks(_compute_pieces, tasks, params.compute, heard, most=len(pieces)):
+        for task, bad in run_tasks(compute_pieces, tasks, params.compute, heard, most=len(pieces)):
             for piece in task:
                 writer.staged(piece.variant, piece.keys)
             refused |= bad
@@ -240,15 +170,6 @@ def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[_Pi
         for column in columns:
             writer.pack(column.variant, column.keys, final=True)
     return refused
-
-
-def _tasks(pieces: Sequence[_Piece], workers: int) -> Iterator[Sequence[_Piece]]:
-    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
-    first = 0
-    while first < len(pieces):
-        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
-        yield pieces[first : first + size]
-        first += size
 
 
 def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
@@ -325,155 +246,14 @@ def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params
     )
 
 
-def window_sources(workspace: Workspace, params: Params) -> list[WindowSource]:
-    """Every window that has both crops and a spectrogram, in manifest order."""
-    clips = read_manifest(workspace.manifest)
-    windows = read_windows(workspace.windows)
-    heard = scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params))
-    seen = scan_shards(workspace.faces, FACES, face_key(params))
-    sources = []
-    for clip in clips:
-        sound = heard.get((clip.clip_id, ""))
-        picture = seen.get((clip.clip_id, windows_digest(windows[clip.clip_id]))) if clip.clip_id in windows else None
-        if sound and picture and not sound.reason and not picture.reason:
-            sources += _pair(clip, sound, picture)
-    return sources
-
-
-def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource]:
-    """The windows that the faces stage kept, each with its spectrogram: paired by start, never by order."""
-    return [
-        WindowSource(
-            clip,
-            sound.starts_s.index(start),
-            start,
-            (picture.path, picture.first_row + i),
-            (sound.path, sound.first_row + sound.starts_s.index(start)),
-            picture.plan,
-            dict(sound.info),
-        )
-        for i, start in enumerate(picture.starts_s)
-    ]
-
-
-STORED: Mapping[Input, tuple[ShardSchema, tuple[str, ...]]] = {
-    "crops": (FACES, ("crops",)),
-    "spectrogram": (SPECTROGRAMS, ("spectrogram", "waveform")),
-    "waveform": (SPECTROGRAMS, ("waveform",)),
-}
-"""The arrays that the views of a backbone's input are made from."""
-
-
-def window_inputs(
-    source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
-) -> Iterator[torch.Tensor]:
-    """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
-    (window,) = _stored_windows([source], "visual" if takes == "crops" else "audio")
-    return _window_inputs(window, takes, views, params)
-
-
-def _window_inputs(
-    window: _Stored, takes: Input, views: Iterable[int], params: SpectrogramParams
-) -> Iterator[torch.Tensor]:
-    schema, names = STORED[takes]
-    stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
-    return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
-
-
-def input_views(
-    stored: Mapping[str, NDArray[Any]],
-    takes: Input,
-    *,
-    clip_id: str,
-    start_s: float,
-    views: Iterable[int],
-    params: SpectrogramParams,
-) -> Iterator[torch.Tensor]:
-    """Yields views of one window as a backbone takes it: crops, a spectrogram or a waveform.
-
-    stored: the window's arrays that STORED names.
-    """
-    key = digest(clip_id, start_s)
-    for view in views:
-        if takes == "crops":
-            yield torch.from_numpy(visual_view(stored["crops"], key=key, view=view))
-        elif takes == "waveform":
-            rate = params.sample_rate_hz
-            yield torch.from_numpy(audio_view(stored["waveform"], rate_hz=rate, key=key, view=view))
-        else:
-            pair = sound_view(stored["waveform"], stored["spectrogram"], key=key, view=view, params=params)
-            yield torch.from_numpy(pair[1])
-
-
-def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
-    """{layer: (n, L, C_in) float32, on the CPU} of n windows, each read while the one before is computed.
-
-    All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
-    """
-    size = PASS_WINDOWS[backbone.device.type]
-    passes = []
-    for batch in one_ahead(_batches(windows, size)):
-        filled = torch.stack([*batch, *batch[-1:] * (size - len(batch))])
-        found = backbone(filled.to(backbone.device), length=length)
-        passes.append({layer: rows[: len(batch)].cpu() for layer, rows in found.items()})
-    return {layer: torch.cat([rows[layer] for rows in passes]) for layer in backbone.layers}
-
-
-def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
-    remaining = iter(windows)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
-
-
-def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
-    """{layer: (L, C_in) float32} of one window itself, by every backbone, without the cache."""
-    found: dict[str, torch.Tensor] = {}
-    for modality in MODALITIES:
-        for chosen in getattr(params.features, modality):
-            backbone = load_backbone(modality, chosen, device)
-            windows = window_inputs(source, backbone.input, [0], params.spectrograms)
-            rows = run_backbone(backbone, windows, length=params.features.length)
-            found |= {layer: values[0] for layer, values in rows.items()}
-    return found
-
-
-def _compute_pieces(pieces: Sequence[_Piece]) -> dict[str, str]:
-    """One task: {key: why its row cannot be stored}."""
-    refused: dict[str, str] = {}
-    for i, piece in enumerate(pieces, start=1):
-        refused |= _compute_piece(piece)
-        tell(i / len(pieces))
-    return refused
-
-
-def _compute_piece(piece: _Piece) -> dict[str, str]:
-    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
-        return {}
-    backbone = load_backbone(piece.variant.modality, piece.params, device_of(piece.compute))
-    features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
-    arrays = {layer: rows.numpy() for layer, rows in features.items()}
-    return stage_piece(piece.cache, piece.variant, piece.keys, arrays, _versions())
-
-
-def _piece_inputs(piece: _Piece, takes: Input) -> Iterator[torch.Tensor]:
-    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
-        yield from _window_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
-
-
 def _index_attributes(columns: list[Column], params: Params) -> IndexAttributes:
     return IndexAttributes(
         views=params.features.views,
         variants=[column.variant for column in columns],
         layers=[layer for column in columns for layer in column.layers],
         params=params.of_features(),
-        versions=_versions(),
+        versions=versions(),
     )
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
-    return {name: importlib.metadata.version(name) for name in libraries}
 
 
 def _index(sources: list[WindowSource]) -> pd.DataFrame:

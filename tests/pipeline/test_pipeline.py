@@ -27,7 +27,8 @@ from pipeline.backbones import load_backbone
 from pipeline.detector.predict import predict
 from pipeline.faces.stage import build_faces, face_key
 from pipeline.features.pretrain import run_pretrain
-from pipeline.features.stage import MODALITIES, build_features, window_sources
+from pipeline.features.stage import build_features
+from pipeline.features.windows import MODALITIES, window_sources
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
 from pipeline.runs.evaluate import evaluate

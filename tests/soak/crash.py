@@ -28,7 +28,8 @@ from cache_schemas.features import FeatureCache, FeatureCacheWriter
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
 from pipeline.backbones import load_backbone
-from pipeline.features.stage import describe, window_inputs, window_sources
+from pipeline.features.stage import describe
+from pipeline.features.windows import window_inputs, window_sources
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, digest_of, logged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import safetensors.torch
 import timm
 import torch
 
+from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
 from pipeline.compute.cluster import SchedulerError
 from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
@@ -19,6 +21,7 @@ from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
 from pipeline.manifest.build import build_manifest
 from pipeline.params import ComputeParams, Params, parse_params
+from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.compute.clusters import cluster
@@ -117,6 +120,14 @@ def own_params(**compute: object) -> Params:
     )
 
 
+def write_weights(folder: Path, seed: int) -> None:
+    """Of the network for sound; read anew in this process, as a new command does."""
+    torch.manual_seed(seed)
+    state = timm.create_model("test_efficientnet", in_chans=1).state_dict()
+    safetensors.torch.save_file(state, folder / "weights.safetensors")
+    load_backbone.cache_clear()
+
+
 def own_project(folder: Path, tiny: TinyClips) -> None:
     """Clips of a few people, a network of one's own, and weights in a file."""
     rows = ["path,subject_id,video_label,audio_label"]
@@ -125,9 +136,7 @@ def own_project(folder: Path, tiny: TinyClips) -> None:
         rows.append(f"{i}.mp4,person {i},real,real")
     (folder / "clips" / "manifest.csv").write_text("\n".join(rows) + "\n")
     (folder / "own_net.py").write_text(OWN)
-    torch.manual_seed(0)
-    state = timm.create_model("test_efficientnet", in_chans=1).state_dict()
-    safetensors.torch.save_file(state, folder / "weights.safetensors")
+    write_weights(folder, 0)
 
 
 def test_workers_in_another_folder_find_everything(
@@ -145,5 +154,15 @@ def test_workers_in_another_folder_find_everything(
             if work == "there":  # the device, too, is found where the work is done
                 monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
             assert len(build_features(workspace, params).index) == 4
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        write_weights(tmp_path, 1)  # which the worker has read before
+        build_features(workspace, params)
+        build_features(Workspace(Path("here")), own_params(workers=1))
+        (tmp_path / "own_net.py").write_text(OWN.replace("torch.ones", "torch.zeros"))
+        del sys.modules["own_net"]
+        load_backbone.cache_clear()
+        with pytest.raises(StageError, match=r"another own_net:build .*start the workers anew"):
+            build_features(workspace, params)
     assert_same_cache(Workspace(tmp_path / "here"), Workspace(tmp_path / "there"))
     assert not list((tmp_path / "elsewhere").glob("work*/features*"))

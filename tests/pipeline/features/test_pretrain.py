@@ -14,7 +14,7 @@ from pipeline.backbones import load_backbone
 from pipeline.backbones.base import weights_sha256
 from pipeline.features import pretrain
 from pipeline.features.pretrain import PretrainError, run_pretrain
-from pipeline.features.stage import WindowSource
+from pipeline.features.windows import WindowSource
 from pipeline.params import BackboneParams, Params, parse_params
 from pipeline.workspace import Workspace
 

@@ -12,7 +12,8 @@ from cache_schemas.features import FeatureCache, FeatureCacheWriter, stage_piece
 from cache_schemas.features.upkeep import verify
 from pipeline.faces.stage import build_faces
 from pipeline.features.recompute import verify_sample
-from pipeline.features.stage import build_features, describe, window_sources
+from pipeline.features.stage import build_features, describe
+from pipeline.features.windows import window_sources
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
 from pipeline.shards.stage import StageError

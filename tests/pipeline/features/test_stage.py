@@ -22,16 +22,10 @@ from cache_schemas.manifest import read_quarantine
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.backbones.timm_family import create
 from pipeline.faces.stage import face_key
-from pipeline.features import stage
-from pipeline.features.stage import (
-    PASS_WINDOWS,
-    build_features,
-    describe,
-    row_keys,
-    run_backbone,
-    window_inputs,
-    window_sources,
-)
+from pipeline.features import compute
+from pipeline.features.compute import PASS_WINDOWS, run_backbone
+from pipeline.features.stage import build_features, describe, row_keys
+from pipeline.features.windows import window_inputs, window_sources
 from pipeline.params import BackboneParams, NetworkParams, Params
 from pipeline.runs.evaluate import EvaluateError, evaluate
 from pipeline.runs.retrain import run_retrain
@@ -219,7 +213,7 @@ def test_what_lost_power_is_mended_and_not_computed_again(history: History) -> N
 def test_a_staged_piece_that_is_damaged_is_computed_again(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Today's file system, or that of a worker's machine, may lose the end of what it took."""
     clips = clip_contents(SIXTEEN[:6])
-    original, damaged = stage.stage_piece, []
+    original, damaged = compute.stage_piece, []
 
     def once(cache: Path, variant: VariantAttributes, keys: Sequence[str], *given: object) -> dict[str, str]:
         refused: dict[str, str] = original(cache, variant, keys, *given)  # type: ignore[arg-type]
@@ -229,7 +223,7 @@ def test_a_staged_piece_that_is_damaged_is_computed_again(history: History, monk
             damaged.append(len(keys))
         return refused
 
-    monkeypatch.setattr(stage, "stage_piece", once)
+    monkeypatch.setattr(compute, "stage_piece", once)
     counted = history.run(clips)
     assert sum(counted.values()) == 12 + damaged[0]
     assert len(FeatureCache.open(history.workspace.features)) == 6

@@ -1,0 +1,128 @@
+"""Computes rows of the feature cache, on workers: pieces of a few rows, that are staged one by one."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
+from pipeline.backbones import Backbone, Input, bare_identity, load_backbone
+from pipeline.compute.machine import device_of
+from pipeline.compute.workers import one_ahead, tell
+from pipeline.features.windows import MODALITIES, StoredWindow, WindowSource, stored_inputs, window_inputs
+from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
+from pipeline.shards.stage import StageError
+
+PIECE_ROWS = 8
+"""What a killed worker loses at most."""
+TASK_PIECES = 16
+"""One task: the fewer there are, the less a scheduler has to do."""
+TASKS_PER_WORKER = 4
+"""Towards the end tasks are smaller, so that no worker waits for another's last one."""
+PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
+"""Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows that are staged together. Paths are absolute: the worker may have started in another folder."""
+
+    cache: Path
+    params: BackboneParams
+    variant: VariantAttributes
+    keys: tuple[str, ...]
+    rows: tuple[tuple[StoredWindow, int], ...]
+    """The window and the view of every key."""
+    spectrograms: SpectrogramParams
+    compute: ComputeParams
+
+
+def piece_tasks(pieces: Sequence[Piece], workers: int) -> Iterator[Sequence[Piece]]:
+    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
+    first = 0
+    while first < len(pieces):
+        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
+        yield pieces[first : first + size]
+        first += size
+
+
+def compute_pieces(pieces: Sequence[Piece]) -> dict[str, str]:
+    """One task: {key: why its row cannot be stored}."""
+    refused: dict[str, str] = {}
+    for i, piece in enumerate(pieces, start=1):
+        refused |= _compute_piece(piece)
+        tell(i / len(pieces))
+    return refused
+
+
+def _compute_piece(piece: Piece) -> dict[str, str]:
+    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
+        return {}
+    backbone = _backbone(piece)
+    features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
+    arrays = {layer: rows.numpy() for layer, rows in features.items()}
+    return stage_piece(piece.cache, piece.variant, piece.keys, arrays, versions())
+
+
+def _backbone(piece: Piece) -> Backbone:
+    """The one that the rows are named by; raises StageError where this process has another one."""
+    wanted = bare_identity(piece.variant.backbone)
+    for _ in range(2):
+        backbone = load_backbone(piece.variant.modality, piece.params, device_of(piece.compute))
+        if bare_identity(backbone.identity()) == wanted:
+            return backbone
+        load_backbone.cache_clear()  # a cluster's worker lives long: the weights may be others since it read them
+    raise StageError(
+        f"features: a worker has another {piece.params.name} than this command (its weights or its code): start the "
+        "workers anew, with the same files"
+    )
+
+
+def _piece_inputs(piece: Piece, takes: Input) -> Iterator[torch.Tensor]:
+    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
+        yield from stored_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
+
+
+def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
+    """{layer: (n, L, C_in) float32, on the CPU} of n windows, each read while the one before is computed.
+
+    All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
+    """
+    size = PASS_WINDOWS[backbone.device.type]
+    passes = []
+    for batch in one_ahead(_batches(windows, size)):
+        filled = torch.stack([*batch, *batch[-1:] * (size - len(batch))])
+        found = backbone(filled.to(backbone.device), length=length)
+        passes.append({layer: rows[: len(batch)].cpu() for layer, rows in found.items()})
+    return {layer: torch.cat([rows[layer] for rows in passes]) for layer in backbone.layers}
+
+
+def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
+    remaining = iter(windows)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
+    """{layer: (L, C_in) float32} of one window itself, by every backbone, without the cache."""
+    found: dict[str, torch.Tensor] = {}
+    for modality in MODALITIES:
+        for chosen in getattr(params.features, modality):
+            backbone = load_backbone(modality, chosen, device)
+            windows = window_inputs(source, backbone.input, [0], params.spectrograms)
+            rows = run_backbone(backbone, windows, length=params.features.length)
+            found |= {layer: values[0] for layer, values in rows.items()}
+    return found
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """{library: its version here}, of those that features may depend on."""
+    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
+    return {name: importlib.metadata.version(name) for name in libraries}

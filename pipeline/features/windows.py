@@ -1,0 +1,140 @@
+"""The windows that have crops and a spectrogram: where they lie, and each view of one as a backbone takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+
+from cache_schemas.files import digest
+from cache_schemas.manifest import Clip, read_manifest
+from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
+from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
+from pipeline.backbones import Input, Modality
+from pipeline.faces.stage import face_key, windows_digest
+from pipeline.features.views import audio_view, sound_view, visual_view
+from pipeline.params import Params, SpectrogramParams
+from pipeline.sound.stage import spectrogram_key
+from pipeline.workspace import Workspace
+
+MODALITIES: tuple[Modality, ...] = ("visual", "audio")
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """One window that has both crops and a spectrogram, and where they lie."""
+
+    clip: Clip
+    window: int
+    start_s: float
+    faces: tuple[Path, int]
+    spectrogram: tuple[Path, int]
+    plan: str
+    """Names the clip's windows: its face track, and with it this window's crops, depend on all of them."""
+    info: dict[str, Any]
+
+    @property
+    def labels(self) -> tuple[int, int | None]:
+        """(video label, audio label) of this window, which may be a real piece of a fake clip."""
+        return self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
+
+
+class StoredWindow(NamedTuple):
+    """A window as a worker needs it: its row in a shard, and what its views are drawn by."""
+
+    shard: Path
+    row: int
+    clip_id: str
+    start_s: float
+
+
+def window_sources(workspace: Workspace, params: Params) -> list[WindowSource]:
+    """Every window that has both crops and a spectrogram, in manifest order."""
+    clips = read_manifest(workspace.manifest)
+    windows = read_windows(workspace.windows)
+    heard = scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params))
+    seen = scan_shards(workspace.faces, FACES, face_key(params))
+    sources = []
+    for clip in clips:
+        sound = heard.get((clip.clip_id, ""))
+        picture = seen.get((clip.clip_id, windows_digest(windows[clip.clip_id]))) if clip.clip_id in windows else None
+        if sound and picture and not sound.reason and not picture.reason:
+            sources += _pair(clip, sound, picture)
+    return sources
+
+
+def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource]:
+    """The windows that the faces stage kept, each with its spectrogram: paired by start, never by order."""
+    return [
+        WindowSource(
+            clip,
+            sound.starts_s.index(start),
+            start,
+            (picture.path, picture.first_row + i),
+            (sound.path, sound.first_row + sound.starts_s.index(start)),
+            picture.plan,
+            dict(sound.info),
+        )
+        for i, start in enumerate(picture.starts_s)
+    ]
+
+
+def stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[StoredWindow]:
+    """Where the modality's windows lie, from the root on."""
+    places = [(s, *(s.faces if modality == "visual" else s.spectrogram)) for s in sources]
+    absolute = {path: path.resolve() for _, path, _ in places}
+    return [StoredWindow(absolute[path], row, s.clip.clip_id, s.start_s) for s, path, row in places]
+
+
+STORED: Mapping[Input, tuple[ShardSchema, tuple[str, ...]]] = {
+    "crops": (FACES, ("crops",)),
+    "spectrogram": (SPECTROGRAMS, ("spectrogram", "waveform")),
+    "waveform": (SPECTROGRAMS, ("waveform",)),
+}
+"""The arrays that the views of a backbone's input are made from."""
+
+
+def window_inputs(
+    source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
+) -> Iterator[torch.Tensor]:
+    """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
+    (window,) = stored_windows([source], "visual" if takes == "crops" else "audio")
+    return stored_inputs(window, takes, views, params)
+
+
+def stored_inputs(
+    window: StoredWindow, takes: Input, views: Iterable[int], params: SpectrogramParams
+) -> Iterator[torch.Tensor]:
+    """As window_inputs."""
+    schema, names = STORED[takes]
+    stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
+    return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
+
+
+def input_views(
+    stored: Mapping[str, NDArray[Any]],
+    takes: Input,
+    *,
+    clip_id: str,
+    start_s: float,
+    views: Iterable[int],
+    params: SpectrogramParams,
+) -> Iterator[torch.Tensor]:
+    """Yields views of one window as a backbone takes it: crops, a spectrogram or a waveform.
+
+    stored: the window's arrays that STORED names.
+    """
+    key = digest(clip_id, start_s)
+    for view in views:
+        if takes == "crops":
+            yield torch.from_numpy(visual_view(stored["crops"], key=key, view=view))
+        elif takes == "waveform":
+            rate = params.sample_rate_hz
+            yield torch.from_numpy(audio_view(stored["waveform"], rate_hz=rate, key=key, view=view))
+        else:
+            pair = sound_view(stored["waveform"], stored["spectrogram"], key=key, view=view, params=params)
+            yield torch.from_numpy(pair[1])
