@@ -1,17 +1,17 @@
 """What architectures and mixes of them cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
 
-Both are counted on the network itself, built without memory (torch's meta device), so that an operation needs no
-formula of its own. Element-wise work is not counted.
+Both are counted on the network itself, so that an operation needs no formula of its own. Element-wise work is not
+counted.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
@@ -34,12 +34,28 @@ class Cost:
 @cache
 def operation_cost(name: str, channels: int, length: int) -> Cost:
     """Return the cost of one operation of `nas.primitives.OPERATIONS` for inputs (C, L)."""
-    with META:
-        operation = OPERATIONS[name](1, channels, length)
-        x = torch.zeros(1, 1, length, channels)
-    with FlopCounterMode(display=False) as counter:
+    # Two runs: the products of one may be done twice over (`nas.functions.product`).
+    operation, x = OPERATIONS[name](2, channels, length), torch.zeros(2, 1, length, channels)
+    with _Macs() as counter:
         operation(x, x, EVALUATION, name)
-    return Cost(_parameters(operation), counter.get_total_flops() // 2)
+    return Cost(_parameters(operation) // 2, counter.macs // 2)
+
+
+class _Macs(TorchFunctionMode):
+    """Counts the multiply-accumulates of matrix products.
+
+    Not torch's FlopCounterMode, nor the meta device: either loads torch._dynamo, which takes longer than torch itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.bmm, torch.baddbmm):
+            left, right = args[-2:]
+            self.macs += left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
 
 
 @cache
