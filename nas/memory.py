@@ -15,7 +15,7 @@ from nas.data import Dataset
 from nas.genotype import Genotype
 from nas.retrain import Training, fixed_network
 from nas.scoring import TOGETHER, val_scores
-from nas.search import _Search
+from nas.search import Search
 from nas.space import fixed_mix
 from nas.training import EVALUATION_ROWS, evaluate
 
@@ -36,17 +36,15 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
     """Return what searches with this config take beside the data set: a step, and the derivation of one run."""
 
     def work(runs: int) -> None:
-        state = _Search(data, [config] * runs, tuple(range(runs)))
-        rows = state.train.next()
-        state._weight_step(rows)
-        state._arch_step(rows)
+        state = Search(data, [config] * runs, tuple(range(runs)))
+        state.step(searching=True)
         mix = fixed_mix(state.candidates, state.supernet.architecture.derive(), data.device)
         evaluate(state.supernet.fusion, mix, data, data.val[:EVALUATION_ROWS])
 
     taken = _measure(work)
     if config.derive == "argmax":
         return taken
-    state = _Search(data, [config], (0,))
+    state = Search(data, [config], (0,))
     judged = state.supernet.architecture.derive() * TOGETHER
     weights = state.supernet.fusion.state_dict()
     one_part = replace(data, val=data.val[:EVALUATION_ROWS])

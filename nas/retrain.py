@@ -13,8 +13,9 @@ from nas.genotype import Genotype
 from nas.layers import EVALUATION, Pass
 from nas.metrics import area_under_roc
 from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
+from nas.optimiser import WeightOptimiser
 from nas.random import Dropout, Streams
-from nas.training import EVALUATION_ROWS, WeightOptimiser
+from nas.training import EVALUATION_ROWS
 
 DEFAULTS = RetrainConfig()
 LEAVING = 0.05
@@ -51,7 +52,7 @@ def retrain(  # noqa: PLR0917 - callers may name them
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
-    All runs train at once, and none depends on the others. Rows of the test split are scored, nothing more.
+    All runs train at once, and none depends on the others: as in `nas.search`, to the bit in one thread. Rows of the test split are scored, nothing more.
     features, labels, split: as for `nas.search`. Of (V, N, L, C_in), training steps read each train window in a view
     that the run draws anew every time the window's turn comes; curves and scores come from view 0.
     """

@@ -17,11 +17,10 @@ from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.metrics import area_under_roc
 from nas.network import Supernet
-from nas.optimiser import Adam
+from nas.optimiser import Adam, WeightOptimiser, frozen
 from nas.random import Dropout, Streams
 from nas.space import Candidates, Mix, fixed_mix
-from nas.training import WeightOptimiser, evaluate, frozen
-from nas.unrolled import unrolled_gradient
+from nas.training import evaluate
 
 # A gradient below this is rounding, not signal: a working estimator's is above 1e-6 (it shrinks as 1 / lambda),
 # the reference code's was 1e-16.
@@ -83,6 +82,9 @@ def search(
 ) -> list[SearchResult]:
     """Return one result per seed; all runs train at once, and none depends on the others.
 
+    On the CPU, with one thread of torch, a run gives to the bit what it gives alone; with several, or on a GPU, up to
+    rounding, which a search can magnify.
+
     configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
     (equal `nas.batch_key`), others are a ValueError.
 
@@ -99,7 +101,7 @@ def search(
     per_run = check_configs(configs, len(seeds))
     config = per_run[0]
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
-    state = _Search(data, per_run, seeds)
+    state = Search(data, per_run, seeds)
     curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
     histories: list[list[list[dict[str, Any]]]] = [[] for _ in seeds]
     for epoch in range(config.epochs):
@@ -112,7 +114,7 @@ def search(
     return state.results(curves, histories, keep_weights)
 
 
-class _Search:
+class Search:
     """The state of R searches; `config` is any run's, where only shared settings are read."""
 
     def __init__(self, data: Dataset, configs: Sequence[SearchConfig], seeds: tuple[int, ...]) -> None:
@@ -192,13 +194,21 @@ class _Search:
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         norm = torch.zeros_like(train_loss)
         for _ in range(self.steps):
-            rows = self.train.next()
-            train_loss += self._weight_step(rows) / self.steps
-            if searching:
-                norm += self._arch_step(rows) / self.steps
+            loss, of_step = self.step(searching=searching)
+            train_loss += loss / self.steps
+            norm += of_step / self.steps
         if searching:
             self._check_gradient(norm.tolist(), epoch)
         return self._rows(epoch, train_loss, norm if searching else None)
+
+    def step(self, *, searching: bool) -> tuple[Tensor, Tensor]:
+        """Return the train loss and the norm of the architecture gradient per run, (R,) each, of one step.
+
+        That is a step of the weights on train and, when searching, one of the choices; else the norm is 0.
+        """
+        rows = self.train.next()
+        loss = self._weight_step(rows)
+        return loss, self._arch_step(rows) if searching else torch.zeros_like(loss)
 
     def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.candidates.layers, views), mix, how)
@@ -215,18 +225,15 @@ class _Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        if self.config.order == "second":
-            gradients = self._unrolled(rows, train_rows)
-        else:
-            with frozen(self.supernet.weight_parameters()):
-                per_run = self._arch_losses(rows, self.choosers.draw(self.supernet.architecture.size))
-            gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
+        with frozen(self.supernet.weight_parameters()):
+            per_run = self._arch_losses(rows)
+        gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
 
-    def _arch_losses(self, rows: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def _arch_losses(self, rows: Tensor) -> Tensor:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
-        mix = self.supernet.architecture.sample(self.choosers, noise)
+        mix = self.supernet.architecture.sample(self.choosers)
         per_run = self._losses(rows, mix, Pass("batch"))
         for name, of in (
             ("entropy_weight", self.supernet.architecture.entropy),
@@ -236,21 +243,6 @@ class _Search:
             if any(factors):
                 per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
         return per_run
-
-    def _unrolled(self, rows: Tensor, train_rows: Tensor) -> list[Tensor]:
-        """Return the gradient through one weight step; all losses of it are taken with the same noise."""
-        architecture = self.supernet.architecture
-        noise = self.choosers.draw(architecture.size)
-        weight_noise = self.weight_choosers.draw(architecture.size)
-
-        def train() -> Tensor:
-            return self._losses(train_rows, architecture.sample(self.weight_choosers, weight_noise), Pass("batch"))
-
-        lr = torch.tensor(self.weight_optimiser.lr, device=self.data.device)
-        weights = list(self.supernet.weight_parameters())
-        return unrolled_gradient(
-            weights, self.arch_optimiser.parameters, train, lambda: self._arch_losses(rows, noise), lr
-        )[1]
 
     def _check_gradient(self, norms: list[float], epoch: int) -> None:
         vanished = {
