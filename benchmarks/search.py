@@ -28,7 +28,7 @@ import nas
 from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
 from benchmarks.side_by_side import Figure, publish
 from nas.data import Dataset, prepare
-from nas.searching import _Search
+from nas.searching import Search
 from pipeline.compute.cluster import KEEP_FREED_MEMORY
 
 WIDTHS = {f"{modality}/l{i}": 64 * 2**i for modality in ("visual", "audio") for i in range(4)}
@@ -104,15 +104,13 @@ class OneProcess:
     """R runs of the search in this process."""
 
     def __init__(self, runs: int) -> None:
-        self.search = _Search(dataset(), [CONFIG] * runs, tuple(range(runs)))
+        self.search = Search(dataset(), [CONFIG] * runs, tuple(range(runs)))
         self.step(2)
 
     def step(self, count: int) -> None:
         """Does weight and architecture steps in turn."""
         for _ in range(count):
-            rows = self.search.train.next()
-            self.search._weight_step(rows)
-            self.search._arch_step(rows)
+            self.search.step(searching=True)
 
 
 class Workers:

@@ -37,7 +37,6 @@ PUBLISHED: Mapping[str, Any] = {
     "arch_beta": 0.5,
     "arch_weight_decay": 1e-3,
     "level": "bilevel",
-    "order": "first",
     "entropy_weight": 0.0,
     "cost_weight": 0.0,
     "derive": "argmax",

@@ -247,9 +247,9 @@ class ArchitectureParameters(nn.Module):
         """Logits of one run."""
         return sum(parameter[0].numel() for parameter in self.parameters())
 
-    def sample(self, choosers: Choosers, noise: Sequence[Tensor] | None = None) -> Mix:
-        """Return the mix that the choosers make of the logits and of noise, drawn anew or given."""
-        noise = choosers.draw(self.size) if noise is None else noise
+    def sample(self, choosers: Choosers) -> Mix:
+        """Return the mix that the choosers make of the logits and of new noise."""
+        noise = choosers.draw(self.size)
         mixed = choosers.choose([*self.alpha, *self.beta, self.gamma], noise)
         S = len(self.alpha)
         alpha, beta, gamma = mixed[:S], mixed[S:-1], mixed[-1]

@@ -96,9 +96,6 @@ class SearchConfig(NetworkConfig):
     level: Literal["bilevel", "single"] = Field(
         default="bilevel", description="architecture steps on val, or (single) on the minibatch of the weight step"
     )
-    order: Literal["first", "second"] = Field(
-        default="first", description="second: architecture steps look through one weight step, as DARTS (2.5x the time)"
-    )
     entropy_weight: float = Field(
         default=0.0, description="times the mean entropy of the choices in the architecture loss; above 0 they settle"
     )

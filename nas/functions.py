@@ -20,22 +20,24 @@ CACHE_LINE = 16
 def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """Return a @ b (+ onto) of matrices (R, N, K) and (R, K, M); on the CPU, in each run the bits of that run alone.
 
-    In one thread, that is. The library's sums depend on where in a cache line a matrix begins, and a single product of
-    one row or column takes another path than several.
+    In one thread, that is. The library's sums depend on where in a cache line a matrix begins, and a single product
+    with one column takes another path than several; with one row it does not.
     """
-    room, runs = out, len(a)
-    if a.is_cpu and not torch.compiler.is_compiling():
-        a, b = _lined_up(a), _lined_up(b)
-        thin = a.shape[1] == 1 or b.shape[2] == 1
-        if thin and runs == 1:
-            onto, a, b = (x if x is None else x.expand(2, -1, -1) for x in (onto, a, b))  # type: ignore[assignment]
-        if thin or a.shape[1] * b.shape[2] % CACHE_LINE or (out is not None and not _begins_lines(out)):
-            room = _lines((len(a), a.shape[1], b.shape[2]), a)
-    result = _product(onto, a, b, room)[:runs]
-    return result if out is None else out if room is out else out.copy_(result)
+    if not a.is_cpu or torch.compiler.is_compiling():
+        return _bmm(onto, a, b, out)
+    if b.shape[2] == 1:
+        rows = _lined_up(a if a.stride(2) == 1 else a.contiguous())
+        result = _bmm(None if onto is None else onto.mT, _lined_up(b.mT), rows.mT, None).mT
+        return result if out is None else out.copy_(result)
+    a, b = _lined_up(a), _lined_up(b)
+    if out is not None and _begins_lines(out):
+        return _bmm(onto, a, b, out)
+    shape = (a.shape[0], a.shape[1], b.shape[2])
+    result = _bmm(onto, a, b, _lines(shape, a) if shape[1] * shape[2] % CACHE_LINE else None)
+    return result if out is None else out.copy_(result)
 
 
-def _product(onto: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+def _bmm(onto: Tensor | None, a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
     return torch.bmm(a, b, out=out) if onto is None else torch.baddbmm(onto, a, b, out=out)
 
 

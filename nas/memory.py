@@ -14,7 +14,7 @@ from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
 from nas.scoring import JUDGED_ROWS, at_once, val_scores
-from nas.searching import _Search
+from nas.searching import Search
 from nas.training import EVALUATION_ROWS, Training, fixed_network
 
 
@@ -34,13 +34,10 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
     """Return what searches with this config take beside the data set: a step, and the derivation of one run."""
 
     def work(runs: int) -> None:
-        state = _Search(data, [config] * runs, tuple(range(runs)))
-        rows = state.train.next()
-        state._weight_step(rows)
-        state._arch_step(rows)
+        Search(data, [config] * runs, tuple(range(runs))).step(searching=True)
 
     taken = _measure(work)
-    state = _Search(data, [config], (0,))
+    state = Search(data, [config], (0,))
     one_part = replace(data, val=data.val[:JUDGED_ROWS])
     judged = state.supernet.architecture.derive() * at_once(data)
     weights = state.supernet.fusion.state_dict()

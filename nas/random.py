@@ -73,7 +73,7 @@ class Streams:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Return standard normal numbers, float32 (R, *shape)."""
-        return torch.special.ndtri(self._shares(shape)).float()
+        return torch.special.ndtri(self._shares(shape)).float()  # type: ignore[no-any-return]
 
     def _shares(self, shape: Sequence[int]) -> Tensor:
         """Return numbers of (0, 1), float64 (R, *shape), each exact: odd multiples of 2^-53."""

@@ -89,11 +89,9 @@ class Routes(nn.Module):
             Route([(getattr(cell, slot), r) for slot in "xy" for r, cell in enumerate(of_runs)], held)
             for of_runs in cells
         )
-        self.steps = nn.ModuleList(
-            nn.ModuleList(StepRoutes(steps) for steps in zip(*(cell.steps for cell in of_runs), strict=True))
-            for of_runs in cells
-        )
-        self.users = [[step.users for step in of_cell] for of_cell in self.steps]
+        steps = [[StepRoutes(of_step) for of_step in zip(*(c.steps for c in cell), strict=True)] for cell in cells]
+        self.steps = nn.ModuleList(map(nn.ModuleList, steps))
+        self.users = [[step.users for step in of_cell] for of_cell in steps]
 
     def cell(self, i: int, layers: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> Slots:
         """Return what cell i reads of the layers and of the earlier cells' outputs."""
@@ -104,11 +102,15 @@ class Routes(nn.Module):
     def step(self, i: int, t: int, x: Tensor, y: Tensor, outputs: Sequence[Tensor]) -> Iterator[Slots]:
         """Return what each operation of step t of cell i reads of the cell's inputs and the earlier steps' outputs."""
         values = {"x": x, "y": y, **{step_name(s): value for s, value in enumerate(outputs)}}
-        return self.steps[i][t].inputs_of(values)
+        return self._step(i, t).inputs_of(values)
 
     def result(self, i: int, t: int, outputs: Sequence[Tensor]) -> Tensor:
         """Return the output of step t of cell i, out of those of its operations."""
-        return self.steps[i][t].outputs(dict(zip(self.users[i][t], outputs, strict=True)))
+        step = self._step(i, t)
+        return step.outputs(dict(zip(step.users, outputs, strict=True)))  # type: ignore[no-any-return]
+
+    def _step(self, i: int, t: int) -> "StepRoutes":
+        return self.steps[i][t]  # type: ignore[index, no-any-return]
 
 
 class StepRoutes(nn.Module):

@@ -15,13 +15,11 @@ from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, c
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.network import Supernet
-from nas.optimiser import Adam
+from nas.optimiser import Adam, WeightOptimiser, frozen
 from nas.random import Dropout, Streams
 from nas.reading import Mix
 from nas.scoring import Weights, area_under_roc, best_of, val_logits
 from nas.space import Space
-from nas.training import WeightOptimiser, frozen
-from nas.unrolled import unrolled_gradient
 
 DEFAULTS = SearchConfig()
 
@@ -74,7 +72,8 @@ def search(
     """Return one result per seed; all runs train at once, and none depends on the others.
 
     A run that fails (`SearchResult.failed` says why) leaves the others as they are; only where all of them fail, the
-    first one's RunError is raised. Nothing depends on the order of the rows.
+    first one's RunError is raised. Nothing depends on the order of the rows. On the CPU, with one thread of torch, a
+    run gives to the bit what it gives alone; with several, or on a GPU, up to rounding, which a search can magnify.
 
     configs: one for all runs, or one per seed; those of one call may differ in the settings of `nas.config.PER_RUN`
     (equal `nas.batch_key`), others are a ValueError.
@@ -92,7 +91,7 @@ def search(
     per_run = check_configs(configs, len(seeds))
     config = per_run[0]
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
-    state = _Search(data, per_run, seeds)
+    state = Search(data, per_run, seeds)
     for epoch in range(config.epochs):
         rows = state.epoch(epoch)
         if progress is not None:
@@ -102,7 +101,7 @@ def search(
     return checked(state.results(keep_weights))
 
 
-class _Search:
+class Search:
     """The state of R searches; `config` is any run's, where only shared settings are read."""
 
     def __init__(self, data: Dataset, configs: Sequence[SearchConfig], seeds: tuple[int, ...]) -> None:
@@ -193,11 +192,19 @@ class _Search:
         train_loss = torch.zeros(len(self.seeds), device=self.data.device)
         norm = torch.zeros_like(train_loss)
         for _ in range(self.steps):
-            rows = self.train.next()
-            train_loss += self._weight_step(rows) / self.steps
-            if searching:
-                norm += self._arch_step(rows) / self.steps
+            loss, of_step = self.step(searching=searching)
+            train_loss += loss / self.steps
+            norm += of_step / self.steps
         return self._record(epoch, train_loss, norm if searching else None)
+
+    def step(self, *, searching: bool) -> tuple[Tensor, Tensor]:
+        """Return the train loss and the norm of the architecture gradient per run, (R,) each, of one step.
+
+        That is a step of the weights on train and, when searching, one of the choices; else the norm is 0.
+        """
+        rows = self.train.next()
+        loss = self._weight_step(rows)
+        return loss, self._arch_step(rows) if searching else torch.zeros_like(loss)
 
     def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.space.layers, views), mix, how)
@@ -214,18 +221,15 @@ class _Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        if self.config.order == "second":
-            gradients = self._unrolled(rows, train_rows)
-        else:
-            with frozen(self.supernet.weight_parameters()):
-                per_run = self._arch_losses(rows, self.choosers.draw(self.supernet.architecture.size))
-            gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
+        with frozen(self.supernet.weight_parameters()):
+            per_run = self._arch_losses(rows)
+        gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
 
-    def _arch_losses(self, rows: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def _arch_losses(self, rows: Tensor) -> Tensor:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
-        mix = self.supernet.architecture.sample(self.choosers, noise)
+        mix = self.supernet.architecture.sample(self.choosers)
         per_run = self._losses(rows, mix, Pass("batch"))
         for name, of in (
             ("entropy_weight", self.supernet.architecture.entropy),
@@ -235,21 +239,6 @@ class _Search:
             if any(factors):
                 per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
         return per_run
-
-    def _unrolled(self, rows: Tensor, train_rows: Tensor) -> list[Tensor]:
-        """Return the gradient through one weight step; all losses of it are taken with the same noise."""
-        architecture = self.supernet.architecture
-        noise = self.choosers.draw(architecture.size)
-        weight_noise = self.weight_choosers.draw(architecture.size)
-
-        def train() -> Tensor:
-            return self._losses(train_rows, architecture.sample(self.weight_choosers, weight_noise), Pass("batch"))
-
-        lr = torch.tensor(self.weight_optimiser.lr, device=self.data.device)
-        weights = list(self.supernet.weight_parameters())
-        return unrolled_gradient(
-            weights, self.arch_optimiser.parameters, train, lambda: self._arch_losses(rows, noise), lr
-        )[1]
 
     @torch.no_grad()
     def _record(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[Row]:

@@ -1,21 +1,19 @@
 """The final training: fixed architectures, from scratch on the train split, stopped by the validation split."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nas.config import RetrainConfig, SearchConfig, check_config
+from nas.config import RetrainConfig, check_config
 from nas.data import Dataset, Minibatches, check_genotypes, check_seeds, losses, prepare
 from nas.failures import Row, RunError, RunResult, checked, curve_rows, failure
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, Pass
 from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
-from nas.optimiser import Adam
+from nas.optimiser import WeightOptimiser
 from nas.random import Dropout, Streams
 from nas.scoring import area_under_roc
 
@@ -25,7 +23,6 @@ LEAVING = 0.05
 """Runs that have stopped are computed on until they are this share: moving the others costs about one step of all."""
 
 Progress = Callable[[dict[str, Any]], None]
-TrainedConfig = SearchConfig | RetrainConfig
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,9 @@ def retrain(  # noqa: PLR0917 - callers may name them
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
-    All runs train at once, and none depends on the others. A run that fails (`RetrainResult.failed` says why) leaves
-    the others as they are; only where all of them fail, the first one's RunError is raised. Rows of the test split are
-    scored, nothing more, and nothing depends on the order of the rows.
+    All runs train at once, and none depends on the others: as in `nas.search`, to the bit in one thread. A run that
+    fails (`RetrainResult.failed` says why) leaves the others as they are; only where all of them fail, the first one's
+    RunError is raised. Rows of the test split are scored, nothing more, and nothing depends on the order of the rows.
 
     features, labels, split: as for `nas.search`. Of (V, N, L, C_in), training steps read each train window in a view
     that the run draws anew every time the window's turn comes; curves and scores come from view 0.
@@ -247,67 +244,3 @@ class Training:
         return [
             None if error else Trained(scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)
         ]
-
-
-@contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within the context, what is computed from these parameters needs no gradient of them."""
-    held = list(parameters)
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
-
-
-class WeightOptimiser:
-    """Adam with a cosine schedule and warm restarts per run, as torch's CosineAnnealingWarmRestarts."""
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        configs: TrainedConfig | Sequence[TrainedConfig],
-        steps: int,
-    ) -> None:
-        """configs: one for all runs, or one per run where all parameters are (R, ...); steps: minibatches an epoch."""
-        self.configs: list[TrainedConfig]
-        if isinstance(configs, SearchConfig | RetrainConfig):
-            self.configs = [configs]
-            self.adam = Adam(parameters, lr=configs.weight_lr, weight_decay=configs.weight_decay)
-        else:
-            self.configs = list(configs)
-            self.adam = Adam(
-                parameters, lr=[c.weight_lr for c in configs], weight_decay=[c.weight_decay for c in configs]
-            )
-        self.steps, self.done = steps, 0
-
-    def take(
-        self, parameters: Iterable[nn.Parameter], places: Sequence[tuple[int, Sequence[int]]]
-    ) -> "WeightOptimiser":
-        """Return one that goes on for these parameters, each some rows of the parameter at a place here."""
-        (config,) = self.configs
-        taken = WeightOptimiser(parameters, config, self.steps)
-        taken.done = self.done
-        held = [(*self.adam.moments[place], list(rows)) for place, rows in places]
-        taken.adam.moments = [(mean[rows], square[rows]) for mean, square, rows in held]
-        taken.adam.count = self.adam.count
-        return taken
-
-    @property
-    def lr(self) -> list[float]:
-        """The learning rate of every run's next step."""
-        return [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
-
-    def step(self, loss: Tensor) -> None:
-        """Move the weights along the gradient of a loss that is summed over the runs."""
-        self.adam.set_lr(self.lr)
-        self.adam.descend(loss)
-        self.done += 1
-
-
-def _annealed(config: TrainedConfig, cycles: float) -> float:
-    """Return the learning rate after so many cycles between warm restarts."""
-    swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
-    return config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing

@@ -6,8 +6,7 @@ from torch import nn
 
 from nas import SearchConfig
 from nas.memory import _LiveTensors
-from nas.optimiser import FEW, Adam
-from nas.training import WeightOptimiser, frozen
+from nas.optimiser import FEW, Adam, WeightOptimiser, frozen
 
 R = 3
 SHAPES = [(4, 3), (5,), (1, 2, 2)]

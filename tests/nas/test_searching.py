@@ -11,7 +11,7 @@ from nas.cost import CostShare, genotype_cost
 from nas.data import Dataset, losses, prepare
 from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
-from nas.searching import _Search
+from nas.searching import Search
 from nas.space import Space
 
 from .mixes import fixed_mix
@@ -181,9 +181,8 @@ def test_the_cost_of_a_hard_sample_is_that_of_its_genotype(kind):
     torch.testing.assert_close((shares - shares[0]) * share.whole, differences, atol=0.01, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{"level": "single"}, {"order": "second"}, {"order": "second", "level": "single"}])
-def test_levels_and_orders_search_and_keep_runs_apart(changes, results):
-    config = SMALL.model_copy(update=changes)
+def test_a_single_level_search_keeps_runs_apart(results):
+    config = SMALL.model_copy(update={"level": "single"})
     together = nas.search(*noise(), config, (3, 4, 5))
     assert [r.curves for r in together] != [r.curves for r in results]
     alone = nas.search(*noise(), config, (4,))[0]
@@ -264,11 +263,31 @@ def test_one_epoch_moves_every_weight_and_every_choice():
     """Defect 3: the reference code leaves the reshape layers out of the optimiser, at their random start."""
     data = prepare(*noise(), None, reads="train_val")
     config = SMALL.model_copy(update={"warmup_epochs": 0, "samples": 15, "batch_size": 24})
-    state = _Search(data, [config], (0,))
+    state = Search(data, [config], (0,))
     before = {name: p.detach().clone() for name, p in state.supernet.named_parameters()}
     state.epoch(0)
     still = [name for name, p in state.supernet.named_parameters() if torch.equal(p, before[name])]
     assert still == []
+
+
+def test_a_step_moves_the_weights_and_the_choices_only_when_searching():
+    data = prepare(*noise(), None, reads="train_val")
+    state = Search(data, [SMALL] * 2, (3, 4))
+
+    def held():
+        supernet = state.supernet
+        return [[p.detach().clone() for p in of()] for of in (supernet.weight_parameters, supernet.arch_parameters)]
+
+    for searching in (False, True):
+        before = held()
+        loss, norm = state.step(searching=searching)
+        assert loss.shape == norm.shape == (2,)
+        assert (norm > 0).all() == searching
+        moved = [
+            any(not torch.equal(a, b) for a, b in zip(*sides, strict=True))
+            for sides in zip(before, held(), strict=True)
+        ]
+        assert moved == [True, searching]
 
 
 def test_the_architecture_learns_and_the_warm_up_leaves_it_alone():
