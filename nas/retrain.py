@@ -52,7 +52,9 @@ def retrain(  # noqa: PLR0917 - callers may name them
 ) -> list[RetrainResult]:
     """Return one result per seed: run r trains genotypes[r] (a single genotype serves all) with seeds[r].
 
-    All runs train at once, and none depends on the others: as in `nas.search`, to the bit in one thread. Rows of the test split are scored, nothing more.
+    All runs train at once, and none depends on the others: as in `nas.search`, to the bit in one thread. Rows of the
+    test split are scored, nothing more.
+
     features, labels, split: as for `nas.search`. Of (V, N, L, C_in), training steps read each train window in a view
     that the run draws anew every time the window's turn comes; curves and scores come from view 0.
     """
