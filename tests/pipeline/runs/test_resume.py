@@ -11,6 +11,8 @@ import yaml
 
 import nas
 import pipeline.runs.jobs
+import pipeline.runs.retrain
+import pipeline.runs.search
 from cache_schemas.run import RetrainRun, SearchRun, read_run
 from pipeline.report.stage import build_report
 from pipeline.runs.evaluate import evaluate
@@ -197,3 +199,17 @@ def test_a_failed_training_is_marked_and_the_others_go_on(
     assert sorted(path.name for path in rough.retrain.glob("*.safetensors")) == [
         "audio-5.safetensors", "fusion-5.safetensors", "visual-5.safetensors",
     ]  # fmt: skip
+
+
+def test_after_a_change_of_nas_nothing_is_already_done(
+    calm: Workspace, rough: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (calm.search, calm.runs):
+        shutil.copytree(folder, rough.root / folder.name)
+    searched, trained = watched("search", monkeypatch), watched("retrain", monkeypatch)
+    for module in (pipeline.runs.search, pipeline.runs.retrain):
+        monkeypatch.setattr(module, "code_version", lambda *functions: "another")
+    run_search(rough, PARAMS)
+    run_retrain(rough, PARAMS)
+    assert sum(searched) == 6
+    assert sum(trained) >= 5, "networks of one seed may have found the same architecture"
