@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
@@ -212,8 +212,11 @@ class _Session:
                     raise gone(self.compute.scheduler, "the connection to it was lost")
                 send()  # first: what is done with a result may take its time
                 for task, future in done:
+                    # What a task raised is here already; what it gave is fetched, and then the scheduler may be gone.
+                    fetching = nullcontext() if future.status == "error" else reaching(self.compute.scheduler)
                     try:
-                        result = future.result()
+                        with fetching:
+                            result = future.result()
                     except KilledWorker:
                         lost.append(task)
                     else:

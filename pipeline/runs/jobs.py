@@ -24,7 +24,7 @@ from nas.data import Dataset, prepare
 from nas.memory import RunMemory
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import console, progress_bar
-from pipeline.compute.workers import memory_per_worker, run_tasks, tell, worker_count
+from pipeline.compute.workers import memory_per_worker, run_tasks, session, tell, worker_count
 from pipeline.params import ComputeParams
 from pipeline.runs.cache import Source
 
@@ -78,12 +78,13 @@ def do(job: Job[Run, Row]) -> dict[Run, Row]:
     kept, todo = len(done), len(keys) - len(done)
     console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")
     if todo:
-        batches = _batches(job, keys, done)
-        with progress_bar(job.title, total=len(keys), unit="runs", done=kept) as advance:
-            for batch, rows in _computed(job, batches, advance):
-                of_batch = dict(zip(batch.keys, rows, strict=True))
-                job.finished.add(of_batch)
-                done |= of_batch
+        with session(job.source.params.compute):
+            batches = _batches(job, keys, done)
+            with progress_bar(job.title, total=len(keys), unit="runs", done=kept) as advance:
+                for batch, rows in _computed(job, batches, advance):
+                    of_batch = dict(zip(batch.keys, rows, strict=True))
+                    job.finished.add(of_batch)
+                    done |= of_batch
     failed = [row.failed for row in done.values() if row.failed]
     if failed:
         console.print(

@@ -52,7 +52,7 @@ def cluster(folder: Path, *, workers: int) -> Iterator[Cluster]:
     found, file = Cluster(folder), folder / "scheduler.json"
     try:
         found.start("scheduler", "--scheduler-file", str(file), "--port", "0", "--host", "127.0.0.1")
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))
         found.address = json.loads(file.read_text())["address"]
         for _ in range(workers):
             found.start_worker()
