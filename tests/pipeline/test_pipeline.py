@@ -191,7 +191,7 @@ def test_a_killed_stage_is_finished_by_the_next_run(
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
     done = {
         "faces": lambda: len(list(workspace.faces.glob("*.h5"))) >= 1,
-        "features": lambda: len(list(workspace.root.glob("features.zarr.staging/*/*/*.safetensors"))) >= 2,
+        "features": lambda: len(list(workspace.root.glob("features.zarr.staging/*/*/*.npz"))) >= 2,
     }
     kill_when(process, done[stage])
     capfd.readouterr()
@@ -204,7 +204,7 @@ def test_a_killed_stage_is_finished_by_the_next_run(
     assert 8 <= already < 24
     assert_same_cache(workspace, small_run[0])
     assert not list(workspace.root.rglob("*.tmp"))
-    assert not list(workspace.root.rglob("*.safetensors"))
+    assert not list(workspace.root.rglob("*.npz"))
 
 
 def test_every_kind_of_unusable_clip_is_quarantined_with_a_reason(synth_root: Path, tmp_path: Path) -> None:

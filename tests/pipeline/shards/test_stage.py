@@ -36,9 +36,8 @@ def test_the_last_line_says_how_fast_it_was_and_nothing_where_nothing_was_done(
         workspace = Workspace(tmp_path / "work")
         params = small_params(tmp_path)
         run_shard_stage(workspace.faces, FACES, "key", jobs, two_windows, workspace=workspace, params=params)
-        lines.append(screen.getvalue().splitlines()[0].rstrip())
+        lines += [line.rstrip() for line in screen.getvalue().splitlines()[:1]]
     assert "3/3 clips" in lines[0]
     assert lines[0].endswith("x real time")
     assert " 0 " not in lines[0]
-    assert "3/3 clips" in lines[1]
-    assert "real time" not in lines[1]
+    assert len(lines) == 1
