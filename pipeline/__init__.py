@@ -1,1 +1,1 @@
-"""Media in, scores out: one module per DVC stage."""
+"""Media in, scores out: a folder a part; docs/files.md says where each stage is."""

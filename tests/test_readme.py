@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 import yaml
 
 import nas
-from cache_schemas.features.layout import SCHEMA_VERSION
+from pipeline.backbones import load_backbone
 from pipeline.cli import app
-from pipeline.params import parse_params
+from pipeline.params import BackboneParams, parse_params
 from tests.pipeline.run_fixture import LAYERS, LENGTH, make_index, make_workspace
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,6 @@ def command_lines() -> Iterator[tuple[str, str]]:
             yield page, line
 
 
-@pytest.mark.xfail(SCHEMA_VERSION < 4, reason="comes with caches of (N, L, C)")
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_workspace(tmp_path / "work", make_index())
@@ -64,6 +64,16 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [result.scores.shape for result in names["trained"]] == [(windows,)] * 3
 
 
+def test_the_backbone_of_ones_own_gives_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("docs/backbones.md", "python")
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = load_backbone("visual", BackboneParams(name="mine:brightness", weights="seed:0"), "cpu")
+    crops = torch.randint(256, (2, 8, 16, 16, 3), dtype=torch.uint8)
+    (found,) = backbone(crops, length=8).values()
+    assert torch.equal(found, crops.float().amax((2, 3)))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_parameters_that_a_page_shows_are_valid(page: str) -> None:
     for block in blocks(page, "yaml"):
@@ -75,10 +85,8 @@ def test_the_pages_show_parameters() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), list(command_lines()), ids=lambda text: text)
-def test_commands_that_a_page_shows_can_be_given(page: str, line: str, request: pytest.FixtureRequest) -> None:
+def test_commands_that_a_page_shows_can_be_given(page: str, line: str) -> None:
     words = shlex.split(line)
-    if words[1:3] == ["cache", "migrate"]:
-        request.applymarker(pytest.mark.xfail(SCHEMA_VERSION < 4, reason="comes with the cache's format 4"))
     command, name = COMMANDS, words.pop(0)
     while words and words[0] in getattr(command, "commands", {}):
         name = words.pop(0)

@@ -1,0 +1,42 @@
+"""Names that are written down twice, because nobody may import the other place: both lists say the same."""
+
+from pathlib import Path
+from typing import get_args
+
+import yaml
+
+from nas.choices import ESTIMATORS
+from nas.config import EstimatorName
+from nas.primitives import OPERATIONS
+from pipeline.datasets import LAYOUTS
+from pipeline.params import DataParams
+from pipeline.statistics.measure import METRICS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_layout_can_be_asked_for() -> None:
+    assert set(get_args(DataParams.model_fields["layout"].annotation)) == LAYOUTS.keys()
+    data = (ROOT / "docs" / "data.md").read_text()
+    assert not [name for name in LAYOUTS if f"`{name}`" not in data]
+
+
+def test_every_estimator_can_be_asked_for() -> None:
+    assert set(get_args(EstimatorName)) == ESTIMATORS.keys()
+
+
+def test_every_operation_is_explained() -> None:
+    page = (ROOT / "docs" / "search.md").read_text()
+    assert not [name for name in OPERATIONS if f"`{name}`" not in page]
+
+
+def test_the_report_shows_every_metric() -> None:
+    page = (ROOT / "pipeline" / "report" / "report.html.j2").read_text()
+    assert not [name for name in METRICS if name not in page]
+
+
+def test_params_yaml_names_every_choice_of_a_layout() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert yaml.safe_load(text)["data"]["layout"] == "synth"
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("layout:")]
+    assert set(line.partition("#")[2].replace("|", " ").split()) == LAYOUTS.keys()
