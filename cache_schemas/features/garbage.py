@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, FeatureCacheError, VariantAttributes
+from cache_schemas.features.layout import KEYS, FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.staging import staging_folder
+from cache_schemas.features.staging import remove_empty, staging_folder
 from cache_schemas.features.stored import StoredRows, members, size_of, stored_variants
 from cache_schemas.features.upkeep import remove_shard, row_source
 from cache_schemas.features.writer import FeatureCacheWriter, remove_folder
@@ -35,25 +36,27 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
         _remove_leftovers(path)
         cache = FeatureCache.open(path)
         young = [cache for cache in _indexes(path) if _age(cache) < older_than_seconds]
-        kept = {variant.path: variant for one in (cache, *young) for variant in one.variants}
+        keys = {variant: keys_text(cache.row_keys(variant)) for variant in cache.variants}
+        kept = {variant for one in (cache, *young) for variant in one.variants}
         old: list[tuple[StoredRows, int]] = []
-        rows = {variant.path: cache.rows(variant).copy() for variant in cache.variants}
         for variant in stored_variants(str(path)):
-            if variant.path in kept:
+            if variant in kept:
                 pinned = [one.rows(variant) for one in young if variant in one.variants]
-                old += _repack(writer, variant, rows.get(variant.path, np.empty((0, 1), np.int64)), pinned)
-        if any(not np.array_equal(rows[v.path], cache.rows(v)) for v in cache.variants):
-            writer.write_index(cache.index, rows, cache.index_attributes)
+                old += _repack(writer, variant, keys.get(variant, []), pinned)
+        writer.finish(cache.index, keys, cache.index_attributes)
         current = FeatureCache.open(path).index_name
         for name in members(str(path), "index"):
             if name not in {current, *(one.index_name for one in young)}:
                 remove_folder(path / "index" / name)
         for variant in stored_variants(str(path)):
-            if variant.path not in kept:
+            if variant not in kept:
                 remove_folder(path / variant.path)
         for stored, number in old:
             remove_shard(stored, number)
-        _remove_unknown_pieces(path, set(kept))
+        for folder in staging_folder(path).glob("*/*"):  # pieces of backbones that no index names
+            if f"{folder.parent.name}/{folder.name}" not in {variant.path for variant in kept}:
+                remove_folder(folder)
+        remove_empty(staging_folder(path))
     return before - size_of(str(path))
 
 
@@ -71,28 +74,23 @@ def _age(cache: FeatureCache) -> float:
 
 
 def _repack(
-    writer: FeatureCacheWriter, variant: VariantAttributes, rows: NDArray[np.int64], pinned: list[NDArray[np.int64]]
+    writer: FeatureCacheWriter, variant: VariantAttributes, keys: list[str], pinned: list[NDArray[np.int64]]
 ) -> list[tuple[StoredRows, int]]:
-    """The shards that are no longer needed; `rows` (N, V) then points to where its rows went.
+    """The shards that are no longer needed once the index points to where the keys' rows went.
 
     pinned: rows of young indexes; the shards that hold them stay.
     """
     stored = writer.stored(variant)
-    size = stored.shard_rows
-    held = {number: count for number in stored.numbers if (count := sum(map(bool, stored.shard_keys(number))))}
-    live, fixed = np.unique(rows), {int(n) for part in pinned for n in np.unique(part // size)}
-    used = {int(n): int(c) for n, c in zip(*np.unique(live // size, return_counts=True), strict=True)}
-    small = [number for number in held if number not in fixed and used.get(number, 0) < size]
-    if len(small) == 1 and used.get(small[0], 0) == held[small[0]]:
+    size, names, present = stored.shard_rows, stored.names(), stored.keys()
+    live = sorted({present[key] for key in keys})
+    held, used = (Counter(row // size for row in rows) for rows in (names, live))
+    fixed = {row // size for rows in pinned for row in rows.flat}
+    small = {number for number in held if number not in fixed and used[number] < size}
+    if all(used[number] == held[number] for number in small) and len(small) == 1:
         return []
-    moving = live[np.isin(live // size, small)]
-    if len(moving):
-        names = stored.names()
-        keys = [names[row] for row in moving.tolist()]
-        first = writer.append(variant, keys, row_source(stored, moving), stored.versions(moving))
-        # A key now lies in two shards; the later one counts, and the earlier one goes.
-        moved = np.isin(rows, moving)
-        rows[moved] = first + np.searchsorted(moving, rows[moved])
+    moving = np.array([row for row in live if row // size in small], np.int64)
+    # A key then lies in two shards; the later one counts, and the earlier one goes.
+    writer.append(variant, [names[row] for row in moving], row_source(stored, moving), stored.versions(moving))
     return [(stored, number) for number in small]
 
 
@@ -114,13 +112,3 @@ def _remove_leftovers(path: Path) -> None:
         for number in stored.numbers:
             if not Path(stored.file(KEYS, number)).exists():
                 remove_shard(stored, number)
-
-
-def _remove_unknown_pieces(path: Path, kept: set[str]) -> None:
-    """Staged pieces of backbones that no index names."""
-    for folder in staging_folder(path).glob("*/*"):
-        if f"{folder.parent.name}/{folder.name}" not in kept:
-            remove_folder(folder)
-    with suppress(OSError):  # pieces are left
-        for inner in (*staging_folder(path).iterdir(), staging_folder(path)):
-            inner.rmdir()

@@ -1,22 +1,25 @@
-"""Looking after a feature cache: what is in it, whether it is whole, forgetting damage, merging two."""
+"""Looking after a feature cache: what is in it, whether it is whole, forgetting damage, merging two, statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes
+from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.stored import StoredRows, members, open_root, read_rows, size_of, stored_variants
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
 
 Advance = Callable[[int], None]
+BLOCK_WINDOWS = 4096
+"""Windows that statistics hold in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,7 @@ class VariantSummary:
 
 def summarise(url: Path | str) -> list[VariantSummary]:
     """One entry a variant of the cache at a path or URL."""
-    root = open_root(str(url))[1]
-    cache = FeatureCache.open(url) if root.index else None
-    covered = {variant.path for variant in cache.variants} if cache else set()
+    cache = FeatureCache.open(url) if open_root(str(url))[1].index else None
     found = []
     for variant in stored_variants(str(url)):
         stored = StoredRows(str(url), variant)
@@ -48,7 +49,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
             VariantSummary(
                 variant,
                 rows=len(rows),
-                used=len(np.unique(cache.rows(variant))) if cache and variant.path in covered else 0,
+                used=len(np.unique(cache.rows(variant))) if cache and variant in cache.variants else 0,
                 shards=len(np.unique(rows // stored.shard_rows)),
                 bytes=size_of(f"{url}/{variant.path}"),
                 layer_bytes={layer: size_of(f"{url}/{variant.array(layer)}") for layer in variant.layers},
@@ -115,7 +116,7 @@ def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[
     used = [first + i for i, key in enumerate(keys) if key]
     if len({key for key in keys if key}) < len(used):
         found.problems.append(f"{stored.file(KEYS, number)} holds a row twice. {REMEDY}")
-    for layer in stored.layers if used else ():
+    for layer in stored.variant.layers if used else ():
         try:
             rows = read_rows({layer: stored}, {layer: np.array(used, np.int64)})[layer]
         except FeatureCacheError as error:
@@ -169,7 +170,7 @@ def drop(path: Path, damaged: Sequence[tuple[VariantAttributes, int]]) -> None:
 
 def remove_shard(stored: StoredRows, number: int) -> None:
     """The keys first: from then on its rows do not count."""
-    for layer in (KEYS, *stored.layers):
+    for layer in (KEYS, *stored.variant.layers):
         Path(stored.file(layer, number)).unlink(missing_ok=True)
 
 
@@ -191,22 +192,18 @@ def merge(path: Path, source: Path | str) -> dict[str, int]:
     for of in stored:
         writer.add_variant(of.variant)
     with writer.lock():
-        ours = FeatureCache.open(path) if open_root(str(path))[1].index else None
+        ours = [FeatureCache.open(path)] if open_root(str(path))[1].index else []
         for of in stored:
             present = writer.stored(of.variant).keys()
             new = {key: row for key, row in of.keys().items() if key not in present}
             rows = np.array(list(new.values()), np.int64)
             writer.append(of.variant, list(new), row_source(of, rows), of.versions(rows))
             added[of.variant.path] = len(new)
-        index = theirs.index if ours is None else _joined_index(ours, theirs)
-        keys = [_window_keys(cache) for cache in (ours, theirs) if cache is not None]
-        rows_of = {}
+        index, keys = _joined_index(ours[0], theirs) if ours else theirs.index, {}
         for variant in theirs.variants:
-            present = writer.stored(variant).keys()
-            joined = {window: names for part in keys for window, names in part[variant.path].items()}
-            windows = zip(index["clip_id"], index["start_s"], strict=True)
-            rows_of[variant.path] = np.array([[present[k] for k in joined[w]] for w in windows], np.int64)
-        writer.write_index(index, rows_of, theirs.index_attributes)
+            views_of = {window: views for cache in (*ours, theirs) for window, views in _window_keys(cache, variant)}
+            keys[variant] = [key for window in _windows(index) for key in views_of[window]]
+        writer.finish(index, keys, theirs.index_attributes)
     return added
 
 
@@ -233,12 +230,32 @@ def _joined_index(ours: FeatureCache, theirs: FeatureCache) -> pd.DataFrame:
     return both
 
 
-def _window_keys(cache: FeatureCache) -> dict[str, dict[tuple[str, float], list[str]]]:
-    """{variant path: {(clip_id, start_s): the key of every view}}."""
-    windows = list(zip(cache.index["clip_id"], cache.index["start_s"], strict=True))
-    found = {}
-    for variant in cache.variants:
-        names = cache.stored(variant).names()
-        rows = cache.rows(variant).tolist()
-        found[variant.path] = {w: [names[r] for r in views] for w, views in zip(windows, rows, strict=True)}
-    return found
+def _windows(index: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    return zip(index["clip_id"], index["start_s"], strict=True)
+
+
+def _window_keys(cache: FeatureCache, variant: VariantAttributes) -> Iterator[tuple[tuple[str, float], list[str]]]:
+    """Every window, and the keys of its views."""
+    return zip(_windows(cache.index), map(keys_text, cache.row_keys(variant)), strict=True)
+
+
+def layer_statistics(cache: FeatureCache) -> Iterator[dict[str, Any]]:
+    """Yields one row a layer, of view 0: mean, std, min, max, channels, and how many never change (dead)."""
+    for layer, channels in cache.layers.items():
+        total = square = 0.0
+        low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        for start in range(0, len(cache), BLOCK_WINDOWS):
+            block = cache.read(np.arange(start, min(start + BLOCK_WINDOWS, len(cache))), [layer])[layer].numpy()
+            total += float(block.sum(dtype=np.float64))
+            square += float(np.square(block, dtype=np.float64).sum())
+            low, high = np.minimum(low, block.min(axis=(0, 1, 2))), np.maximum(high, block.max(axis=(0, 1, 2)))
+        count = len(cache) * cache.variant_of(layer).length * channels
+        yield {
+            "layer": layer,
+            "channels": channels,
+            "mean": total / count,
+            "std": float(np.sqrt(max(0.0, square / count - (total / count) ** 2))),
+            "min": float(low.min()),
+            "max": float(high.max()),
+            "dead": int((low == high).sum()),
+        }

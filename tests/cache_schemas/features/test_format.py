@@ -88,7 +88,7 @@ def assert_migrated(path: Path, version: int) -> None:
 def test_an_earlier_format_is_named_and_migrated(tmp_path: Path, version: int) -> None:
     path = copy_of(version, tmp_path)
     for action in (FeatureCache.open, FeatureCacheWriter, verify):
-        with pytest.raises(FeatureCacheError, match=rf"version {version}, .*run `bmnas cache migrate {path}`"):
+        with pytest.raises(FeatureCacheError, match=rf"it says {version}\): run `bmnas cache migrate {path}`"):
             action(path)
     seen: list[int] = []
     kept = migrate.migrate(path, seen.append)

@@ -107,7 +107,7 @@ def test_a_run_at_work_loses_nothing(tmp_path: Path) -> None:
     assert not staging_folder(path).exists()
 
 
-@pytest.mark.parametrize("step", ["write_index", "remove_folder", "remove_shard"])
+@pytest.mark.parametrize("step", ["finish", "remove_folder", "remove_shard"])
 def test_killed_halfway_it_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path, other = tmp_path / "c.zarr", variant("other")
     build(path, names(30), (VISUAL, other))
@@ -117,7 +117,7 @@ def test_killed_halfway_it_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureCacheWriter if step == "write_index" else garbage, step, killed)
+        patch.setattr(FeatureCacheWriter if step == "finish" else garbage, step, killed)
         with pytest.raises(KeyboardInterrupt):
             collect_garbage(path, older_than_seconds=0)
     assert verify(path).problems == []

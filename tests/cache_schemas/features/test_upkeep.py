@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.statistics import layer_statistics
-from cache_schemas.features.upkeep import drop, merge, verify
+from cache_schemas.features.upkeep import drop, layer_statistics, merge, verify
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, attributes, build, check, index_of, names, variant
 
 
