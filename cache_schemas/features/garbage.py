@@ -35,7 +35,7 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
             raise FeatureCacheError(f"{path}: a run is at work on it: wait for its end, then run `bmnas cache gc`")
         _remove_leftovers(path)
         cache = FeatureCache.open(path)
-        young = [cache for cache in _indexes(path) if _age(cache) < older_than_seconds]
+        young = _young_indexes(path, older_than_seconds)
         keys = {variant: keys_text(cache.row_keys(variant)) for variant in cache.variants}
         kept = {variant for one in (cache, *young) for variant in one.variants}
         old: list[tuple[StoredRows, int]] = []
@@ -60,17 +60,14 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
     return before - size_of(str(path))
 
 
-def _indexes(path: Path) -> list[FeatureCache]:
-    """Every index that can be read."""
+def _young_indexes(path: Path, older_than_seconds: float) -> list[FeatureCache]:
+    """Those that can be read."""
     found = []
     for name in members(str(path), "index"):
-        with suppress(FeatureCacheError):
-            found.append(FeatureCache.open(path, name))
+        with suppress(FeatureCacheError, FileNotFoundError):
+            if time.time() - (path / "index" / name / "zarr.json").stat().st_mtime < older_than_seconds:
+                found.append(FeatureCache.open(path, name))
     return found
-
-
-def _age(cache: FeatureCache) -> float:
-    return time.time() - (Path(cache.path) / "index" / cache.index_name / "zarr.json").stat().st_mtime
 
 
 def _repack(

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
@@ -71,14 +71,10 @@ class FeatureCacheError(ValueError):
     """The cache cannot be used; the message names the path, what is wrong, and the way out."""
 
 
-class _Attributes(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Model = TypeVar("Model", bound=BaseModel)
 
 
-Model = TypeVar("Model", bound=_Attributes)
-
-
-class RootAttributes(_Attributes):
+class RootAttributes(BaseModel, extra="forbid", frozen=True):
     """Of the whole cache. `index` names the group that counts; empty while no run has finished."""
 
     schema_name: Literal["bmnas.features"] = "bmnas.features"
@@ -86,7 +82,7 @@ class RootAttributes(_Attributes):
     index: str = ""
 
 
-class VariantAttributes(_Attributes):
+class VariantAttributes(BaseModel, extra="forbid", frozen=True):
     """One backbone's rows: everything that their values depend on, besides the windows themselves (the keys)."""
 
     modality: Literal["visual", "audio"]
@@ -112,7 +108,7 @@ class VariantAttributes(_Attributes):
         return f"{self.path}/{layer.rpartition('/')[2]}"
 
 
-class IndexAttributes(_Attributes):
+class IndexAttributes(BaseModel, extra="forbid", frozen=True):
     """Of one index: what the run that wrote it was asked for."""
 
     views: int
@@ -189,7 +185,9 @@ def create_index(
 ) -> None:
     """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V)}."""
     group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump(exclude_unset=True))
-    stored = {name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in COLUMNS}
+    stored = {
+        name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in INDEX_COLUMNS.items()
+    }
     for name, values in (stored | {f"row/{path}": numbers for path, numbers in rows.items()}).items():
         array = group.create_array(
             name,
@@ -201,9 +199,6 @@ def create_index(
             config={"write_empty_chunks": True},  # so that a missing file is not taken for zeros
         )
         array[...] = values
-
-
-COLUMNS = tuple(INDEX_COLUMNS.items())
 
 
 def text_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

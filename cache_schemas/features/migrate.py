@@ -41,17 +41,18 @@ def migrate(path: Path, advance: Advance = lambda _: None) -> Path:
     The new one grows beside it and takes its place at the end: killed at any time, it goes on where it stopped. Pieces
     that no shard holds yet are lost. Raises FeatureCacheError where there is no cache of FORMATS, or a damaged one.
     """
-    new = path.with_name(f"{path.name}.format-{SCHEMA_VERSION}")
+    places = {version: path.with_name(f"{path.name}.format-{version}") for version in (*FORMATS, SCHEMA_VERSION)}
+    new = places.pop(SCHEMA_VERSION)
     if not path.exists() and new.exists():  # killed between the two renames
-        version = next(v for v in FORMATS if path.with_name(f"{path.name}.format-{v}").exists())
+        kept = next(place for place in places.values() if place.exists())
     else:
-        version = format_of(path)
+        with explained(str(path)):
+            version: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
         if version not in FORMATS:
             raise FeatureCacheError(
                 f"{path}: a cache of schema version {version} cannot be migrated, only {', '.join(map(str, FORMATS))}"
             )
-    kept = path.with_name(f"{path.name}.format-{version}")
-    if path.exists():
+        kept = places[version]
         if kept.exists():
             raise FeatureCacheError(f"{kept} is in the way: move it elsewhere, the old cache is to be kept there")
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -61,12 +62,6 @@ def migrate(path: Path, advance: Advance = lambda _: None) -> Path:
     new.replace(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return kept
-
-
-def format_of(path: Path) -> Any:
-    """The schema version of a cache; raises FeatureCacheError where there is none."""
-    with explained(str(path)):
-        return zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
 
 
 def row_count(path: Path) -> int:

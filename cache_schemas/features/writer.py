@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cache_schemas.features.layout import (
-    COLUMNS,
     GEOMETRY,
+    INDEX_COLUMNS,
     KEY_BYTES,
     KEYS,
     FeatureCacheError,
@@ -68,7 +68,7 @@ class FeatureCacheWriter:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """What `append` and `write_index` need. Its file goes with it."""
+        """What `append` needs. Its file goes with it."""
         with self._file_lock:
             yield
             if self._file_lock.lock_counter == 1:
@@ -106,12 +106,8 @@ class FeatureCacheWriter:
         folder = self.path / variant.path
         with written(folder), self.lock():
             _write_group(folder.parent, {})
-            if folder.exists():
-                self._write_documents(folder, variant)
-            else:
-                with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as new:
-                    self._write_documents(Path(new) / folder.name, variant)
-                    (Path(new) / folder.name).replace(folder)
+            with nullcontext(folder) if folder.exists() else _new_folder(folder) as at:
+                self._write_documents(at, variant)
 
     def _write_documents(self, folder: Path, variant: VariantAttributes) -> None:
         held: dict[str, zarr.Array[Any]] = {}
@@ -119,9 +115,7 @@ class FeatureCacheWriter:
             with suppress(Exception):  # zarr raises errors of many kinds
                 held[layer] = zarr.open_array(folder / Path(variant.array(layer)).name, mode="r", zarr_format=3)
         shard_rows = next(((array.shards or array.chunks)[0] for array in held.values()), self.geometry.shard_rows)
-        chunk_rows = next(
-            (held[layer].chunks[0] for layer in variant.layers if layer in held), self.geometry.chunk_rows
-        )
+        chunk_rows = next((array.chunks[0] for array in held.values() if array.shards), self.geometry.chunk_rows)
         shards = [int(file.name.split(".")[1]) + 1 for file in folder.glob("*/c.*.0")]
         rows = max([shard_rows * max([0, *shards]), *(array.shape[0] for array in held.values())])
         for layer, content in variant_documents(variant, Geometry(shard_rows, chunk_rows)).items():
@@ -175,7 +169,7 @@ class FeatureCacheWriter:
                 versions = [staged[key][0].versions for key in todo]
                 self.append(variant, todo, _staged_rows([staged[key] for key in todo]), versions)
                 present |= dict.fromkeys(todo, 0)
-            for piece in {id(piece): piece for piece, _ in staged.values()}.values():
+            for piece in self._pieces.values():
                 if present.keys() >= set(piece.keys):
                     piece.file.unlink(missing_ok=True)
 
@@ -244,30 +238,24 @@ class FeatureCacheWriter:
                         f"do all workers see {staging_folder(self.path)}? Run the command again"
                     )
                 numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
-            self._write_index(index, numbers, attributes)
-
-    def _write_index(
-        self, index: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], attributes: IndexAttributes
-    ) -> None:
-        columns = {name: index[name].to_numpy(dtype=object if kind == "string" else kind) for name, kind in COLUMNS}
-        name = index_name(attributes, columns, rows)
-        folder = self.path / "index" / name
-        with written(folder):
-            _write_group(folder.parent, {})
-            if not index_is_whole(self.path, name):
-                with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
-                    create_index(Path(temporary) / name, attributes, columns, rows)
-                    if folder.exists():
-                        folder.replace(Path(temporary) / "damaged")
-                    (Path(temporary) / name).replace(folder)
-            set_index(self.path, name)
+            dtypes = {name: object if kind == "string" else kind for name, kind in INDEX_COLUMNS.items()}
+            columns = {name: index[name].to_numpy(dtype=dtype) for name, dtype in dtypes.items()}
+            name = index_name(attributes, columns, numbers)
+            folder = self.path / "index" / name
+            with written(folder):
+                _write_group(folder.parent, {})
+                if not index_is_whole(self.path, name):
+                    remove_folder(folder)
+                    with _new_folder(folder) as new:
+                        create_index(new, attributes, columns, numbers)
+                set_index(self.path, name)
 
 
 def index_is_whole(path: Path | str, name: str) -> bool:
     """Whether an index can be read and is what its name says."""
     try:
         cache = FeatureCache.open(path, name)
-        columns = {column: cache.column(column) for column, _ in COLUMNS}
+        columns = {column: cache.column(column) for column in INDEX_COLUMNS}
         return index_name(cache.index_attributes, columns, {v.path: cache.rows(v) for v in cache.variants}) == name
     except FeatureCacheError:
         return False
@@ -276,6 +264,14 @@ def index_is_whole(path: Path | str, name: str) -> bool:
 def set_index(path: Path, name: str) -> None:
     """Makes an index the one that counts; "" for none."""
     _write_json(path / "zarr.json", group_document(RootAttributes(index=name).model_dump()))
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yields where to write it; at the end it is there at once."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
+        yield Path(temporary) / folder.name
+        (Path(temporary) / folder.name).replace(folder)
 
 
 def remove_folder(folder: Path) -> None:
