@@ -11,8 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCacheWriter, migrate
-from cache_schemas.features.layout import SCHEMA_VERSION, Geometry
-from cache_schemas.features.migrate import FORMATS
+from cache_schemas.features.layout import FORMATS, SCHEMA_VERSION, Geometry
 from cache_schemas.features.upkeep import summarise, verify
 from cache_schemas.files import digest
 from tests.cache_schemas.features.small_cache import AUDIO, GEOMETRY, VISUAL, build, check, names
