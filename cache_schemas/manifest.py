@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -14,7 +13,6 @@ from cache_schemas.paths import path_name
 from cache_schemas.segments import MIN_FAKE_S, Segments, overlap_s, parse_segments, segments_text
 
 SPLITS = ("train", "val", "test")
-Split = Literal["train", "val", "test"]
 SPLIT_KINDS = ("subject", "official")
 
 

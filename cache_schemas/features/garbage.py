@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, FeatureCacheError, VariantAttributes, keys_text
+from cache_schemas.features.layout import FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.staging import remove_empty, staging_folder
 from cache_schemas.features.stored import StoredRows, members, size_of, stored_variants
@@ -75,16 +75,17 @@ def _repack(
 ) -> list[tuple[StoredRows, int]]:
     """The shards that are no longer needed once the index points to where the keys' rows went.
 
-    pinned: rows of young indexes; the shards that hold them stay.
+    Those whose keys never came are among them. pinned: rows of young indexes; the shards that hold them stay.
     """
     stored = writer.stored(variant)
     size, names, present = stored.shard_rows, stored.names(), stored.keys()
     live = sorted({present[key] for key in keys})
     held, used = (Counter(row // size for row in rows) for rows in (names, live))
     fixed = {row // size for rows in pinned for row in rows.flat}
-    small = {number for number in held if number not in fixed and used[number] < size}
-    if all(used[number] == held[number] for number in small) and len(small) == 1:
-        return []
+    small = {number for number in stored.numbers if number not in fixed and used[number] < size}
+    partial = [number for number in small if held[number]]
+    if len(partial) == 1 and used[partial[0]] == held[partial[0]]:
+        small -= {partial[0]}  # it would become one like it
     moving = np.array([row for row in live if row // size in small], np.int64)
     # A key then lies in two shards; the later one counts, and the earlier one goes.
     writer.append(variant, [names[row] for row in moving], row_source(stored, moving), stored.versions(moving))
@@ -92,7 +93,7 @@ def _repack(
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Temporary files that some writer never finished, and shards whose keys never came."""
+    """Temporary files that some writer never finished."""
     now = time.time()
     found = [*path.parent.glob(f".{path.name}.*.tmp"), *path.rglob(".*.tmp"), *path.rglob("*.partial")]
     for file in staging_folder(path).rglob(".*.tmp"):
@@ -104,8 +105,3 @@ def _remove_leftovers(path: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
-    for variant in stored_variants(str(path)):
-        stored = StoredRows(str(path), variant)
-        for number in stored.numbers:
-            if not Path(stored.file(KEYS, number)).exists():
-                remove_shard(stored, number)

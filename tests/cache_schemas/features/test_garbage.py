@@ -127,6 +127,16 @@ def test_killed_halfway_it_leaves_no_damage(path: Path, monkeypatch: pytest.Monk
     assert build(path, names(12, 5), (VISUAL, AUDIO)) == 0
 
 
+def test_shards_whose_keys_never_came_go(path: Path) -> None:
+    build(path, names(20))
+    build(path, names(8))
+    for keys in path.rglob("key/c.1.0"):
+        keys.unlink()
+    collect_garbage(path, older_than_seconds=0)
+    assert {file.name for file in path.rglob("net.*/c.*")} == {"c.0.0.0"}
+    check(path, names(8))
+
+
 def test_temporary_files_go_but_not_those_of_a_worker(tmp_path: Path) -> None:
     path = tmp_path / "features.zarr"
     build(path, names(10))
