@@ -203,13 +203,13 @@ def create_index(
 
 def text_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """(N, bytes) UTF-8, filled up with zeros: every Zarr reader knows numbers, few know text."""
-    encoded = np.strings.encode(values.astype(str))
+    encoded = np.array([text.encode() for text in values], "S")
     return encoded.view(np.uint8).reshape(len(encoded), encoded.itemsize)
 
 
 def bytes_text(stored: NDArray[np.uint8]) -> NDArray[Any]:
     """(N,) the text again."""
-    return np.strings.decode(stored.view(f"S{stored.shape[1]}").ravel()).astype(object)
+    return np.array([row.decode() for row in stored.view(f"S{stored.shape[1]}").ravel().tolist()], object)
 
 
 def keys_text(stored: NDArray[np.uint8]) -> list[str]:

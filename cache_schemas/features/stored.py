@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -175,12 +176,8 @@ class StoredRows:
 
     def names(self) -> dict[int, str]:
         """{row: its key} of every row that counts."""
-        return {
-            number * self.shard_rows + i: key
-            for number in self.numbers
-            for i, key in enumerate(self.shard_keys(number))
-            if key
-        }
+        keys = itertools.chain.from_iterable(map(self.shard_keys, self.numbers))
+        return {row: key for row, key in enumerate(keys) if key}
 
     def keys(self) -> dict[str, int]:
         """{key: row} of every row that counts; after a `gc` that was killed a key may be in two shards: the later."""
@@ -220,7 +217,7 @@ def _read_shard(
     array, first, count = stored.arrays[layer], int(rows.min()), len(rows)
     file = stored.file(layer, first // stored.shard_rows)
     with explained(file):
-        if _in_line(rows) and _in_line(places):
+        if all((np.diff(numbers) == 1).all() for numbers in (rows, places)):
             target = out[places[0] : places[0] + count]
             array.get_basic_selection(slice(first, first + count), out=NDBuffer.from_numpy_array(target))
         else:
@@ -229,7 +226,3 @@ def _read_shard(
             out[places] = target
     if np.isnan(target[:, 0, 0]).any():  # the arrays' fill value; features are finite
         raise FeatureCacheError(f"{file} cannot be read: it is missing, or rows of it are. {REMEDY}")
-
-
-def _in_line(numbers: NDArray[np.int64]) -> bool:
-    return bool((np.diff(numbers) == 1).all())
