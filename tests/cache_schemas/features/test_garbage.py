@@ -137,6 +137,19 @@ def test_shards_whose_keys_never_came_go(path: Path) -> None:
     check(path, names(8))
 
 
+def test_a_cache_whose_keys_are_lost_keeps_its_features(path: Path) -> None:
+    """They may be restored: gc takes nothing that the index points to."""
+    build(path, names(20))
+    keys = next(path.glob("visual/*/key/c.1.0"))
+    whole = keys.read_bytes()
+    keys.unlink()
+    with pytest.raises(FeatureCacheError, match=r"keys of rows that the index names are missing.*dvc checkout"):
+        collect_garbage(path, older_than_seconds=0)
+    keys.write_bytes(whole)
+    check(path, names(20))
+    assert verify(path).problems == []
+
+
 def test_temporary_files_go_but_not_those_of_a_worker(tmp_path: Path) -> None:
     path = tmp_path / "features.zarr"
     build(path, names(10))

@@ -7,9 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCacheWriter
 from cache_schemas.features.upkeep import drop, layer_statistics, merge, verify
-from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, attributes, build, check, index_of, names, variant
+from tests.cache_schemas.features.small_cache import (
+    AUDIO,
+    VISUAL,
+    attributes,
+    build,
+    check,
+    index_of,
+    key_of,
+    names,
+    variant,
+)
 
 
 def damage(file: Path, at: int) -> None:
@@ -139,9 +149,6 @@ def test_a_person_in_two_official_splits_is_no_damage(tmp_path: Path) -> None:
 
 
 def _rewrite_index(path: Path, windows: list[str], **columns: str) -> None:
-    from cache_schemas.features import FeatureCacheWriter
-    from tests.cache_schemas.features.small_cache import key_of
-
     rows = {of: [key_of(of, window) for window in windows] for of in (VISUAL, AUDIO)}
     FeatureCacheWriter(path).finish(index_of(windows).assign(**columns), rows, attributes([VISUAL, AUDIO]))
 
