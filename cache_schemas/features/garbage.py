@@ -81,7 +81,7 @@ def _repack(
     size, names, present = stored.shard_rows, stored.names(), stored.keys()
     live = sorted({present[key] for key in keys})
     held, used = (Counter(row // size for row in rows) for rows in (names, live))
-    fixed = {row // size for rows in pinned for row in rows.flat}
+    fixed = {int(number) for rows in pinned for number in np.unique(rows // size)}
     small = {number for number in stored.numbers if number not in fixed and used[number] < size}
     partial = [number for number in small if held[number]]
     if len(partial) == 1 and used[partial[0]] == held[partial[0]]:

@@ -92,6 +92,17 @@ def written(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def noted(problems: list[str] | None) -> Iterator[None]:
+    """Adds what cannot be read to the problems and goes on, where there is a list of them."""
+    try:
+        yield
+    except FeatureCacheError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+
+
 def size_of(url: str) -> int:
     """Bytes of all files below a path or URL."""
     files, path = fsspec.core.url_to_fs(url)
@@ -108,16 +119,20 @@ def stored_variants(url: str, unreadable: list[str] | None = None) -> list[Varia
     for modality in ("visual", "audio"):
         for name in members(url, modality):
             where = f"{url}/{modality}/{name}/zarr.json"
-            try:
-                with explained(where):
-                    variant = parse(VariantAttributes, where, dict(group[f"{modality}/{name}"].attrs))
+            with noted(unreadable), explained(where):
+                variant = parse(VariantAttributes, where, dict(group[f"{modality}/{name}"].attrs))
                 if variant.path != f"{modality}/{name}":
                     raise FeatureCacheError(f"{where}: its attributes belong to {variant.path}. {REMEDY}")
                 found.append(variant)
-            except FeatureCacheError as error:
-                if unreadable is None:
-                    raise
-                unreadable.append(str(error))
+    return found
+
+
+def stored_rows(url: str, unreadable: list[str] | None = None) -> list[StoredRows]:
+    """The rows of every variant that lies in the cache; as `stored_variants`."""
+    found = []
+    for variant in stored_variants(url, unreadable):
+        with noted(unreadable):
+            found.append(StoredRows(url, variant))
     return found
 
 

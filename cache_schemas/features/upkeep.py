@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.stored import StoredRows, members, open_root, read_rows, size_of, stored_variants
+from cache_schemas.features.stored import StoredRows, members, noted, open_root, read_rows, size_of, stored_rows
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
 
 Advance = Callable[[int], None]
@@ -41,8 +40,8 @@ def summarise(url: Path | str) -> list[VariantSummary]:
     """One entry a variant of the cache at a path or URL."""
     cache = FeatureCache.open(url) if open_root(str(url))[1].index else None
     found = []
-    for variant in stored_variants(str(url)):
-        stored = StoredRows(str(url), variant)
+    for stored in stored_rows(str(url)):
+        variant = stored.variant
         rows = np.array(list(stored.keys().values()), np.int64)
         versions = {str(of): of for of in stored.versions(np.sort(rows))}
         found.append(
@@ -61,11 +60,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
 
 def shard_count(url: Path | str) -> int:
     """How many shards `verify` goes through, as far as it can be told without reading them."""
-    found = 0
-    for variant in stored_variants(str(url), unreadable=[]):
-        with suppress(FeatureCacheError):
-            found += len(StoredRows(str(url), variant).numbers)
-    return found
+    return sum(len(stored.numbers) for stored in stored_rows(str(url), unreadable=[]))
 
 
 @dataclass
@@ -83,45 +78,35 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
     """Checks every byte of every shard, the schema, and the index against the rows; advance: by so many shards."""
     found, root = Verification(), open_root(str(url))[1]
     committed: dict[str, set[int]] = {}
-    for variant in stored_variants(str(url), found.problems):
-        try:
-            stored = StoredRows(str(url), variant)
-        except FeatureCacheError as error:
-            found.problems.append(str(error))
-            continue
-        committed[variant.path] = rows = set()
+    for stored in stored_rows(str(url), found.problems):
+        committed[stored.variant.path] = rows = set()
         for number in stored.numbers:
             before = len(found.problems)
             rows.update(_verify_shard(stored, number, found))
             if len(found.problems) > before:
-                found.damaged.append((variant, number))
+                found.damaged.append((stored.variant, number))
             advance(1)
     for name in members(str(url), "index"):
         if name != root.index and not index_is_whole(str(url), name):
             remedy = "Nobody needs it to compute: `bmnas cache gc --older-than 0` takes it away"
             found.problems.append(f"{url}/index/{name}, of an earlier run, is damaged. {remedy}")
     if root.index:
-        _verify_index(str(url), root.index, committed, found)
+        with noted(found.problems):
+            _verify_index(FeatureCache.open(url), committed, found)
     return found
 
 
 def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[int]:
     """The rows of the shard."""
-    first = number * stored.shard_rows
-    try:
+    first, keys = number * stored.shard_rows, []
+    with noted(found.problems):
         keys = stored.shard_keys(number)
-    except FeatureCacheError as error:
-        found.problems.append(str(error))
-        return []
     used = [first + i for i, key in enumerate(keys) if key]
     if len({key for key in keys if key}) < len(used):
         found.problems.append(f"{stored.file(KEYS, number)} holds a row twice. {REMEDY}")
     for layer in stored.variant.layers if used else ():
-        try:
+        with noted(found.problems):
             rows = read_rows({layer: stored}, {layer: np.array(used, np.int64)})[layer]
-        except FeatureCacheError as error:
-            found.problems.append(str(error))
-        else:
             found.bytes += rows.nbytes
             if not np.isfinite(rows).all():
                 found.problems.append(f"{stored.file(layer, number)}: a feature is not finite. {REMEDY}")
@@ -129,15 +114,11 @@ def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[
     return used
 
 
-def _verify_index(url: str, name: str, committed: dict[str, set[int]], found: Verification) -> None:
-    try:
-        cache = FeatureCache.open(url)
-        index, rows = cache.index, {variant: cache.rows(variant) for variant in cache.variants}
-    except FeatureCacheError as error:
-        found.problems.append(str(error))
-        return
-    if not index_is_whole(url, name):
-        found.problems.append(f"{url}/index/{name}: its name does not fit its content. {REMEDY}")
+def _verify_index(cache: FeatureCache, committed: dict[str, set[int]], found: Verification) -> None:
+    url, index = cache.path, cache.index
+    rows = {variant: cache.rows(variant) for variant in cache.variants}
+    if not index_is_whole(url, cache.index_name):
+        found.problems.append(f"{url}/index/{cache.index_name}: its name does not fit its content. {REMEDY}")
     for variant, numbers in rows.items():
         if variant.path not in committed:
             found.problems.append(f"{url}: the index names {variant.path}, which is missing or damaged. {REMEDY}")
@@ -186,7 +167,7 @@ def merge(path: Path, source: Path | str) -> dict[str, int]:
     FeatureCacheError when they contradict one another; rows that were merged by then are kept.
     """
     theirs = FeatureCache.open(source)
-    stored = [StoredRows(str(source), variant) for variant in stored_variants(str(source))]
+    stored = stored_rows(str(source))
     writer = FeatureCacheWriter(path)
     added = {}
     for of in stored:
