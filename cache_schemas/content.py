@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_text
@@ -30,10 +30,9 @@ def cache_identity(cache: FeatureCache) -> str:
     return sha.hexdigest()[:32]
 
 
-class CacheContent(BaseModel):
+class CacheContent(BaseModel, extra="forbid", frozen=True):
     """work/features.json: the same bytes whenever the cache holds the same again. No versions, no times, no paths."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     schema_name: Literal["bmnas.features.content"] = "bmnas.features.content"
     schema_version: Literal[1] = 1
     identity: str

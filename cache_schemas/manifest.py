@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -14,7 +13,6 @@ from cache_schemas.paths import path_name
 from cache_schemas.segments import MIN_FAKE_S, Segments, overlap_s, parse_segments, segments_text
 
 SPLITS = ("train", "val", "test")
-Split = Literal["train", "val", "test"]
 SPLIT_KINDS = ("subject", "official")
 
 
@@ -90,6 +88,12 @@ def people_of(*ids: str) -> list[str]:
 
 
 COLUMNS = tuple(field.name for field in fields(Clip))
+_PARSERS: Mapping[str, Callable[[str], object]] = {
+    **dict.fromkeys(("video_label", "label", "file_bytes"), int),
+    "audio_label": lambda text: int(text) if text else None,
+    **dict.fromkeys(("video_segments", "audio_segments"), parse_segments),
+}
+"""Of the columns that are no text."""
 
 
 def write_manifest(path: Path, clips: list[Clip]) -> None:
@@ -123,17 +127,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
 def _clip(path: Path, number: int, row: Mapping[Hashable, str]) -> Clip:
     try:
-        return Clip(
-            **{
-                **{name: row[name] for name in COLUMNS},  # type: ignore[arg-type]
-                "video_label": int(row["video_label"]),
-                "audio_label": int(row["audio_label"]) if row["audio_label"] else None,
-                "label": int(row["label"]),
-                "file_bytes": int(row["file_bytes"]),
-                "video_segments": parse_segments(row["video_segments"]),
-                "audio_segments": parse_segments(row["audio_segments"]),
-            }
-        )
+        return Clip(**{name: _PARSERS.get(name, str)(row[name]) for name in COLUMNS})  # type: ignore[arg-type]
     except ValueError as error:
         raise ManifestError(f"{path}, clip {number} ({row['path']}): {error}; run `bmnas manifest` again") from None
 
@@ -193,9 +187,9 @@ class Quarantined:
 
 def write_quarantine(path: Path, rows: list[Quarantined]) -> None:
     """Replaces `path` by the list, sorted by clip."""
-    columns = [field.name for field in fields(Quarantined)]
     ordered = sorted(rows, key=lambda row: (row.path, row.clip_id))
-    write_text(path, pd.DataFrame([asdict(row) for row in ordered], columns=columns).to_csv(index=False))
+    frame = pd.DataFrame(ordered, columns=[field.name for field in fields(Quarantined)])
+    write_text(path, frame.to_csv(index=False))
 
 
 def read_quarantine(path: Path) -> list[Quarantined]:
@@ -203,4 +197,4 @@ def read_quarantine(path: Path) -> list[Quarantined]:
     if not path.exists():
         return []
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return [Quarantined(row["clip_id"], row["path"], row["stage"], row["reason"]) for row in frame.to_dict("records")]
+    return [Quarantined(*row) for row in frame[["clip_id", "path", "stage", "reason"]].itertuples(index=False)]

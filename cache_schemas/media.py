@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -41,19 +41,11 @@ class ClipWindows:
     """Length of what there is from each start, at most a window; less in a short clip."""
 
 
-@dataclass(frozen=True)
-class _Row:
-    clip_id: str
-    window: int
-    start_s: float
-    available_s: float
-
-
 def write_windows(path: Path, clips: list[ClipWindows]) -> None:
     """Replaces `path` by the table, one row a window."""
-    rows = [_Row(c.clip_id, w, start, c.available_s) for c in clips for w, start in enumerate(c.starts_s)]
-    columns = [field.name for field in fields(_Row)]
-    write_text(path, pd.DataFrame([asdict(row) for row in rows], columns=columns).to_csv(index=False))
+    rows = [(c.clip_id, w, start, c.available_s) for c in clips for w, start in enumerate(c.starts_s)]
+    frame = pd.DataFrame(rows, columns=["clip_id", "window", "start_s", "available_s"])
+    write_text(path, frame.to_csv(index=False))
 
 
 def read_windows(path: Path) -> dict[str, ClipWindows]:

@@ -12,18 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 
-from cache_schemas.run import Failure
-from cache_schemas.runs import RunsError
+from cache_schemas.run import Failure, read_run
 
 RANDOM, FIXED, EXHAUSTIVE = "random search", "best fixed fusion", "best of all on val"
 """Methods without a search. The last one trains every architecture and takes the best val AUC: it prints how far *any*
 choice on this val split can be trusted."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Record(BaseModel, extra="forbid", frozen=True):
+    """Part of the table."""
 
 
 class OracleEntry(_Record):
@@ -99,12 +98,5 @@ class OracleTable(_Record):
 
 
 def read_oracle(path: Path) -> OracleTable:
-    """The table that `path` holds; raises RunsError when it is missing or malformed."""
-    try:
-        return OracleTable.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunsError(f"{path} does not exist: run `bmnas oracle` first") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunsError(f"{path}: field {where or '(file)'}: {first['msg']}") from None
+    """The table that `path` holds; raises RunFileError when it is missing or malformed."""
+    return read_run(path, OracleTable)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cache_schemas.files import write_text
 
@@ -24,8 +24,8 @@ class RunFileError(ValueError):
     """A run's file is missing or does not say what it must; the message names file, field and remedy."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Record(BaseModel, extra="forbid", frozen=True):
+    """Part of a run's file."""
 
 
 class Failure(_Record):
@@ -113,16 +113,15 @@ class RetrainRun(_RunFile):
     entries: list[RetrainEntry]
 
 
-_Run = TypeVar("_Run", SearchRun, RetrainRun)
+_Run = TypeVar("_Run", bound=BaseModel)
 
 
 def read_run(path: Path, kind: type[_Run]) -> _Run:
-    """The run that `path` describes; raises RunFileError when it is missing or malformed."""
+    """What `path` describes; raises RunFileError when it is missing or malformed."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        stage = "search" if kind is SearchRun else "retrain"
-        raise RunFileError(f"{path} does not exist: run `bmnas {stage}` first") from None
+        raise RunFileError(f"{path} does not exist: run `bmnas {path.stem}` first") from None  # search.json, ...
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -11,23 +11,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cache_schemas.files import digest, write_text
-from cache_schemas.run import SearchEntry
+from cache_schemas.run import RunFileError, SearchEntry
 
 
-class RunsError(ValueError):
-    """A folder of finished runs cannot be read; the message names the file and the remedy."""
-
-
-class RunRow(BaseModel):
+class RunRow(BaseModel, extra="forbid", frozen=True):
     """One finished run. failed: why it has no result, or "".
 
     seconds: its share of its batch's time on one worker. file: what lies beside the rows and belongs to it, or "".
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     failed: str = ""
@@ -83,10 +77,15 @@ class FinishedRuns(Generic[Row]):
         self.folder, self.kind = folder, kind
 
     def read(self, keys: Collection[str]) -> dict[str, Row]:
-        """{key: row} of those that are finished. One whose file is gone is not."""
+        """{key: row} of the finished; one whose file is gone is not. Raises RunFileError for what cannot be read."""
         found: dict[str, Row] = {}
         for path in sorted(self.folder.glob("*.json")):
-            rows = {key: self._row(path, row) for key, row in _load(path)["runs"].items() if key in keys}
+            try:
+                runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+                rows = {key: self.kind.model_validate(row) for key, row in runs.items() if key in keys}
+            except ValueError as error:
+                why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"is not JSON ({error})"
+                raise RunFileError(f"{path}: {why}: remove the file, and its runs are done again") from None
             found |= {key: row for key, row in rows.items() if not row.file or (self.folder / row.file).exists()}
         return found
 
@@ -95,19 +94,3 @@ class FinishedRuns(Generic[Row]):
         content = {"runs": {key: row.model_dump(mode="json") for key, row in rows.items()}}
         text = json.dumps(content, separators=(",", ":"), allow_nan=False)
         write_text(self.folder / f"{digest(sorted(rows))}.json", text)
-
-    def _row(self, path: Path, row: object) -> Row:
-        try:
-            return self.kind.model_validate(row)
-        except ValidationError as error:
-            raise RunsError(
-                f"{path}: {error.errors()[0]['msg']}: remove the file, and its runs are done again"
-            ) from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunsError(f"{path} is not JSON ({error}): remove it, and its runs are done again") from None
-    return content

@@ -36,7 +36,7 @@ def overlap_s(segments: Segments, start_s: float, end_s: float) -> float:
 
 def segments_text(segments: Segments) -> str:
     """`0.5-1.25;3-3.5`; empty where there are none."""
-    return ";".join(f"{_seconds(start)}-{_seconds(end)}" for start, end in segments)
+    return ";".join("-".join(repr(seconds).removesuffix(".0") for seconds in pair) for pair in segments)
 
 
 def parse_segments(text: str) -> Segments:
@@ -48,11 +48,6 @@ def parse_segments(text: str) -> Segments:
             raise ValueError(f"fake segments {text!r} do not read START-END;START-END in seconds, as 0.5-1.25;3-3.5")
         found.append((float(match[1]), float(match[2])))
     return merge_segments(found)
-
-
-def _seconds(value: float) -> str:
-    text = repr(value)
-    return text.removesuffix(".0")
 
 
 def _pair(pair: object) -> tuple[float, float]:

@@ -31,6 +31,8 @@ _MAGIC = b"bmnas shard "
 _HEAD_BYTES = 8192
 """Of one read: more than the head of most shards."""
 _BYTES = h5py.vlen_dtype(np.uint8)
+_CLIP_COLUMNS = ("clip_id", "plan", "starts_s", "info", "reason")
+"""Of the table of clips."""
 
 
 class ShardError(ValueError):
@@ -103,16 +105,7 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
     good = [result for result in results if not result.reason]
     n_windows = sum(len(result.starts_s) for result in good)
     path = folder / f"{digest(key, [[result.clip_id, result.plan] for result in results])}.h5"
-    clips = [
-        {
-            "clip_id": r.clip_id,
-            "plan": r.plan,
-            "starts_s": r.starts_s,
-            "info": dict(r.info),
-            "reason": r.reason,
-        }
-        for r in results
-    ]
+    clips = [{name: getattr(result, name) for name in _CLIP_COLUMNS} for result in results]
     names = {"stage": schema.stage, "schema_version": SCHEMA_VERSION, "key": key}
     block = _block_bytes(len(_head(names, 0, clips)))
     # In memory first: HDF5 takes the process down with it when a disk is full.
@@ -211,20 +204,16 @@ def read_rows(
     only: the arrays to read, all where None.
     """
     chosen = list(rows)
-    specs = [spec for spec in schema.arrays if only is None or spec.name in only]
     found = {}
     try:
         with h5py.File(path, "r") as file:
-            for spec in specs:
-                dataset = file[spec.name]
-                found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
+            for spec in schema.arrays:
+                if only is None or spec.name in only:
+                    dataset = file[spec.name]
+                    found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
+                    spec.check(found[spec.name], len(chosen))
     except (OSError, KeyError, ValueError) as error:
         raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
-    for spec in specs:
-        try:
-            spec.check(found[spec.name], len(chosen))
-        except ShardError as error:
-            raise ShardError(f"{path}: {error}") from None
     return found
 
 

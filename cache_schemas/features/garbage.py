@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, FeatureCacheError, VariantAttributes
+from cache_schemas.features.layout import FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.staging import staging_folder
+from cache_schemas.features.staging import remove_empty, staging_folder
 from cache_schemas.features.stored import StoredRows, members, size_of, stored_variants
 from cache_schemas.features.upkeep import remove_shard, row_source
 from cache_schemas.features.writer import FeatureCacheWriter, remove_folder
@@ -34,70 +35,65 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
             raise FeatureCacheError(f"{path}: a run is at work on it: wait for its end, then run `bmnas cache gc`")
         _remove_leftovers(path)
         cache = FeatureCache.open(path)
-        young = [cache for cache in _indexes(path) if _age(cache) < older_than_seconds]
-        kept = {variant.path: variant for one in (cache, *young) for variant in one.variants}
+        young = _young_indexes(path, older_than_seconds)
+        keys = {variant: keys_text(cache.row_keys(variant)) for variant in cache.variants}
+        kept = {variant for one in (cache, *young) for variant in one.variants}
         old: list[tuple[StoredRows, int]] = []
-        rows = {variant.path: cache.rows(variant).copy() for variant in cache.variants}
         for variant in stored_variants(str(path)):
-            if variant.path in kept:
+            if variant in kept:
                 pinned = [one.rows(variant) for one in young if variant in one.variants]
-                old += _repack(writer, variant, rows.get(variant.path, np.empty((0, 1), np.int64)), pinned)
-        if any(not np.array_equal(rows[v.path], cache.rows(v)) for v in cache.variants):
-            writer.write_index(cache.index, rows, cache.index_attributes)
+                old += _repack(writer, variant, keys.get(variant, []), pinned)
+        writer.finish(cache.index, keys, cache.index_attributes)
         current = FeatureCache.open(path).index_name
         for name in members(str(path), "index"):
             if name not in {current, *(one.index_name for one in young)}:
                 remove_folder(path / "index" / name)
         for variant in stored_variants(str(path)):
-            if variant.path not in kept:
+            if variant not in kept:
                 remove_folder(path / variant.path)
         for stored, number in old:
             remove_shard(stored, number)
-        _remove_unknown_pieces(path, set(kept))
+        for folder in staging_folder(path).glob("*/*"):  # pieces of backbones that no index names
+            if f"{folder.parent.name}/{folder.name}" not in {variant.path for variant in kept}:
+                remove_folder(folder)
+        remove_empty(staging_folder(path))
     return before - size_of(str(path))
 
 
-def _indexes(path: Path) -> list[FeatureCache]:
-    """Every index that can be read."""
+def _young_indexes(path: Path, older_than_seconds: float) -> list[FeatureCache]:
+    """Those that can be read."""
     found = []
     for name in members(str(path), "index"):
-        with suppress(FeatureCacheError):
-            found.append(FeatureCache.open(path, name))
+        with suppress(FeatureCacheError, FileNotFoundError):
+            if time.time() - (path / "index" / name / "zarr.json").stat().st_mtime < older_than_seconds:
+                found.append(FeatureCache.open(path, name))
     return found
 
 
-def _age(cache: FeatureCache) -> float:
-    return time.time() - (Path(cache.path) / "index" / cache.index_name / "zarr.json").stat().st_mtime
-
-
 def _repack(
-    writer: FeatureCacheWriter, variant: VariantAttributes, rows: NDArray[np.int64], pinned: list[NDArray[np.int64]]
+    writer: FeatureCacheWriter, variant: VariantAttributes, keys: list[str], pinned: list[NDArray[np.int64]]
 ) -> list[tuple[StoredRows, int]]:
-    """The shards that are no longer needed; `rows` (N, V) then points to where its rows went.
+    """The shards that are no longer needed once the index points to where the keys' rows went.
 
-    pinned: rows of young indexes; the shards that hold them stay.
+    Those whose keys never came are among them. pinned: rows of young indexes; the shards that hold them stay.
     """
     stored = writer.stored(variant)
-    size = stored.shard_rows
-    held = {number: count for number in stored.numbers if (count := sum(map(bool, stored.shard_keys(number))))}
-    live, fixed = np.unique(rows), {int(n) for part in pinned for n in np.unique(part // size)}
-    used = {int(n): int(c) for n, c in zip(*np.unique(live // size, return_counts=True), strict=True)}
-    small = [number for number in held if number not in fixed and used.get(number, 0) < size]
-    if len(small) == 1 and used.get(small[0], 0) == held[small[0]]:
-        return []
-    moving = live[np.isin(live // size, small)]
-    if len(moving):
-        names = stored.names()
-        keys = [names[row] for row in moving.tolist()]
-        first = writer.append(variant, keys, row_source(stored, moving), stored.versions(moving))
-        # A key now lies in two shards; the later one counts, and the earlier one goes.
-        moved = np.isin(rows, moving)
-        rows[moved] = first + np.searchsorted(moving, rows[moved])
+    size, names, present = stored.shard_rows, stored.names(), stored.keys()
+    live = sorted({present[key] for key in keys})
+    held, used = (Counter(row // size for row in rows) for rows in (names, live))
+    fixed = {int(number) for rows in pinned for number in np.unique(rows // size)}
+    small = {number for number in stored.numbers if number not in fixed and used[number] < size}
+    partial = [number for number in small if held[number]]
+    if len(partial) == 1 and used[partial[0]] == held[partial[0]]:
+        small -= {partial[0]}  # it would become one like it
+    moving = np.array([row for row in live if row // size in small], np.int64)
+    # A key then lies in two shards; the later one counts, and the earlier one goes.
+    writer.append(variant, [names[row] for row in moving], row_source(stored, moving), stored.versions(moving))
     return [(stored, number) for number in small]
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Temporary files that some writer never finished, and shards whose keys never came."""
+    """Temporary files that some writer never finished."""
     now = time.time()
     found = [*path.parent.glob(f".{path.name}.*.tmp"), *path.rglob(".*.tmp"), *path.rglob("*.partial")]
     for file in staging_folder(path).rglob(".*.tmp"):
@@ -109,18 +105,3 @@ def _remove_leftovers(path: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
-    for variant in stored_variants(str(path)):
-        stored = StoredRows(str(path), variant)
-        for number in stored.numbers:
-            if not Path(stored.file(KEYS, number)).exists():
-                remove_shard(stored, number)
-
-
-def _remove_unknown_pieces(path: Path, kept: set[str]) -> None:
-    """Staged pieces of backbones that no index names."""
-    for folder in staging_folder(path).glob("*/*"):
-        if f"{folder.parent.name}/{folder.name}" not in kept:
-            remove_folder(folder)
-    with suppress(OSError):  # pieces are left
-        for inner in (*staging_folder(path).iterdir(), staging_folder(path)):
-            inner.rmdir()

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
@@ -35,6 +35,8 @@ from zarr.storage import MemoryStore
 from cache_schemas.files import digest
 
 SCHEMA_VERSION = 4
+FORMATS = (2, 3)
+"""Earlier ones, which `bmnas cache migrate` rewrites."""
 KEY_BYTES = 16
 KEYS = "key"
 REMEDY = "Restore the file (`dvc checkout`), or run `bmnas cache verify --drop` and then `bmnas features` again"
@@ -69,14 +71,10 @@ class FeatureCacheError(ValueError):
     """The cache cannot be used; the message names the path, what is wrong, and the way out."""
 
 
-class _Attributes(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Model = TypeVar("Model", bound=BaseModel)
 
 
-Model = TypeVar("Model", bound=_Attributes)
-
-
-class RootAttributes(_Attributes):
+class RootAttributes(BaseModel, extra="forbid", frozen=True):
     """Of the whole cache. `index` names the group that counts; empty while no run has finished."""
 
     schema_name: Literal["bmnas.features"] = "bmnas.features"
@@ -84,7 +82,7 @@ class RootAttributes(_Attributes):
     index: str = ""
 
 
-class VariantAttributes(_Attributes):
+class VariantAttributes(BaseModel, extra="forbid", frozen=True):
     """One backbone's rows: everything that their values depend on, besides the windows themselves (the keys)."""
 
     modality: Literal["visual", "audio"]
@@ -106,11 +104,11 @@ class VariantAttributes(_Attributes):
         return f"{self.modality}/{self.name}-{digest(self.model_dump() | {'shard_rows': 4096, 'chunk_rows': 128})[:8]}"
 
     def array(self, layer: str) -> str:
-        """The path of a layer's array in the cache."""
-        return f"{self.path}/{layer.partition('/')[2]}"
+        """The path of a layer's array in the cache, or that of KEYS."""
+        return f"{self.path}/{layer.rpartition('/')[2]}"
 
 
-class IndexAttributes(_Attributes):
+class IndexAttributes(BaseModel, extra="forbid", frozen=True):
     """Of one index: what the run that wrote it was asked for."""
 
     views: int
@@ -136,20 +134,17 @@ class Geometry:
 GEOMETRY = Geometry()
 
 
-def shard_name(layer: bool, number: int) -> str:
-    """The file of a shard, below its array's folder: flat, so that a million windows are few folders too."""
-    return f"c.{number}.0.0" if layer else f"c.{number}.0"
-
-
 _FLAT: Any = {"name": "default", "separator": "."}
+"""Of a shard's file: c.NUMBER.0.0 in its array's folder, so that a million windows are few folders, too."""
 
 
 @functools.lru_cache(maxsize=64)
 def variant_documents(variant: VariantAttributes, geometry: Geometry) -> Mapping[str, Mapping[str, Any]]:
-    """{array: what its zarr.json says} of a variant without rows."""
+    """{layer, KEYS last: what its array's zarr.json says} of a variant without rows."""
     group, length = zarr.create_group(MemoryStore(), zarr_format=3), variant.length
+    arrays = {}
     for layer, channels in variant.layers.items():
-        group.create_array(
+        arrays[layer] = group.create_array(
             layer.partition("/")[2],
             shape=(0, length, channels),
             chunks=(geometry.chunk_rows, length, channels),
@@ -160,7 +155,7 @@ def variant_documents(variant: VariantAttributes, geometry: Geometry) -> Mapping
             chunk_key_encoding=_FLAT,
             dimension_names=("row", "position", "channel"),
         )
-    group.create_array(
+    arrays[KEYS] = group.create_array(
         KEYS,
         shape=(0, KEY_BYTES),
         chunks=(geometry.shard_rows, KEY_BYTES),
@@ -170,7 +165,7 @@ def variant_documents(variant: VariantAttributes, geometry: Geometry) -> Mapping
         chunk_key_encoding=_FLAT,
         dimension_names=("row", "byte"),
     )
-    return {name: document(array) for name, array in group.arrays()}
+    return {layer: document(array) for layer, array in arrays.items()}
 
 
 def document(array: zarr.Array[Any]) -> dict[str, Any]:
@@ -190,7 +185,9 @@ def create_index(
 ) -> None:
     """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V)}."""
     group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump(exclude_unset=True))
-    stored = {name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in COLUMNS}
+    stored = {
+        name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in INDEX_COLUMNS.items()
+    }
     for name, values in (stored | {f"row/{path}": numbers for path, numbers in rows.items()}).items():
         array = group.create_array(
             name,
@@ -204,20 +201,15 @@ def create_index(
         array[...] = values
 
 
-COLUMNS = tuple(INDEX_COLUMNS.items())
-
-
 def text_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """(N, bytes) UTF-8, filled up with zeros: every Zarr reader knows numbers, few know text."""
-    encoded = [text.encode() for text in values]
-    width = max([1, *map(len, encoded)])
-    return np.array(encoded, f"S{width}").view(np.uint8).reshape(len(encoded), width)
+    encoded = np.array([text.encode() for text in values], "S")
+    return encoded.view(np.uint8).reshape(len(encoded), encoded.itemsize)
 
 
 def bytes_text(stored: NDArray[np.uint8]) -> NDArray[Any]:
     """(N,) the text again."""
-    rows = np.ascontiguousarray(stored).view(f"S{stored.shape[1]}").ravel().tolist()
-    return np.array([row.decode() for row in rows], object)
+    return np.array([row.decode() for row in stored.view(f"S{stored.shape[1]}").ravel().tolist()], object)
 
 
 def keys_text(stored: NDArray[np.uint8]) -> list[str]:

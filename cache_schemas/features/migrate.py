@@ -17,6 +17,7 @@ from zarr.core.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
 from cache_schemas.features.layout import (
+    FORMATS,
     INDEX_COLUMNS,
     KEYS,
     REMEDY,
@@ -31,7 +32,6 @@ from cache_schemas.features.staging import staging_folder
 from cache_schemas.features.stored import explained
 from cache_schemas.features.writer import FeatureCacheWriter
 
-FORMATS = (2, 3)
 Advance = Callable[[int], None]
 
 
@@ -41,17 +41,18 @@ def migrate(path: Path, advance: Advance = lambda _: None) -> Path:
     The new one grows beside it and takes its place at the end: killed at any time, it goes on where it stopped. Pieces
     that no shard holds yet are lost. Raises FeatureCacheError where there is no cache of FORMATS, or a damaged one.
     """
-    new = path.with_name(f"{path.name}.format-{SCHEMA_VERSION}")
+    places = {version: path.with_name(f"{path.name}.format-{version}") for version in (*FORMATS, SCHEMA_VERSION)}
+    new = places.pop(SCHEMA_VERSION)
     if not path.exists() and new.exists():  # killed between the two renames
-        version = next(v for v in FORMATS if path.with_name(f"{path.name}.format-{v}").exists())
+        kept = next(place for place in places.values() if place.exists())
     else:
-        version = format_of(path)
+        with explained(str(path)):
+            version: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
         if version not in FORMATS:
             raise FeatureCacheError(
                 f"{path}: a cache of schema version {version} cannot be migrated, only {', '.join(map(str, FORMATS))}"
             )
-    kept = path.with_name(f"{path.name}.format-{version}")
-    if path.exists():
+        kept = places[version]
         if kept.exists():
             raise FeatureCacheError(f"{kept} is in the way: move it elsewhere, the old cache is to be kept there")
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -61,12 +62,6 @@ def migrate(path: Path, advance: Advance = lambda _: None) -> Path:
     new.replace(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return kept
-
-
-def format_of(path: Path) -> Any:
-    """The schema version of a cache; raises FeatureCacheError where there is none."""
-    with explained(str(path)):
-        return zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
 
 
 def row_count(path: Path) -> int:
@@ -126,21 +121,19 @@ def _check(values: NDArray[Any], chunk_rows: int, checksums: NDArray[np.uint32])
 
 
 def _rewrite(path: Path, writer: FeatureCacheWriter, advance: Advance) -> None:
-    places: dict[str, tuple[_OldVariant, NDArray[np.int64]]] = {}
-    for old in _variants(path):
+    variants = _variants(path)
+    for old in variants:
         writer.add_variant(old.variant)
         for first in range(0, len(old.keys), old.shard_rows):
             with writer.lock():
                 _copy_shard(old, first, writer)
             advance(len(old.keys[first : first + old.shard_rows]))
-        present = writer.stored(old.variant).keys()
-        places[old.variant.path] = old, np.array([present.get(key, -1) for key in old.keys], np.int64)
     with explained(str(path)):
         root = zarr.open_group(path, mode="r", zarr_format=3)
         index: Any = root[f"index/{root.attrs['index']}"] if root.attrs["index"] else None
     if index is not None:
-        with writer.lock(), explained(f"{path}/{index.path}"):
-            _copy_index(index, writer, places)
+        with explained(f"{path}/{index.path}"):
+            _copy_index(index, writer, {old.variant: old for old in variants})
 
 
 def _copy_shard(old: _OldVariant, first: int, writer: FeatureCacheWriter) -> None:
@@ -155,19 +148,17 @@ def _copy_shard(old: _OldVariant, first: int, writer: FeatureCacheWriter) -> Non
     writer.append(old.variant, [keys[i] for i in chosen], rows)
 
 
-def _copy_index(
-    index: Any, writer: FeatureCacheWriter, places: Mapping[str, tuple[_OldVariant, NDArray[np.int64]]]
-) -> None:
+def _copy_index(index: Any, writer: FeatureCacheWriter, stored: Mapping[VariantAttributes, _OldVariant]) -> None:
     columns = {name: np.asarray(index[name][...]) for name in INDEX_COLUMNS if name != "split_kind"}
     frame = pd.DataFrame({name: x.astype(object) if x.dtype.kind == "T" else x for name, x in columns.items()})
     # Until now nobody wrote down how the split was made; one by subject has nobody in two.
     people = frame.groupby("subject_id")["split"].nunique().max()
     frame["split_kind"] = "official" if people > 1 else "subject"
     attributes = dict(index.attrs)
-    variants, rows = [_variant(index.path, variant) for variant in attributes["variants"]], {}
+    variants, keys = [_variant(index.path, variant) for variant in attributes["variants"]], {}
     for variant in variants:
-        old, place = places[variant.path]
-        rows[variant.path] = place[index[f"row/{old.name}"][...]]
-    if any((numbers < 0).any() for numbers in rows.values()):
-        raise FeatureCacheError(f"{writer.path}: the index points to rows that are not there. {REMEDY}")
-    writer.write_index(frame, rows, IndexAttributes(**attributes | {"variants": variants}))
+        old = stored[variant]
+        keys[variant] = [old.keys[row] for row in index[f"row/{old.name}"][...].flat]
+        if not all(keys[variant]):
+            raise FeatureCacheError(f"{writer.path}: the index points to rows that are not there. {REMEDY}")
+    writer.finish(frame, keys, IndexAttributes(**attributes | {"variants": variants}))

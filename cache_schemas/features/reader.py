@@ -14,7 +14,6 @@ import zarr
 from numpy.typing import NDArray
 
 from cache_schemas.features.layout import (
-    COLUMNS,
     INDEX_COLUMNS,
     KEYS,
     REMEDY,
@@ -43,11 +42,12 @@ class FeatureCache:
         if not isinstance(index, zarr.Group):
             raise FeatureCacheError(f"{where} is missing: run `bmnas features` again")
         self._index = index
-        self._attributes = parse(IndexAttributes, where, dict(self._index.attrs))
-        if not index_name.startswith(attributes_digest(self._attributes)):
+        self.index_attributes = parse(IndexAttributes, where, dict(self._index.attrs))
+        """What the run that wrote the index was asked for."""
+        if not index_name.startswith(attributes_digest(self.index_attributes)):
             raise FeatureCacheError(f"{where}/zarr.json is damaged: it does not fit the index's name. {REMEDY}")
-        variants = {layer: variant for variant in self._attributes.variants for layer in variant.layers}
-        self._variants = {layer: variants[layer] for layer in self._attributes.layers or variants}
+        variants = {layer: variant for variant in self.index_attributes.variants for layer in variant.layers}
+        self._variants = {layer: variants[layer] for layer in self.index_attributes.layers or variants}
         self._columns: dict[str, NDArray[Any]] = {}
         self._stored: dict[str, StoredRows] = {}
 
@@ -76,12 +76,7 @@ class FeatureCache:
     @property
     def variants(self) -> list[VariantAttributes]:
         """The backbones whose layers the index covers."""
-        return list(self._attributes.variants)
-
-    @property
-    def index_attributes(self) -> IndexAttributes:
-        """What the run that wrote the index was asked for."""
-        return self._attributes
+        return list(self.index_attributes.variants)
 
     def variant_of(self, layer: str) -> VariantAttributes:
         """The backbone that a layer belongs to."""
@@ -90,13 +85,13 @@ class FeatureCache:
     @property
     def views(self) -> int:
         """V, the views of every window; view 0 is the window itself."""
-        return self._attributes.views
+        return self.index_attributes.views
 
     @property
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
-        backbones = {variant.path: variant.backbone for variant in self._attributes.variants}
-        return self._attributes.model_dump(exclude={"variants", "layers"}) | {"backbones": backbones}
+        backbones = {variant.path: variant.backbone for variant in self.index_attributes.variants}
+        return self.index_attributes.model_dump(exclude={"variants", "layers"}) | {"backbones": backbones}
 
     @property
     def layers(self) -> dict[str, int]:
@@ -134,7 +129,7 @@ class FeatureCache:
                 # Zarr reads a missing file as zeros, and believes a damaged shape; a column is one chunk.
                 if array.nchunks_initialized < array.nchunks:
                     raise FeatureCacheError(f"{where}: a chunk is missing. {REMEDY}")
-                kind = dict(COLUMNS).get(name, "int64")
+                kind = INDEX_COLUMNS.get(name, "int64")
                 declared = ("uint8" if kind == "string" else kind, tuple(max(1, size) for size in array.shape))
                 if (str(array.dtype), array.chunks) != declared:
                     raise FeatureCacheError(f"{where}/zarr.json is damaged: not a column of an index. {REMEDY}")
@@ -144,10 +139,10 @@ class FeatureCache:
 
     def select(self, split: str | None = None, category: str | None = None) -> NDArray[np.int64]:
         """The positions in `index` of a split's and a category's windows; all where None."""
-        if split is not None and split not in SPLITS:
-            raise FeatureCacheError(f"split {split!r} is not one of {', '.join(SPLITS)}")
         chosen = np.ones(len(self), bool)
         if split is not None:
+            if split not in SPLITS:
+                raise FeatureCacheError(f"split {split!r} is not one of {', '.join(SPLITS)}")
             chosen &= self.column("split") == split
         if category is not None:
             categories = self.column("category")

@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ class Piece:
 def staging_folder(cache: Path) -> Path:
     """Where finished pieces wait: beside the cache, so that nothing but the cache is in it."""
     return cache.with_name(f"{cache.name}.staging")
+
+
+def remove_empty(staging: Path) -> None:
+    """Removes the staging folder, unless pieces are left in it."""
+    with suppress(OSError):
+        for folder in (*staging.glob("*/*"), *staging.iterdir(), staging):
+            folder.rmdir()
 
 
 def staged_piece(cache: Path, variant: VariantAttributes, keys: Sequence[str]) -> Path:

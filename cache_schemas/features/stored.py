@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer.cpu import NDBuffer
 
 from cache_schemas.features.layout import (
+    FORMATS,
     KEYS,
     REMEDY,
     SCHEMA_VERSION,
@@ -25,7 +27,6 @@ from cache_schemas.features.layout import (
     document,
     keys_text,
     parse,
-    shard_name,
     variant_documents,
 )
 
@@ -42,15 +43,12 @@ def open_root(url: str) -> tuple[zarr.Group, RootAttributes]:
             raise FeatureCacheError(f"{url}: no feature cache: run `bmnas features` first") from None
         attributes = dict(group.attrs)
     version = attributes.get("schema_version")
-    if version in (2, 3):
-        raise FeatureCacheError(
-            f"{url}: a feature cache of schema version {version}, this bmnas reads version {SCHEMA_VERSION}: run "
-            f"`bmnas cache migrate {url}` (nothing is computed again)"
-        )
     if version != SCHEMA_VERSION:
+        remedy = "move it away, and run `bmnas features` again"
+        if version in FORMATS:
+            remedy = f"run `bmnas cache migrate {url}` (nothing is computed again)"
         raise FeatureCacheError(
-            f"{url}: not a feature cache of schema version {SCHEMA_VERSION} (it says {version}): move it away, and run "
-            "`bmnas features` again"
+            f"{url}: not a feature cache of schema version {SCHEMA_VERSION} (it says {version}): {remedy}"
         )
     return group, parse(RootAttributes, url, attributes)
 
@@ -94,6 +92,17 @@ def written(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def noted(problems: list[str] | None) -> Iterator[None]:
+    """Adds what cannot be read to the problems and goes on, where there is a list of them."""
+    try:
+        yield
+    except FeatureCacheError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+
+
 def size_of(url: str) -> int:
     """Bytes of all files below a path or URL."""
     files, path = fsspec.core.url_to_fs(url)
@@ -109,12 +118,21 @@ def stored_variants(url: str, unreadable: list[str] | None = None) -> list[Varia
     found = []
     for modality in ("visual", "audio"):
         for name in members(url, modality):
-            try:
-                found.append(_variant(group, url, f"{modality}/{name}"))
-            except FeatureCacheError as error:
-                if unreadable is None:
-                    raise
-                unreadable.append(str(error))
+            where = f"{url}/{modality}/{name}/zarr.json"
+            with noted(unreadable), explained(where):
+                variant = parse(VariantAttributes, where, dict(group[f"{modality}/{name}"].attrs))
+                if variant.path != f"{modality}/{name}":
+                    raise FeatureCacheError(f"{where}: its attributes belong to {variant.path}. {REMEDY}")
+                found.append(variant)
+    return found
+
+
+def stored_rows(url: str, unreadable: list[str] | None = None) -> list[StoredRows]:
+    """The rows of every variant that lies in the cache; as `stored_variants`."""
+    found = []
+    for variant in stored_variants(url, unreadable):
+        with noted(unreadable):
+            found.append(StoredRows(url, variant))
     return found
 
 
@@ -126,14 +144,6 @@ def members(url: str, group: str) -> list[str]:
     return [name for name in names if name[0] != "." and name != "zarr.json"]
 
 
-def _variant(group: zarr.Group, url: str, name: str) -> VariantAttributes:
-    with explained(f"{url}/{name}/zarr.json"):
-        variant = parse(VariantAttributes, f"{url}/{name}", dict(group[name].attrs))
-    if variant.path != name:
-        raise FeatureCacheError(f"{url}/{name}/zarr.json: its attributes belong to {variant.path}. {REMEDY}")
-    return variant
-
-
 class StoredRows:
     """The rows of one backbone, as they are stored. Several threads may use it at once."""
 
@@ -141,34 +151,32 @@ class StoredRows:
         """Raises FeatureCacheError when the arrays' metadata are missing or not those of the variant."""
         self.url, self.variant = url, variant
         root = group or open_root(url)[0]
-        arrays: dict[str, zarr.Array[Any]] = {}
-        for name in (KEYS, *(layer.partition("/")[2] for layer in variant.layers)):
-            with explained(f"{self._folder}/{name}/zarr.json"):
-                arrays[name] = _array(root, f"{variant.path}/{name}")
-        self._keys = arrays.pop(KEYS)
-        self.layers = dict(zip(variant.layers, arrays.values(), strict=True))
-        self.shard_rows: int = self._keys.chunks[0]
-        for name, array in (*arrays.items(), (KEYS, self._keys)):
-            where = f"{self._folder}/{name}/zarr.json"
-            chunked = next(iter(arrays.values())) if name == KEYS else array
+        self.arrays: dict[str, zarr.Array[Any]] = {}
+        """{layer, or KEYS}"""
+        for layer in (KEYS, *variant.layers):
+            where = f"{url}/{variant.array(layer)}/zarr.json"
             with explained(where):
-                wanted = variant_documents(variant, Geometry(self.shard_rows, chunked.chunks[0]))[name]
+                array = root.get(variant.array(layer))
+                if not isinstance(array, zarr.Array):
+                    raise FeatureCacheError(f"{where} is missing. {REMEDY}")
+                self.arrays[layer] = array
+                wanted = variant_documents(variant, Geometry(self.shard_rows, array.chunks[0]))[layer]
                 found = document(array)
             if found | {"shape": [0, *found["shape"][1:]], "attributes": {}} != wanted:
                 raise FeatureCacheError(f"{where} says {found}, which is not what was written. {REMEDY}")
 
     @property
-    def _folder(self) -> str:
-        return f"{self.url}/{self.variant.path}"
+    def shard_rows(self) -> int:
+        """Rows of a whole shard."""
+        return self.arrays[KEYS].chunks[0]
 
     def __len__(self) -> int:
         """The rows that there are, once were, or were about to come when a run was killed."""
-        return max(array.shape[0] for array in (self._keys, *self.layers.values()))
+        return max(array.shape[0] for array in self.arrays.values())
 
     def file(self, layer: str, shard: int) -> str:
-        """The path or URL of a shard; layer: one of the variant's, or "key"."""
-        name = layer.rpartition("/")[2]
-        return f"{self._folder}/{name}/{shard_name(layer != KEYS, shard)}"
+        """The path or URL of a shard; layer: one of the variant's, or KEYS."""
+        return f"{self.url}/{self.variant.array(layer)}/c.{shard}.0" + (".0" if layer != KEYS else "")
 
     @property
     def numbers(self) -> range:
@@ -178,17 +186,13 @@ class StoredRows:
     def shard_keys(self, shard: int) -> list[str]:
         """The keys of a shard's rows, "" where a row is free; raises FeatureCacheError when the file is damaged."""
         with explained(self.file(KEYS, shard)):
-            stored: Any = self._keys[shard * self.shard_rows : (shard + 1) * self.shard_rows]
+            stored: Any = self.arrays[KEYS][shard * self.shard_rows : (shard + 1) * self.shard_rows]
         return keys_text(stored)
 
     def names(self) -> dict[int, str]:
         """{row: its key} of every row that counts."""
-        return {
-            number * self.shard_rows + i: key
-            for number in self.numbers
-            for i, key in enumerate(self.shard_keys(number))
-            if key
-        }
+        keys = itertools.chain.from_iterable(map(self.shard_keys, self.numbers))
+        return {row: key for row, key in enumerate(keys) if key}
 
     def keys(self) -> dict[str, int]:
         """{key: row} of every row that counts; after a `gc` that was killed a key may be in two shards: the later."""
@@ -196,16 +200,9 @@ class StoredRows:
 
     def versions(self, rows: Sequence[int] | NDArray[np.int64]) -> list[dict[str, str]]:
         """Which versions of libraries computed each row; {} where that is not known."""
-        recorded: Any = self._keys.attrs.get("versions", [])
+        recorded: Any = self.arrays[KEYS].attrs.get("versions", [])
         starts = [start for start, _ in recorded]
         return [dict(recorded[i - 1][1]) if i else {} for i in np.searchsorted(starts, rows, side="right")]
-
-
-def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    array = group.get(path)
-    if not isinstance(array, zarr.Array):
-        raise FeatureCacheError(f"{group.store_path}/{path}/zarr.json is missing. {REMEDY}")
-    return array
 
 
 def read_rows(stored: Mapping[str, StoredRows], rows: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[Any]]:
@@ -216,7 +213,7 @@ def read_rows(stored: Mapping[str, StoredRows], rows: Mapping[str, NDArray[np.in
     found, jobs = {}, []
     with ThreadPoolExecutor(THREADS) as pool:
         for layer, numbers in rows.items():
-            array = stored[layer].layers[layer]
+            array = stored[layer].arrays[layer]
             found[layer] = np.empty((len(numbers), *array.shape[1:]), array.dtype)
             shards = numbers // stored[layer].shard_rows
             order = np.argsort(shards, kind="stable")
@@ -232,10 +229,10 @@ def _read_shard(
     stored: StoredRows, layer: str, rows: NDArray[np.int64], places: NDArray[np.int64], out: NDArray[Any]
 ) -> None:
     """Some rows of one shard into their places in `out`; straight from the file where both follow one another."""
-    array, first, count = stored.layers[layer], int(rows.min()), len(rows)
+    array, first, count = stored.arrays[layer], int(rows.min()), len(rows)
     file = stored.file(layer, first // stored.shard_rows)
     with explained(file):
-        if _in_line(rows) and _in_line(places):
+        if all((np.diff(numbers) == 1).all() for numbers in (rows, places)):
             target = out[places[0] : places[0] + count]
             array.get_basic_selection(slice(first, first + count), out=NDBuffer.from_numpy_array(target))
         else:
@@ -244,7 +241,3 @@ def _read_shard(
             out[places] = target
     if np.isnan(target[:, 0, 0]).any():  # the arrays' fill value; features are finite
         raise FeatureCacheError(f"{file} cannot be read: it is missing, or rows of it are. {REMEDY}")
-
-
-def _in_line(numbers: NDArray[np.int64]) -> bool:
-    return bool((np.diff(numbers) == 1).all())

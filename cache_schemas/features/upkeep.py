@@ -1,22 +1,24 @@
-"""Looking after a feature cache: what is in it, whether it is whole, forgetting damage, merging two."""
+"""Looking after a feature cache: what is in it, whether it is whole, forgetting damage, merging two, statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes
+from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.stored import StoredRows, members, open_root, read_rows, size_of, stored_variants
+from cache_schemas.features.stored import StoredRows, members, noted, open_root, read_rows, size_of, stored_rows
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
 
 Advance = Callable[[int], None]
+BLOCK_WINDOWS = 4096
+"""Windows that statistics hold in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,17 @@ class VariantSummary:
 
 def summarise(url: Path | str) -> list[VariantSummary]:
     """One entry a variant of the cache at a path or URL."""
-    root = open_root(str(url))[1]
-    cache = FeatureCache.open(url) if root.index else None
-    covered = {variant.path for variant in cache.variants} if cache else set()
+    cache = FeatureCache.open(url) if open_root(str(url))[1].index else None
     found = []
-    for variant in stored_variants(str(url)):
-        stored = StoredRows(str(url), variant)
+    for stored in stored_rows(str(url)):
+        variant = stored.variant
         rows = np.array(list(stored.keys().values()), np.int64)
         versions = {str(of): of for of in stored.versions(np.sort(rows))}
         found.append(
             VariantSummary(
                 variant,
                 rows=len(rows),
-                used=len(np.unique(cache.rows(variant))) if cache and variant.path in covered else 0,
+                used=len(np.unique(cache.rows(variant))) if cache and variant in cache.variants else 0,
                 shards=len(np.unique(rows // stored.shard_rows)),
                 bytes=size_of(f"{url}/{variant.path}"),
                 layer_bytes={layer: size_of(f"{url}/{variant.array(layer)}") for layer in variant.layers},
@@ -60,11 +60,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
 
 def shard_count(url: Path | str) -> int:
     """How many shards `verify` goes through, as far as it can be told without reading them."""
-    found = 0
-    for variant in stored_variants(str(url), unreadable=[]):
-        with suppress(FeatureCacheError):
-            found += len(StoredRows(str(url), variant).numbers)
-    return found
+    return sum(len(stored.numbers) for stored in stored_rows(str(url), unreadable=[]))
 
 
 @dataclass
@@ -82,45 +78,35 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
     """Checks every byte of every shard, the schema, and the index against the rows; advance: by so many shards."""
     found, root = Verification(), open_root(str(url))[1]
     committed: dict[str, set[int]] = {}
-    for variant in stored_variants(str(url), found.problems):
-        try:
-            stored = StoredRows(str(url), variant)
-        except FeatureCacheError as error:
-            found.problems.append(str(error))
-            continue
-        committed[variant.path] = rows = set()
+    for stored in stored_rows(str(url), found.problems):
+        committed[stored.variant.path] = rows = set()
         for number in stored.numbers:
             before = len(found.problems)
             rows.update(_verify_shard(stored, number, found))
             if len(found.problems) > before:
-                found.damaged.append((variant, number))
+                found.damaged.append((stored.variant, number))
             advance(1)
     for name in members(str(url), "index"):
         if name != root.index and not index_is_whole(str(url), name):
             remedy = "Nobody needs it to compute: `bmnas cache gc --older-than 0` takes it away"
             found.problems.append(f"{url}/index/{name}, of an earlier run, is damaged. {remedy}")
     if root.index:
-        _verify_index(str(url), root.index, committed, found)
+        with noted(found.problems):
+            _verify_index(FeatureCache.open(url), committed, found)
     return found
 
 
 def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[int]:
     """The rows of the shard."""
-    first = number * stored.shard_rows
-    try:
+    first, keys = number * stored.shard_rows, []
+    with noted(found.problems):
         keys = stored.shard_keys(number)
-    except FeatureCacheError as error:
-        found.problems.append(str(error))
-        return []
     used = [first + i for i, key in enumerate(keys) if key]
     if len({key for key in keys if key}) < len(used):
         found.problems.append(f"{stored.file(KEYS, number)} holds a row twice. {REMEDY}")
-    for layer in stored.layers if used else ():
-        try:
+    for layer in stored.variant.layers if used else ():
+        with noted(found.problems):
             rows = read_rows({layer: stored}, {layer: np.array(used, np.int64)})[layer]
-        except FeatureCacheError as error:
-            found.problems.append(str(error))
-        else:
             found.bytes += rows.nbytes
             if not np.isfinite(rows).all():
                 found.problems.append(f"{stored.file(layer, number)}: a feature is not finite. {REMEDY}")
@@ -128,15 +114,11 @@ def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[
     return used
 
 
-def _verify_index(url: str, name: str, committed: dict[str, set[int]], found: Verification) -> None:
-    try:
-        cache = FeatureCache.open(url)
-        index, rows = cache.index, {variant: cache.rows(variant) for variant in cache.variants}
-    except FeatureCacheError as error:
-        found.problems.append(str(error))
-        return
-    if not index_is_whole(url, name):
-        found.problems.append(f"{url}/index/{name}: its name does not fit its content. {REMEDY}")
+def _verify_index(cache: FeatureCache, committed: dict[str, set[int]], found: Verification) -> None:
+    url, index = cache.path, cache.index
+    rows = {variant: cache.rows(variant) for variant in cache.variants}
+    if not index_is_whole(url, cache.index_name):
+        found.problems.append(f"{url}/index/{cache.index_name}: its name does not fit its content. {REMEDY}")
     for variant, numbers in rows.items():
         if variant.path not in committed:
             found.problems.append(f"{url}: the index names {variant.path}, which is missing or damaged. {REMEDY}")
@@ -169,7 +151,7 @@ def drop(path: Path, damaged: Sequence[tuple[VariantAttributes, int]]) -> None:
 
 def remove_shard(stored: StoredRows, number: int) -> None:
     """The keys first: from then on its rows do not count."""
-    for layer in (KEYS, *stored.layers):
+    for layer in (KEYS, *stored.variant.layers):
         Path(stored.file(layer, number)).unlink(missing_ok=True)
 
 
@@ -185,28 +167,24 @@ def merge(path: Path, source: Path | str) -> dict[str, int]:
     FeatureCacheError when they contradict one another; rows that were merged by then are kept.
     """
     theirs = FeatureCache.open(source)
-    stored = [StoredRows(str(source), variant) for variant in stored_variants(str(source))]
+    stored = stored_rows(str(source))
     writer = FeatureCacheWriter(path)
     added = {}
     for of in stored:
         writer.add_variant(of.variant)
     with writer.lock():
-        ours = FeatureCache.open(path) if open_root(str(path))[1].index else None
+        ours = [FeatureCache.open(path)] if open_root(str(path))[1].index else []
         for of in stored:
             present = writer.stored(of.variant).keys()
             new = {key: row for key, row in of.keys().items() if key not in present}
             rows = np.array(list(new.values()), np.int64)
             writer.append(of.variant, list(new), row_source(of, rows), of.versions(rows))
             added[of.variant.path] = len(new)
-        index = theirs.index if ours is None else _joined_index(ours, theirs)
-        keys = [_window_keys(cache) for cache in (ours, theirs) if cache is not None]
-        rows_of = {}
+        index, keys = _joined_index(ours[0], theirs) if ours else theirs.index, {}
         for variant in theirs.variants:
-            present = writer.stored(variant).keys()
-            joined = {window: names for part in keys for window, names in part[variant.path].items()}
-            windows = zip(index["clip_id"], index["start_s"], strict=True)
-            rows_of[variant.path] = np.array([[present[k] for k in joined[w]] for w in windows], np.int64)
-        writer.write_index(index, rows_of, theirs.index_attributes)
+            views_of = {window: views for cache in (*ours, theirs) for window, views in _window_keys(cache, variant)}
+            keys[variant] = [key for window in _windows(index) for key in views_of[window]]
+        writer.finish(index, keys, theirs.index_attributes)
     return added
 
 
@@ -233,12 +211,32 @@ def _joined_index(ours: FeatureCache, theirs: FeatureCache) -> pd.DataFrame:
     return both
 
 
-def _window_keys(cache: FeatureCache) -> dict[str, dict[tuple[str, float], list[str]]]:
-    """{variant path: {(clip_id, start_s): the key of every view}}."""
-    windows = list(zip(cache.index["clip_id"], cache.index["start_s"], strict=True))
-    found = {}
-    for variant in cache.variants:
-        names = cache.stored(variant).names()
-        rows = cache.rows(variant).tolist()
-        found[variant.path] = {w: [names[r] for r in views] for w, views in zip(windows, rows, strict=True)}
-    return found
+def _windows(index: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    return zip(index["clip_id"], index["start_s"], strict=True)
+
+
+def _window_keys(cache: FeatureCache, variant: VariantAttributes) -> Iterator[tuple[tuple[str, float], list[str]]]:
+    """Every window, and the keys of its views."""
+    return zip(_windows(cache.index), map(keys_text, cache.row_keys(variant)), strict=True)
+
+
+def layer_statistics(cache: FeatureCache) -> Iterator[dict[str, Any]]:
+    """Yields one row a layer, of view 0: mean, std, min, max, channels, and how many never change (dead)."""
+    for layer, channels in cache.layers.items():
+        total = square = 0.0
+        low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        for start in range(0, len(cache), BLOCK_WINDOWS):
+            block = cache.read(np.arange(start, min(start + BLOCK_WINDOWS, len(cache))), [layer])[layer].numpy()
+            total += float(block.sum(dtype=np.float64))
+            square += float(np.square(block, dtype=np.float64).sum())
+            low, high = np.minimum(low, block.min(axis=(0, 1, 2))), np.maximum(high, block.max(axis=(0, 1, 2)))
+        count = len(cache) * cache.variant_of(layer).length * channels
+        yield {
+            "layer": layer,
+            "channels": channels,
+            "mean": total / count,
+            "std": float(np.sqrt(max(0.0, square / count - (total / count) ** 2))),
+            "min": float(low.min()),
+            "max": float(high.max()),
+            "dead": int((low == high).sum()),
+        }

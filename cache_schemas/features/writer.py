@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,11 +23,10 @@ import pandas as pd
 import zarr
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from cache_schemas.features.layout import (
-    COLUMNS,
     GEOMETRY,
+    INDEX_COLUMNS,
     KEY_BYTES,
     KEYS,
     FeatureCacheError,
@@ -41,7 +40,7 @@ from cache_schemas.features.layout import (
     variant_documents,
 )
 from cache_schemas.features.reader import FeatureCache
-from cache_schemas.features.staging import Piece, read_piece, staged_piece, staging_folder
+from cache_schemas.features.staging import Piece, read_piece, remove_empty, staged_piece, staging_folder
 from cache_schemas.features.stored import StoredRows, open_root, written
 from cache_schemas.files import replacing
 
@@ -64,12 +63,12 @@ class FeatureCacheWriter:
         with written(path), self.lock():
             # Empty: the machine lost its power. All but the name of the index is still there, and that is found anew.
             if not root.exists() or (not root.stat().st_size and not [*path.glob("*/*/checksum")]):
-                _write_json(root, group_document(RootAttributes().model_dump()))
+                set_index(path, "")
         open_root(str(path))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """What `append` and `write_index` need. Its file goes with it."""
+        """What `append` needs. Its file goes with it."""
         with self._file_lock:
             yield
             if self._file_lock.lock_counter == 1:
@@ -86,12 +85,11 @@ class FeatureCacheWriter:
         try:
             yield
         finally:
-            with self.lock(), suppress(OSError):  # pieces are left
+            with self.lock():
                 Path(lease.lock_file).unlink(missing_ok=True)
                 lease.release()
                 if not self.runs_at_work():
-                    for inner in (*folder.glob("*/*"), *folder.iterdir(), folder):
-                        inner.rmdir()
+                    remove_empty(folder)
 
     def runs_at_work(self) -> bool:
         """Whether another run holds the cache; who asks holds the lock, so that none begins meanwhile."""
@@ -107,28 +105,23 @@ class FeatureCacheWriter:
         """Begins the variant's group unless it is there, and writes anew whatever zarr.json cannot be read."""
         folder = self.path / variant.path
         with written(folder), self.lock():
-            if not _read_json(folder.parent / "zarr.json"):
-                _write_json(folder.parent / "zarr.json", group_document({}))
-            if folder.exists():
-                self._write_documents(folder, variant)
-            else:
-                with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as new:
-                    self._write_documents(Path(new) / folder.name, variant)
-                    (Path(new) / folder.name).replace(folder)
+            _write_group(folder.parent, {})
+            with nullcontext(folder) if folder.exists() else _new_folder(folder) as at:
+                self._write_documents(at, variant)
 
     def _write_documents(self, folder: Path, variant: VariantAttributes) -> None:
-        names = [KEYS, *(layer.partition("/")[2] for layer in variant.layers)]
-        held = {name: found for name in names if (found := _read_array(folder / name / "zarr.json"))}
-        grids = [found.chunk_grid.chunk_shape[0] for found in held.values()]
-        chunks = [found.codecs[0].chunk_shape[0] for name, found in held.items() if name != KEYS]
-        geometry = Geometry((*grids, self.geometry.shard_rows)[0], (*chunks, self.geometry.chunk_rows)[0])
+        held: dict[str, zarr.Array[Any]] = {}
+        for layer in (*variant.layers, KEYS):
+            with suppress(Exception):  # zarr raises errors of many kinds
+                held[layer] = zarr.open_array(folder / Path(variant.array(layer)).name, mode="r", zarr_format=3)
+        shard_rows = next(((array.shards or array.chunks)[0] for array in held.values()), self.geometry.shard_rows)
+        chunk_rows = next((array.chunks[0] for array in held.values() if array.shards), self.geometry.chunk_rows)
         shards = [int(file.name.split(".")[1]) + 1 for file in folder.glob("*/c.*.0")]
-        rows = max([geometry.shard_rows * max([0, *shards]), *(found.shape[0] for found in held.values())])
-        for name, content in variant_documents(variant, geometry).items():
-            if name not in held:
-                _write_json(folder / name / "zarr.json", _with_rows(content, rows))
-        if not _read_json(folder / "zarr.json"):
-            _write_json(folder / "zarr.json", group_document(variant.model_dump()))
+        rows = max([shard_rows * max([0, *shards]), *(array.shape[0] for array in held.values())])
+        for layer, content in variant_documents(variant, Geometry(shard_rows, chunk_rows)).items():
+            if layer not in held:
+                _write_json(folder / Path(variant.array(layer)).name / "zarr.json", _with_rows(content, rows))
+        _write_group(folder, variant.model_dump())
 
     def stored(self, variant: VariantAttributes) -> StoredRows:
         """The variant's rows as they are now."""
@@ -176,7 +169,7 @@ class FeatureCacheWriter:
                 versions = [staged[key][0].versions for key in todo]
                 self.append(variant, todo, _staged_rows([staged[key] for key in todo]), versions)
                 present |= dict.fromkeys(todo, 0)
-            for piece in {id(piece): piece for piece, _ in staged.values()}.values():
+            for piece in self._pieces.values():
                 if present.keys() >= set(piece.keys):
                     piece.file.unlink(missing_ok=True)
 
@@ -186,10 +179,10 @@ class FeatureCacheWriter:
         keys: Sequence[str],
         rows: RowSource,
         versions: Sequence[Mapping[str, str]] | None = None,
-    ) -> int:
-        """The first of the rows in new shards that hold the keys' rows in order.
+    ) -> None:
+        """Writes new shards that hold the keys' rows in order; where a key lies already, the new row counts.
 
-        versions: of the libraries that computed each row. Who calls holds the lock and knows that the keys are missing.
+        versions: of the libraries that computed each row. Who calls holds the lock.
         """
         stored = self.stored(variant)
         size = stored.shard_rows
@@ -204,16 +197,15 @@ class FeatureCacheWriter:
                 self._write_shard(stored, layer, first + start, block)
             named = np.frombuffer(bytes.fromhex("".join(part)), np.uint8).reshape(-1, KEY_BYTES)
             self._write_shard(stored, KEYS, first + start, named)  # last: from here on the rows count
-        return first
 
     def _make_room(
         self, variant: VariantAttributes, first: int, rows: int, versions: Sequence[Mapping[str, str]]
     ) -> None:
         """Gives the arrays the lengths that the rows from `first` to `rows` need, and notes what computed these."""
-        for name in (*(layer.partition("/")[2] for layer in variant.layers), KEYS):
-            file = self.path / variant.path / name / "zarr.json"
+        for layer in (*variant.layers, KEYS):
+            file = self.path / variant.array(layer) / "zarr.json"
             found = json.loads(file.read_text())
-            if name == KEYS:
+            if layer == KEYS:
                 recorded = found["attributes"].setdefault("versions", [])
                 for start, group in itertools.groupby(range(len(versions)), key=lambda i: dict(versions[i])):
                     if not recorded or recorded[-1][1] != start:
@@ -223,9 +215,8 @@ class FeatureCacheWriter:
 
     def _write_shard(self, stored: StoredRows, layer: str, first: int, values: NDArray[Any]) -> None:
         file = Path(stored.file(layer, first // stored.shard_rows))
-        name = layer.rpartition("/")[2]
         with written(file):
-            array = zarr.open_array(self.path / stored.variant.path / name, mode="r+", zarr_format=3)
+            array = zarr.open_array(file.parent, mode="r+", zarr_format=3)
             array[first : first + len(values)] = values
             _sync(file)
 
@@ -238,7 +229,7 @@ class FeatureCacheWriter:
         index or the new one; old ones stay until `gc`.
         """
         with self.lock():
-            numbers = {}
+            numbers: dict[str, NDArray[np.int64]] = {}
             for variant, keys in rows.items():
                 present = self.stored(variant).keys()
                 if lost := [key for key in keys if key not in present]:
@@ -247,32 +238,24 @@ class FeatureCacheWriter:
                         f"do all workers see {staging_folder(self.path)}? Run the command again"
                     )
                 numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
-            self.write_index(index, numbers, attributes)
-
-    def write_index(
-        self, index: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], attributes: IndexAttributes
-    ) -> None:
-        """As `finish`, from row numbers {variant path: (N, V)}. Who calls holds the lock."""
-        columns = {name: index[name].to_numpy(dtype=object if kind == "string" else kind) for name, kind in COLUMNS}
-        name = index_name(attributes, columns, rows)
-        folder = self.path / "index" / name
-        with written(folder):
-            if not _read_json(folder.parent / "zarr.json"):
-                _write_json(folder.parent / "zarr.json", group_document({}))
-            if not index_is_whole(self.path, name):
-                with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder.parent) as temporary:
-                    create_index(Path(temporary) / name, attributes, columns, rows)
-                    if folder.exists():
-                        folder.replace(Path(temporary) / "damaged")
-                    (Path(temporary) / name).replace(folder)
-            set_index(self.path, name)
+            dtypes = {name: object if kind == "string" else kind for name, kind in INDEX_COLUMNS.items()}
+            columns = {name: index[name].to_numpy(dtype=dtype) for name, dtype in dtypes.items()}
+            name = index_name(attributes, columns, numbers)
+            folder = self.path / "index" / name
+            with written(folder):
+                _write_group(folder.parent, {})
+                if not index_is_whole(self.path, name):
+                    remove_folder(folder)
+                    with _new_folder(folder) as new:
+                        create_index(new, attributes, columns, numbers)
+                set_index(self.path, name)
 
 
 def index_is_whole(path: Path | str, name: str) -> bool:
     """Whether an index can be read and is what its name says."""
     try:
         cache = FeatureCache.open(path, name)
-        columns = {column: cache.column(column) for column, _ in COLUMNS}
+        columns = {column: cache.column(column) for column in INDEX_COLUMNS}
         return index_name(cache.index_attributes, columns, {v.path: cache.rows(v) for v in cache.variants}) == name
     except FeatureCacheError:
         return False
@@ -281,6 +264,14 @@ def index_is_whole(path: Path | str, name: str) -> bool:
 def set_index(path: Path, name: str) -> None:
     """Makes an index the one that counts; "" for none."""
     _write_json(path / "zarr.json", group_document(RootAttributes(index=name).model_dump()))
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yields where to write it; at the end it is there at once."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
+        yield Path(temporary) / folder.name
+        (Path(temporary) / folder.name).replace(folder)
 
 
 def remove_folder(folder: Path) -> None:
@@ -306,21 +297,12 @@ def _with_rows(document: Mapping[str, Any], rows: int) -> dict[str, Any]:
     return {**document, "shape": [rows, *document["shape"][1:]]}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """What a zarr.json says; {} where there is none, or it cannot be read."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read_array(file: Path) -> Any:
-    """The metadata of an array; None where there are none, or they cannot be read."""
-    try:
-        return ArrayV3Metadata.from_dict(json.loads(file.read_bytes()))
-    except Exception:  # zarr raises errors of many kinds
-        return None
+def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Writes the group's zarr.json, unless one is there that can be read."""
+    with suppress(Exception):  # zarr raises errors of many kinds
+        zarr.open_group(folder, mode="r", zarr_format=3)
+        return
+    _write_json(folder / "zarr.json", group_document(attributes))
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -165,7 +165,7 @@ def cache_migrate(cache: CachePath = CACHE) -> None:
 def cache_stats(cache: CacheUrl = str(CACHE)) -> None:
     """Print each layer's mean, spread, range and dead channels, out of core."""
     from cache_schemas.features import FeatureCache
-    from cache_schemas.features.statistics import layer_statistics
+    from cache_schemas.features.upkeep import layer_statistics
     from pipeline.compute.progress import progress_bar
 
     opened = FeatureCache.open(cache)

@@ -44,7 +44,7 @@ class MarkedWriter(FeatureCacheWriter):
         super().pack(variant, keys, final=final)
         self._mark("staging")
 
-    def append(self, variant: VariantAttributes, keys: Sequence[str], rows: Any, versions: Any = None) -> int:
+    def append(self, variant: VariantAttributes, keys: Sequence[str], rows: Any, versions: Any = None) -> None:
         def marked(layer: str, start: int, stop: int) -> Any:
             if layer == next(iter(variant.layers)):
                 self._mark("packing")
@@ -53,7 +53,7 @@ class MarkedWriter(FeatureCacheWriter):
                 self._mark("commit")
             return found
 
-        return super().append(variant, keys, marked, versions)
+        super().append(variant, keys, marked, versions)
 
     def finish(self, *args: Any) -> None:
         self._mark("index")

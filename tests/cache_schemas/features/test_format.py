@@ -11,8 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCacheWriter, migrate
-from cache_schemas.features.layout import SCHEMA_VERSION, Geometry
-from cache_schemas.features.migrate import FORMATS
+from cache_schemas.features.layout import FORMATS, SCHEMA_VERSION, Geometry
 from cache_schemas.features.upkeep import summarise, verify
 from cache_schemas.files import digest
 from tests.cache_schemas.features.small_cache import AUDIO, GEOMETRY, VISUAL, build, check, names
@@ -88,7 +87,7 @@ def assert_migrated(path: Path, version: int) -> None:
 def test_an_earlier_format_is_named_and_migrated(tmp_path: Path, version: int) -> None:
     path = copy_of(version, tmp_path)
     for action in (FeatureCache.open, FeatureCacheWriter, verify):
-        with pytest.raises(FeatureCacheError, match=rf"version {version}, .*run `bmnas cache migrate {path}`"):
+        with pytest.raises(FeatureCacheError, match=rf"it says {version}\): run `bmnas cache migrate {path}`"):
             action(path)
     seen: list[int] = []
     kept = migrate.migrate(path, seen.append)

@@ -34,8 +34,8 @@ def grow_old(path: Path, seconds: float) -> None:
         os.utime(file, (time.time() - seconds,) * 2)
 
 
-def test_it_gives_back_what_no_index_uses(tmp_path: Path) -> None:
-    path, other = tmp_path / "c.zarr", variant("other")
+def test_it_gives_back_what_no_index_uses(path: Path) -> None:
+    other = variant("other")
     build(path, names(30), (VISUAL, other))
     build(path, names(50), (VISUAL, AUDIO))
     build(path, names(12, 5))
@@ -52,9 +52,8 @@ def test_it_gives_back_what_no_index_uses(tmp_path: Path) -> None:
     check(path, names(30))
 
 
-def test_a_row_number_never_comes_back(tmp_path: Path) -> None:
+def test_a_row_number_never_comes_back(path: Path) -> None:
     """A reader that still has an old index must meet an error, not another window's features."""
-    path = tmp_path / "c.zarr"
     build(path, names(10))
     old = FeatureCache.open(path)
     rows, _, _ = old.rows(VISUAL), old.rows(AUDIO), old.index
@@ -66,8 +65,7 @@ def test_a_row_number_never_comes_back(tmp_path: Path) -> None:
         old.load()
 
 
-def test_an_open_reader_goes_on_until_its_index_is_old(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_an_open_reader_goes_on_until_its_index_is_old(path: Path) -> None:
     build(path, names(10))
     old = FeatureCache.open(path)
     build(path, names(30, 5))
@@ -84,9 +82,9 @@ def test_an_open_reader_goes_on_until_its_index_is_old(tmp_path: Path) -> None:
     assert verify(path).problems == []
 
 
-def test_a_run_at_work_loses_nothing(tmp_path: Path) -> None:
+def test_a_run_at_work_loses_nothing(path: Path) -> None:
     """Neither what it has packed nor what it has staged, though no index names them yet; a dead run holds nothing."""
-    path, other = tmp_path / "c.zarr", variant("other")
+    other = variant("other")
     build(path, names(5))
     writer = FeatureCacheWriter(path, GEOMETRY)
     keys = {of: [key_of(of, name) for name in names(30)] for of in (VISUAL, other)}
@@ -107,9 +105,9 @@ def test_a_run_at_work_loses_nothing(tmp_path: Path) -> None:
     assert not staging_folder(path).exists()
 
 
-@pytest.mark.parametrize("step", ["write_index", "remove_folder", "remove_shard"])
-def test_killed_halfway_it_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    path, other = tmp_path / "c.zarr", variant("other")
+@pytest.mark.parametrize("step", ["finish", "remove_folder", "remove_shard"])
+def test_killed_halfway_it_leaves_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    other = variant("other")
     build(path, names(30), (VISUAL, other))
     build(path, names(12, 5), (VISUAL, AUDIO))
 
@@ -117,7 +115,7 @@ def test_killed_halfway_it_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureCacheWriter if step == "write_index" else garbage, step, killed)
+        patch.setattr(FeatureCacheWriter if step == "finish" else garbage, step, killed)
         with pytest.raises(KeyboardInterrupt):
             collect_garbage(path, older_than_seconds=0)
     assert verify(path).problems == []
@@ -127,6 +125,29 @@ def test_killed_halfway_it_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.
     check(path, names(12, 5), (VISUAL, AUDIO))
     assert {s.variant.path: (s.rows, s.used) for s in summarise(path)} == {v.path: (12, 12) for v in (VISUAL, AUDIO)}
     assert build(path, names(12, 5), (VISUAL, AUDIO)) == 0
+
+
+def test_shards_whose_keys_never_came_go(path: Path) -> None:
+    build(path, names(20))
+    build(path, names(8))
+    for keys in path.rglob("key/c.1.0"):
+        keys.unlink()
+    collect_garbage(path, older_than_seconds=0)
+    assert {file.name for file in path.rglob("net.*/c.*")} == {"c.0.0.0"}
+    check(path, names(8))
+
+
+def test_a_cache_whose_keys_are_lost_keeps_its_features(path: Path) -> None:
+    """They may be restored: gc takes nothing that the index points to."""
+    build(path, names(20))
+    keys = next(path.glob("visual/*/key/c.1.0"))
+    whole = keys.read_bytes()
+    keys.unlink()
+    with pytest.raises(FeatureCacheError, match=r"keys of rows that the index names are missing.*dvc checkout"):
+        collect_garbage(path, older_than_seconds=0)
+    keys.write_bytes(whole)
+    check(path, names(20))
+    assert verify(path).problems == []
 
 
 def test_temporary_files_go_but_not_those_of_a_worker(tmp_path: Path) -> None:

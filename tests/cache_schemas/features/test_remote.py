@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from zarr.core.sync import _get_loop
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.statistics import layer_statistics
-from cache_schemas.features.upkeep import merge, summarise, verify
+from cache_schemas.features.upkeep import layer_statistics, merge, summarise, verify
 from nas.config import SearchConfig
 from nas.searching import search
 from pipeline.cli import app
@@ -108,7 +107,7 @@ def test_everything_reads_the_same(remote: Remote) -> None:
 def test_the_commands_read_it(remote: Remote) -> None:
     """`bmnas cache info s3://...` and its like; what changes a cache wants a folder."""
     runner = CliRunner()
-    for command, told in (("info", "41 windows"), ("verify", ""), ("stats", VISUAL.path)):
+    for command, told in (("info", "41 windows"), ("verify", ""), ("stats", "net-")):
         result = runner.invoke(app, ["cache", command, remote.url])
         assert result.exit_code == 0, result.output
         assert told in result.stdout

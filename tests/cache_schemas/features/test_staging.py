@@ -22,8 +22,7 @@ from tests.cache_schemas.features.small_cache import (
 KEYS = [key_of(VISUAL, name) for name in names(4)]
 
 
-def test_a_piece_is_there_whole_or_not(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_a_piece_is_there_whole_or_not(path: Path) -> None:
     writer = FeatureCacheWriter(path)
     writer.add_variant(VISUAL)
     stage(path, VISUAL, KEYS[:2])
@@ -32,9 +31,9 @@ def test_a_piece_is_there_whole_or_not(tmp_path: Path) -> None:
     assert writer.missing(VISUAL, KEYS) == KEYS[2:]
 
 
-def test_a_damaged_piece_is_taken_away_and_computed_again(tmp_path: Path) -> None:
+def test_a_damaged_piece_is_taken_away_and_computed_again(path: Path) -> None:
     """Cut short anywhere, or a byte flipped: its rows are never stored as something else."""
-    path, rng = tmp_path / "c.zarr", np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     build(path, names(4), (VISUAL,), stop_after=0)
     stage(path, VISUAL, KEYS)
     file = staged_piece(path, VISUAL, KEYS)
@@ -59,8 +58,7 @@ def test_a_damaged_piece_is_taken_away_and_computed_again(tmp_path: Path) -> Non
     check(path, names(4), (VISUAL,))
 
 
-def test_rows_that_are_not_finite_are_told_and_the_others_staged(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_rows_that_are_not_finite_are_told_and_the_others_staged(path: Path) -> None:
     writer = FeatureCacheWriter(path)
     writer.add_variant(VISUAL)
     features = {layer: np.zeros((4, LENGTH, channels)) for layer, channels in VISUAL.layers.items()}

@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.features.statistics import layer_statistics
-from cache_schemas.features.upkeep import drop, merge, verify
-from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, attributes, build, check, index_of, names, variant
+from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCacheWriter
+from cache_schemas.features.upkeep import drop, layer_statistics, merge, verify
+from tests.cache_schemas.features.small_cache import (
+    AUDIO,
+    VISUAL,
+    attributes,
+    build,
+    check,
+    index_of,
+    key_of,
+    names,
+    variant,
+)
 
 
 def damage(file: Path, at: int) -> None:
@@ -24,8 +33,7 @@ def shards(path: Path) -> list[Path]:
     return sorted([*path.rglob("c.*.0.0"), *path.rglob("key/c.*")])
 
 
-def test_every_flipped_byte_is_found_and_never_read(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_every_flipped_byte_is_found_and_never_read(path: Path) -> None:
     build(path, names(21))
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -45,8 +53,7 @@ def test_every_flipped_byte_is_found_and_never_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100])
-def test_a_shard_cut_short_or_gone_is_an_error_that_names_it(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "c.zarr"
+def test_a_shard_cut_short_or_gone_is_an_error_that_names_it(path: Path, keep: int) -> None:
     build(path, names(21))
     file = path / VISUAL.path / "net.2" / "c.1.0.0"
     file.write_bytes(file.read_bytes()[:keep])
@@ -58,8 +65,7 @@ def test_a_shard_cut_short_or_gone_is_an_error_that_names_it(tmp_path: Path, kee
         FeatureCache.open(path).load()
 
 
-def test_drop_forgets_what_is_damaged_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_drop_forgets_what_is_damaged_and_nothing_else(path: Path) -> None:
     build(path, names(21))
     damage(path / VISUAL.path / "net.2" / "c.1.0.0", 3)
     drop(path, verify(path).damaged)
@@ -70,15 +76,13 @@ def test_drop_forgets_what_is_damaged_and_nothing_else(tmp_path: Path) -> None:
     assert verify(path).problems == []
 
 
-def test_verify_compares_the_index_with_the_rows(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_verify_compares_the_index_with_the_rows(path: Path) -> None:
     build(path, names(21))
     (path / AUDIO.path / "key" / "c.2.0").unlink()
     assert any("points to rows" in problem for problem in verify(path).problems)
 
 
-def test_verify_reads_the_schema(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_verify_reads_the_schema(path: Path) -> None:
     build(path, names(3))
     metadata = path / AUDIO.path / "net.1" / "zarr.json"
     metadata.write_text(metadata.read_text().replace("float16", "float32"))
@@ -87,8 +91,7 @@ def test_verify_reads_the_schema(tmp_path: Path) -> None:
     assert any("net.1/zarr.json is missing" in problem for problem in verify(path).problems)
 
 
-def test_a_damaged_index_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_a_damaged_index_is_found(path: Path) -> None:
     build(path, names(21))
     column = next(path.glob("index/*/label/c.0"))
     damage(column, column.stat().st_size // 2)
@@ -146,15 +149,11 @@ def test_a_person_in_two_official_splits_is_no_damage(tmp_path: Path) -> None:
 
 
 def _rewrite_index(path: Path, windows: list[str], **columns: str) -> None:
-    from cache_schemas.features import FeatureCacheWriter
-    from tests.cache_schemas.features.small_cache import key_of
-
     rows = {of: [key_of(of, window) for window in windows] for of in (VISUAL, AUDIO)}
     FeatureCacheWriter(path).finish(index_of(windows).assign(**columns), rows, attributes([VISUAL, AUDIO]))
 
 
-def test_statistics_are_those_of_the_values(tmp_path: Path) -> None:
-    path = tmp_path / "c.zarr"
+def test_statistics_are_those_of_the_values(path: Path) -> None:
     build(path, names(21))
     cache = FeatureCache.open(path)
     rows = {row["layer"]: row for row in layer_statistics(cache)}

@@ -15,7 +15,6 @@ import pipeline.runs.jobs
 import pipeline.runs.retrain
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, OracleTable, read_oracle
 from cache_schemas.run import Failure, RunFileError
-from cache_schemas.runs import RunsError
 from nas.genotype import notation
 from nas.layers import Pass
 from nas.memory import RunMemory
@@ -197,7 +196,7 @@ def test_more_runs_than_fit_are_split_and_none_that_fits_is_one_clear_error(
 
 
 def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(RunsError, match="does not exist: run `bmnas oracle` first"):
+    with pytest.raises(RunFileError, match="does not exist: run `bmnas oracle` first"):
         read_oracle(tmp_path / "oracle.json")
 
 

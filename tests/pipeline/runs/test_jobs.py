@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import nas
 from cache_schemas.features import FeatureCacheError
-from cache_schemas.runs import FinishedRuns, RunRow, RunsError
+from cache_schemas.run import RunFileError
+from cache_schemas.runs import FinishedRuns, RunRow
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.runs import jobs
@@ -107,11 +108,11 @@ def test_a_damaged_file_of_finished_runs_is_named(tmp_path: Path) -> None:
     do(job(tmp_path, [1]))
     path = next(tmp_path.glob("*.json"))
     path.write_text(path.read_text().replace("seed", "sead"))
-    with pytest.raises(RunsError, match=rf"{path.name}: Field required: remove the file"):
+    with pytest.raises(RunFileError, match=rf"{path.name}: Field required: remove the file"):
         do(job(tmp_path, [1]))
     assert do(job(tmp_path, [2]))[2].seed == 2, "runs that nobody asks for are not looked at"
     path.write_text("{")
-    with pytest.raises(RunsError, match="is not JSON"):
+    with pytest.raises(RunFileError, match="is not JSON"):
         do(job(tmp_path, [1]))
 
 
