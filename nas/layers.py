@@ -112,8 +112,8 @@ class ConvBlock(Block):
         self.convolution = Pointwise(runs, inputs, outputs)
         self.norm = BatchNorm(runs, outputs)
 
-    def forward(self, *inputs: Tensor, how: Pass, site: str, room: Tensor | None = None) -> Tensor:
-        """Return the block's output; `site` names its dropout, `room` is where to put it in training."""
+    def forward(self, *inputs: Tensor, how: Pass, site: str) -> Tensor:
+        """Return the block's output; `site` names its dropout."""
         if how.statistics == "running":
             return self._evaluate(inputs, how, site)
         B, L = inputs[0].shape[1:3]
@@ -126,7 +126,6 @@ class ConvBlock(Block):
             activation=self.activation,
             keep=keep,
             scale=scale,
-            room=room,
         )
         if how.statistics == "track":
             self.norm.track(mean, variance, B * L)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.choices import ArchitectureParameters
-from nas.functions import blend, side_by_side
+from nas.functions import blend
 from nas.genotype import Genotype, cell_name, step_name
 from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
 from nas.primitives import OPERATIONS
@@ -78,14 +78,10 @@ class Network(RunsNetwork):
 
     def logits(self, features: Mapping[str, Tensor], reading: Mixture | Routes, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (its readers or 1, B, L, C_in)}."""
-        rooms: Sequence[Tensor | None] = [None] * len(self.readers)
-        if reading.beside:
-            shape = (*features[next(iter(self.readers))].shape[1:3], self.channels)
-            rooms = side_by_side(len(self.runs), len(rooms), shape, self.classifier.weight)
-        layers = {}
-        for (name, runs), room in zip(self.readers.items(), rooms, strict=True):
-            x = features[name].expand(len(runs), -1, -1, -1)
-            layers[name] = self.reshape[module_key(name)](x, how=how, site=name, room=room)
+        layers = {
+            name: self.reshape[module_key(name)](features[name].expand(len(runs), -1, -1, -1), how=how, site=name)
+            for name, runs in self.readers.items()
+        }
         outputs: list[Tensor] = []
         for i, cell in enumerate(self.cells):
             outputs.append(cell(*reading.cell(i, layers, outputs), reading, i, how))
@@ -172,7 +168,7 @@ class FusionNetwork(Network):
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R, B, L, C_in)}; R may be 1 where all runs read the same."""
-        return self.logits(features, Mixture(mix, beside=how.statistics != "running"), how)
+        return self.logits(features, Mixture(mix), how)
 
 
 class FixedNetwork(Network):

@@ -38,9 +38,8 @@ class Mix:
 class Mixture:
     """Every node reads a weighted sum of its candidates, as a mix says; x and y may be one and the same tensor."""
 
-    def __init__(self, mix: Mix, *, beside: bool) -> None:
-        """beside: whether the layers lie side by side in memory, as `side_by_side` makes them."""
-        self.cells, self.beside = mix.cells, beside
+    def __init__(self, mix: Mix) -> None:
+        self.cells = mix.cells
         self.of_layers: Iterator[Tensor] = iter(())
 
     def cell(self, i: int, layers: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> Slots:
@@ -48,7 +47,7 @@ class Mixture:
         n = len(layers)
         if i == 0:  # what all cells read of the layers, in one pass over them
             weights = torch.cat([cell.inputs[..., :n] for cell in self.cells], 1)
-            self.of_layers = iter(blend(list(layers.values()), weights, beside=n if self.beside else 1))
+            self.of_layers = iter(blend(list(layers.values()), weights, many=True))
         slots = [next(self.of_layers) for _ in range(self.cells[i].inputs.shape[1])]
         if outputs:
             of_cells = blend(outputs, self.cells[i].inputs[..., n:])
@@ -74,8 +73,6 @@ class Routes(nn.Module):
 
     readers: {layer: the runs that read it}; users[i][t]: {operation: the runs that use it} in step t of cell i.
     """
-
-    beside = False
 
     def __init__(self, genotypes: Sequence[Genotype]) -> None:
         super().__init__()
