@@ -16,8 +16,7 @@ from nas.failures import checked
 from nas.functions import sigmoid
 from nas.genotype import Cell, Genotype, Step
 from nas.layers import Block, ConvBlock, Linear, Pass
-from nas.network import RunsNetwork, module_key
-from nas.random import Runs
+from nas.network import RunsNetwork
 from nas.training import Training, TrainingResult
 
 PUBLISHED: Mapping[str, Any] = {
@@ -62,15 +61,10 @@ class Baseline(RunsNetwork):
     modalities: ClassVar[tuple[str, ...]] = ("visual", "audio")
 
     def __init__(self, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]) -> None:
-        super().__init__()
-        R = len(seeds)
-        self.runs = tuple(range(R))
-        self.in_channels, self.channels, self.length = in_channels, channels, length
-        self.readers = dict.fromkeys(in_channels, self.runs)
-        self.reshape = nn.ModuleDict(
-            {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
+        super().__init__(
+            dict.fromkeys(in_channels, tuple(range(len(seeds)))), in_channels, channels, length, len(seeds)
         )
-        self.build(R, channels, length)
+        self.build(len(seeds), channels, length)
         self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
@@ -87,22 +81,7 @@ class Baseline(RunsNetwork):
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R or 1, B, L, C_in)}."""
-        R = len(self.runs)
-        return self.head(
-            {
-                name: self.reshape[module_key(name)](features[name].expand(R, -1, -1, -1), how=how, site=name)
-                for name in self.readers
-            },
-            how,
-        )
-
-    def runs_of(self, name: str) -> Runs:
-        """Return the runs that a parameter holds: all."""
-        return self.runs
-
-    def runs_at(self, site: str) -> Runs:
-        """Return the runs that pass a place with dropout: all."""
-        return self.runs
+        return self.head(self.reshaped(features, how), how)
 
     def of(self, modality: str) -> list[str]:
         """Return the names of a modality's layers, shallow to deep."""

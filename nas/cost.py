@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
-from nas.network import FixedNetwork
+from nas.network import CompactNetwork
 from nas.primitives import OPERATIONS
 from nas.reading import Mix
 from nas.space import Space
@@ -71,17 +71,13 @@ def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: 
 
     in_channels: C_in of at least the layers that it reads. ValueError names a layer that is missing.
     """
-    layers = genotype.layers()
-    missing = [name for name in layers if name not in in_channels]
-    if missing:
-        raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
     with META:
-        network = FixedNetwork([genotype], in_channels, channels=channels, length=length, seeds=(0,))
-    macs = sum(reshape_cost(in_channels[name], channels, length).macs for name in layers)
+        network = CompactNetwork(genotype, in_channels, channels=channels, length=length)
+    macs = sum(reshape_cost(width, channels, length).macs for width in network.in_channels.values())
     for cell in genotype.cells:
         macs += sum(operation_cost(step.operation, channels, length).macs for step in cell.steps)
         macs += channels * channels * length  # the convolution behind the weighted sum
-    macs += network.classifier.weight.numel()
+    macs += network.fusion.classifier.weight.numel()
     return Cost(_parameters(network), macs)
 
 

@@ -126,9 +126,9 @@ class Search:
         self.dropout = Dropout(seeds, config.dropout, device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser = WeightOptimiser(self.supernet.weight_parameters(), configs, self.steps)
+        self.weight_optimiser = WeightOptimiser(self.supernet.fusion.parameters(), configs, self.steps)
         self.arch_optimiser = Adam(
-            self.supernet.arch_parameters(),
+            self.supernet.architecture.parameters(),
             lr=[c.arch_lr for c in configs],
             betas=[(c.arch_beta, 0.999) for c in configs],
             weight_decay=[c.arch_weight_decay for c in configs],
@@ -221,7 +221,7 @@ class Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        with frozen(self.supernet.weight_parameters()):
+        with frozen(self.supernet.fusion.parameters()):
             per_run = self._arch_losses(rows)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)

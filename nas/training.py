@@ -139,7 +139,7 @@ class Training:
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
         self.views = Streams(drawing, "train views", data.device)
-        runs_at = None if self.shared else network.runs_at
+        runs_at = None if self.shared else network.runs_of
         self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)

@@ -42,7 +42,7 @@ def weights_of(network, run):
 
 def randomise_architecture(network):
     torch.manual_seed(7)
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data.normal_()
 
 
@@ -50,8 +50,8 @@ def randomise_architecture(network):
 def test_state_holds_weights_and_architecture_as_two_disjoint_sets(space):
     """Defects 2 and 3: architecture parameters missing from the state, reshape layers from the optimiser."""
     network = supernet(space)
-    weights = {id(p) for p in network.weight_parameters()}
-    architecture = {id(p) for p in network.arch_parameters()}
+    weights = {id(p) for p in network.fusion.parameters()}
+    architecture = {id(p) for p in network.architecture.parameters()}
     assert not weights & architecture
     assert weights | architecture == {id(p) for p in network.parameters()}
     state = network.state_dict()
@@ -166,11 +166,11 @@ def test_bmnas_keeps_the_two_edges_with_the_largest_skip_probability():
 
 def test_entropies_are_one_for_uniform_choices_and_zero_for_settled_ones():
     network = supernet()
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data.zero_()
     for value in network.architecture.entropies().values():
         torch.testing.assert_close(value, torch.ones(R))
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data[..., 0] = 200.0
     for value in network.architecture.entropies().values():
         torch.testing.assert_close(value, torch.zeros(R))

@@ -276,7 +276,7 @@ def test_a_step_moves_the_weights_and_the_choices_only_when_searching():
 
     def held():
         supernet = state.supernet
-        return [[p.detach().clone() for p in of()] for of in (supernet.weight_parameters, supernet.arch_parameters)]
+        return [[p.detach().clone() for p in of.parameters()] for of in (supernet.fusion, supernet.architecture)]
 
     for searching in (False, True):
         before = held()
