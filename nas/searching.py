@@ -15,7 +15,7 @@ from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, c
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.network import Supernet
-from nas.optimiser import Adam, WeightOptimiser, frozen
+from nas.optimiser import Adam, WeightOptimiser
 from nas.random import Dropout, Streams
 from nas.reading import Mix
 from nas.scoring import Weights, area_under_roc, best_of, val_logits
@@ -221,8 +221,9 @@ class Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        with frozen(self.supernet.fusion.parameters()):
-            per_run = self._arch_losses(rows)
+        self.supernet.fusion.requires_grad_(False)  # or their gradients are computed, too
+        per_run = self._arch_losses(rows)
+        self.supernet.fusion.requires_grad_(True)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
@@ -231,14 +232,14 @@ class Search:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
         mix = self.supernet.architecture.sample(self.choosers)
         per_run = self._losses(rows, mix, Pass("batch"))
-        for name, of in (
-            ("entropy_weight", self.supernet.architecture.entropy),
-            ("cost_weight", lambda: self.cost(mix)),
-        ):
+        for name, of in (("entropy_weight", self._entropy), ("cost_weight", lambda: self.cost(mix))):
             factors = [getattr(config, name) for config in self.configs]
             if any(factors):
                 per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
         return per_run
+
+    def _entropy(self) -> Tensor:
+        return torch.stack(list(self.supernet.architecture.entropies().values()), 1).mean(1)
 
     @torch.no_grad()
     def _record(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[Row]:

@@ -143,7 +143,7 @@ class Training:
         self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
-        self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
+        self.optimiser = WeightOptimiser(self.network.parameters(), [config], self.steps)
         self.curves: list[list[Row]] = [[] for _ in seeds]
         self.errors: list[RunError | None] = [None] * len(seeds)
         self.active = [True] * len(seeds)
