@@ -69,6 +69,23 @@ class Pointwise(Block):
         return multiply(x.reshape(R, B * L, C), self.weight.transpose(1, 2)).view(R, B, L, -1)
 
 
+class Linear(Pointwise):
+    """Affine map (R, B, features) -> (R, B, outputs)."""
+
+    def __init__(self, runs: int, features: int, outputs: int) -> None:
+        super().__init__(runs, features, outputs)
+        self.bias = nn.Parameter(torch.zeros(runs, outputs))
+
+    def initialise(self, seeds: Sequence[int], name: str) -> None:
+        """Set U(-1 / sqrt(features), 1 / sqrt(features)), as torch.nn.Linear does."""
+        super().initialise(seeds, name)
+        initialise_uniform(self.bias, seeds, f"{name}.bias", self.weight.shape[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the affine map of x."""
+        return multiply(x, self.weight.transpose(1, 2), self.bias[:, None])
+
+
 class BatchNorm(Block):
     """Parameters and running statistics (R, C) of a batch norm over (B, L), as torch.nn.BatchNorm1d.
 
@@ -101,16 +118,16 @@ class BatchNorm(Block):
 class ConvBlock(Block):
     """1x1 convolution, batch norm, activation, dropout: (R, B, L, C_in) -> (R, B, L, C_out).
 
-    Several inputs are read as if concatenated along C. activation "glu" gives C_out / 2 channels: the first half of
-    the convolution's times the sigmoid of the second.
+    Several inputs are read as if concatenated along C. activation "glu" convolves to 2 C_out channels: the output is
+    the first half times the sigmoid of the second.
     """
 
     def __init__(self, runs: int, inputs: int, outputs: int, activation: Activation = "relu") -> None:
         super().__init__()
-        self.activation = activation
-        self.outputs = outputs // 2 if activation == "glu" else outputs
-        self.convolution = Pointwise(runs, inputs, outputs)
-        self.norm = BatchNorm(runs, outputs)
+        self.activation, self.outputs = activation, outputs
+        convolved = 2 * outputs if activation == "glu" else outputs
+        self.convolution = Pointwise(runs, inputs, convolved)
+        self.norm = BatchNorm(runs, convolved)
 
     def forward(self, *inputs: Tensor, how: Pass, site: str) -> Tensor:
         """Return the block's output; `site` names its dropout."""
@@ -155,25 +172,6 @@ class LayerNorm(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Return x: (R, B, L, C) normalised."""
         return torch.addcmul(self.bias[:, None], normalise(x), self.weight[:, None])
-
-
-class Linear(Block):
-    """Affine map (R, B, features) -> (R, B, outputs)."""
-
-    def __init__(self, runs: int, features: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(runs, outputs, features))
-        self.bias = nn.Parameter(torch.zeros(runs, outputs))
-
-    def initialise(self, seeds: Sequence[int], name: str) -> None:
-        """Set U(-1 / sqrt(features), 1 / sqrt(features)), as torch.nn.Linear does."""
-        features = self.weight.shape[2]
-        initialise_uniform(self.weight, seeds, f"{name}.weight", features)
-        initialise_uniform(self.bias, seeds, f"{name}.bias", features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the affine map of x."""
-        return multiply(x, self.weight.transpose(1, 2), self.bias[:, None])
 
 
 def classify(outputs: Sequence[Tensor], classifier: Linear) -> Tensor:
