@@ -15,7 +15,7 @@ from nas.data import check_seeds, prepare
 from nas.failures import checked
 from nas.functions import sigmoid
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass
+from nas.layers import ConvBlock, Linear, Pass
 from nas.network import RunsNetwork
 from nas.training import Training, TrainingResult
 
@@ -136,7 +136,7 @@ class CentralNet(Baseline):
         """Make the central blocks and the classifier."""
         depth = max(len(self.of(modality)) for modality in self.modalities)
         self.blocks = nn.ModuleList(ConvBlock(runs, channels, channels) for _ in range(depth))
-        self.sums = nn.ModuleList(Weights(runs, 3) for _ in range(depth))
+        self.sums = nn.ParameterList(torch.ones(runs, 3, 1, 1, 1) for _ in range(depth))
         self.classifier = Linear(runs, channels * length, 2)
 
     def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
@@ -146,24 +146,10 @@ class CentralNet(Baseline):
             from_end = len(self.blocks) - i
             layers = [values[names[-from_end]] for names in map(self.of, self.modalities) if from_end <= len(names)]
             inputs = layers if central is None else [central, *layers]
-            central = block(weights(inputs), how=how, site=f"central{i + 1}")
+            total: Any = sum(weights[:, j] * x for j, x in enumerate(inputs))
+            central = block(total, how=how, site=f"central{i + 1}")
         assert central is not None  # noqa: S101 - depth is at least one
         return self.classifier(central.flatten(2))  # type: ignore[no-any-return]
-
-
-class Weights(Block):
-    """Learnt scalars, one per run and input."""
-
-    def __init__(self, runs: int, inputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(runs, inputs))
-
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the weighted sum of at most `inputs` tensors (R, B, L, C)."""
-        total = torch.zeros_like(inputs[0])
-        for i, x in enumerate(inputs):
-            total = total + self.weight[:, i, None, None, None] * x
-        return total
 
 
 DESIGNS: dict[str, type[Baseline]] = {design.__name__: design for design in (ConcatMLP, GMU, CentralNet)}

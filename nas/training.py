@@ -26,28 +26,23 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training ends with. scores: (N,) P(fake) of every row, on the CPU; best_epoch: whose weights were kept."""
-
-    scores: Tensor
-    best_epoch: int
-
-
-@dataclass(frozen=True)
 class TrainingResult(RunResult):
-    """The outcome of one training. curves: one dict per epoch with epoch, train_loss, val_loss and val_auc."""
+    """The outcome of one training. curves: one dict per epoch with epoch, train_loss, val_loss and val_auc.
 
-    trained: Trained | None
+    trained: the scores and the epoch whose weights were kept.
+    """
+
+    trained: tuple[Tensor, int] | None
 
     @property
     def scores(self) -> Tensor:
         """P(fake) of every row, (N,), on the CPU."""
-        return self._well(self.trained).scores
+        return self._well(self.trained)[0]
 
     @property
     def best_epoch(self) -> int:
         """The epoch whose weights were kept."""
-        return self._well(self.trained).best_epoch
+        return self._well(self.trained)[1]
 
     @property
     def val_auc(self) -> float:
@@ -227,8 +222,11 @@ class Training:
         taken = [(places[name], before.rows(name, staying)) for name, _ in self.network.named_parameters()]
         self.optimiser = self.optimiser.take(self.network.parameters(), taken)
 
-    def run(self, progress: Progress | None) -> list[Trained | None]:
-        """Return what every run ends with, None of those that failed; `network` then holds every run's best weights."""
+    def run(self, progress: Progress | None) -> list[tuple[Tensor, int] | None]:
+        """Return every run's scores (N,), on the CPU, and best epoch; None of those that failed.
+
+        `network` then holds every run's best weights.
+        """
         for epoch in range(self.config.epochs):
             rows = self.epoch(epoch)
             if progress is not None:
@@ -241,6 +239,4 @@ class Training:
         for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
             if len(part):
                 scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
-        return [
-            None if error else Trained(scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)
-        ]
+        return [None if error else (scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)]
