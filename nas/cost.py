@@ -1,6 +1,6 @@
-"""What architectures and mixes of them cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
+"""What mixes of architectures cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
 
-Both are counted on the network itself, so that an operation needs no formula of its own. Element-wise work is not
+Both are counted on the blocks themselves, so that an operation needs no formula of its own. Element-wise work is not
 counted.
 """
 
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
-from nas.network import CompactNetwork
 from nas.primitives import OPERATIONS
 from nas.reading import Mix
 from nas.space import Space
@@ -64,21 +62,6 @@ def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
     with META:
         layer = ConvBlock(1, in_channels, channels)
     return Cost(_parameters(layer), in_channels * channels * length)
-
-
-def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: int, length: int) -> Cost:
-    """Return the cost of the compact network of a genotype.
-
-    in_channels: C_in of at least the layers that it reads. ValueError names a layer that is missing.
-    """
-    with META:
-        network = CompactNetwork(genotype, in_channels, channels=channels, length=length)
-    macs = sum(reshape_cost(width, channels, length).macs for width in network.in_channels.values())
-    for cell in genotype.cells:
-        macs += sum(operation_cost(step.operation, channels, length).macs for step in cell.steps)
-        macs += channels * channels * length  # the convolution behind the weighted sum
-    macs += network.fusion.classifier.weight.numel()
-    return Cost(_parameters(network), macs)
 
 
 class CostShare:
