@@ -43,10 +43,7 @@ PUBLISHED: Mapping[str, Any] = {
 """What the method's released code does, as changes of a SearchConfig; size and length of the search are left to it."""
 
 ONE_SHOT: Mapping[str, Any] = {
-    "space": "bmnas",
-    "estimator": "published",
-    "temperature": 10.0,
-    "samples": 15,
+    **{name: PUBLISHED[name] for name in ("space", "estimator", "temperature", "samples")},
     "derive": "best_of",
 }
 """One-shot search: choices that hardly move train the weights of all architectures, and best_of compares those."""

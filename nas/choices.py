@@ -196,7 +196,7 @@ class Choosers:
 def annealed(config: SearchConfig, share: float) -> float:
     """Return the temperature after a share of the search, 0 to 1, of the epochs that train the architecture."""
     start, end = config.temperature, config.temperature_end
-    if end is None or config.temperature_schedule == "constant":
+    if end is None:
         return start
     if config.temperature_schedule == "exponential":
         return float(start * (end / start) ** share)
@@ -236,7 +236,7 @@ class ArchitectureParameters(nn.Module):
         # Of all cells at once, and taken apart by unbind: the gradient of single picks is a tensor of zeros for each.
         steps = zip(*(self._slots(weights).unbind(1) for weights in beta), strict=True)
         operations = (of_cell.unbind(1) for of_cell in gamma.unbind(1))
-        return Mix(tuple(map(CellMix, map(self._slots, alpha), steps, operations)))
+        return tuple(map(CellMix, map(self._slots, alpha), steps, operations))
 
     def _slots(self, weights: Tensor) -> Tensor:
         """Return what nodes' slots weigh, (R, ..., 2, n); of "bmnas", where both slots read the same, (R, ..., 1, n).

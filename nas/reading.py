@@ -28,18 +28,15 @@ class CellMix:
     operations: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Mix:
-    """How much every site of every cell reads of each candidate."""
-
-    cells: tuple[CellMix, ...]
+Mix = tuple[CellMix, ...]
+"""How much every site of every cell reads of each candidate."""
 
 
 class Mixture:
     """Every node reads a weighted sum of its candidates, as a mix says; x and y may be one and the same tensor."""
 
     def __init__(self, mix: Mix) -> None:
-        self.cells = mix.cells
+        self.cells = mix
         self.of_layers: Iterator[Tensor] = iter(())
 
     def cell(self, i: int, layers: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> Slots:

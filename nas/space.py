@@ -22,7 +22,6 @@ they start elsewhere, train differently and have other penalties.
 """
 
 import itertools
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,13 +54,6 @@ class Space:
     def cell_inputs(self, index: int) -> tuple[str, ...]:
         """Return what the cell of the given index may read: the layers come first."""
         return (*self.layers, *map(cell_name, range(index)))
-
-    def size(self) -> int:
-        """Return how many genotypes there are."""
-        orders = len(self._pairs(("x", "y")))  # of a pair that an earlier cell has taken
-        cells = math.prod(len(self._pairs(self.cell_inputs(i))) - orders * i for i in range(self.cells))
-        steps = math.prod(len(self._pairs(step_inputs(t))) * len(self.operations) for t in range(self.steps))
-        return int(cells * steps**self.cells)
 
     def genotypes(self) -> Iterator[Genotype]:
         """Yield every genotype that a search in this space can derive, once."""

@@ -81,7 +81,7 @@ def test_every_logit_and_every_weight_gets_a_gradient(space, estimator):
 
 def test_a_hard_sample_of_slots_is_one_hot_at_every_site():
     mix = sample(supernet("slots"))
-    for cell in mix.cells:
+    for cell in mix:
         for weights in (cell.inputs, *cell.steps, *cell.operations):
             assert ((weights == 0) | (weights == 1)).all()
             assert (weights.sum(-1) == 1).all()
@@ -89,8 +89,8 @@ def test_a_hard_sample_of_slots_is_one_hot_at_every_site():
 
 def test_the_mixture_of_bmnas_feeds_both_slots():
     mix = sample(supernet("bmnas"), "softmax")
-    assert mix.cells[0].inputs.shape == (R, 1, 4)
-    torch.testing.assert_close(mix.cells[0].inputs, torch.full((R, 1, 4), 0.5), atol=2e-3, rtol=0)
+    assert mix[0].inputs.shape == (R, 1, 4)
+    torch.testing.assert_close(mix[0].inputs, torch.full((R, 1, 4), 0.5), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("space", ["slots", "bmnas"])
