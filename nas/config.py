@@ -9,9 +9,6 @@ from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
 
 EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]
-Schedule = Literal["constant", "cosine", "exponential"]
-WeightMix = Literal["expected", "samples"]
-Modality = Literal["both", "visual", "audio"]
 SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 
 
@@ -57,18 +54,18 @@ class SearchConfig(NetworkConfig):
     temperature_end: float | None = Field(
         default=None, gt=0.0, description="lambda at the end of the search, where a schedule changes it"
     )
-    temperature_schedule: Schedule = Field(
+    temperature_schedule: Literal["constant", "cosine", "exponential"] = Field(
         default="constant", description="how lambda goes from temperature to temperature_end once the choices train"
     )
     samples: int = Field(default=15, ge=1, le=1000, description="M, draws that are averaged; softmax ignores it")
-    weight_mix: WeightMix = Field(
+    weight_mix: Literal["expected", "samples"] = Field(
         default="expected",
         description="what weight steps read: samples, as architecture steps do, or their expectation, softmax(theta)",
     )
     operations: tuple[str, ...] = Field(
         default=DEFAULT_OPERATIONS, min_length=1, description="the operations that a step may use"
     )
-    modality: Modality = Field(
+    modality: Literal["both", "visual", "audio"] = Field(
         default="both", description="layers to read: both, or one alone on purpose (the stage `search` does all three)"
     )
     cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")

@@ -135,15 +135,8 @@ class ConvBlock(Block):
             return self._evaluate(inputs, how, site)
         B, L = inputs[0].shape[1:3]
         keep, scale = how.keep(site, (B, L, self.outputs))
-        out, mean, variance = conv_norm(
-            inputs,
-            self.convolution.weight,
-            self.norm.weight,
-            self.norm.bias,
-            activation=self.activation,
-            keep=keep,
-            scale=scale,
-        )
+        weights = self.convolution.weight, self.norm.weight, self.norm.bias
+        out, mean, variance = conv_norm(inputs, *weights, activation=self.activation, keep=keep, scale=scale)
         if how.statistics == "track":
             self.norm.track(mean, variance, B * L)
         return out
@@ -172,12 +165,6 @@ class LayerNorm(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Return x: (R, B, L, C) normalised."""
         return torch.addcmul(self.bias[:, None], normalise(x), self.weight[:, None])
-
-
-def classify(outputs: Sequence[Tensor], classifier: Linear) -> Tensor:
-    """Return logits (R, B, 2) of the cells' outputs (R, B, L, C), normalised together."""
-    joined = torch.cat(list(outputs), dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
-    return classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
 
 def normalise(x: Tensor) -> Tensor:

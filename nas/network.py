@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.choices import ArchitectureParameters
 from nas.functions import blend
 from nas.genotype import Genotype, cell_name, step_name
-from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
+from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
 from nas.primitives import OPERATIONS
 from nas.random import Runs
 from nas.reading import Mix, Mixture, Routes
@@ -97,7 +98,8 @@ class Network(RunsNetwork):
         outputs: list[Tensor] = []
         for i, cell in enumerate(self.cells):
             outputs.append(cell(*reading.cell(i, layers, outputs), reading, i, how))
-        return classify(outputs, self.classifier)
+        joined = torch.cat(outputs, dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
+        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
 
 class FusionCell(Block):

@@ -112,11 +112,7 @@ class Search:
         config, device = configs[0], data.device
         self.space = Space(tuple(data.features), config.cells, config.steps, config.space, config.operations)
         self.supernet = Supernet(
-            self.space,
-            data.in_channels,
-            channels=config.channels,
-            length=data.length,
-            seeds=seeds,
+            self.space, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
         ).to(device)
         self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", device))
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", device))
@@ -134,12 +130,7 @@ class Search:
             weight_decay=[c.arch_weight_decay for c in configs],
         )
         self.cost = CostShare(
-            self.space,
-            data.in_channels,
-            channels=config.channels,
-            length=data.length,
-            kind=config.cost,
-            device=device,
+            self.space, data.in_channels, channels=config.channels, length=data.length, kind=config.cost, device=device
         )
 
     def results(self, keep_weights: bool) -> list[SearchResult]:
