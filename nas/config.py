@@ -123,16 +123,12 @@ class SearchConfig(NetworkConfig):
         return operations
 
     @model_validator(mode="after")
-    def _warmup_leaves_epochs(self) -> Self:
+    def _fields_fit(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs} and epochs {self.epochs}; allowed: fewer epochs of warm-up "
                 "than epochs, or nothing is searched"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_has_an_end(self) -> Self:
         if (self.temperature_end is None) != (self.temperature_schedule == "constant"):
             raise ValueError(
                 f"temperature_schedule is {self.temperature_schedule!r} and temperature_end {self.temperature_end}; "

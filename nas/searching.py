@@ -18,7 +18,7 @@ from nas.network import Supernet
 from nas.optimiser import Adam, WeightOptimiser
 from nas.random import Dropout, Streams
 from nas.reading import Mix
-from nas.scoring import Weights, area_under_roc, best_of, val_logits
+from nas.scoring import area_under_roc, best_of, val_logits
 from nas.space import Space
 
 DEFAULTS = SearchConfig()
@@ -134,43 +134,25 @@ class Search:
         )
 
     def results(self, keep_weights: bool) -> list[SearchResult]:
-        """Return what every run ends with."""
-        state = self.supernet.fusion.state_dict()
-        found = self._found(state)
-        return [
-            SearchResult(
-                seed,
-                self.curves[r],
-                error,
-                self.histories[r],
-                [] if error else collapse_warnings(self.curves[r], seed, self.space),
-                found[r],
-                {name: value[r : r + 1].clone() for name, value in state.items()}
-                if keep_weights and not error
-                else None,
-            )
-            for r, (seed, error) in enumerate(zip(self.seeds, self.errors, strict=True))
-        ]
-
-    def _found(self, weights: Weights) -> list[tuple[Genotype, float] | None]:
-        """Return each run's genotype and its AUC on val, None of those that failed.
-
-        Of those that best_of compares, half are drawn and the others beside them.
-        """
-        architecture, config = self.supernet.architecture, self.config
+        """Return what every run ends with; of what best_of compares, half are drawn, the others beside them."""
+        architecture, config, state = self.supernet.architecture, self.config, self.supernet.fusion.state_dict()
         streams = Streams(self.seeds, "candidates", self.data.device)
         count = (config.candidates + 1) // 2 if config.derive == "best_of" else 1
         drawn = [architecture.derive(streams if i else None) for i in range(count)]
-        found: list[tuple[Genotype, float] | None] = []
-        for r, of_run in enumerate(zip(*drawn, strict=True)):
-            own = {name: value[r : r + 1] for name, value in weights.items()}
-            if self.errors[r] is not None:
-                found.append(None)
-            elif config.derive == "argmax":
-                found.append((of_run[0], self.curves[r][-1]["val_auc"]))
-            else:
-                found.append(best_of(of_run, self.space, self.data, own, count=config.candidates))
-        return found
+        results = []
+        for r, (seed, curve, error) in enumerate(zip(self.seeds, self.curves, self.errors, strict=True)):
+            if error is not None:
+                results.append(SearchResult(seed, curve, error, self.histories[r], [], None))
+                continue
+            weights = {name: value[r : r + 1].clone() for name, value in state.items()}
+            found = drawn[0][r], curve[-1]["val_auc"]
+            if config.derive == "best_of":
+                of_run = [genotypes[r] for genotypes in drawn]
+                found = best_of(of_run, self.space, self.data, weights, count=config.candidates)
+            warnings = collapse_warnings(curve, seed, self.space)
+            kept = weights if keep_weights else None
+            results.append(SearchResult(seed, curve, None, self.histories[r], warnings, found, kept))
+        return results
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
