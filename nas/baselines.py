@@ -15,9 +15,8 @@ from nas.data import check_seeds, prepare
 from nas.failures import checked
 from nas.functions import sigmoid
 from nas.genotype import Cell, Genotype, Step
-from nas.layers import Block, ConvBlock, Linear, Pass
-from nas.network import RunsNetwork, module_key
-from nas.random import Runs
+from nas.layers import ConvBlock, Linear, Pass
+from nas.network import RunsNetwork
 from nas.training import Training, TrainingResult
 
 PUBLISHED: Mapping[str, Any] = {
@@ -44,10 +43,7 @@ PUBLISHED: Mapping[str, Any] = {
 """What the method's released code does, as changes of a SearchConfig; size and length of the search are left to it."""
 
 ONE_SHOT: Mapping[str, Any] = {
-    "space": "bmnas",
-    "estimator": "published",
-    "temperature": 10.0,
-    "samples": 15,
+    **{name: PUBLISHED[name] for name in ("space", "estimator", "temperature", "samples")},
     "derive": "best_of",
 }
 """One-shot search: choices that hardly move train the weights of all architectures, and best_of compares those."""
@@ -62,15 +58,10 @@ class Baseline(RunsNetwork):
     modalities: ClassVar[tuple[str, ...]] = ("visual", "audio")
 
     def __init__(self, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]) -> None:
-        super().__init__()
-        R = len(seeds)
-        self.runs = tuple(range(R))
-        self.in_channels, self.channels, self.length = in_channels, channels, length
-        self.readers = dict.fromkeys(in_channels, self.runs)
-        self.reshape = nn.ModuleDict(
-            {module_key(name): ConvBlock(R, width, channels) for name, width in in_channels.items()}
+        super().__init__(
+            dict.fromkeys(in_channels, tuple(range(len(seeds)))), in_channels, channels, length, len(seeds)
         )
-        self.build(R, channels, length)
+        self.build(len(seeds), channels, length)
         self.initialise(seeds)
 
     def blank(self, runs: Sequence[int]) -> Self:
@@ -87,22 +78,7 @@ class Baseline(RunsNetwork):
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R or 1, B, L, C_in)}."""
-        R = len(self.runs)
-        return self.head(
-            {
-                name: self.reshape[module_key(name)](features[name].expand(R, -1, -1, -1), how=how, site=name)
-                for name in self.readers
-            },
-            how,
-        )
-
-    def runs_of(self, name: str) -> Runs:
-        """Return the runs that a parameter holds: all."""
-        return self.runs
-
-    def runs_at(self, site: str) -> Runs:
-        """Return the runs that pass a place with dropout: all."""
-        return self.runs
+        return self.head(self.reshaped(features, how), how)
 
     def of(self, modality: str) -> list[str]:
         """Return the names of a modality's layers, shallow to deep."""
@@ -157,7 +133,7 @@ class CentralNet(Baseline):
         """Make the central blocks and the classifier."""
         depth = max(len(self.of(modality)) for modality in self.modalities)
         self.blocks = nn.ModuleList(ConvBlock(runs, channels, channels) for _ in range(depth))
-        self.sums = nn.ModuleList(Weights(runs, 3) for _ in range(depth))
+        self.sums = nn.ParameterList(torch.ones(runs, 3, 1, 1, 1) for _ in range(depth))
         self.classifier = Linear(runs, channels * length, 2)
 
     def head(self, values: Mapping[str, Tensor], how: Pass) -> Tensor:
@@ -167,24 +143,10 @@ class CentralNet(Baseline):
             from_end = len(self.blocks) - i
             layers = [values[names[-from_end]] for names in map(self.of, self.modalities) if from_end <= len(names)]
             inputs = layers if central is None else [central, *layers]
-            central = block(weights(inputs), how=how, site=f"central{i + 1}")
+            total: Any = sum(weights[:, j] * x for j, x in enumerate(inputs))
+            central = block(total, how=how, site=f"central{i + 1}")
         assert central is not None  # noqa: S101 - depth is at least one
         return self.classifier(central.flatten(2))  # type: ignore[no-any-return]
-
-
-class Weights(Block):
-    """Learnt scalars, one per run and input."""
-
-    def __init__(self, runs: int, inputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(runs, inputs))
-
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the weighted sum of at most `inputs` tensors (R, B, L, C)."""
-        total = torch.zeros_like(inputs[0])
-        for i, x in enumerate(inputs):
-            total = total + self.weight[:, i, None, None, None] * x
-        return total
 
 
 DESIGNS: dict[str, type[Baseline]] = {design.__name__: design for design in (ConcatMLP, GMU, CentralNet)}

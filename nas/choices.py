@@ -143,17 +143,15 @@ class Chooser:
         self.streams = streams
         self.temperature = torch.tensor(temperatures, device=streams.device)
 
-    def choose(self, logits: Sequence[Tensor], noise: Tensor) -> list[Tensor]:
-        """Return weights (runs, ...) out of logits (runs, ...) per parameter, noise: (draws, runs, all logits)."""
+    def choose(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Return weights (runs, ...) out of logits (runs, ...) per parameter, and of new noise."""
         sizes = [parameter[0].numel() for parameter in logits]
-        return [
-            self.estimator(
-                parameter,
-                part.reshape(-1, *parameter.shape),
-                self.temperature.view(-1, *[1] * (parameter.ndim - 1)),
-            )
-            for parameter, part in zip(logits, torch.split(noise, sizes, dim=2), strict=True)
-        ]
+        parts = torch.split(self.streams.exponential((self.draws, sum(sizes))).transpose(0, 1), sizes, dim=2)
+        weights = []
+        for parameter, noise in zip(logits, parts, strict=True):
+            temperature = self.temperature.view(-1, *[1] * (parameter.ndim - 1))
+            weights.append(self.estimator(parameter, noise.reshape(-1, *parameter.shape), temperature))
+        return weights
 
 
 class Choosers:
@@ -187,25 +185,18 @@ class Choosers:
             values = [annealed(self.configs[run], share) for run in group.runs.tolist()]
             group.temperature.copy_(torch.tensor(values))
 
-    def draw(self, size: int) -> list[Tensor]:
-        """Return noise for one choice of `size` logits in every run, as `choose` takes it."""
-        return [group.streams.exponential((group.draws, size)).transpose(0, 1) for group in self.groups]
-
-    def choose(self, logits: Sequence[Tensor], noise: Sequence[Tensor]) -> list[Tensor]:
-        """Return weights (R, ...) out of logits (R, ...) per parameter."""
+    def choose(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Return weights (R, ...) out of logits (R, ...) per parameter, and of new noise."""
         if len(self.groups) == 1:
-            return self.groups[0].choose(logits, noise[0])
-        parts = [
-            group.choose([parameter[group.runs] for parameter in logits], drawn)
-            for group, drawn in zip(self.groups, noise, strict=True)
-        ]
+            return self.groups[0].choose(logits)
+        parts = [group.choose([parameter[group.runs] for parameter in logits]) for group in self.groups]
         return [torch.cat(of_parameter)[self.back] for of_parameter in zip(*parts, strict=True)]
 
 
 def annealed(config: SearchConfig, share: float) -> float:
     """Return the temperature after a share of the search, 0 to 1, of the epochs that train the architecture."""
     start, end = config.temperature, config.temperature_end
-    if end is None or config.temperature_schedule == "constant":
+    if end is None:
         return start
     if config.temperature_schedule == "exponential":
         return float(start * (end / start) ** share)
@@ -225,38 +216,27 @@ class ArchitectureParameters(nn.Module):
     def __init__(self, space: Space, seeds: Sequence[int]) -> None:
         super().__init__()
         self.space = space
-        R, S, T = len(seeds), space.cells, space.steps
+        S, T = space.cells, space.steps
 
-        def logits(of_site: Sequence[int], inputs: Sequence[str]) -> nn.Parameter:
-            n = len(inputs)
-            return nn.Parameter(torch.zeros(*of_site, *((2, n) if space.kind == "slots" else (n, 2))))
+        def logits(name: str, *shape: int) -> nn.Parameter:
+            return nn.Parameter(INITIAL_SCALE * Streams(seeds, f"architecture.{name}", "cpu").normal(shape))
 
-        self.alpha = nn.ParameterList(logits((R,), space.cell_inputs(i)) for i in range(S))
-        self.beta = nn.ParameterList(logits((R, S), step_inputs(t)) for t in range(T))
-        self.gamma = nn.Parameter(torch.zeros(R, S, T, len(space.operations)))
-        self._initialise(seeds)
+        def inputs(name: str, names: Sequence[str], *cells: int) -> nn.Parameter:
+            return logits(name, *cells, *((2, len(names)) if space.kind == "slots" else (len(names), 2)))
 
-    @torch.no_grad()
-    def _initialise(self, seeds: Sequence[int]) -> None:
-        for name, parameter in self.named_parameters():
-            drawn = Streams(seeds, f"architecture.{name}", parameter.device).normal(parameter.shape[1:])
-            parameter.copy_(INITIAL_SCALE * drawn)
-
-    @property
-    def size(self) -> int:
-        """Logits of one run."""
-        return sum(parameter[0].numel() for parameter in self.parameters())
+        self.alpha = nn.ParameterList(inputs(f"alpha.{i}", space.cell_inputs(i)) for i in range(S))
+        self.beta = nn.ParameterList(inputs(f"beta.{t}", step_inputs(t), S) for t in range(T))
+        self.gamma = logits("gamma", S, T, len(space.operations))
 
     def sample(self, choosers: Choosers) -> Mix:
         """Return the mix that the choosers make of the logits and of new noise."""
-        noise = choosers.draw(self.size)
-        mixed = choosers.choose([*self.alpha, *self.beta, self.gamma], noise)
+        mixed = choosers.choose([*self.alpha, *self.beta, self.gamma])
         S = len(self.alpha)
         alpha, beta, gamma = mixed[:S], mixed[S:-1], mixed[-1]
         # Of all cells at once, and taken apart by unbind: the gradient of single picks is a tensor of zeros for each.
         steps = zip(*(self._slots(weights).unbind(1) for weights in beta), strict=True)
         operations = (of_cell.unbind(1) for of_cell in gamma.unbind(1))
-        return Mix(tuple(map(CellMix, map(self._slots, alpha), steps, operations)))
+        return tuple(map(CellMix, map(self._slots, alpha), steps, operations))
 
     def _slots(self, weights: Tensor) -> Tensor:
         """Return what nodes' slots weigh, (R, ..., 2, n); of "bmnas", where both slots read the same, (R, ..., 1, n).
@@ -270,12 +250,6 @@ class ArchitectureParameters(nn.Module):
         empty = (skip.detach().sum(dim=-1, keepdim=True) == 0.0).to(skip.dtype)
         return (skip + empty / skip.shape[-1]).unsqueeze(-2)
 
-    def entropy(self) -> Tensor:
-        """Return the mean entropy of the kinds of choices per run (R,), differentiable; 1 is uniform."""
-        groups = (list(self.alpha), list(self.beta), [self.gamma])
-        return torch.stack([torch.cat([_entropy(p) for p in group], 1).mean(1) for group in groups], 1).mean(1)
-
-    @torch.no_grad()
     def entropies(self) -> dict[str, Tensor]:
         """Return the mean entropy of cell, step and operation choices per run, (R,) each; 1 is uniform."""
         groups = {"cells": list(self.alpha), "steps": list(self.beta), "operations": [self.gamma]}
@@ -345,8 +319,8 @@ class ArchitectureParameters(nn.Module):
         """
         logits = [*self.alpha, *self.beta, self.gamma]
         if streams is not None:
-            noise = streams.exponential((self.size,)).log()
-            parts = torch.split(noise, [parameter[0].numel() for parameter in logits], dim=1)
+            sizes = [parameter[0].numel() for parameter in logits]
+            parts = torch.split(streams.exponential((sum(sizes),)).log(), sizes, dim=1)
             logits = [parameter - part.view_as(parameter) for parameter, part in zip(logits, parts, strict=True)]
         S = len(self.alpha)
         alpha = [self._pair_scores(parameter) for parameter in logits[:S]]

@@ -9,9 +9,6 @@ from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
 
 EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]
-Schedule = Literal["constant", "cosine", "exponential"]
-WeightMix = Literal["expected", "samples"]
-Modality = Literal["both", "visual", "audio"]
 SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 
 
@@ -57,18 +54,18 @@ class SearchConfig(NetworkConfig):
     temperature_end: float | None = Field(
         default=None, gt=0.0, description="lambda at the end of the search, where a schedule changes it"
     )
-    temperature_schedule: Schedule = Field(
+    temperature_schedule: Literal["constant", "cosine", "exponential"] = Field(
         default="constant", description="how lambda goes from temperature to temperature_end once the choices train"
     )
     samples: int = Field(default=15, ge=1, le=1000, description="M, draws that are averaged; softmax ignores it")
-    weight_mix: WeightMix = Field(
+    weight_mix: Literal["expected", "samples"] = Field(
         default="expected",
         description="what weight steps read: samples, as architecture steps do, or their expectation, softmax(theta)",
     )
     operations: tuple[str, ...] = Field(
         default=DEFAULT_OPERATIONS, min_length=1, description="the operations that a step may use"
     )
-    modality: Modality = Field(
+    modality: Literal["both", "visual", "audio"] = Field(
         default="both", description="layers to read: both, or one alone on purpose (the stage `search` does all three)"
     )
     cells: int = Field(default=2, ge=1, le=16, description="S, fusion cells")
@@ -126,16 +123,12 @@ class SearchConfig(NetworkConfig):
         return operations
 
     @model_validator(mode="after")
-    def _warmup_leaves_epochs(self) -> Self:
+    def _fields_fit(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs} and epochs {self.epochs}; allowed: fewer epochs of warm-up "
                 "than epochs, or nothing is searched"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_has_an_end(self) -> Self:
         if (self.temperature_end is None) != (self.temperature_schedule == "constant"):
             raise ValueError(
                 f"temperature_schedule is {self.temperature_schedule!r} and temperature_end {self.temperature_end}; "

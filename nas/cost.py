@@ -1,6 +1,6 @@
-"""What architectures and mixes of them cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
+"""What mixes of architectures cost: parameters, and multiply-accumulates (MACs) of matrix products per window.
 
-Both are counted on the network itself, so that an operation needs no formula of its own. Element-wise work is not
+Both are counted on the blocks themselves, so that an operation needs no formula of its own. Element-wise work is not
 counted.
 """
 
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nas.genotype import Genotype
 from nas.layers import EVALUATION, ConvBlock
-from nas.network import FixedNetwork
 from nas.primitives import OPERATIONS
 from nas.reading import Mix
 from nas.space import Space
@@ -66,25 +64,6 @@ def reshape_cost(in_channels: int, channels: int, length: int) -> Cost:
     return Cost(_parameters(layer), in_channels * channels * length)
 
 
-def genotype_cost(genotype: Genotype, in_channels: Mapping[str, int], channels: int, length: int) -> Cost:
-    """Return the cost of the compact network of a genotype.
-
-    in_channels: C_in of at least the layers that it reads. ValueError names a layer that is missing.
-    """
-    layers = genotype.layers()
-    missing = [name for name in layers if name not in in_channels]
-    if missing:
-        raise ValueError(f"in_channels lacks {missing}, which the genotype reads; given: {sorted(in_channels)}")
-    with META:
-        network = FixedNetwork([genotype], in_channels, channels=channels, length=length, seeds=(0,))
-    macs = sum(reshape_cost(in_channels[name], channels, length).macs for name in layers)
-    for cell in genotype.cells:
-        macs += sum(operation_cost(step.operation, channels, length).macs for step in cell.steps)
-        macs += channels * channels * length  # the convolution behind the weighted sum
-    macs += network.classifier.weight.numel()
-    return Cost(_parameters(network), macs)
-
-
 class CostShare:
     """The cost of what a mix reads and computes, exact for a hard sample, as a share of all that the space could.
 
@@ -110,9 +89,9 @@ class CostShare:
     def __call__(self, mix: Mix) -> Tensor:
         """Return the share (R,). A layer that several cells read costs once."""
         count = len(self.of_layers)
-        slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix.cells]
+        slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix]
         unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots], 1).prod(dim=1)
-        operations = torch.stack([weights for cell in mix.cells for weights in cell.operations], 1).sum(dim=1)
+        operations = torch.stack([weights for cell in mix for weights in cell.operations], 1).sum(dim=1)
         of_layers, of_operations = (1.0 - unread) * self.of_layers, operations * self.of_operations
         return (of_layers.sum(dim=1) + of_operations.sum(dim=1)).div(self.whole)
 

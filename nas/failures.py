@@ -1,8 +1,8 @@
 """What goes wrong with runs: those that fail, without their companions, and choices that collapse to one kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -120,31 +120,26 @@ def failure(row: Row, seed: int, *, vanishes: bool = False) -> RunError | None:
 
 def collapse_warnings(curve: Sequence[Row], seed: int, space: Space) -> list[str]:
     """Return what is one-sided at the end of a run's curve: the run's seed, the share, and since which epoch."""
-    modalities = {name.partition("/")[0] for name in space.layers}
+    both = len({name.partition("/")[0] for name in space.layers}) == 2
+    several = len(space.operations) > 1
+    checks = [
+        (both, "visual", False, ONE_SIDED, "of what the cells read is visual"),
+        (both, "visual", True, ONE_SIDED, "of what the cells read is audio"),
+        (several, "sum", False, PLAIN, "of the operations are Sum, the one without weights"),
+        (True, "edges", False, ONE_SIDED, "of the edges are kept: nothing is chosen"),
+        (
+            True,
+            "edges",
+            True,
+            1 - FEW_EDGES / len(space.layers),
+            "of the edges are none: the cells read next to nothing",
+        ),
+    ]
     found = []
-
-    def check(column: str, bad: Callable[[float], bool], text: str, value: Callable[[float], float]) -> None:
-        epochs = 0
-        for row in reversed(curve):
-            if row.get(column) is None or not bad(row[column]):
-                break
-            epochs += 1
-        if epochs:
-            since = curve[-epochs]["epoch"] + 1
-            found.append(f"seed {seed}: {text.format(value(curve[-1][column]))} (since epoch {since})")
-
-    if len(modalities) == 2:
-        check("share_visual", lambda s: s > ONE_SIDED, "{:.0%} of what the cells read is visual", lambda s: s)
-        check("share_visual", lambda s: s < 1 - ONE_SIDED, "{:.0%} of what the cells read is audio", lambda s: 1 - s)
-    if len(space.operations) > 1:
-        check(
-            "share_sum", lambda s: s > PLAIN, "{:.0%} of the operations are Sum, the one without weights", lambda s: s
-        )
-    check("share_edges", lambda s: s > ONE_SIDED, "{:.0%} of the edges are kept: nothing is chosen", lambda s: s)
-    check(
-        "share_edges",
-        lambda s: s * len(space.layers) < FEW_EDGES,
-        "{:.0%} of the edges are none: the cells read next to nothing",
-        lambda s: 1 - s,
-    )
+    for asked, name, others, most, text in checks:
+        shares = [nan if row.get(f"share_{name}") is None else row[f"share_{name}"] for row in curve]
+        shares = [1 - share for share in shares] if others else shares
+        since = max((i + 1 for i, share in enumerate(shares) if not share > most), default=0)
+        if asked and since < len(curve):
+            found.append(f"seed {seed}: {shares[-1]:.0%} {text} (since epoch {curve[since]['epoch'] + 1})")
     return found

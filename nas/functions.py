@@ -62,18 +62,18 @@ class _Blend(torch.autograd.Function):
     """sum_i weights[:, slot, i] * values[i] for every slot."""
 
     @staticmethod
-    def forward(ctx: Any, beside: int, weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, many: bool, weights: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weights, *values)
-        ctx.beside = beside
+        ctx.many = many
         R, S, _ = weights.shape
         slots = values[0].new_empty((S, *values[0].shape))  # each slot in one piece
         out = slots.view(S, R, -1).transpose(0, 1)
-        if beside > 1:
-            product(weights[:, :, :beside], _stacked(values[:beside]), out=out)
-        else:
-            torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
-        for i in range(beside, len(values)):
-            out.addcmul_(weights[:, :, i, None], _flat(values[i]))
+        if many:
+            product(weights, torch.stack(values, 1).flatten(2), out=out)
+            return slots.unbind(0)
+        torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
+        for i, value in enumerate(values[1:], 1):
+            out.addcmul_(weights[:, :, i, None], _flat(value))
         return slots.unbind(0)
 
     @staticmethod
@@ -84,7 +84,7 @@ class _Blend(torch.autograd.Function):
         gradient = torch.stack(slots).view(S, R, -1).transpose(0, 1) if S > 1 else _flat(slots[0])
         of_weights = None
         if ctx.needs_input_grad[1]:
-            parts = [_stacked(values[: ctx.beside]), *map(_flat, values[ctx.beside :])]
+            parts = [torch.stack(values, 1).flatten(2)] if ctx.many else map(_flat, values)
             of_weights = torch.cat([product(gradient, part.transpose(1, 2)) for part in parts], 2)
         # In an architecture step only the last values, earlier cells, need a gradient: layers come first.
         needed = ctx.needs_input_grad[2:]
@@ -97,38 +97,16 @@ class _Blend(torch.autograd.Function):
         return None, of_weights, *of_values
 
 
-def blend(values: Sequence[Tensor], weights: Tensor, *, beside: int = 1) -> tuple[Tensor, ...]:
+def blend(values: Sequence[Tensor], weights: Tensor, *, many: bool = False) -> tuple[Tensor, ...]:
     """Return one weighted sum per slot of n values (R, B, L, C), weights: (R, slots, n).
 
-    beside: how many of the values, from the first on, lie in all the room that one call of `side_by_side` made.
+    many: whether a copy of all values and one product is faster than a pass over the slots for each value.
     """
     if torch.compiler.is_compiling():  # also while a network is exported
         mixed = torch.bmm(weights, torch.stack([value.flatten(1) for value in values], 1))
         return mixed.view(*weights.shape[:2], *values[0].shape[1:]).unbind(1)
-    result: tuple[Tensor, ...] = _Blend.apply(beside, weights, *values)
+    result: tuple[Tensor, ...] = _Blend.apply(many, weights, *values)
     return result
-
-
-def side_by_side(R: int, count: int, shape: Sequence[int], like: Tensor) -> list[Tensor]:
-    """Return room for `count` tensors (R, *shape) that `blend` reads as one matrix.
-
-    They share a storage but are no views of each other, or autograd would refuse to fill one after the other.
-    """
-    buffer = torch.empty((R, count, *shape), dtype=like.dtype, device=like.device)
-    return [
-        torch.empty(0, dtype=like.dtype, device=like.device).set_(
-            buffer.untyped_storage(), part.storage_offset(), part.shape, part.stride()
-        )
-        for part in buffer.unbind(1)
-    ]
-
-
-def _stacked(beside: Sequence[Tensor]) -> Tensor:
-    """Return values that lie side by side as one (R, n, B * L * C), without a copy."""
-    if len(beside) == 1:
-        return _flat(beside[0])
-    R, n, numel = len(beside[0]), len(beside), beside[0][0].numel()
-    return beside[0].as_strided((R, n, numel), (n * numel, numel, 1))
 
 
 def _flat(value: Tensor) -> Tensor:
@@ -147,7 +125,6 @@ class _ConvNorm(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any,
         activation: str,
-        room: tuple[Tensor] | None,
         keep: Tensor | None,
         scale: Tensor | None,
         weight: Tensor,
@@ -161,8 +138,8 @@ class _ConvNorm(torch.autograd.Function):
         h = convolve([x.reshape(R, B * L, -1) for x in inputs], weight)
         mean = h.mean(1, keepdim=True)
         h.sub_(mean)
-        affine = torch.empty_like(h) if room is None else room[0].view(h.shape)
-        variance = torch.mul(h, h, out=affine).sum(1, keepdim=True).div_(B * L)
+        affine = h * h
+        variance = affine.sum(1, keepdim=True).div_(B * L)
         deviation = torch.rsqrt(variance + EPSILON)
         scaled = _scale_row(scale, activation, outputs)
         shift, slope = beta[:, None], gamma[:, None] * deviation
@@ -199,14 +176,14 @@ class _ConvNorm(torch.autograd.Function):
         torch.addcmul(share * total, h, share * deviation.square() * along, out=of_h)
         of_h.addcmul_(gradient, slope)
         of_weight, of_inputs = _convolve_backward(
-            of_h, weight, inputs, ctx.columns if ctx.needs_input_grad[4] else None, ctx.needs_input_grad[7:]
+            of_h, weight, inputs, ctx.columns if ctx.needs_input_grad[3] else None, ctx.needs_input_grad[6:]
         )
-        if not ctx.needs_input_grad[5]:
-            return None, None, None, None, of_weight, None, None, *of_inputs
+        if not ctx.needs_input_grad[4]:
+            return None, None, None, of_weight, None, None, *of_inputs
         of_gamma, of_beta = deviation * along, total
         if scaled is not None:
             of_gamma, of_beta = of_gamma * scaled, of_beta * scaled
-        return None, None, None, None, of_weight, of_gamma[:, 0], of_beta[:, 0], *of_inputs
+        return None, None, None, of_weight, of_gamma[:, 0], of_beta[:, 0], *of_inputs
 
 
 def conv_norm(
@@ -218,21 +195,18 @@ def conv_norm(
     activation: str,
     keep: Tensor | None = None,
     scale: Tensor | None = None,
-    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (out, mean, variance): a 1x1 convolution, batch norm, activation and dropout, and the batch's statistics.
 
     inputs: (R, B, L, C_i), read as if concatenated along C (of two that are one tensor, W1 x + W2 x is (W1 + W2) x, at
     half the price); weight: (R, O, sum C_i); gamma, beta: (R, O); activation:
     "relu", "identity" or "glu" (O / 2 values times the sigmoid of the other O / 2); keep: the dropout's zeros and
-    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor; room: where to put the output
-    of a "relu", as `side_by_side` returns it. mean and variance (biased): (R, O), without a gradient.
+    ones in the shape of the output (its R may be 1), scale: (R or 1, 1, 1), its factor. mean and variance (biased):
+    (R, O), without a gradient.
     """
     if len(inputs) == 2 and inputs[0] is inputs[1]:
         inputs = inputs[:1]
-    result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(
-        activation, None if room is None else (room,), keep, scale, weight, gamma, beta, *inputs
-    )
+    result: tuple[Tensor, Tensor, Tensor] = _ConvNorm.apply(activation, keep, scale, weight, gamma, beta, *inputs)
     return result
 
 

@@ -1,5 +1,6 @@
 """The genotype: the discrete architecture that a search ends with, as JSON."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,13 +24,27 @@ def is_layer(name: str) -> bool:
     return modality in ("visual", "audio") and slash == "/" and layer != ""
 
 
-class Step(BaseModel):
-    """One step: its two inputs ("x", "y" of the cell or an earlier "stepN") and its operation."""
+class Reader(BaseModel):
+    """What reads two different inputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     x: str
     y: str
+
+    def check(self, here: str, allowed: Sequence[str], *, layers: bool = False) -> None:
+        """Raise a ValueError that says where unless both inputs are among those allowed, or layers where these are."""
+        for slot, value in (("x", self.x), ("y", self.y)):
+            if value not in allowed and not (layers and is_layer(value)):
+                names = ", ".join([*(("visual/NAME", "audio/NAME") if layers else ()), *allowed])
+                raise ValueError(f"{here}.{slot} is {value!r}; allowed: {names}")
+        if self.x == self.y:
+            raise ValueError(f"{here} reads {self.x!r} twice; its x and y must differ")
+
+
+class Step(Reader):
+    """One step: its two inputs ("x", "y" of the cell or an earlier "stepN") and its operation."""
+
     operation: str
 
     @field_validator("operation")
@@ -40,24 +55,15 @@ class Step(BaseModel):
         return operation
 
 
-class Cell(BaseModel):
+class Cell(Reader):
     """One cell: its two inputs (layers or an earlier "cellN") and its steps; x is also the residual."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    x: str
-    y: str
     steps: tuple[Step, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _steps_read_backwards(self) -> Self:
         for index, step in enumerate(self.steps):
-            allowed = step_inputs(index)
-            for slot, value in (("x", step.x), ("y", step.y)):
-                if value not in allowed:
-                    raise ValueError(f"steps[{index}].{slot} is {value!r}; allowed: {', '.join(allowed)}")
-            if step.x == step.y:
-                raise ValueError(f"steps[{index}] reads {step.x!r} twice; its x and y must differ")
+            step.check(f"steps[{index}]", step_inputs(index))
         return self
 
 
@@ -73,13 +79,7 @@ class Genotype(BaseModel):
     def _cells_read_backwards(self) -> Self:
         pairs: set[frozenset[str]] = set()
         for index, cell in enumerate(self.cells):
-            earlier = [cell_name(i) for i in range(index)]
-            for slot, value in (("x", cell.x), ("y", cell.y)):
-                if not is_layer(value) and value not in earlier:
-                    allowed = ", ".join(["visual/NAME", "audio/NAME", *earlier])
-                    raise ValueError(f"cells[{index}].{slot} is {value!r}; allowed: {allowed}")
-            if cell.x == cell.y:
-                raise ValueError(f"cells[{index}] reads {cell.x!r} twice; its x and y must differ")
+            cell.check(f"cells[{index}]", [cell_name(i) for i in range(index)], layers=True)
             if (pair := frozenset((cell.x, cell.y))) in pairs:
                 raise ValueError(f"cells[{index}] reads {cell.x!r} and {cell.y!r} as an earlier cell does")
             pairs.add(pair)

@@ -69,6 +69,23 @@ class Pointwise(Block):
         return multiply(x.reshape(R, B * L, C), self.weight.transpose(1, 2)).view(R, B, L, -1)
 
 
+class Linear(Pointwise):
+    """Affine map (R, B, features) -> (R, B, outputs)."""
+
+    def __init__(self, runs: int, features: int, outputs: int) -> None:
+        super().__init__(runs, features, outputs)
+        self.bias = nn.Parameter(torch.zeros(runs, outputs))
+
+    def initialise(self, seeds: Sequence[int], name: str) -> None:
+        """Set U(-1 / sqrt(features), 1 / sqrt(features)), as torch.nn.Linear does."""
+        super().initialise(seeds, name)
+        initialise_uniform(self.bias, seeds, f"{name}.bias", self.weight.shape[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the affine map of x."""
+        return multiply(x, self.weight.transpose(1, 2), self.bias[:, None])
+
+
 class BatchNorm(Block):
     """Parameters and running statistics (R, C) of a batch norm over (B, L), as torch.nn.BatchNorm1d.
 
@@ -101,33 +118,25 @@ class BatchNorm(Block):
 class ConvBlock(Block):
     """1x1 convolution, batch norm, activation, dropout: (R, B, L, C_in) -> (R, B, L, C_out).
 
-    Several inputs are read as if concatenated along C. activation "glu" gives C_out / 2 channels: the first half of
-    the convolution's times the sigmoid of the second.
+    Several inputs are read as if concatenated along C. activation "glu" convolves to 2 C_out channels: the output is
+    the first half times the sigmoid of the second.
     """
 
     def __init__(self, runs: int, inputs: int, outputs: int, activation: Activation = "relu") -> None:
         super().__init__()
-        self.activation = activation
-        self.outputs = outputs // 2 if activation == "glu" else outputs
-        self.convolution = Pointwise(runs, inputs, outputs)
-        self.norm = BatchNorm(runs, outputs)
+        self.activation, self.outputs = activation, outputs
+        convolved = 2 * outputs if activation == "glu" else outputs
+        self.convolution = Pointwise(runs, inputs, convolved)
+        self.norm = BatchNorm(runs, convolved)
 
-    def forward(self, *inputs: Tensor, how: Pass, site: str, room: Tensor | None = None) -> Tensor:
-        """Return the block's output; `site` names its dropout, `room` is where to put it in training."""
+    def forward(self, *inputs: Tensor, how: Pass, site: str) -> Tensor:
+        """Return the block's output; `site` names its dropout."""
         if how.statistics == "running":
             return self._evaluate(inputs, how, site)
         B, L = inputs[0].shape[1:3]
         keep, scale = how.keep(site, (B, L, self.outputs))
-        out, mean, variance = conv_norm(
-            inputs,
-            self.convolution.weight,
-            self.norm.weight,
-            self.norm.bias,
-            activation=self.activation,
-            keep=keep,
-            scale=scale,
-            room=room,
-        )
+        weights = self.convolution.weight, self.norm.weight, self.norm.bias
+        out, mean, variance = conv_norm(inputs, *weights, activation=self.activation, keep=keep, scale=scale)
         if how.statistics == "track":
             self.norm.track(mean, variance, B * L)
         return out
@@ -156,31 +165,6 @@ class LayerNorm(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Return x: (R, B, L, C) normalised."""
         return torch.addcmul(self.bias[:, None], normalise(x), self.weight[:, None])
-
-
-class Linear(Block):
-    """Affine map (R, B, features) -> (R, B, outputs)."""
-
-    def __init__(self, runs: int, features: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(runs, outputs, features))
-        self.bias = nn.Parameter(torch.zeros(runs, outputs))
-
-    def initialise(self, seeds: Sequence[int], name: str) -> None:
-        """Set U(-1 / sqrt(features), 1 / sqrt(features)), as torch.nn.Linear does."""
-        features = self.weight.shape[2]
-        initialise_uniform(self.weight, seeds, f"{name}.weight", features)
-        initialise_uniform(self.bias, seeds, f"{name}.bias", features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the affine map of x."""
-        return multiply(x, self.weight.transpose(1, 2), self.bias[:, None])
-
-
-def classify(outputs: Sequence[Tensor], classifier: Linear) -> Tensor:
-    """Return logits (R, B, 2) of the cells' outputs (R, B, L, C), normalised together."""
-    joined = torch.cat(list(outputs), dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
-    return classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
 
 def normalise(x: Tensor) -> Tensor:

@@ -4,17 +4,17 @@ Supernet and derived networks are the same blocks under the same names; they dif
 and in which runs a block holds. Where a block holds all runs (always for R = 1) no rows move.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.choices import ArchitectureParameters
-from nas.functions import blend, side_by_side
+from nas.functions import blend
 from nas.genotype import Genotype, cell_name, step_name
-from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, classify, initialise_blocks
+from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
 from nas.primitives import OPERATIONS
 from nas.random import Runs
 from nas.reading import Mix, Mixture, Routes
@@ -22,21 +22,39 @@ from nas.space import Space
 
 
 class RunsNetwork(nn.Module):
-    """R networks side by side, whose blocks may hold some of the runs only. readers: {layer: the runs that read it}."""
+    """R networks side by side over reshaped layers, whose blocks may hold some of the runs only.
 
-    readers: Mapping[str, Runs]
+    readers: {layer: the runs that read it}. held: {how the names of a block and of its parameters, or of a place with
+    dropout, begin: the runs that it holds}, where that is not all.
+    """
+
+    def __init__(
+        self, readers: Mapping[str, Runs], in_channels: Mapping[str, int], channels: int, length: int, runs: int
+    ) -> None:
+        super().__init__()
+        self.runs = tuple(range(runs))
+        self.readers, self.in_channels, self.channels, self.length = readers, in_channels, channels, length
+        self.held = {**readers, **{f"reshape.{module_key(name)}": of_layer for name, of_layer in readers.items()}}
+        self.reshape = nn.ModuleDict(
+            {module_key(name): ConvBlock(len(held), in_channels[name], channels) for name, held in readers.items()}
+        )
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return new networks of the architectures of these runs, in this order."""
         raise NotImplementedError
 
-    def runs_of(self, name: str) -> Runs:
-        """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
-        raise NotImplementedError
+    def reshaped(self, features: Mapping[str, Tensor], how: Pass) -> dict[str, Tensor]:
+        """Return {layer: (its readers, B, L, C)} of features {layer: (its readers or 1, B, L, C_in)}."""
+        return {
+            name: self.reshape[module_key(name)](features[name].expand(len(runs), -1, -1, -1), how=how, site=name)
+            for name, runs in self.readers.items()
+        }
 
-    def runs_at(self, site: str) -> Runs:
-        """Return the runs that pass a place with dropout."""
-        raise NotImplementedError
+    def runs_of(self, name: str) -> Runs:
+        """Return the runs of a block, parameter, buffer or place with dropout, in the order of its first axis."""
+        if name in self.held:
+            return self.held[name]
+        return next((runs for start, runs in self.held.items() if name.startswith(f"{start}.")), self.runs)
 
     def initialise(self, seeds: Sequence[int]) -> None:
         """Set the initial values of every run, which its seed and the names of its blocks decide."""
@@ -65,56 +83,23 @@ class Network(RunsNetwork):
         length: int,
         seeds: Sequence[int],
     ) -> None:
-        super().__init__()
-        self.runs = tuple(range(len(seeds)))
-        self.readers, self.users = readers, users
-        self.in_channels, self.channels, self.length = in_channels, channels, length
-        self.reshape = nn.ModuleDict(
-            {module_key(name): ConvBlock(len(runs), in_channels[name], channels) for name, runs in readers.items()}
-        )
+        super().__init__(readers, in_channels, channels, length, len(seeds))
+        for i, of_cell in enumerate(users):
+            for t, of_step in enumerate(of_cell):
+                for start in (f"cells.{i}.steps.{t}.operations", f"{cell_name(i)}.{step_name(t)}"):
+                    self.held |= {f"{start}.{operation}": runs for operation, runs in of_step.items()}
         self.cells = nn.ModuleList(FusionCell(len(seeds), of_cell, channels, length) for of_cell in users)
         self.classifier = Linear(len(seeds), len(users) * channels * length, 2)
         self.initialise(seeds)
 
     def logits(self, features: Mapping[str, Tensor], reading: Mixture | Routes, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (its readers or 1, B, L, C_in)}."""
-        rooms: Sequence[Tensor | None] = [None] * len(self.readers)
-        if reading.beside:
-            shape = (*features[next(iter(self.readers))].shape[1:3], self.channels)
-            rooms = side_by_side(len(self.runs), len(rooms), shape, self.classifier.weight)
-        layers = {}
-        for (name, runs), room in zip(self.readers.items(), rooms, strict=True):
-            x = features[name].expand(len(runs), -1, -1, -1)
-            layers[name] = self.reshape[module_key(name)](x, how=how, site=name, room=room)
+        layers = self.reshaped(features, how)
         outputs: list[Tensor] = []
         for i, cell in enumerate(self.cells):
             outputs.append(cell(*reading.cell(i, layers, outputs), reading, i, how))
-        return classify(outputs, self.classifier)
-
-    def runs_of(self, name: str) -> Runs:
-        """Return the runs that a block, parameter or buffer of the given name holds, in the order of its first axis."""
-        parts = name.split(".")
-        if parts[0] == "reshape" and len(parts) > 1:
-            return next(runs for layer, runs in self.readers.items() if module_key(layer) == parts[1])
-        if "operations" in parts[:-1]:
-            return self.users[int(parts[1])][int(parts[3])][parts[5]]
-        return self.runs
-
-    def runs_at(self, site: str) -> Runs:
-        """Return the runs that pass a place with dropout."""
-        if site in self.readers:
-            return self.readers[site]
-        cell, *inner = site.split(".")
-        if not inner:
-            return self.runs
-        names = [step_name(t) for t in range(len(self.users[0]))]
-        cells = [cell_name(i) for i in range(len(self.users))]
-        return self.users[cells.index(cell)][names.index(inner[0])][inner[1]]
-
-    def state_of(self, run: int) -> dict[str, Tensor]:
-        """Return the parameters and buffers of one run, each (1, ...): what it would hold alone."""
-        rows = {name: (value, self.rows(name, (run,))) for name, value in self.state_dict().items()}
-        return {name: value[own] for name, (value, own) in rows.items() if own}
+        joined = torch.cat(outputs, dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
+        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
 
 
 class FusionCell(Block):
@@ -156,13 +141,7 @@ class FusionNetwork(Network):
     """R networks of the same space side by side; a mix decides what each of them reads."""
 
     def __init__(
-        self,
-        space: Space,
-        in_channels: Mapping[str, int],
-        *,
-        channels: int,
-        length: int,
-        seeds: Sequence[int],
+        self, space: Space, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]
     ) -> None:
         every = tuple(range(len(seeds)))
         readers = dict.fromkeys(space.layers, every)
@@ -172,7 +151,7 @@ class FusionNetwork(Network):
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (R, B, L, C_in)}; R may be 1 where all runs read the same."""
-        return self.logits(features, Mixture(mix, beside=how.statistics != "running"), how)
+        return self.logits(features, Mixture(mix), how)
 
 
 class FixedNetwork(Network):
@@ -193,6 +172,11 @@ class FixedNetwork(Network):
         routes = Routes(genotypes)
         super().__init__(routes.readers, routes.users, in_channels, channels, length, seeds)
         self.genotypes, self.routes = genotypes, routes
+
+    def state_of(self, run: int) -> dict[str, Tensor]:
+        """Return the parameters and buffers of one run, each (1, ...): what it would hold alone."""
+        rows = {name: (value, self.rows(name, (run,))) for name, value in self.state_dict().items()}
+        return {name: value[own] for name, (value, own) in rows.items() if own}
 
     def blank(self, runs: Sequence[int]) -> Self:
         """Return new networks of the architectures of these runs, in this order."""
@@ -227,25 +211,11 @@ class Supernet(nn.Module):
     """A fusion network with every candidate, and the architecture parameters that mix them: two parameter sets."""
 
     def __init__(
-        self,
-        space: Space,
-        in_channels: Mapping[str, int],
-        *,
-        channels: int,
-        length: int,
-        seeds: Sequence[int],
+        self, space: Space, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
         self.fusion = FusionNetwork(space, in_channels, channels=channels, length=length, seeds=seeds)
         self.architecture = ArchitectureParameters(space, seeds)
-
-    def weight_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the weights, reshape layers included."""
-        return self.fusion.parameters()
-
-    def arch_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the architecture parameters alpha, beta and gamma."""
-        return self.architecture.parameters()
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
         """Return logits (R, B, 2) under the given mix."""
@@ -298,7 +268,7 @@ class CompactNetwork(nn.Module):
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Self:
         """Return an untrained network of the given description; load its weights with `load_state_dict`."""
-        genotype = Genotype.from_json(json.dumps(spec["genotype"]))
+        genotype = Genotype.model_validate(spec["genotype"])
         return cls(genotype, spec["in_channels"], channels=spec["channels"], length=spec["length"])
 
     @classmethod

@@ -1,9 +1,8 @@
 """Adam over a runs axis, every run with settings of its own, and the schedule of the weights."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,6 @@ LANES = 16
 PARTS, FEW = 8, 2**20
 """A backward pass holds about 1 / PARTS of all gradients at a time, or FEW numbers where that is more."""
 
-Setting = TypeVar("Setting")
 TrainedConfig = SearchConfig | RetrainConfig
 
 
@@ -31,32 +29,25 @@ class Adam:
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        lr: float | list[float],
-        betas: tuple[float, float] | list[tuple[float, float]] = (0.9, 0.999),
-        weight_decay: float | list[float] = 0.0,
+        lr: Sequence[float],
+        betas: Sequence[tuple[float, float]],
+        weight_decay: Sequence[float],
     ) -> None:
-        """parameters: (R, ...) each; lr, betas, weight_decay: one for all runs, or a list with one per run.
+        """parameters: (R, ...) each; lr, betas, weight_decay: one per run.
 
-        Where all of them are one for all, the parameters need no common axis.
+        A single one serves all runs: the parameters then need no common axis.
         """
         self.parameters = list(parameters)
-        alike = not any(isinstance(setting, list) for setting in (lr, betas, weight_decay))
-        R = 1 if alike else len(self.parameters[0])
-        self.lr, self.betas, self.weight_decay = per_run(lr, R), per_run(betas, R), per_run(weight_decay, R)
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.padding = [-p[0].numel() % LANES for p in self.parameters]
         self.moments = [
             (torch.zeros_like(padded), torch.zeros_like(padded))
             for padded in map(_padded, self.parameters, self.padding)
         ]
         self.count = torch.zeros((), device=self.parameters[0].device)
-        self.places: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
         self.most_held = max(sum(p.numel() for p in self.parameters) // PARTS, FEW)
         self.held: dict[int, Tensor] = {}
         self.numbers_held = 0
-
-    def set_lr(self, lr: Sequence[float]) -> None:
-        """Set the learning rate of every run."""
-        self.lr = list(lr)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move the parameters by their gradients, one (R, ...) per parameter."""
@@ -69,7 +60,10 @@ class Adam:
         The gradients of many parameters are never held all at once.
         """
         self.count += 1
-        hooks = [p.register_post_accumulate_grad_hook(self._hold) for p in self.parameters]  # type: ignore[no-untyped-call]
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._hold, place))  # type: ignore[no-untyped-call]
+            for place, parameter in enumerate(self.parameters)
+        ]
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
@@ -77,11 +71,11 @@ class Adam:
                 hook.remove()
         self._move_held()
 
-    def _hold(self, parameter: Tensor) -> None:
+    def _hold(self, place: int, parameter: Tensor) -> None:
         """Take a parameter's gradient; move what is held where that is enough."""
         if parameter.grad is not None:
             self.numbers_held += parameter.numel()
-            self.held[self.places[parameter]], parameter.grad = parameter.grad, None
+            self.held[place], parameter.grad = parameter.grad, None
         if self.numbers_held > self.most_held:
             self._move_held()
 
@@ -129,55 +123,20 @@ def _padded(x: Tensor, zeros: int) -> Tensor:
     return F.pad(x.detach().flatten(1), (0, zeros)) if zeros else x.contiguous()
 
 
-def per_run(setting: Setting | list[Setting], runs: int) -> list[Setting]:
-    """Return one setting per run of one for all, or of a list with one each."""
-    if not isinstance(setting, list):
-        return [setting] * runs
-    if len(setting) != runs:
-        raise ValueError(f"a setting has {len(setting)} values for {runs} runs; allowed: one, or a list of {runs}")
-    return setting
-
-
-@contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within the context, what is computed from these parameters needs no gradient of them."""
-    held = list(parameters)
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
-
-
 class WeightOptimiser:
     """Adam with a cosine schedule and warm restarts per run, as torch's CosineAnnealingWarmRestarts."""
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        configs: TrainedConfig | Sequence[TrainedConfig],
-        steps: int,
-    ) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], configs: Sequence[TrainedConfig], steps: int) -> None:
         """configs: one for all runs, or one per run where all parameters are (R, ...); steps: minibatches an epoch."""
-        self.configs: list[TrainedConfig]
-        if isinstance(configs, SearchConfig | RetrainConfig):
-            self.configs = [configs]
-            self.adam = Adam(parameters, lr=configs.weight_lr, weight_decay=configs.weight_decay)
-        else:
-            self.configs = list(configs)
-            self.adam = Adam(
-                parameters, lr=[c.weight_lr for c in configs], weight_decay=[c.weight_decay for c in configs]
-            )
-        self.steps, self.done = steps, 0
+        self.configs, self.steps, self.done = configs, steps, 0
+        decays = [config.weight_decay for config in configs]
+        self.adam = Adam(parameters, lr=self.lr, betas=[(0.9, 0.999)] * len(configs), weight_decay=decays)
 
     def take(
         self, parameters: Iterable[nn.Parameter], places: Sequence[tuple[int, Sequence[int]]]
     ) -> "WeightOptimiser":
         """Return one that goes on for these parameters, each some rows of the parameter at a place here."""
-        (config,) = self.configs
-        taken = WeightOptimiser(parameters, config, self.steps)
+        taken = WeightOptimiser(parameters, self.configs, self.steps)
         taken.done = self.done
         held = [(*self.adam.moments[place], list(rows)) for place, rows in places]
         taken.adam.moments = [(mean[rows], square[rows]) for mean, square, rows in held]
@@ -187,16 +146,15 @@ class WeightOptimiser:
     @property
     def lr(self) -> list[float]:
         """The learning rate of every run's next step."""
-        return [_annealed(config, self.done / (config.restart_epochs * self.steps)) for config in self.configs]
+        rates = []
+        for config in self.configs:
+            cycles = self.done / (config.restart_epochs * self.steps)
+            swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
+            rates.append(config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing)
+        return rates
 
     def step(self, loss: Tensor) -> None:
         """Move the weights along the gradient of a loss that is summed over the runs."""
-        self.adam.set_lr(self.lr)
+        self.adam.lr = self.lr
         self.adam.descend(loss)
         self.done += 1
-
-
-def _annealed(config: TrainedConfig, cycles: float) -> float:
-    """Return the learning rate after so many cycles between warm restarts."""
-    swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
-    return config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.functions import attention, multiply, sigmoid
-from nas.layers import Block, ConvBlock, LayerNorm, Pass, Pointwise
+from nas.layers import Activation, Block, ConvBlock, LayerNorm, Pass, Pointwise
 
 
 class Operation(Block):
@@ -59,32 +59,25 @@ class ScaledDotAttn(Operation):
         return self.norm(attention(x, y, keep=keep, scale=scale))  # type: ignore[no-any-return]
 
 
-class LinearGLU(Operation):
-    """1x1 convolution of [x; y] to 2C, batch norm, gated linear unit a * sigmoid(b), dropout."""
-
-    symmetric = True
-
-    def __init__(self, runs: int, channels: int, length: int) -> None:
-        super().__init__(runs, channels, length)
-        self.block = ConvBlock(runs, 2 * channels, 2 * channels, "glu")
-
-    def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
-        """Return the gated unit of [x; y]."""
-        return self.block(x, y, how=how, site=site)  # type: ignore[no-any-return]
-
-
 class ConcatFC(Operation):
     """1x1 convolution of [x; y] to C, batch norm, ReLU, dropout."""
 
     symmetric = True
+    activation: ClassVar[Activation] = "relu"
 
     def __init__(self, runs: int, channels: int, length: int) -> None:
         super().__init__(runs, channels, length)
-        self.block = ConvBlock(runs, 2 * channels, channels)
+        self.block = ConvBlock(runs, 2 * channels, channels, self.activation)
 
     def forward(self, x: Tensor, y: Tensor, how: Pass, site: str) -> Tensor:
         """Return the convolution block of [x; y]."""
         return self.block(x, y, how=how, site=site)  # type: ignore[no-any-return]
+
+
+class LinearGLU(ConcatFC):
+    """1x1 convolution of [x; y] to 2C, batch norm, gated linear unit a * sigmoid(b), dropout."""
+
+    activation = "glu"
 
 
 class CrossGate(Operation):

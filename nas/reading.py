@@ -1,6 +1,6 @@
 """How the nodes of a network read: mixtures of all candidates (a search), or rows of what each run's genotype chose."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,19 +28,15 @@ class CellMix:
     operations: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Mix:
-    """How much every site of every cell reads of each candidate."""
-
-    cells: tuple[CellMix, ...]
+Mix = tuple[CellMix, ...]
+"""How much every site of every cell reads of each candidate."""
 
 
 class Mixture:
     """Every node reads a weighted sum of its candidates, as a mix says; x and y may be one and the same tensor."""
 
-    def __init__(self, mix: Mix, *, beside: bool) -> None:
-        """beside: whether the layers lie side by side in memory, as `side_by_side` makes them."""
-        self.cells, self.beside = mix.cells, beside
+    def __init__(self, mix: Mix) -> None:
+        self.cells = mix
         self.of_layers: Iterator[Tensor] = iter(())
 
     def cell(self, i: int, layers: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> Slots:
@@ -48,7 +44,7 @@ class Mixture:
         n = len(layers)
         if i == 0:  # what all cells read of the layers, in one pass over them
             weights = torch.cat([cell.inputs[..., :n] for cell in self.cells], 1)
-            self.of_layers = iter(blend(list(layers.values()), weights, beside=n if self.beside else 1))
+            self.of_layers = iter(blend(list(layers.values()), weights, many=True))
         slots = [next(self.of_layers) for _ in range(self.cells[i].inputs.shape[1])]
         if outputs:
             of_cells = blend(outputs, self.cells[i].inputs[..., n:])
@@ -75,13 +71,10 @@ class Routes(nn.Module):
     readers: {layer: the runs that read it}; users[i][t]: {operation: the runs that use it} in step t of cell i.
     """
 
-    beside = False
-
     def __init__(self, genotypes: Sequence[Genotype]) -> None:
         super().__init__()
         every = tuple(range(len(genotypes)))
-        layers = [genotype.layers() for genotype in genotypes]
-        self.readers = users(every, lambda r: layers[r])
+        self.readers = users(genotype.layers() for genotype in genotypes)
         cells = list(zip(*(genotype.cells for genotype in genotypes), strict=True))
         held = {**self.readers, **{cell_name(i): every for i in range(len(cells))}}
         # Both slots in one route: with one cell it is a permutation of what the reshape layers give.
@@ -102,15 +95,11 @@ class Routes(nn.Module):
     def step(self, i: int, t: int, x: Tensor, y: Tensor, outputs: Sequence[Tensor]) -> Iterator[Slots]:
         """Return what each operation of step t of cell i reads of the cell's inputs and the earlier steps' outputs."""
         values = {"x": x, "y": y, **{step_name(s): value for s, value in enumerate(outputs)}}
-        return self._step(i, t).inputs_of(values)
+        return self.steps[i][t].inputs_of(values)  # type: ignore[index, no-any-return]
 
     def result(self, i: int, t: int, outputs: Sequence[Tensor]) -> Tensor:
         """Return the output of step t of cell i, out of those of its operations."""
-        step = self._step(i, t)
-        return step.outputs(dict(zip(step.users, outputs, strict=True)))  # type: ignore[no-any-return]
-
-    def _step(self, i: int, t: int) -> "StepRoutes":
-        return self.steps[i][t]  # type: ignore[index, no-any-return]
+        return self.steps[i][t].output_of(outputs)  # type: ignore[index, no-any-return]
 
 
 class StepRoutes(nn.Module):
@@ -119,7 +108,7 @@ class StepRoutes(nn.Module):
     def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__()
         every = tuple(range(len(steps)))
-        self.users = users(every, lambda r: [steps[r].operation])
+        self.users = users([step.operation] for step in steps)
         by_operation = [r for runs in self.users.values() for r in runs]
         held = {name: every for step in steps for name in (step.x, step.y)}
         self.inputs = nn.ModuleList(Route([(getattr(steps[r], slot), r) for r in by_operation], held) for slot in "xy")
@@ -130,6 +119,10 @@ class StepRoutes(nn.Module):
         sizes = [len(runs) for runs in self.users.values()]
         x, y = (route(values).split(sizes) for route in self.inputs)
         return zip(x, y, strict=True)
+
+    def output_of(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return (R, B, L, C), each run's of its own operation, of the operations' outputs."""
+        return self.outputs(dict(zip(self.users, outputs, strict=True)))  # type: ignore[no-any-return]
 
 
 class Route(nn.Module):
@@ -182,10 +175,10 @@ class _Rows(torch.autograd.Function):
         return zeros.index_add_(0, rows, gradients[0]), None, None
 
 
-def users(runs: Runs, choices: Callable[[int], Sequence[str]]) -> dict[str, Runs]:
-    """Return {name: the runs that choose it}, in the order of first use."""
-    found: dict[str, list[int]] = {}
-    for r in runs:
-        for name in choices(r):
-            found.setdefault(name, []).append(r)
-    return {name: tuple(of_name) for name, of_name in found.items()}
+def users(choices: Iterable[Iterable[str]]) -> dict[str, Runs]:
+    """Return {name: the runs that choose it}, in the order of first use, of what every run chooses."""
+    found: dict[str, Runs] = {}
+    for r, names in enumerate(choices):
+        for name in names:
+            found[name] = (*found.get(name, ()), r)
+    return found

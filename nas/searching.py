@@ -15,10 +15,10 @@ from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, c
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.network import Supernet
-from nas.optimiser import Adam, WeightOptimiser, frozen
+from nas.optimiser import Adam, WeightOptimiser
 from nas.random import Dropout, Streams
 from nas.reading import Mix
-from nas.scoring import Weights, area_under_roc, best_of, val_logits
+from nas.scoring import area_under_roc, best_of, val_logits
 from nas.space import Space
 
 DEFAULTS = SearchConfig()
@@ -112,11 +112,7 @@ class Search:
         config, device = configs[0], data.device
         self.space = Space(tuple(data.features), config.cells, config.steps, config.space, config.operations)
         self.supernet = Supernet(
-            self.space,
-            data.in_channels,
-            channels=config.channels,
-            length=data.length,
-            seeds=seeds,
+            self.space, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
         ).to(device)
         self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", device))
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", device))
@@ -126,60 +122,37 @@ class Search:
         self.dropout = Dropout(seeds, config.dropout, device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser = WeightOptimiser(self.supernet.weight_parameters(), configs, self.steps)
+        self.weight_optimiser = WeightOptimiser(self.supernet.fusion.parameters(), configs, self.steps)
         self.arch_optimiser = Adam(
-            self.supernet.arch_parameters(),
+            self.supernet.architecture.parameters(),
             lr=[c.arch_lr for c in configs],
             betas=[(c.arch_beta, 0.999) for c in configs],
             weight_decay=[c.arch_weight_decay for c in configs],
         )
         self.cost = CostShare(
-            self.space,
-            data.in_channels,
-            channels=config.channels,
-            length=data.length,
-            kind=config.cost,
-            device=device,
+            self.space, data.in_channels, channels=config.channels, length=data.length, kind=config.cost, device=device
         )
 
     def results(self, keep_weights: bool) -> list[SearchResult]:
-        """Return what every run ends with."""
-        state = self.supernet.fusion.state_dict()
-        found = self._found(state)
-        return [
-            SearchResult(
-                seed,
-                self.curves[r],
-                error,
-                self.histories[r],
-                [] if error else collapse_warnings(self.curves[r], seed, self.space),
-                found[r],
-                {name: value[r : r + 1].clone() for name, value in state.items()}
-                if keep_weights and not error
-                else None,
-            )
-            for r, (seed, error) in enumerate(zip(self.seeds, self.errors, strict=True))
-        ]
-
-    def _found(self, weights: Weights) -> list[tuple[Genotype, float] | None]:
-        """Return each run's genotype and its AUC on val, None of those that failed.
-
-        Of those that best_of compares, half are drawn and the others beside them.
-        """
-        architecture, config = self.supernet.architecture, self.config
+        """Return what every run ends with; of what best_of compares, half are drawn, the others beside them."""
+        architecture, config, state = self.supernet.architecture, self.config, self.supernet.fusion.state_dict()
         streams = Streams(self.seeds, "candidates", self.data.device)
         count = (config.candidates + 1) // 2 if config.derive == "best_of" else 1
         drawn = [architecture.derive(streams if i else None) for i in range(count)]
-        found: list[tuple[Genotype, float] | None] = []
-        for r, of_run in enumerate(zip(*drawn, strict=True)):
-            own = {name: value[r : r + 1] for name, value in weights.items()}
-            if self.errors[r] is not None:
-                found.append(None)
-            elif config.derive == "argmax":
-                found.append((of_run[0], self.curves[r][-1]["val_auc"]))
-            else:
-                found.append(best_of(of_run, self.space, self.data, own, count=config.candidates))
-        return found
+        results = []
+        for r, (seed, curve, error) in enumerate(zip(self.seeds, self.curves, self.errors, strict=True)):
+            if error is not None:
+                results.append(SearchResult(seed, curve, error, self.histories[r], [], None))
+                continue
+            weights = {name: value[r : r + 1].clone() for name, value in state.items()}
+            found = drawn[0][r], curve[-1]["val_auc"]
+            if config.derive == "best_of":
+                of_run = [genotypes[r] for genotypes in drawn]
+                found = best_of(of_run, self.space, self.data, weights, count=config.candidates)
+            warnings = collapse_warnings(curve, seed, self.space)
+            kept = weights if keep_weights else None
+            results.append(SearchResult(seed, curve, None, self.histories[r], warnings, found, kept))
+        return results
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""
@@ -221,8 +194,9 @@ class Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        with frozen(self.supernet.weight_parameters()):
-            per_run = self._arch_losses(rows)
+        self.supernet.fusion.requires_grad_(False)  # or their gradients are computed, too
+        per_run = self._arch_losses(rows)
+        self.supernet.fusion.requires_grad_(True)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
@@ -231,14 +205,14 @@ class Search:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
         mix = self.supernet.architecture.sample(self.choosers)
         per_run = self._losses(rows, mix, Pass("batch"))
-        for name, of in (
-            ("entropy_weight", self.supernet.architecture.entropy),
-            ("cost_weight", lambda: self.cost(mix)),
-        ):
+        for name, of in (("entropy_weight", self._entropy), ("cost_weight", lambda: self.cost(mix))):
             factors = [getattr(config, name) for config in self.configs]
             if any(factors):
                 per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
         return per_run
+
+    def _entropy(self) -> Tensor:
+        return torch.stack(list(self.supernet.architecture.entropies().values()), 1).mean(1)
 
     @torch.no_grad()
     def _record(self, epoch: int, train_loss: Tensor, norm: Tensor | None) -> list[Row]:

@@ -22,7 +22,6 @@ they start elsewhere, train differently and have other penalties.
 """
 
 import itertools
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,13 +55,6 @@ class Space:
         """Return what the cell of the given index may read: the layers come first."""
         return (*self.layers, *map(cell_name, range(index)))
 
-    def size(self) -> int:
-        """Return how many genotypes there are."""
-        orders = len(self._pairs(("x", "y")))  # of a pair that an earlier cell has taken
-        cells = math.prod(len(self._pairs(self.cell_inputs(i))) - orders * i for i in range(self.cells))
-        steps = math.prod(len(self._pairs(step_inputs(t))) * len(self.operations) for t in range(self.steps))
-        return int(cells * steps**self.cells)
-
     def genotypes(self) -> Iterator[Genotype]:
         """Yield every genotype that a search in this space can derive, once."""
         inner = list(itertools.product(*(self._steps(t) for t in range(self.steps))))
@@ -83,7 +75,7 @@ class Space:
         """
         source = Random(seed)  # noqa: S311 - no secret
         found: dict[Genotype, None] = {}
-        kinds = self._kinds()
+        kinds = sorted({_mixed(pair) for pair in self._pairs(self.layers)})
         total = len(kinds) * len(self.operations) ** (self.cells * self.steps)
         # Numbers: a wide space has more strata than memory holds, or than a range may have.
         few = total <= sys.maxsize
@@ -95,7 +87,7 @@ class Space:
             if len(found) >= count or misses >= MISSES * len(strata):
                 break
             number, kind = divmod(stratum, len(kinds))
-            genotype = canonical(self._draw(source, self._operations(number), kinds[kind]))
+            genotype = canonical(self._draw(source, number, kinds[kind]))
             misses = misses + 1 if genotype in found else 0
             found[genotype] = None
         return list(found)
@@ -131,19 +123,8 @@ class Space:
         pairs = self._pairs(step_inputs(index))
         return [Step(x=x, y=y, operation=name) for x, y in pairs for name in self.operations]
 
-    def _kinds(self) -> list[bool]:
-        """Return whether the first cell's pair may be of one modality (False), of both (True), or either."""
-        return sorted({_mixed(pair) for pair in self._pairs(self.layers)})
-
-    def _operations(self, number: int) -> list[str]:
-        """Return the operations of all steps that a number stands for: its digits."""
-        digits = []
-        for _ in range(self.cells * self.steps):
-            number, digit = divmod(number, len(self.operations))
-            digits.append(self.operations[digit])
-        return digits
-
-    def _draw(self, source: Random, operations: Sequence[str], mixed: bool) -> Genotype:
+    def _draw(self, source: Random, number: int, mixed: bool) -> Genotype:
+        """Return a genotype whose operations are the digits of a number, and whose first pair is mixed or is not."""
         pairs: list[Pair] = []
         for i in range(self.cells):
             free = [
@@ -152,30 +133,28 @@ class Space:
                 if frozenset(pair) not in map(frozenset, pairs) and (i > 0 or _mixed(pair) == mixed)
             ]
             pairs.append(source.choice(free))
-        names = iter(operations)
         inputs = [self._pairs(step_inputs(t)) for t in range(self.steps)]
         cells = []
         for _ in pairs:
-            chosen = [source.choice(of_step) for of_step in inputs]
-            cells.append(tuple(Step(x=x, y=y, operation=next(names)) for x, y in chosen))
+            steps = []
+            for x, y in [source.choice(of_step) for of_step in inputs]:
+                number, digit = divmod(number, len(self.operations))
+                steps.append(Step(x=x, y=y, operation=self.operations[digit]))
+            cells.append(tuple(steps))
         return _genotype(pairs, cells)
 
 
 def canonical(genotype: Genotype) -> Genotype:
     """Return the one genotype that stands for all that compute the same function (see the module's text)."""
-    inner = [_canonical_steps(cell.steps) for cell in genotype.cells]
-    cells = [_Node(cell.x, cell.y, steps) for cell, steps in zip(genotype.cells, inner, strict=True)]
-    written = [
-        Cell(x=x, y=y, steps=tuple(Step(x=a, y=b, operation=operation) for a, b, operation in steps))
-        for x, y, steps in _Order(cells, cell_name).written()
-    ]
-    return Genotype(cells=tuple(written))
-
-
-def _canonical_steps(steps: Sequence[Step]) -> tuple[tuple[str, str, str], ...]:
-    """Return (x, y, operation) of every step."""
-    nodes = [_Node(step.x, step.y, step.operation, OPERATIONS[step.operation].symmetric) for step in steps]
-    return tuple(_Order(nodes, step_name).written())
+    cells = []
+    for cell in genotype.cells:
+        steps = [_Node(step.x, step.y, step.operation, OPERATIONS[step.operation].symmetric) for step in cell.steps]
+        cells.append(_Node(cell.x, cell.y, tuple(_Order(steps, step_name).written())))
+    pairs, inner = [], []
+    for x, y, written in _Order(cells, cell_name).written():
+        pairs.append((x, y))
+        inner.append(tuple(Step(x=a, y=b, operation=operation) for a, b, operation in written))
+    return _genotype(pairs, inner)
 
 
 @dataclass(frozen=True)
@@ -253,15 +232,12 @@ class _Order:
                 (
                     colours[i],
                     node.label,
-                    sorted((slot, *self._read(name, colours)) for name, slot in node.reads()),
-                    sorted((slot, colours[reader]) for slot, reader in self.readers[i]),
+                    tuple(sorted((slot, *self._read(name, colours)) for name, slot in node.reads())),
+                    tuple(sorted((slot, colours[reader]) for slot, reader in self.readers[i])),
                 )
                 for i, node in enumerate(self.nodes)
             ]
-            ranks: list[Any] = []
-            for one in sorted(seen):
-                if not ranks or ranks[-1] != one:
-                    ranks.append(one)
+            ranks = sorted(set(seen))
             if len(ranks) == len(set(colours)):
                 return colours
             colours = [ranks.index(one) for one in seen]

@@ -26,28 +26,23 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training ends with. scores: (N,) P(fake) of every row, on the CPU; best_epoch: whose weights were kept."""
-
-    scores: Tensor
-    best_epoch: int
-
-
-@dataclass(frozen=True)
 class TrainingResult(RunResult):
-    """The outcome of one training. curves: one dict per epoch with epoch, train_loss, val_loss and val_auc."""
+    """The outcome of one training. curves: one dict per epoch with epoch, train_loss, val_loss and val_auc.
 
-    trained: Trained | None
+    trained: the scores and the epoch whose weights were kept.
+    """
+
+    trained: tuple[Tensor, int] | None
 
     @property
     def scores(self) -> Tensor:
         """P(fake) of every row, (N,), on the CPU."""
-        return self._well(self.trained).scores
+        return self._well(self.trained)[0]
 
     @property
     def best_epoch(self) -> int:
         """The epoch whose weights were kept."""
-        return self._well(self.trained).best_epoch
+        return self._well(self.trained)[1]
 
     @property
     def val_auc(self) -> float:
@@ -139,11 +134,11 @@ class Training:
         drawing = seeds[:1] if self.shared else seeds
         self.batches = Minibatches(data.train, config.batch_size, Streams(drawing, "train batches", data.device))
         self.views = Streams(drawing, "train views", data.device)
-        runs_at = None if self.shared else network.runs_at
+        runs_at = None if self.shared else network.runs_of
         self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
-        self.optimiser = WeightOptimiser(self.network.parameters(), config, self.steps)
+        self.optimiser = WeightOptimiser(self.network.parameters(), [config], self.steps)
         self.curves: list[list[Row]] = [[] for _ in seeds]
         self.errors: list[RunError | None] = [None] * len(seeds)
         self.active = [True] * len(seeds)
@@ -227,8 +222,11 @@ class Training:
         taken = [(places[name], before.rows(name, staying)) for name, _ in self.network.named_parameters()]
         self.optimiser = self.optimiser.take(self.network.parameters(), taken)
 
-    def run(self, progress: Progress | None) -> list[Trained | None]:
-        """Return what every run ends with, None of those that failed; `network` then holds every run's best weights."""
+    def run(self, progress: Progress | None) -> list[tuple[Tensor, int] | None]:
+        """Return every run's scores (N,), on the CPU, and best epoch; None of those that failed.
+
+        `network` then holds every run's best weights.
+        """
         for epoch in range(self.config.epochs):
             rows = self.epoch(epoch)
             if progress is not None:
@@ -241,6 +239,4 @@ class Training:
         for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
             if len(part):
                 scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
-        return [
-            None if error else Trained(scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)
-        ]
+        return [None if error else (scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)]

@@ -28,7 +28,7 @@ def fixed_mix(space: Space, genotypes: Sequence[Genotype], device: torch.device)
                 tuple(_one_hot(space.operations, [node.operation for node in nodes], device) for nodes in steps),
             )
         )
-    return Mix(tuple(cells))
+    return tuple(cells)
 
 
 def _one_hot(names: tuple[str, ...], chosen: Sequence[str], device: torch.device) -> Tensor:

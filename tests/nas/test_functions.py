@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.functions import EPSILON, attention, blend, conv_norm, multiply, product, side_by_side
+from nas.functions import EPSILON, attention, blend, conv_norm, multiply, product
 
 R, B, L, C = 2, 3, 4, 3
 
@@ -62,16 +62,12 @@ def test_conv_norm_of_one_input_read_twice(activation, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
-def test_conv_norm_gives_the_statistics_and_uses_the_room():
+def test_conv_norm_gives_the_statistics():
     x, weight = normal(R, B, L, C), normal(R, 4, C, seed=1)
-    rooms = side_by_side(R, 2, (B, L, 4), x)
-    out, mean, variance = conv_norm(
-        [x], weight, normal(R, 4, seed=2), normal(R, 4, seed=3), activation="relu", room=rooms[1]
-    )
+    _, mean, variance = conv_norm([x], weight, normal(R, 4, seed=2), normal(R, 4, seed=3), activation="relu")
     h = torch.einsum("rblc,roc->rblo", x, weight).flatten(1, 2)
     torch.testing.assert_close(mean, h.mean(1))
     torch.testing.assert_close(variance, h.var(1, unbiased=False))
-    assert out.data_ptr() == rooms[1].data_ptr()
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -95,17 +91,13 @@ def test_attention_survives_large_scores():
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-@pytest.mark.parametrize("beside", [1, 2, 4])
-def test_blend(slots, beside):
-    """Of four values, the first `beside` lie side by side in memory."""
-    rooms = side_by_side(R, beside, (B, L, C), torch.empty(0, dtype=torch.float64))
+@pytest.mark.parametrize("many", [False, True])
+def test_blend(slots, many):
     values = [normal(R, B, L, C, seed=i) for i in range(4)]
-    for value, room in zip(values, rooms, strict=False):
-        value.data = room.copy_(value.detach())
     weights = normal(R, slots, 4, seed=9)
 
     def ours(weights, *values):
-        return blend(values, weights, beside=beside)
+        return blend(values, weights, many=many)
 
     for slot, result in enumerate(ours(weights, *values)):
         expected = sum(weights[:, slot, i, None, None, None] * value for i, value in enumerate(values))

@@ -39,7 +39,7 @@ def test_a_convolution_block_trains_and_evaluates_as_torch_modules_do(x, activat
     module = block(activation)
     references = []
     for r in range(R):
-        convolution = nn.Conv1d(C, 6, 1, bias=False)
+        convolution = nn.Conv1d(C, 12 if activation == "glu" else 6, 1, bias=False)
         convolution.weight.data = module.convolution.weight.data[r][..., None].clone()
         references.append(nn.Sequential(convolution, batch_norm(module.norm, r)))
     for step in range(3):

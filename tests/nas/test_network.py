@@ -42,7 +42,7 @@ def weights_of(network, run):
 
 def randomise_architecture(network):
     torch.manual_seed(7)
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data.normal_()
 
 
@@ -50,8 +50,8 @@ def randomise_architecture(network):
 def test_state_holds_weights_and_architecture_as_two_disjoint_sets(space):
     """Defects 2 and 3: architecture parameters missing from the state, reshape layers from the optimiser."""
     network = supernet(space)
-    weights = {id(p) for p in network.weight_parameters()}
-    architecture = {id(p) for p in network.arch_parameters()}
+    weights = {id(p) for p in network.fusion.parameters()}
+    architecture = {id(p) for p in network.architecture.parameters()}
     assert not weights & architecture
     assert weights | architecture == {id(p) for p in network.parameters()}
     state = network.state_dict()
@@ -81,7 +81,7 @@ def test_every_logit_and_every_weight_gets_a_gradient(space, estimator):
 
 def test_a_hard_sample_of_slots_is_one_hot_at_every_site():
     mix = sample(supernet("slots"))
-    for cell in mix.cells:
+    for cell in mix:
         for weights in (cell.inputs, *cell.steps, *cell.operations):
             assert ((weights == 0) | (weights == 1)).all()
             assert (weights.sum(-1) == 1).all()
@@ -89,8 +89,8 @@ def test_a_hard_sample_of_slots_is_one_hot_at_every_site():
 
 def test_the_mixture_of_bmnas_feeds_both_slots():
     mix = sample(supernet("bmnas"), "softmax")
-    assert mix.cells[0].inputs.shape == (R, 1, 4)
-    torch.testing.assert_close(mix.cells[0].inputs, torch.full((R, 1, 4), 0.5), atol=2e-3, rtol=0)
+    assert mix[0].inputs.shape == (R, 1, 4)
+    torch.testing.assert_close(mix[0].inputs, torch.full((R, 1, 4), 0.5), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("space", ["slots", "bmnas"])
@@ -166,11 +166,11 @@ def test_bmnas_keeps_the_two_edges_with_the_largest_skip_probability():
 
 def test_entropies_are_one_for_uniform_choices_and_zero_for_settled_ones():
     network = supernet()
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data.zero_()
     for value in network.architecture.entropies().values():
         torch.testing.assert_close(value, torch.ones(R))
-    for parameter in network.arch_parameters():
+    for parameter in network.architecture.parameters():
         parameter.data[..., 0] = 200.0
     for value in network.architecture.entropies().values():
         torch.testing.assert_close(value, torch.zeros(R))

@@ -79,6 +79,6 @@ def test_shared_weights_give_what_the_supernet_gives():
 def test_the_runs_at_every_place_with_dropout():
     steps = {name: (Step(x="x", y="y", operation=name),) for name in ("Sum", "CrossGate")}
     genotypes = [Genotype(cells=(Cell(x="visual/a.0", y="audio/b", steps=steps[n]),)) for n in ("Sum", "CrossGate")]
-    places = network(genotypes, (0, 0)).runs_at
+    places = network(genotypes, (0, 0)).runs_of
     assert places("visual/a.0") == places("cell1") == (0, 1)
     assert places("cell1.step1.CrossGate") == places("cell1.step1.CrossGate.inner") == (1,)

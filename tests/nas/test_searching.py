@@ -7,13 +7,14 @@ import torch
 
 import nas
 from nas.choices import ArchitectureParameters, annealed
-from nas.cost import CostShare, genotype_cost
+from nas.cost import CostShare
 from nas.data import Dataset, losses, prepare
 from nas.random import Streams
 from nas.scoring import shared_scores, val_logits
 from nas.searching import Search
 from nas.space import Space
 
+from .costs import compact_cost
 from .mixes import fixed_mix
 from .synthetic import noise, with_views
 
@@ -162,7 +163,8 @@ def test_cost_weight_finds_cheaper_architectures():
     for weight in (0.0, 30.0):
         config = SMALL.model_copy(update={"epochs": 12, "arch_lr": 0.2, "cost_weight": weight})
         results = nas.search(*noise(), config, (0, 1, 2))
-        costs.append([genotype_cost(r.genotype, data.in_channels, 8, data.length).parameters for r in results])
+        found = [compact_cost(r.genotype, data.in_channels, channels=8, length=data.length) for r in results]
+        costs.append([cost.parameters for cost in found])
     assert max(costs[1]) < min(costs[0])
 
 
@@ -176,7 +178,7 @@ def test_the_cost_of_a_hard_sample_is_that_of_its_genotype(kind):
     genotypes = architecture.derive(Streams(range(20), "candidates", torch.device("cpu")))
     assert len(set(genotypes)) > 15
     shares = share(fixed_mix(space, genotypes, torch.device("cpu")))
-    costs = [getattr(genotype_cost(genotype, widths, 8, 4), kind) for genotype in genotypes]
+    costs = [getattr(compact_cost(genotype, widths, channels=8, length=4), kind) for genotype in genotypes]
     differences = torch.tensor([cost - costs[0] for cost in costs]).float()
     torch.testing.assert_close((shares - shares[0]) * share.whole, differences, atol=0.01, rtol=1e-4)
 
@@ -276,7 +278,7 @@ def test_a_step_moves_the_weights_and_the_choices_only_when_searching():
 
     def held():
         supernet = state.supernet
-        return [[p.detach().clone() for p in of()] for of in (supernet.weight_parameters, supernet.arch_parameters)]
+        return [[p.detach().clone() for p in of.parameters()] for of in (supernet.fusion, supernet.architecture)]
 
     for searching in (False, True):
         before = held()
