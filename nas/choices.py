@@ -107,7 +107,7 @@ def published(logits: Logits, noise: Noise, temperature: Temperature) -> Logits:
     """Return what the method's released code makes of M draws: it divides by lambda once per draw, M times over.
 
     theta <- (theta + g) / lambda for each draw, then softmax. Nothing is straight-through, and the gradient falls as
-    lambda^-M: the choices stay where they start (DESIGN section 5, point 1). For comparison only.
+    lambda^-M: the choices stay where they start. For comparison only.
     """
     scaled = logits
     for drawn in noise:

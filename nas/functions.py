@@ -1,4 +1,4 @@
-"""Operations with hand-written backward passes: few passes over memory, and no more saved than they need.
+"""Formulas with hand-written backward passes: few passes over memory, and no more saved than they need.
 
 Rows are windows times positions, N = B * L: activations (R, B, L, C) are (R, N, C) here. Each function is a plain
 formula of torch (its docstring states it), and the tests hold its gradients to that formula's. They are

@@ -1,4 +1,4 @@
-"""The table of fusion operations, one for the search and for the derived network (DESIGN section 3).
+"""The table of fusion operations, one for the search and for the derived network (arXiv 2406.13384, section 3).
 
 A new operation is one class in OPERATIONS; a subclass of `tests.nas.conformance.Conformance` tests that it keeps the
 contract. A search uses the operations that its configuration names.

@@ -186,7 +186,7 @@ def test_probabilities_are_plain_and_sum_to_one():
 
 
 def test_parameter_counts_are_those_of_the_reference_network_less_the_redundant_biases():
-    """DESIGN section 8: fusion 447,748, reshape layers 904,192 (taps of 7,040 channels, C = 128, L = 8).
+    """Counted in the released code: fusion 447,748, reshape layers 904,192 (taps of 7,040 channels, C = 128, L = 8).
 
     The reference has a bias in every convolution, which the batch norm behind it cancels (ours has none), and one
     fusion scalar less per cell.

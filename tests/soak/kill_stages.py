@@ -23,7 +23,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.test_pipeline import assert_same_cache, kill_when
 
 KILLS = 3
-STAGES = {"faces": ("*.h5",), "features": ("*/*/*.safetensors",)}
+STAGES = {"faces": ("*.h5",), "features": ("*/*/*.npz",)}
 INPUTS = {
     "faces": ("manifest", "windows", "spectrograms"),
     "features": ("manifest", "windows", "spectrograms", "faces"),
