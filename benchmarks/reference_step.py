@@ -1,6 +1,5 @@
 """A search step as the published code writes it, for comparison: plain torch modules, one run, loops in Python.
 
-
 As arXiv 2406.13384 and its released code: convolutions of torch.nn, one batch norm, ReLU and dropout after the other,
 an edge at a time, an operation at a time, M straight-through draws one after the other. What is wrong in the released
 code (logits divided M times over, reshape layers left untrained) is written right: a wrong step is no baseline.
