@@ -35,14 +35,7 @@ def synth(
 
     settings = load_params(params)
     total = settings.synth.identities * settings.synth.clips_per_identity
-    finished = 0
     with progress_bar("synth", total=total, unit="clips") as advance:
-
-        def progress(done: int, _total: int) -> None:
-            nonlocal finished
-            advance(done - finished)
-            finished = done
-
         manifest_file = generate(
             root,
             identities=settings.synth.identities,
@@ -50,7 +43,7 @@ def synth(
             difficulty=settings.synth.difficulty,
             seed=settings.seed,
             jobs=settings.compute.workers or None,
-            progress=progress,
+            progress=advance,
         )
     console.print(f"synth: {total} clips listed in {manifest_file}")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.synth.face import CANVAS_PX, draw_head, face_oval
-from pipeline.synth.fake_video import retouch_for
+from pipeline.synth.fake_video import Patch
 from pipeline.synth.identity import donor_of, draw_identity
 from pipeline.synth.picture import canvas_transform, render
 from pipeline.synth.plan import VIDEO_METHODS
@@ -79,7 +79,7 @@ def test_retouch_changes_the_face_alone_and_less_when_difficult(
     identity = draw_identity(0, 0)
     change = []
     for difficulty in (0.0, 1.0):
-        retouch = retouch_for(method, seed=0, target=identity, take=take, mouth=mouth, difficulty=difficulty)
+        retouch = Patch(method, seed=0, target=identity, take=take, mouth=mouth, difficulty=difficulty)
         fake = render(0, identity, take, mouth, retouch)
         # 24 px: outside the head, and a JPEG block away from it.
         for edge in (np.s_[:, :24], np.s_[:, :, :24], np.s_[:, :, -24:]):
@@ -99,4 +99,4 @@ def test_swapped_region_lies_inside_the_face() -> None:
 
 def test_unknown_method_is_named(take: Take, mouth: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"'morph'.*face-swap"):
-        retouch_for("morph", seed=0, target=draw_identity(0, 0), take=take, mouth=mouth, difficulty=0.3)
+        Patch("morph", seed=0, target=draw_identity(0, 0), take=take, mouth=mouth, difficulty=0.3)
