@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -248,7 +249,7 @@ def predict(
     count = workers if workers is not None else int(len(videos) < 4)
     predictions = run(Workspace(work), videos, ComputeParams(scheduler=scheduler, workers=count))
     if as_json:
-        print(json.dumps([prediction.as_json() for prediction in predictions], indent=2))
+        print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     else:
         _print_predictions(predictions)
     if any(prediction.score is None for prediction in predictions):

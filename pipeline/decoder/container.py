@@ -83,33 +83,32 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
 
 
 class Listing:
-    """What the packets of both tracks say, one after the other, and the container's own words."""
+    """The packets of both tracks, one after the other, and what those of the picture say."""
 
     def __init__(self, container: InputContainer, tracks: Tracks, max_s: float) -> None:
         self._container, self.tracks, self._max_s = container, tracks, max_s
         self.rows = array("q")
-        """(packets, 6): track (0 picture, 1 sound), pts, dts, duration, bytes, flags; of what was read."""
+        """(packets, 4): pts, dts, duration, flags; of the pictures that were read."""
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """Every packet that can be decoded, and empty ones at the end; each is listed.
+        """Every packet that can be decoded, and empty ones at the end; the picture's are listed.
 
         A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`.
         """
-        video, audio = self.tracks
-        sound = audio.index if audio else -1
+        video = self.tracks[0].index
         tracks = [track for track in self.tracks if track]
         lasts = {track.index: self._max_s / float(track.time_base or 1e-9) for track in tracks}
         ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
         beyond = set[int]()
         with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
             for packet in self._container.demux(*tracks):
-                index, size = packet.stream_index, packet.size
-                if size == 0:
+                index = packet.stream_index
+                if packet.size == 0:
                     yield packet
                     continue
                 pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
                 if index not in ends:
-                    if index == video.index and not key:
+                    if index == video and not key:
                         continue
                     ends[index] = math.inf
                 stamp = dts if pts is None else pts
@@ -121,9 +120,9 @@ class Listing:
                         continue
                     if ends[index] == math.inf:
                         ends[index] = stamp + lasts[index]
-                pts, dts = (NO_STAMP if pts is None else pts), (NO_STAMP if dts is None else dts)
-                flags = DISCARD * packet.is_discard | KEY * key
-                self.rows.extend((index == sound, pts, dts, packet.duration or 0, size, flags))
+                if index == video:
+                    pts, dts = (NO_STAMP if stamp is None else stamp for stamp in (pts, dts))
+                    self.rows.extend((pts, dts, packet.duration or 0, DISCARD * packet.is_discard | KEY * key))
                 yield packet
 
 
@@ -136,9 +135,8 @@ def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
         "width_px": video.codec_context.width,
         "height_px": video.codec_context.height,
         "turned_degrees": _turned_degrees(container),
-        "n_streams": len(container.streams),
         "n_audio": len(container.streams.audio),
-        "tick_s": [float(track.time_base or 0) if track else 0.0 for track in tracks],
+        "tick_s": float(video.time_base or 0),
         "audio": None,
     }
     if audio is not None:

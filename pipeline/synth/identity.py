@@ -100,11 +100,6 @@ class Identity:
     face: Face
     voice: Voice
 
-    @property
-    def name(self) -> str:
-        """Subject id of the manifest."""
-        return subject_name(self.index)
-
 
 def subject_name(index: int) -> str:
     """Subject id of identity `index`."""
