@@ -25,8 +25,7 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 }
 
 
-POOLING_VERSION = 1
-"""Raise it when `pool` gives other values."""
+POOLING_VERSION = 1  # raise it when `pool` gives other values
 
 
 class BackboneError(ValueError):
@@ -263,13 +262,12 @@ class ClipBackbone(Backbone):
             example=torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0)),
             version=version,
         )
-        self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1, 1)
+        self._scale = torch.tensor([list(mean), list(std)])
 
     def transform(self, windows: UInt8[Tensor, "B T S S 3"]) -> Float32[Tensor, "B 3 T S S"]:
         """(B, 3, T, S, S) float32 from crops."""
-        mean, std = self._scale.to(windows.device)
-        pixels = windows.permute(0, 4, 1, 2, 3).float()
-        return torch.div(pixels / 255 - mean, std)
+        frames = scaled_frames(windows, *self._scale.to(windows.device))
+        return torch.unflatten(frames, 0, windows.shape[:2]).transpose(1, 2)
 
     def maps(self, windows: UInt8[Tensor, "B T S S 3"]) -> Sequence[Float[Tensor, "B _ _ _ _"]]:
         """(B, C, T, H, W) as the network gives them."""

@@ -16,8 +16,7 @@ from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, M
 from pipeline.backbones.weights import read_file, seeded
 from pipeline.params import BackboneParams, NetworkParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 _BUNDLED = "tf_efficientnet_lite0"
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)

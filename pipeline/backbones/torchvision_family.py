@@ -14,8 +14,7 @@ from pipeline.backbones.base import Backbone, BackboneError, ClipBackbone, Image
 from pipeline.backbones.weights import load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 # Their maps are not (N, C, ...) but channels last or tokens, or they take few sizes and lengths. timm has most of them.
 _LEFT_OUT = ("swin", "vit_", "mvit", "maxvit", "s3d")
 _HEADS = ("avgpool", "classifier", "fc", "aux", "AuxLogits")

@@ -18,10 +18,8 @@ from cache_schemas.run import NetworkName, RetrainRun, RunFileError, read_run
 from nas import CompactNetwork
 from pipeline.workspace import Workspace
 
-TOLERANCE = 1e-5
-"""Largest difference from PyTorch's P(fake)."""
-BATCHES = (1, 2, 33)
-"""Windows at once in the check: the exported batch axis must be free."""
+TOLERANCE = 1e-5  # largest difference from PyTorch's P(fake)
+BATCHES = (1, 2, 33)  # windows at once in the check: the exported batch axis must be free
 RUNS = 50
 
 

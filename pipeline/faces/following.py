@@ -20,20 +20,15 @@ from pipeline.faces.camera import CUT_AROUND, camera_shifts, changes, cuts
 from pipeline.faces.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.faces.tracks import Look, joined, matched_faces
 
-KEY_S = 0.64
-"""At most so much time between key frames."""
+KEY_S = 0.64  # at most so much time between key frames
 WHOLE_S = 2.5
 """So often the whole of a key frame is searched, the others where faces are known: new ones are found that late."""
-_EVEN_IOU = 0.9
-"""A face moved evenly when O-Net's box and the interpolated one overlap by this."""
+_EVEN_IOU = 0.9  # a face moved evenly when O-Net's box and the interpolated one overlap by this
 _MAX_BIAS = 0.1
 """By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
-_LOST_IOU = 0.5
-"""O-Net's box is another face's when it overlaps the interpolated one by less."""
-_EDGE = 0.1
-"""Of a face's side: what O-Net sees reaches so far beyond the box."""
-_FILLED = 0.1
-"""Of a face's side: when the camera moved by so much between two looks, it is no even movement."""
+_LOST_IOU = 0.5  # O-Net's box is another face's when it overlaps the interpolated one by less
+_EDGE = 0.1  # of a face's side: what O-Net sees reaches so far beyond the box
+_FILLED = 0.1  # of a face's side: when the camera moved by so much between two looks, it is no even movement
 
 
 @dataclass

@@ -19,27 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-THRESHOLDS = (0.6, 0.7, 0.7)
-"""facenet-pytorch's defaults for the three networks."""
-DEFAULT_FACE_PX = 20
-"""The smallest face that facenet-pytorch looks for by default."""
+THRESHOLDS = (0.6, 0.7, 0.7)  # facenet-pytorch's defaults for the three networks
+DEFAULT_FACE_PX = 20  # the smallest face that facenet-pytorch looks for by default
 _FACTOR = 0.709
-CELL_PX = 12
-"""P-Net sees a square of so many pixels."""
+CELL_PX = 12  # P-Net sees a square of so many pixels
 _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
-_BATCH_PIXELS = 6_000_000
-"""Pixels of frames whose integral images (12 bytes a pixel) are held at once."""
-_NET_BATCH = {"cpu": 8, "cuda": 512}
-"""Crops in one pass of R- or O-Net, by the same rule."""
-_CONTEXT = 1.07
-"""What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
-_LEAST = 0.5
-"""Around a known face the first level looked at is the one for faces of at least this part of its size ..."""
-_NEAR_LEVELS = 3
-"""... and so many in all: in those the known one shows."""
-_NEAR = 3.6
-"""Side of the square searched around a known face, in parts of the face's size that the first level is for."""
+_BATCH_PIXELS = 6_000_000  # pixels of frames whose integral images (12 bytes a pixel) are held at once
+_NET_BATCH = {"cpu": 8, "cuda": 512}  # crops in one pass of R- or O-Net, by the same rule
+_CONTEXT = 1.07  # what R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much
+_LEAST = 0.5  # around a known face the first level looked at is the one for faces of at least this part of its size ...
+_NEAR_LEVELS = 3  # ... and so many in all: in those the known one shows
+_NEAR = 3.6  # side of the square searched around a known face, in parts of the face's size that the first level is for
 
 
 def search_px(min_face_px: float) -> float:

@@ -31,18 +31,13 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 4
-"""Raise it when the same parameters give other values."""
-FOLLOW_HZ = 10.0
-"""So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""
-SMOOTH_S = 0.12
-"""Width (standard deviation) of the smoother along a track."""
-_SMALL_HEIGHT_PX = 360
-"""Pictures are never made smaller than this to search them."""
+_VERSION = 4  # raise it when the same parameters give other values
+FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
+SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
+_SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
-_PERSON_S = 0.5
-"""A face that is seen for less is no person to count."""
+_PERSON_S = 0.5  # a face that is seen for less is no person to count
 
 
 def face_key(params: Params) -> str:

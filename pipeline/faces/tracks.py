@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.faces.mtcnn import Faces
 
-_MAX_SHIFT = 0.7
-"""Between two looks a face moves by less than this part of its own side, or it is another person."""
+_MAX_SHIFT = 0.7  # between two looks a face moves by less than this part of its own side, or it is another person
 _MAX_SCALE = 1.8
-_MAX_GAP_S = 2.0
-"""A track that was not seen for longer is over."""
+_MAX_GAP_S = 2.0  # a track that was not seen for longer is over
 _STIFFNESS = 0.4
 """Against bending the parabola: nearly nothing where it has looks on both sides, a line at a track's ends."""
-_BIAS_S = 2.0
-"""Over so much time before and after is the boxes' bias averaged."""
+_BIAS_S = 2.0  # over so much time before and after is the boxes' bias averaged
 _BLOCK = 256
 
 

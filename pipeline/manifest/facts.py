@@ -19,8 +19,7 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db
 
-_VERSION = 2
-"""Raise it when the same file gives other facts."""
+_VERSION = 2  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from pipeline.media.files import MediaError
 from pipeline.media.process import Process, memory_files, reading
 from pipeline.media.timeline import Probe, probe
 
-MAX_FRAME_HEIGHT_PX = 1080
-"""Taller pictures are scaled down to it: no crop needs more, and memory stays bounded."""
+MAX_FRAME_HEIGHT_PX = 1080  # taller pictures are scaled down to it: no crop needs more, and memory stays bounded
 _PIPE_BYTES = 1 << 20
 """So much of the small pictures waits to be read: with the usual 64 KiB both sides mostly wait for each other."""
 Span = tuple[float, float]

@@ -38,8 +38,7 @@ from pipeline.workspace import Workspace
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
 PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
 
-MAX_QUARANTINE_ROWS = 2000
-"""More rows than this stay in quarantine.csv: a page of a million rows opens in no browser."""
+MAX_QUARANTINE_ROWS = 2000  # more rows than this stay in quarantine.csv: a page of a million rows opens in no browser
 
 PROPERTY_NAMES = {
     "duration_s": "duration",
