@@ -39,7 +39,7 @@ def build(modality: Modality, params: BackboneParams) -> ClipBackbone:
     state = read_state(params, _download) or state
     load_state(whole, _into_middle(state, whole), params.name, ignore=("fc.",))
     net = _InflatedResNet(whole, [stage for stage, _ in chosen])
-    return ClipBackbone(params, net, stages=chosen, mean=_MEAN, std=_STD, version=VERSION)
+    return ClipBackbone(modality, params, net, stages=chosen, mean=_MEAN, std=_STD, version=VERSION)
 
 
 class _InflatedResNet(nn.Module):

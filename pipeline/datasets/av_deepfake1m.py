@@ -54,6 +54,5 @@ def _person(file: str) -> str:
 
 
 LAYOUT = Layout(
-    read,
-    "a person is the VoxCeleb2 speaker in the path (idNNNNN), or the recording's folder where there is none",
+    read, "a person is the VoxCeleb2 speaker in the path (idNNNNN), or the recording's folder where there is none"
 )

@@ -59,6 +59,11 @@ class Faces:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """(n,) px, the longer ones."""
+        return np.asarray((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1))
+
     def take(self, which: Sequence[int] | NDArray[np.bool_] | NDArray[np.int64]) -> Faces:
         """The chosen ones, in the order given."""
         chosen = np.asarray(which, dtype=None if len(which) else int)
@@ -142,7 +147,9 @@ class Mtcnn:
         """
         if len(boxes) == 0:
             return _as_faces(torch.zeros(0, 5), torch.zeros(0, 5, 2))
-        squares = _widened(_squared(torch.from_numpy(boxes).float()), _CONTEXT)
+        squares = _squared(torch.from_numpy(boxes).float())
+        extra = (squares[:, 2:] - squares[:, :2]) * (_CONTEXT - 1) / 2
+        squares = torch.cat([squares[:, :2] - extra, squares[:, 2:] + extra], dim=1)
         parts = zip(frames, (squares * shrunk).tolist(), strict=True)
         crops = torch.stack([_cut(frame, square) for frame, square in parts])
         offsets, points, scores = self._run(self._o, crops.to(self.device))
@@ -337,11 +344,6 @@ def _squared(boxes: Tensor) -> Tensor:
     side = size.amax(dim=1, keepdim=True)
     corner = boxes[:, :2] + size * 0.5 - side * 0.5
     return torch.cat([corner, corner + side], dim=1)
-
-
-def _widened(squares: Tensor, factor: float) -> Tensor:
-    extra = (squares[:, 2:] - squares[:, :2]) * (factor - 1) / 2
-    return torch.cat([squares[:, :2] - extra, squares[:, 2:] + extra], dim=1)
 
 
 def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:

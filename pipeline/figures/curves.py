@@ -171,12 +171,7 @@ def history_svg(history: Mapping[str, Mapping[str, Sequence[float]]], key: str) 
         for line, option in enumerate(ending):
             place = (0.03, 0.96 - 0.13 * line)
             axes.text(
-                *place,
-                _last(option),
-                transform=axes.transAxes,
-                va="top",
-                color=_option_colour(option),
-                fontsize=7.5,
+                *place, _last(option), transform=axes.transAxes, va="top", color=_option_colour(option), fontsize=7.5
             )
         axes.set_ylim(-0.02, 1.05)
         axes.set_title(site, fontsize=8.5)

@@ -87,10 +87,7 @@ class Patch:
         a, c, e, f = self._map
         whole = (CANVAS_PX, CANVAS_PX)
         image = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8)).transform(
-            whole,
-            Image.Transform.AFFINE,
-            (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]),
-            Image.Resampling.BILINEAR,
+            whole, Image.Transform.AFFINE, (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]), Image.Resampling.BILINEAR
         )
         small = np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX)) + self._checker
         grid = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
