@@ -39,9 +39,7 @@ def synth(
     with progress_bar("synth", total=total, unit="clips") as advance:
         manifest_file = generate(
             root,
-            identities=settings.synth.identities,
-            clips_per_identity=settings.synth.clips_per_identity,
-            difficulty=settings.synth.difficulty,
+            **settings.synth.model_dump(),
             seed=settings.seed,
             jobs=settings.compute.workers or None,
             progress=advance,

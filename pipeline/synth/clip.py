@@ -14,11 +14,11 @@ from cache_schemas.files import replacing
 from pipeline.media import ffmpeg_exe
 from pipeline.synth.fake_audio import revoice
 from pipeline.synth.fake_video import Patch
-from pipeline.synth.identity import Stream, donor_of, draw_identity, stream
+from pipeline.synth.identity import Identity, Stream, donor_of, draw_identity
 from pipeline.synth.picture import render
 from pipeline.synth.plan import ClipSpec
 from pipeline.synth.sound import record
-from pipeline.synth.speech import plan_speech, speak
+from pipeline.synth.speech import Articulation, plan_speech, speak
 from pipeline.synth.take import FPS, FRAME_PX, SAMPLE_RATE_HZ, Take, draw_take
 
 
@@ -37,42 +37,27 @@ def render_clip(spec: ClipSpec, folder: Path) -> str:
 
 def picture_of(spec: ClipSpec) -> np.ndarray:
     """Frames (T, 256, 256, 3) uint8 RGB of a clip before its encoding."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
-    mouth = mouth_of(spec)
-    retouch = None
+    identity, take, speech = _drawn(spec)
+    mouth, retouch = speech.mouth(take.frames, take.lead_silence_s), None
     if spec.video_method:
-        retouch = Patch(
-            spec.video_method, seed=spec.seed, target=identity, take=take, mouth=mouth, difficulty=spec.difficulty
-        )
-    return render(spec.seed, identity, take, mouth, retouch)
-
-
-def mouth_of(spec: ClipSpec) -> np.ndarray:
-    """Mouth (T, 2) opening and roundness that belongs to the speech of a clip."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
-    text = stream(spec.seed, Stream.TEXT, spec.identity, spec.take)
-    return plan_speech(text, take.speech_s, identity.voice.tempo).mouth(take.frames, take.lead_silence_s)
+        retouch = Patch(spec.video_method, target=identity, take=take, mouth=mouth, difficulty=spec.difficulty)
+    return render(identity, take, mouth, retouch)
 
 
 def sound_of(spec: ClipSpec) -> np.ndarray:
     """Samples (N,) in -1..1 at SAMPLE_RATE_HZ of a clip before its encoding."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
+    identity, take, speech = _drawn(spec)
+    voice, method = speak(speech, identity.voice, take.random(Stream.VOICE_NOISE)), spec.audio_method
+    if method:
+        donor, rng = draw_identity(spec.seed, donor_of(spec.identity)).voice, take.random(Stream.FAKE_AUDIO)
+        voice = revoice(method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=rng)
+    return record(take, voice)
 
-    def random(purpose: Stream) -> np.random.Generator:
-        return stream(spec.seed, purpose, spec.identity, spec.take)
 
-    plan = plan_speech(random(Stream.TEXT), take.speech_s, identity.voice.tempo)
-    voice = speak(plan, identity.voice, random(Stream.VOICE_NOISE))
-    if spec.audio_method:
-        donor = draw_identity(spec.seed, donor_of(spec.identity)).voice
-        fake = random(Stream.FAKE_AUDIO)
-        voice = revoice(
-            spec.audio_method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=fake
-        )
-    return record(spec.seed, take, voice)
+def _drawn(spec: ClipSpec) -> tuple[Identity, Take, Articulation]:
+    """Who is seen, where, and what they say."""
+    identity, take = draw_identity(spec.seed, spec.identity), draw_take(spec.seed, spec.identity, spec.take)
+    return identity, take, plan_speech(take.random(Stream.TEXT), take.speech_s, identity.voice.tempo)
 
 
 def _encode(frames: np.ndarray, sound: str, take: Take, target: Path) -> None:

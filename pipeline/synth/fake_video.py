@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.synth.face import CANVAS_PX, FACE_Y_PX, face_oval, mouth_oval
-from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity, stream
+from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity
 from pipeline.synth.picture import heads
 from pipeline.synth.speech import plan_speech
 from pipeline.synth.take import Take
@@ -29,30 +29,24 @@ class PatchQuality:
 _CRUDE, _FINE = PatchQuality(0.24, 1.5, 16, 0.85, 1.6, 24), PatchQuality(0.9, 18, 2, 1.0, 0.1, 0)  # difficulty 0 and 1
 
 
-def other_mouth(seed: int, target: Identity, take: Take) -> np.ndarray:
-    """Mouth (T, 2) of a different text spoken in the same take: out of step with its sound."""
-    text = stream(seed, Stream.FAKE_TEXT, take.identity, take.index)
-    return plan_speech(text, take.speech_s, target.voice.tempo).mouth(take.frames, take.lead_silence_s)
-
-
 class Patch:
     """A face rendered at lower quality, warped onto the target's face and blended in by a mask: a `Retouch`."""
 
-    def __init__(
-        self, method: str, *, seed: int, target: Identity, take: Take, mouth: np.ndarray, difficulty: float
-    ) -> None:
+    def __init__(self, method: str, *, target: Identity, take: Take, mouth: np.ndarray, difficulty: float) -> None:
         """Of a visual method for a take whose real mouth is `mouth` (T, 2)."""
         ends = zip(astuple(_CRUDE), astuple(_FINE), strict=True)
         quality = PatchQuality(*(crude + difficulty * (fine - crude) for crude, fine in ends))
         if method == "face-swap":
-            donor = draw_identity(seed, donor_of(target.index)).face
+            donor = draw_identity(take.seed, donor_of(target.index)).face
             mask = face_oval(target.face, quality.feather_px)
         elif method == "mouth-redub":
-            donor, mouth = target.face, other_mouth(seed, target, take)
+            # A different text spoken in the same take: out of step with its sound.
+            other = plan_speech(take.random(Stream.FAKE_TEXT), take.speech_s, target.voice.tempo)
+            donor, mouth = target.face, other.mouth(take.frames, take.lead_silence_s)
             mask = mouth_oval(target.face, quality.feather_px)
         else:
             raise ValueError(f"method is {method!r}, allowed are 'face-swap' and 'mouth-redub'")
-        rng = stream(seed, Stream.FAKE_VIDEO, take.identity, take.index)
+        rng = take.random(Stream.FAKE_VIDEO)
         self._head_with = heads(donor, take)
         self._mouth = mouth
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pipeline.synth.face import CANVAS_PX, Head, draw_head
-from pipeline.synth.identity import Face, Identity, Stream, stream
+from pipeline.synth.identity import Face, Identity, Stream
 from pipeline.synth.take import FPS, FRAME_PX, Take
 
 EYE_LEVELS = 4
@@ -24,7 +24,7 @@ def heads(face: Face, take: Take) -> Callable[[float], Head]:
     return lambda eye_opening: with_eyes(round(eye_opening * EYE_LEVELS) / EYE_LEVELS)
 
 
-def render(seed: int, identity: Identity, take: Take, mouth: np.ndarray, retouch: Retouch | None = None) -> np.ndarray:
+def render(identity: Identity, take: Take, mouth: np.ndarray, retouch: Retouch | None = None) -> np.ndarray:
     """Frames (T, 256, 256, 3) uint8 RGB of one take; `mouth` (T, 2) opening and roundness.
 
     `retouch(frame, canvas, eye_opening)` may change the head's canvas (256, 256, 3) float32, in place or not,
@@ -33,8 +33,8 @@ def render(seed: int, identity: Identity, take: Take, mouth: np.ndarray, retouch
     times = np.arange(take.frames) / FPS
     poses, eyes = take.motion.pose(times), take.motion.eye_opening(times)
     head_with = heads(identity.face, take)
-    back = _backdrop(seed, identity, take)
-    noise = stream(seed, Stream.PIXEL_NOISE, take.identity, take.index)
+    back = _backdrop(identity, take)
+    noise = take.random(Stream.PIXEL_NOISE)
     frames = np.empty((take.frames, FRAME_PX, FRAME_PX, 3), np.uint8)
     for index, (pose, eye) in enumerate(zip(poses, eyes, strict=True)):
         head = head_with(eye)
@@ -85,9 +85,9 @@ def _camera(frame: np.ndarray, take: Take, noise: np.random.Generator) -> np.nda
     return np.asarray(Image.open(stored))
 
 
-def _backdrop(seed: int, identity: Identity, take: Take) -> Image.Image:
+def _backdrop(identity: Identity, take: Take) -> Image.Image:
     """Background with neck and shoulders, RGB."""
-    rng = stream(seed, Stream.BACKGROUND, take.identity, take.index)
+    rng = take.random(Stream.BACKGROUND)
     y, x = np.mgrid[0:FRAME_PX, 0:FRAME_PX].astype(np.float32)
     ends = rng.uniform(60, 190, (2, 1)) + rng.uniform(-28, 28, (2, 3))
     blend = np.clip(((x - 128) * np.cos(a := rng.uniform(0, 2 * np.pi)) + (y - 128) * np.sin(a)) / 256 + 0.5, 0, 1)
