@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from cache_schemas.files import replacing, write_json
+from cache_schemas.files import replacing, write_text
 from pipeline.synth.clip import render_clip
 from pipeline.synth.plan import ClipSpec, plan_clips
 
 # Part of the stored parameters: raise it with every change that alters pixels or samples.
 GENERATOR_VERSION = 1
-_OURS = re.compile(r"\.?id\d{5,}_t\d{4,}_[FR]V[FR]A\.mp4(\..+)?")
+# Clips, and what a killed run leaves; the version before left NAME.partial.
+_OURS = re.compile(r"\.?id\d{5,}_t\d{4,}_[FR]V[FR]A\.mp4((\.wav)?\.partial|\.\w+\.(tmp|wav))?")
 
 
 def generate(
@@ -52,17 +53,18 @@ def generate(
         identities=identities, clips_per_identity=clips_per_identity, difficulty=float(difficulty), seed=seed
     )
     params = {"difficulty": float(difficulty), "generator_version": GENERATOR_VERSION, "seed": seed}
+    text = json.dumps(params, indent=2) + "\n"
     folder, manifest = root / "clips", root / "manifest.csv"
     folder.mkdir(parents=True, exist_ok=True)
     stored = root / "params.json"
-    same_params = _read_params(stored) == params
+    same_params = stored.exists() and stored.read_bytes() == text.encode()
     missing, unwanted = plan_work(specs, {p.name for p in folder.iterdir()}, same_params=same_params)
     if unwanted or not same_params:
         # A manifest never names a clip that is gone, and new parameters are stored when no old clip is left.
         manifest.unlink(missing_ok=True)
         for name in unwanted:
             (folder / name).unlink(missing_ok=True)
-    write_json(stored, params)
+    write_text(stored, text)
     progress(len(specs) - len(missing))
     for _ in _rendered(missing, folder, workers):
         progress(1)
@@ -93,13 +95,6 @@ def _check(identities: int, clips_per_identity: int, difficulty: float, seed: in
             raise ValueError(f"{name} is {value}, allowed are whole numbers from {least}")
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, allowed are numbers from 0 (crude) to 1 (hardly visible)")
-
-
-def _read_params(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _rendered(specs: list[ClipSpec], folder: Path, jobs: int) -> Iterator[str]:

@@ -76,6 +76,7 @@ def test_work_keeps_finished_clips_and_clears_what_is_not_wanted() -> None:
         names[2] + ".partial",
         "." + names[3] + ".x1_y.tmp",
         "id00009_t0000_RVRA.mp4",
+        names[1] + ".bak",
         "holiday.mp4",
         ".gitignore",
     }
@@ -84,4 +85,4 @@ def test_work_keeps_finished_clips_and_clears_what_is_not_wanted() -> None:
     assert remove == ["." + names[3] + ".x1_y.tmp", names[2] + ".partial", "id00009_t0000_RVRA.mp4"]
     render, remove = plan_work(specs, present, same_params=False)
     assert render == specs
-    assert set(remove) == present - {"holiday.mp4", ".gitignore"}
+    assert set(remove) == present - {"holiday.mp4", ".gitignore", names[1] + ".bak"}
