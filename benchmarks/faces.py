@@ -178,7 +178,7 @@ def our_boxes(path: Path) -> NDArray[np.float64]:
         # A picture that was not decoded shows what the decoded one before it did: a cut begins at one that is.
         before = looked[(np.searchsorted(looked, found.times_s + 1e-3) - 1).clip(min=0)]
         for track in link_tracks(looks):
-            if track.probabilities.max() >= params.min_probability:
+            if track.faces.probabilities.max() >= params.min_probability:
                 now = track.at(found.times_s, smooth_s=EVERY_FRAME_SMOOTH_S).boxes
                 size = np.where(track.seen_at(before), (now[:, 2:] - now[:, :2]).prod(axis=1), 0)
                 boxes[size > area], area = now[size > area], np.maximum(area, size)

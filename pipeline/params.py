@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 import nas
 
@@ -269,8 +270,7 @@ def parse_params(content: object, *, source: str) -> Params:
         raise ParamsError("\n".join(_explain(source, problem) for problem in error.errors())) from None
 
 
-def _explain(source: str, problem: object) -> str:
-    assert isinstance(problem, dict)  # noqa: S101 - pydantic's ErrorDetails is a TypedDict
+def _explain(source: str, problem: ErrorDetails) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown key {key}: remove it or correct its spelling (docs/params.md lists every key)"

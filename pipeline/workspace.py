@@ -6,91 +6,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Place:
+    """A place below a workspace's root."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, workspace: Workspace, _owner: type) -> Path:
+        return workspace.root.joinpath(*self._parts)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder of one pipeline's results (`work/` unless told otherwise)."""
 
     root: Path = Path("work")
 
-    @property
-    def manifest(self) -> Path:
-        """clip_id, path, labels, split: one row a clip."""
-        return self.root / "manifest" / "manifest.csv"
-
-    @property
-    def check(self) -> Path:
-        """manifest.json, what `bmnas manifest --check` found, and facts.jsonl, what it measured of every clip."""
-        return self.root / "check"
-
-    @property
-    def windows(self) -> Path:
-        """The windows of every usable clip, for picture and sound alike."""
-        return self.root / "windows" / "windows.csv"
-
-    @property
-    def spectrograms(self) -> Path:
-        """HDF5 shards."""
-        return self.root / "spectrograms"
-
-    @property
-    def faces(self) -> Path:
-        """HDF5 shards."""
-        return self.root / "faces"
-
-    @property
-    def pretrain(self) -> Path:
-        """pretrain.json and the weights of trained backbones."""
-        return self.root / "pretrain"
-
-    @property
-    def features(self) -> Path:
-        """The feature cache, one Zarr v3 hierarchy."""
-        return self.root / "features.zarr"
-
-    @property
-    def content(self) -> Path:
-        """What the feature cache holds, named by content: what DVC compares."""
-        return self.root / "features.json"
-
-    @property
-    def search(self) -> Path:
-        """search.json and curves.csv."""
-        return self.root / "search"
-
-    @property
-    def retrain(self) -> Path:
-        """retrain.json, curves.csv and the weights."""
-        return self.root / "retrain"
-
-    @property
-    def evaluate(self) -> Path:
-        """metrics.json, scores.csv and the plots' tables."""
-        return self.root / "evaluate"
-
-    @property
-    def report(self) -> Path:
-        """report.html and quarantine.csv."""
-        return self.root / "report"
-
-    @property
-    def runs(self) -> Path:
-        """Finished searches, trainings and baselines, of all commands. No stage's output: DVC removes those first."""
-        return self.root / "runs"
-
-    @property
-    def oracle(self) -> Path:
-        """oracle.json, its tables and figure."""
-        return self.root / "oracle"
-
-    @property
-    def sweep(self) -> Path:
-        """sweep.csv, its summary and figure."""
-        return self.root / "sweep"
-
-    @property
-    def baselines(self) -> Path:
-        """baselines.csv, baselines.json and its figure."""
-        return self.root / "baselines"
+    manifest = _Place("manifest", "manifest.csv")
+    """clip_id, path, labels, split: one row a clip."""
+    check = _Place("check")
+    """manifest.json, what `bmnas manifest --check` found, and facts.jsonl, what it measured of every clip."""
+    windows = _Place("windows", "windows.csv")
+    """The windows of every usable clip, for picture and sound alike."""
+    spectrograms = _Place("spectrograms")
+    """HDF5 shards."""
+    faces = _Place("faces")
+    """HDF5 shards."""
+    pretrain = _Place("pretrain")
+    """pretrain.json and the weights of trained backbones."""
+    features = _Place("features.zarr")
+    """The feature cache, one Zarr v3 hierarchy."""
+    content = _Place("features.json")
+    """What the feature cache holds, named by content: what DVC compares."""
+    search = _Place("search")
+    """search.json and curves.csv."""
+    retrain = _Place("retrain")
+    """retrain.json, curves.csv and the weights."""
+    evaluate = _Place("evaluate")
+    """metrics.json, scores.csv and the plots' tables."""
+    report = _Place("report")
+    """report.html and quarantine.csv."""
+    runs = _Place("runs")
+    """Finished searches, trainings and baselines, of all commands. No stage's output: DVC removes those first."""
+    oracle = _Place("oracle")
+    """oracle.json, its tables and figure."""
+    sweep = _Place("sweep")
+    """sweep.csv, its summary and figure."""
+    baselines = _Place("baselines")
+    """baselines.csv, baselines.json and its figure."""
 
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""

@@ -14,17 +14,9 @@ from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
 __all__ = [
-    "FAMILIES",
-    "Backbone",
-    "BackboneError",
-    "Input",
-    "Modality",
-    "bare_identity",
-    "choose_stages",
-    "load_backbone",
-    "pool",
-    "resolved",
-]
+    "FAMILIES", "Backbone", "BackboneError", "Input", "Modality", "bare_identity", "choose_stages", "load_backbone",
+    "pool", "resolved",
+]  # fmt: skip
 
 Builder = Callable[[Modality, BackboneParams], Backbone]
 FAMILIES: Mapping[str, Builder] = {

@@ -25,8 +25,7 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 }
 
 
-POOLING_VERSION = 1
-"""Raise it when `pool` gives other values."""
+POOLING_VERSION = 1  # raise it when `pool` gives other values
 
 
 class BackboneError(ValueError):
@@ -190,7 +189,8 @@ class ImageBackbone(Backbone):
     `net` gives a list of (N, C, H, W), one for each of `stages`.
     """
 
-    runtimes = ("torch", "onnxruntime")
+    runtimes: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime")
+    example_frames: ClassVar[tuple[int, ...]] = ()
 
     def __init__(
         self,
@@ -206,6 +206,7 @@ class ImageBackbone(Backbone):
     ) -> None:
         """mean, std: of RGB as fractions of 255."""
         visual = modality == "visual"
+        shape = (1, IN_CHANNELS[modality], *self.example_frames, example_px, example_px)
         super().__init__(
             modality,
             params,
@@ -213,12 +214,11 @@ class ImageBackbone(Backbone):
             input="crops" if visual else "spectrogram",
             stages=stages,
             transform=scaling(mean, std) if visual else STANDARDISED,
-            example=torch.randn(
-                1, IN_CHANNELS[modality], example_px, example_px, generator=torch.Generator().manual_seed(0)
-            ),
+            example=torch.randn(shape, generator=torch.Generator().manual_seed(0)),
             version=version,
         )
-        self.net.to(memory_format=torch.channels_last)
+        if not self.example_frames:
+            self.net.to(memory_format=torch.channels_last)
         if params.runtime == "onnxruntime":
             self.net = OnnxNet(self.net)
         self._scale = torch.tensor([list(mean), list(std)])
@@ -239,37 +239,15 @@ class ImageBackbone(Backbone):
         return [x.transpose(2, 3) for x in found]
 
 
-class ClipBackbone(Backbone):
+class ClipBackbone(ImageBackbone):
     """A three-dimensional network over crops. `net` gives a list of (B, C, T, H, W), one for each of `stages`."""
 
-    def __init__(
-        self,
-        params: BackboneParams,
-        net: torch.nn.Module,
-        *,
-        stages: Sequence[tuple[str, int]],
-        mean: Sequence[float],
-        std: Sequence[float],
-        version: int = 1,
-    ) -> None:
-        """mean, std: of RGB as fractions of 255."""
-        super().__init__(
-            "visual",
-            params,
-            net,
-            input="crops",
-            stages=stages,
-            transform=scaling(mean, std),
-            example=torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0)),
-            version=version,
-        )
-        self._scale = torch.tensor([list(mean), list(std)]).view(2, 1, 3, 1, 1, 1)
+    runtimes = ("torch",)
+    example_frames = (4,)
 
     def transform(self, windows: UInt8[Tensor, "B T S S 3"]) -> Float32[Tensor, "B 3 T S S"]:
         """(B, 3, T, S, S) float32 from crops."""
-        mean, std = self._scale.to(windows.device)
-        pixels = windows.permute(0, 4, 1, 2, 3).float()
-        return torch.div(pixels / 255 - mean, std)
+        return torch.unflatten(super().transform(windows), 0, windows.shape[:2]).transpose(1, 2)
 
     def maps(self, windows: UInt8[Tensor, "B T S S 3"]) -> Sequence[Float[Tensor, "B _ _ _ _"]]:
         """(B, C, T, H, W) as the network gives them."""

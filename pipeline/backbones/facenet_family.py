@@ -9,8 +9,7 @@ from pipeline.backbones.base import BackboneError, ImageBackbone, Modality, choo
 from pipeline.backbones.weights import State, load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 _STAGES = (("conv2d_2b", 64), ("conv2d_4a", 192), ("repeat_1", 256), ("repeat_2", 896), ("block8", 1792))
 _TRUNK = (
     "conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a", "conv2d_4b", "repeat_1", "mixed_6a",

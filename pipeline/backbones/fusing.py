@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-FOLDING_VERSION = 1
-"""Raise it when a folded network gives other values."""
-TOLERANCE = 1e-4
-"""Largest change of a feature map that folding may make, relative to the map's largest value."""
+FOLDING_VERSION = 1  # raise it when a folded network gives other values
+TOLERANCE = 1e-4  # largest change of a feature map that folding may make, relative to the map's largest value
 
 
 def fuse_conv_bn(net: nn.Module, example: torch.Tensor) -> nn.Module:
@@ -68,9 +67,7 @@ def _pairs(net: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
 
 
 def _fold(net: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv, norm = net.get_submodule(conv_name), net.get_submodule(norm_name)
-    if not isinstance(conv, _ConvNd) or not isinstance(norm, _BatchNorm):
-        raise TypeError(f"{conv_name}, {norm_name}: not a convolution and a batch norm")
+    conv, norm = cast(_ConvNd, net.get_submodule(conv_name)), cast(_BatchNorm, net.get_submodule(norm_name))
     if norm.running_mean is None or norm.running_var is None:
         return
     # y = (w x + b - mean) * scale + shift, in double precision: the rounding is then that of one float32.

@@ -19,8 +19,7 @@ from pipeline.backbones.base import BackboneError, ClipBackbone, Modality, choos
 from pipeline.backbones.weights import State, load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 _STAGES = (("layer1", 256), ("layer2", 512), ("layer3", 1024), ("layer4", 2048), ("average", 2048))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,7 +39,7 @@ def build(modality: Modality, params: BackboneParams) -> ClipBackbone:
     state = read_state(params, _download) or state
     load_state(whole, _into_middle(state, whole), params.name, ignore=("fc.",))
     net = _InflatedResNet(whole, [stage for stage, _ in chosen])
-    return ClipBackbone(params, net, stages=chosen, mean=_MEAN, std=_STD, version=VERSION)
+    return ClipBackbone(modality, params, net, stages=chosen, mean=_MEAN, std=_STD, version=VERSION)
 
 
 class _InflatedResNet(nn.Module):

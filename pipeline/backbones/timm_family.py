@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, M
 from pipeline.backbones.weights import read_file, seeded
 from pipeline.params import BackboneParams, NetworkParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 _BUNDLED = "tf_efficientnet_lite0"
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
@@ -35,8 +33,8 @@ def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
     return ImageBackbone(
         modality,
         params,
-        _Maps(net, [channels for _, channels in described]),
-        stages=[(module, channels) for module, channels in described],
+        _Maps(net),
+        stages=described,
         mean=config.get("mean", (0.5, 0.5, 0.5)),
         std=config.get("std", (0.5, 0.5, 0.5)),
         example_px=config["input_size"][-1] if config.get("fixed_input_size") else 64,
@@ -69,10 +67,9 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
 class _Maps(torch.nn.Module):
     """A timm feature network whose maps are all (N, C, H, W); some transformers keep channels last."""
 
-    def __init__(self, net: torch.nn.Module, channels: Sequence[int]) -> None:
+    def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.channels = list(channels)
         self.channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

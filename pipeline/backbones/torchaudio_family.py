@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchaudio
@@ -13,8 +14,7 @@ from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_st
 from pipeline.backbones.weights import State, load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 _FACTORIES = {"Wav2Vec2": torchaudio.models.wav2vec2_model, "WavLM": torchaudio.models.wavlm_model}
 
 
@@ -47,11 +47,9 @@ class SpeechBackbone(Backbone):
         self, modality: Modality, params: BackboneParams, net: torch.nn.Module, *, chosen: list[int], normalise: bool
     ) -> None:
         """net: a torchaudio Wav2Vec2Model. normalise: whether it was trained on standardised waveforms."""
-        layers = net.get_submodule("encoder.transformer.layers")
-        if not isinstance(layers, torch.nn.ModuleList):
-            raise TypeError(f"{params.name}: its transformer has no list of layers")
-        del layers[chosen[-1] + 1 :]  # nothing is computed that nobody reads
-        channels = net.get_submodule("encoder.transformer.layer_norm").weight.numel()  # type: ignore[operator]
+        transformer: Any = net.get_submodule("encoder.transformer")
+        del transformer.layers[chosen[-1] + 1 :]  # nothing is computed that nobody reads
+        channels = transformer.layer_norm.weight.numel()
         super().__init__(
             modality,
             params,

@@ -14,8 +14,7 @@ from pipeline.backbones.base import Backbone, BackboneError, ClipBackbone, Image
 from pipeline.backbones.weights import load_state, read_state, seeded
 from pipeline.params import BackboneParams
 
-VERSION = 1
-"""Raise it when the same parameters and weights give other maps."""
+VERSION = 1  # raise it when the same parameters and weights give other maps
 # Their maps are not (N, C, ...) but channels last or tokens, or they take few sizes and lengths. timm has most of them.
 _LEFT_OUT = ("swin", "vit_", "mvit", "maxvit", "s3d")
 _HEADS = ("avgpool", "classifier", "fc", "aux", "AuxLogits")
@@ -25,7 +24,7 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     """The network up to its deepest chosen stage; a stage ends where the picture is made smaller next."""
     name = params.name.partition(":")[2]
     clips = name in torchvision.models.list_models(module=torchvision.models.video)
-    if name.startswith(_LEFT_OUT) or not (clips or name in torchvision.models.list_models(module=torchvision.models)):
+    if name not in _names():
         raise BackboneError(
             f"backbone {params.name}: not one of torchvision's networks with (N, C, ...) maps: {', '.join(_names())}"
         )
@@ -53,13 +52,10 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
         )
     )
     preset = pretrained.transforms()
-    if clips:
-        return ClipBackbone(params, taps, stages=chosen, mean=preset.mean, std=preset.std, version=VERSION)
     if modality == "audio":
         _one_channel(taps, example)
-    return ImageBackbone(
-        modality, params, taps, stages=chosen, mean=preset.mean, std=preset.std, example_px=224, version=VERSION
-    )
+    kind, px = (ClipBackbone, 64) if clips else (ImageBackbone, 224)
+    return kind(modality, params, taps, stages=chosen, mean=preset.mean, std=preset.std, example_px=px, version=VERSION)
 
 
 class _Taps(torch.nn.Module):

@@ -34,7 +34,6 @@ def setup(params_file: Path, work: Path, scheduler: str = "", workers: int | Non
     from pipeline.workspace import Workspace
 
     params = load_params(params_file)
-    chosen = {"scheduler": scheduler} if scheduler else {}
-    update = chosen if workers is None else {**chosen, "workers": workers}
-    compute = params.compute.model_copy(update=update)
+    given = {"scheduler": scheduler or None, "workers": workers}
+    compute = params.compute.model_copy(update={name: value for name, value in given.items() if value is not None})
     return Workspace(work), params.model_copy(update={"compute": compute})

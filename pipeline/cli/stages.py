@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,22 +36,13 @@ def synth(
 
     settings = load_params(params)
     total = settings.synth.identities * settings.synth.clips_per_identity
-    finished = 0
     with progress_bar("synth", total=total, unit="clips") as advance:
-
-        def progress(done: int, _total: int) -> None:
-            nonlocal finished
-            advance(done - finished)
-            finished = done
-
         manifest_file = generate(
             root,
-            identities=settings.synth.identities,
-            clips_per_identity=settings.synth.clips_per_identity,
-            difficulty=settings.synth.difficulty,
+            **settings.synth.model_dump(),
             seed=settings.seed,
             jobs=settings.compute.workers or None,
-            progress=progress,
+            progress=advance,
         )
     console.print(f"synth: {total} clips listed in {manifest_file}")
 
@@ -255,7 +247,7 @@ def predict(
     count = workers if workers is not None else int(len(videos) < 4)
     predictions = run(Workspace(work), videos, ComputeParams(scheduler=scheduler, workers=count))
     if as_json:
-        print(json.dumps([prediction.as_json() for prediction in predictions], indent=2))
+        print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     else:
         _print_predictions(predictions)
     if any(prediction.score is None for prediction in predictions):

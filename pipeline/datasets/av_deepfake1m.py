@@ -40,16 +40,11 @@ def _file(folder: str, split: str, entry: dict[str, Any]) -> LabelledFile:
         subject_id=_person(entry["file"]),
         video_label=video,
         audio_label=audio,
-        method=_method(video, audio, entry),
+        method="+".join(["lipsync"] * video + [str(entry.get("audio_model") or "tts")] * audio),
         official_split=split,
         video_segments=fake_segments(video, entry["visual_fake_segments"]),
         audio_segments=fake_segments(audio, entry["audio_fake_segments"]),
     )
-
-
-def _method(video: int, audio: int, entry: dict[str, Any]) -> str:
-    names = ["lipsync"] * video + [str(entry.get("audio_model") or "tts")] * audio
-    return "+".join(names) or "real"
 
 
 def _person(file: str) -> str:
@@ -59,6 +54,5 @@ def _person(file: str) -> str:
 
 
 LAYOUT = Layout(
-    read,
-    "a person is the VoxCeleb2 speaker in the path (idNNNNN), or the recording's folder where there is none",
+    read, "a person is the VoxCeleb2 speaker in the path (idNNNNN), or the recording's folder where there is none"
 )

@@ -32,7 +32,8 @@ class LabelledFile:
     video_label: int
     audio_label: int | None
     """None: the data set has no sound for it."""
-    method: str
+    method: str = ""
+    """How a fake was made; empty for a real one, and where that is not known."""
     source_id: str = ""
     target_id: str = ""
     official_split: str = ""
@@ -120,15 +121,21 @@ def entries_of(rows: list[Any], read: Callable[[dict[str, Any]], LabelledFile]) 
     """What `read` makes of each JSON object; one that lacks a key or holds a wrong value is refused with the reason."""
     for number, row in enumerate(rows):
         name = row.get("file") if isinstance(row, dict) else None
-        path = name if isinstance(name, str) else f"entry {number}"
-        try:
-            if not isinstance(row, dict) or not isinstance(name, str):
-                raise ValueError("the entry is not an object with a text `file`")
-            yield read(row)
-        except KeyError as error:
-            yield Refused(path, f"the metadata lacks {error}")
-        except (TypeError, ValueError, AttributeError) as error:
-            yield Refused(path, f"the metadata cannot be used: {error}")
+        if isinstance(name, str):
+            yield read_entry(name, row, read)
+        else:
+            reason = "the metadata cannot be used: the entry is not an object with a text `file`"
+            yield Refused(f"entry {number}", reason)
+
+
+def read_entry(path: str, entry: Any, read: Callable[[Any], LabelledFile]) -> Entry:
+    """What `read` makes of the metadata of one file, or why it cannot be used."""
+    try:
+        return read(entry)
+    except KeyError as error:
+        return Refused(path, f"the metadata lacks {error}")
+    except (TypeError, ValueError, AttributeError) as error:
+        return Refused(path, f"the metadata cannot be used: {error}")
 
 
 def video_files(root: Path, below: str = "") -> Iterator[str]:

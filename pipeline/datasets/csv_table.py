@@ -37,14 +37,13 @@ def _file(root: Path, row: dict[str, str]) -> LabelledFile:
     for name, label in (("video_segments", video), ("audio_segments", audio)):
         if segments[name] and not label:
             raise ValueError(f"{name} lists fake seconds, but {name.removesuffix('_segments')}_label is not fake")
-    fake = bool(video or audio)
     return LabelledFile(
         path=row["path"],
         dataset=row.get("dataset") or row.get("source") or root.resolve().name,
         subject_id=row["subject_id"],
         video_label=video,
         audio_label=audio,
-        method=row.get("method") or ("unknown" if fake else "real"),
+        method=row.get("method", ""),
         source_id=row.get("source_id", ""),
         target_id=row.get("target_id", ""),
         official_split=official_split(row["split"]) if row.get("split") else "",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.datasets.base import Entry, LabelledFile, Layout, Refused, missing_file, official_split, read_json
+from pipeline.datasets.base import Entry, LabelledFile, Layout, missing_file, official_split, read_entry, read_json
 
 _LABELS = {"REAL": 0, "FAKE": 1}
 
@@ -22,25 +23,18 @@ def read(root: Path) -> Iterator[Entry]:
     for table in tables:
         for name, entry in read_json(table, dict).items():
             path = (table.parent.relative_to(root) / name).as_posix()
-            try:
-                yield _file(path, name, entry)
-            except KeyError as error:
-                yield Refused(path, f"the metadata lacks {error}")
-            except (TypeError, ValueError, AttributeError) as error:
-                yield Refused(path, f"the metadata cannot be used: {error}")
+            yield read_entry(path, entry, partial(_file, path))
 
 
-def _file(path: str, name: str, entry: dict[str, Any]) -> LabelledFile:
+def _file(path: str, entry: dict[str, Any]) -> LabelledFile:
     if entry["label"] not in _LABELS:
         raise ValueError(f"label {entry['label']!r} is not REAL or FAKE")
-    label = _LABELS[entry["label"]]
     return LabelledFile(
         path=path,
         dataset="DFDC",
-        subject_id=PurePosixPath(entry.get("original") or name).stem,
-        video_label=label,
+        subject_id=PurePosixPath(entry.get("original") or path).stem,
+        video_label=_LABELS[entry["label"]],
         audio_label=0,
-        method="unknown" if label else "real",
         official_split=official_split(entry["split"]),
     )
 

@@ -64,6 +64,5 @@ def _one_clip(first: LabelledFile, second: LabelledFile) -> LabelledFile:
 
 
 LAYOUT = Layout(
-    read,
-    "a person is a VoxCeleb2 speaker (idNNNNN); the source and both targets of a fake count; no official splits",
+    read, "a person is a VoxCeleb2 speaker (idNNNNN); the source and both targets of a fake count; no official splits"
 )

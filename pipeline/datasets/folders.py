@@ -28,7 +28,6 @@ def read(root: Path) -> Iterator[LabelledFile]:
                 subject_id=parts[0] if len(parts) > 1 else path,
                 video_label=label,
                 audio_label=0,
-                method="unknown" if label else "real",
             )
 
 

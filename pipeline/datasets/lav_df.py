@@ -33,7 +33,7 @@ def _file(entry: dict[str, Any]) -> LabelledFile:
         subject_id=_person(entry["file"], entry.get("original") or ""),
         video_label=video,
         audio_label=audio,
-        method={(0, 0): "real", (1, 0): "wav2lip", (0, 1): "tts"}.get((video, audio), "wav2lip-tts"),
+        method="-".join(["wav2lip"] * video + ["tts"] * audio),
         official_split=official_split(entry["split"]),
         video_segments=fake_segments(video, entry["fake_periods"]),
         audio_segments=fake_segments(audio, entry["fake_periods"]),

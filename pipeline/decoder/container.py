@@ -82,49 +82,41 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
     return shown[0], audio[0] if audio else None
 
 
-class Listing:
-    """What the packets of both tracks say, one after the other, and the container's own words."""
+def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
+    """Every packet of both tracks that can be decoded, and empty ones at the end; `rows` tells of the picture's.
 
-    def __init__(self, container: InputContainer, tracks: Tracks, max_s: float) -> None:
-        self._container, self.tracks, self._max_s = container, tracks, max_s
-        self.rows = array("q")
-        """(packets, 6): track (0 picture, 1 sound), pts, dts, duration, bytes, flags; of what was read."""
-
-    def packets(self) -> Iterator[Packet[Any]]:
-        """Every packet that can be decoded, and empty ones at the end; each is listed.
-
-        A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`.
-        """
-        video, audio = self.tracks
-        sound = audio.index if audio else -1
-        tracks = [track for track in self.tracks if track]
-        lasts = {track.index: self._max_s / float(track.time_base or 1e-9) for track in tracks}
-        ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
-        beyond = set[int]()
-        with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
-            for packet in self._container.demux(*tracks):
-                index, size = packet.stream_index, packet.size
-                if size == 0:
-                    yield packet
-                    continue
-                pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
-                if index not in ends:
-                    if index == video.index and not key:
-                        continue
-                    ends[index] = math.inf
-                stamp = dts if pts is None else pts
-                if stamp is not None:
-                    if stamp > ends[index]:
-                        beyond.add(index)
-                        if len(beyond) == len(tracks):
-                            return
-                        continue
-                    if ends[index] == math.inf:
-                        ends[index] = stamp + lasts[index]
-                pts, dts = (NO_STAMP if pts is None else pts), (NO_STAMP if dts is None else dts)
-                flags = DISCARD * packet.is_discard | KEY * key
-                self.rows.extend((index == sound, pts, dts, packet.duration or 0, size, flags))
+    A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`.
+    rows: (packets, 4): pts, dts, duration, flags; of what was read.
+    """
+    video = tracks[0].index
+    both = [track for track in tracks if track]
+    lasts = {track.index: max_s / float(track.time_base or 1e-9) for track in both}
+    ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
+    beyond = set[int]()
+    with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
+        for packet in container.demux(*both):
+            index = packet.stream_index
+            if packet.size == 0:
                 yield packet
+                continue
+            pts, dts, key = packet.pts, packet.dts, packet.is_keyframe
+            if index not in ends:
+                if index == video and not key:
+                    continue
+                ends[index] = math.inf
+            stamp = dts if pts is None else pts
+            if stamp is not None:
+                if stamp > ends[index]:
+                    beyond.add(index)
+                    if len(beyond) == len(both):
+                        return
+                    continue
+                if ends[index] == math.inf:
+                    ends[index] = stamp + lasts[index]
+            if index == video:
+                pts, dts = (NO_STAMP if stamp is None else stamp for stamp in (pts, dts))
+                rows.extend((pts, dts, packet.duration or 0, DISCARD * packet.is_discard | KEY * key))
+            yield packet
 
 
 def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
@@ -136,9 +128,8 @@ def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
         "width_px": video.codec_context.width,
         "height_px": video.codec_context.height,
         "turned_degrees": _turned_degrees(container),
-        "n_streams": len(container.streams),
         "n_audio": len(container.streams.audio),
-        "tick_s": [float(track.time_base or 0) if track else 0.0 for track in tracks],
+        "tick_s": float(video.time_base or 0),
         "audio": None,
     }
     if audio is not None:
@@ -166,7 +157,7 @@ def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict
     limits = request["limits"]
     with open_file(fd, limits, **UNDECODED, **request["options"]) as container:
         tracks = find_tracks(container, limits)
-        listing = Listing(container, tracks, limits["max_s"])
-        for _ in listing.packets():
+        rows = array("q")
+        for _ in read_packets(container, tracks, limits["max_s"], rows):
             pass
-        return describe(container, tracks), {"packets": listing.rows.tobytes()}
+        return describe(container, tracks), {"packets": rows.tobytes()}

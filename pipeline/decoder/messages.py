@@ -12,8 +12,7 @@ from typing import Any
 Block = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<Q")
-_MOST_PIECES = 1024
-"""That `writev` takes at once."""
+_MOST_PIECES = 1024  # that `writev` takes at once
 
 
 def write_message(fd: int, header: dict[str, Any], **blocks: Block) -> None:

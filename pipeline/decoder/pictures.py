@@ -22,8 +22,7 @@ from pipeline.decoder.container import find_tracks, open_file
 from pipeline.decoder.messages import Block, write_all
 
 _NUMBER = struct.Struct("<q")
-_JUMP_PICTURES = 24
-"""A jump is worth about so many decoded pictures."""
+_JUMP_PICTURES = 24  # a jump is worth about so many decoded pictures
 
 
 def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict[str, Any], dict[str, Block]]:

@@ -12,7 +12,7 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.filter import Graph
 
-from pipeline.decoder.container import UNDECODED, Listing, NoSoundError, describe, find_tracks, open_file
+from pipeline.decoder.container import UNDECODED, NoSoundError, describe, find_tracks, open_file, read_packets
 from pipeline.decoder.messages import Block
 
 # Channels are mixed with weights that sum to 1, so that nothing clips.
@@ -35,9 +35,8 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         tracks = find_tracks(container, limits)
         if tracks[1] is None:
             raise NoSoundError("no sound track")
-        listing = Listing(container, tracks, limits["max_s"])
-        pieces = _Pieces(file, float(tracks[1].time_base or 0))
-        for packet in listing.packets():
+        rows, pieces = array("q"), _Pieces(file, float(tracks[1].time_base or 0))
+        for packet in read_packets(container, tracks, limits["max_s"], rows):
             if packet.stream_index == tracks[1].index:
                 try:
                     for frame in cast(list[AudioFrame], packet.decode()):
@@ -46,7 +45,7 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
                     continue  # a damaged packet is a hole
         pieces.flush()
         columns: dict[str, array[Any]] = {
-            "packets": listing.rows,
+            "packets": rows,
             "starts_s": pieces.starts_s,
             "counts": pieces.counts,
             "rates_hz": pieces.rates_hz,

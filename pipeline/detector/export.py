@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,8 @@ from cache_schemas.run import NetworkName, RetrainRun, RunFileError, read_run
 from nas import CompactNetwork
 from pipeline.workspace import Workspace
 
-TOLERANCE = 1e-5
-"""Largest difference from PyTorch's P(fake)."""
-BATCHES = (1, 2, 33)
-"""Windows at once in the check: the exported batch axis must be free."""
+TOLERANCE = 1e-5  # largest difference from PyTorch's P(fake)
+BATCHES = (1, 2, 33)  # windows at once in the check: the exported batch axis must be free
 RUNS = 50
 
 
@@ -153,9 +151,4 @@ def _checked(scorer: Scorer, other: Callable[..., Tensor], path: Path) -> float:
 def _latency_ms(score: Callable[[], object]) -> float:
     """The median of RUNS calls, in milliseconds."""
     score()
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        score()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds)
+    return 1000 * statistics.median(timeit.repeat(score, number=1, repeat=RUNS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
-from cache_schemas.manifest import Clip, Quarantined, read_quarantine, write_manifest
+from cache_schemas.manifest import Clip, read_quarantine, write_manifest
 from cache_schemas.paths import path_text
 from cache_schemas.run import RetrainRun, read_run
 from pipeline.backbones import bare_identity
@@ -42,10 +42,6 @@ class Prediction:
     score: float | None
     windows: tuple[WindowScore, ...] = ()
     reason: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON types."""
-        return asdict(self)
 
 
 def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams) -> list[Prediction]:
@@ -100,20 +96,17 @@ def _score(
     usable = build_spectrograms(scratch, params)
     if usable:
         usable = build_faces(scratch, params)
-    quarantined: list[Quarantined] = []
-    for stage in ("spectrograms", "faces"):
-        quarantined += read_quarantine(scratch.quarantine(stage))
-    failed = {row.clip_id: row.reason for row in quarantined}
+    failed = _quarantined(scratch, "spectrograms") | _quarantined(scratch, "faces")
     if not usable:
         return {}, failed
     try:
         cache: FeatureCache = build_features(scratch, params)
     except StageError:
-        refused = read_quarantine(scratch.quarantine("features"))
+        refused = _quarantined(scratch, "features")
         if not refused:
             raise
-        return {}, failed | {row.clip_id: row.reason for row in refused}
-    failed |= {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine("features"))}
+        return {}, failed | refused
+    failed |= _quarantined(scratch, "features")
     made, trained_on = (
         [bare_identity(of) for of in b.values()] for b in (cache.attributes["backbones"], run.backbones)
     )
@@ -132,6 +125,11 @@ def _score(
         )
         for clip_id, of in rows.groupby("clip_id", sort=False)
     }, failed
+
+
+def _quarantined(scratch: Workspace, stage: str) -> dict[str, str]:
+    """{clip_id: why the stage left it out}."""
+    return {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine(stage))}
 
 
 def _prediction(video: Path, windows: tuple[WindowScore, ...], reasons: dict[Path, str]) -> Prediction:

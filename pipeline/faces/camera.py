@@ -7,20 +7,13 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-_SIDE = 48
-"""The longer side of the thumbnails that are compared."""
-_SAMPLES = 3
-"""So many pixels across and down stand for a thumbnail's one."""
-_MAX_SHIFT = 0.3
-"""Of a side: the picture moves by less from one frame to the next, or the two show different things."""
-_LEAST = 0.25
-"""Thumbnail pixels; less is noise, and a slow pan is even enough without."""
-_FINEST = 0.15
-"""Cycles a pixel, standard deviation: finer detail is noise and the thumbnails' aliasing."""
-_CUT = 0.5
-"""A cut changes the picture by at least this part of its contrast ..."""
-_CUT_RATIO = 3.0
-"""... and so many times more than is usual around it."""
+_SIDE = 48  # the longer side of the thumbnails that are compared
+_SAMPLES = 3  # so many pixels across and down stand for a thumbnail's one
+_MAX_SHIFT = 0.3  # of a side: the picture moves by less from one frame to the next, or the two show different things
+_LEAST = 0.25  # thumbnail pixels; less is noise, and a slow pan is even enough without
+_FINEST = 0.15  # cycles a pixel, standard deviation: finer detail is noise and the thumbnails' aliasing
+_CUT = 0.5  # a cut changes the picture by at least this part of its contrast ...
+_CUT_RATIO = 3.0  # ... and so many times more than is usual around it
 CUT_AROUND = 6
 _THUMBNAIL = 24
 

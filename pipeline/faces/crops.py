@@ -28,9 +28,8 @@ class Pose:
 def poses(faces: Faces, align: Literal["none", "similarity"]) -> list[Pose]:
     """One a face. none: the square about the box; similarity: turned, sized and placed by all five landmarks."""
     if align == "none":
-        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1)
         centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-        return [Pose(centre, float(side), 0.0) for centre, side in zip(centres, sides, strict=True)]
+        return [Pose(centre, float(side), 0.0) for centre, side in zip(centres, faces.sides, strict=True)]
     return [_similarity(points) for points in faces.landmarks]
 
 

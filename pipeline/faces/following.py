@@ -20,20 +20,15 @@ from pipeline.faces.camera import CUT_AROUND, camera_shifts, changes, cuts
 from pipeline.faces.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.faces.tracks import Look, joined, matched_faces
 
-KEY_S = 0.64
-"""At most so much time between key frames."""
+KEY_S = 0.64  # at most so much time between key frames
 WHOLE_S = 2.5
 """So often the whole of a key frame is searched, the others where faces are known: new ones are found that late."""
-_EVEN_IOU = 0.9
-"""A face moved evenly when O-Net's box and the interpolated one overlap by this."""
+_EVEN_IOU = 0.9  # a face moved evenly when O-Net's box and the interpolated one overlap by this
 _MAX_BIAS = 0.1
 """By more of the side the two differ only where the picture cuts the face: which says nothing about other frames."""
-_LOST_IOU = 0.5
-"""O-Net's box is another face's when it overlaps the interpolated one by less."""
-_EDGE = 0.1
-"""Of a face's side: what O-Net sees reaches so far beyond the box."""
-_FILLED = 0.1
-"""Of a face's side: when the camera moved by so much between two looks, it is no even movement."""
+_LOST_IOU = 0.5  # O-Net's box is another face's when it overlaps the interpolated one by less
+_EDGE = 0.1  # of a face's side: what O-Net sees reaches so far beyond the box
+_FILLED = 0.1  # of a face's side: when the camera moved by so much between two looks, it is no even movement
 
 
 @dataclass
@@ -66,8 +61,7 @@ class _Seen:
     @property
     def placed(self) -> Faces:
         """The faces with the cascade's boxes."""
-        boxes = self.faces.boxes - np.nan_to_num(self.bias) * _sides(self.faces)
-        return Faces(boxes, self.faces.probabilities, self.faces.landmarks)
+        return replace(self.faces, boxes=self.faces.boxes - np.nan_to_num(self.bias) * self.faces.sides[:, None])
 
     def take(self, which: list[int] | NDArray[np.bool_] | NDArray[np.int64]) -> _Seen:
         """The chosen ones, in the order given."""
@@ -163,7 +157,8 @@ class Follower:
 
     def _search_around(self, chunk: _Chunk, where: list[int], expected: list[Faces], must: list[bool]) -> None:
         """Searches these frames around the expected faces, and as a whole where one that must be there is missing."""
-        found = self._look_around(chunk, where, expected)
+        boxes = [faces.boxes for faces in expected]
+        found = self._mtcnn.detect_near(chunk.frames[where], boxes, shrunk=self._shrunk)
         lost = [
             there and len(matched_faces(*pair)) < max(1, len(pair[0]))
             for there, *pair in zip(must, expected, found, strict=True)
@@ -178,29 +173,24 @@ class Follower:
         nearest = min(there, key=lambda i: abs(i - key))
         return chunk.seen_from(nearest, key).placed.above(self._min_probability)
 
-    def _look_around(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
-        """The faces that the cascade finds around the expected ones of these frames, each once."""
-        boxes = [faces.boxes for faces in expected]
-        return self._mtcnn.detect_near(chunk.frames[where], boxes, shrunk=self._shrunk)
-
     def _keep(self, chunk: _Chunk, where: list[int], found: list[Faces]) -> None:
         """Takes what the cascade found in these frames for known."""
         alone = self._refine(chunk, where, found)
         for i, faces, again in zip(where, found, alone, strict=True):
-            bias = ((again.boxes - faces.boxes) / _sides(again)).clip(-_MAX_BIAS, _MAX_BIAS)
+            bias = ((again.boxes - faces.boxes) / again.sides[:, None]).clip(-_MAX_BIAS, _MAX_BIAS)
             cut = self._cut_off(chunk, faces)
             boxes, bias = np.where(cut, faces.boxes, again.boxes), np.where(cut, np.nan, bias)
             chunk.known[i] = _Seen(Faces(boxes, faces.probabilities, again.landmarks), bias)
 
     def _cut_off(self, chunk: _Chunk, faces: Faces) -> NDArray[np.bool_]:
         """(n, 1) whether the picture's edge cuts what O-Net sees of them: then what it alone says is another thing."""
-        size, edge = np.array(chunk.frames.shape[2:0:-1]) / self._shrunk, _EDGE * _sides(faces)
+        size, edge = np.array(chunk.frames.shape[2:0:-1]) / self._shrunk, _EDGE * faces.sides[:, None]
         return np.asarray(((faces.boxes[:, :2] < edge) | (faces.boxes[:, 2:] > size - edge)).any(axis=1, keepdims=True))
 
     def _refine(self, chunk: _Chunk, where: list[int], expected: list[Faces]) -> list[Faces]:
         """What O-Net alone makes of the expected faces of these frames."""
         frames = [chunk.frames[i] for i, faces in zip(where, expected, strict=True) for _ in range(len(faces))]
-        found = self._mtcnn.refine(frames, _boxes_of(expected), shrunk=self._shrunk)
+        found = self._mtcnn.refine(frames, joined(expected).boxes, shrunk=self._shrunk)
         ends = np.cumsum([len(faces) for faces in expected])
         return [found.take(range(end - len(faces), end)) for end, faces in zip(ends, expected, strict=True)]
 
@@ -233,7 +223,7 @@ class Follower:
             path_px = np.abs(np.diff(chunk.camera[a : b + 1], axis=0)).sum(axis=0).max(initial=0)
             if chunk.scenes[a] != chunk.scenes[b] or len(chunk.known[a].faces) == 0:
                 continue
-            if path_px > _FILLED * _sides(chunk.known[a].faces).min():
+            if path_px > _FILLED * chunk.known[a].faces.sides.min():
                 for i in range(a + 1, b):
                     plan = self._plan(chunk, (a, b), i)
                     chunk.known[i] = plan.seen.take(list(range(plan.both)))
@@ -250,8 +240,7 @@ class Follower:
         pairs += [(int(rest[0][i]), int(rest[1][j])) for i, j in far]
         i, j = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         between = left.take(i).towards(right.take(j), share)
-        alone = [seen.take(self._others(seen.faces, kept)) for seen, kept in ((left, i), (right, j))]
-        seen = [between, *alone]
+        seen = [between, *(one.take(self._others(one.faces, kept)) for one, kept in ((left, i), (right, j)))]
         return _Plan(_Seen(joined([one.faces for one in seen]), np.concatenate([one.bias for one in seen])), len(pairs))
 
     def _others(self, faces: Faces, known: list[int]) -> NDArray[np.int64]:
@@ -272,14 +261,6 @@ def _even(plan: _Plan, found: _Seen) -> bool:
 
 def _halves(a: int, b: int) -> list[tuple[int, int]]:
     return [(a, (a + b) // 2), ((a + b) // 2, b)]
-
-
-def _boxes_of(faces: list[Faces]) -> NDArray[np.float64]:
-    return np.concatenate([np.zeros((0, 4)), *(one.boxes for one in faces)])
-
-
-def _sides(faces: Faces) -> NDArray[np.float64]:
-    return np.asarray((faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, keepdims=True))
 
 
 def iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

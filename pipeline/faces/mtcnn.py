@@ -19,27 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-THRESHOLDS = (0.6, 0.7, 0.7)
-"""facenet-pytorch's defaults for the three networks."""
-DEFAULT_FACE_PX = 20
-"""The smallest face that facenet-pytorch looks for by default."""
+THRESHOLDS = (0.6, 0.7, 0.7)  # facenet-pytorch's defaults for the three networks
+DEFAULT_FACE_PX = 20  # the smallest face that facenet-pytorch looks for by default
 _FACTOR = 0.709
-CELL_PX = 12
-"""P-Net sees a square of so many pixels."""
+CELL_PX = 12  # P-Net sees a square of so many pixels
 _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
-_BATCH_PIXELS = 6_000_000
-"""Pixels of frames whose integral images (12 bytes a pixel) are held at once."""
-_NET_BATCH = {"cpu": 8, "cuda": 512}
-"""Crops in one pass of R- or O-Net, by the same rule."""
-_CONTEXT = 1.07
-"""What R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much."""
-_LEAST = 0.5
-"""Around a known face the first level looked at is the one for faces of at least this part of its size ..."""
-_NEAR_LEVELS = 3
-"""... and so many in all: in those the known one shows."""
-_NEAR = 3.6
-"""Side of the square searched around a known face, in parts of the face's size that the first level is for."""
+_BATCH_PIXELS = 6_000_000  # pixels of frames whose integral images (12 bytes a pixel) are held at once
+_NET_BATCH = {"cpu": 8, "cuda": 512}  # crops in one pass of R- or O-Net, by the same rule
+_CONTEXT = 1.07  # what R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much
+_LEAST = 0.5  # around a known face the first level looked at is the one for faces of at least this part of its size ...
+_NEAR_LEVELS = 3  # ... and so many in all: in those the known one shows
+_NEAR = 3.6  # side of the square searched around a known face, in parts of the face's size that the first level is for
 
 
 def search_px(min_face_px: float) -> float:
@@ -67,6 +58,11 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """(n,) px, the longer ones."""
+        return np.asarray((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1))
 
     def take(self, which: Sequence[int] | NDArray[np.bool_] | NDArray[np.int64]) -> Faces:
         """The chosen ones, in the order given."""
@@ -151,7 +147,9 @@ class Mtcnn:
         """
         if len(boxes) == 0:
             return _as_faces(torch.zeros(0, 5), torch.zeros(0, 5, 2))
-        squares = _widened(_squared(torch.from_numpy(boxes).float()), _CONTEXT)
+        squares = _squared(torch.from_numpy(boxes).float())
+        extra = (squares[:, 2:] - squares[:, :2]) * (_CONTEXT - 1) / 2
+        squares = torch.cat([squares[:, :2] - extra, squares[:, 2:] + extra], dim=1)
         parts = zip(frames, (squares * shrunk).tolist(), strict=True)
         crops = torch.stack([_cut(frame, square) for frame, square in parts])
         offsets, points, scores = self._run(self._o, crops.to(self.device))
@@ -346,11 +344,6 @@ def _squared(boxes: Tensor) -> Tensor:
     side = size.amax(dim=1, keepdim=True)
     corner = boxes[:, :2] + size * 0.5 - side * 0.5
     return torch.cat([corner, corner + side], dim=1)
-
-
-def _widened(squares: Tensor, factor: float) -> Tensor:
-    extra = (squares[:, 2:] - squares[:, :2]) * (factor - 1) / 2
-    return torch.cat([squares[:, :2] - extra, squares[:, 2:] + extra], dim=1)
 
 
 def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,18 +31,13 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 4
-"""Raise it when the same parameters give other values."""
-FOLLOW_HZ = 10.0
-"""So many pictures a second are followed: enough to tell cuts and motion, fewer than there are."""
-SMOOTH_S = 0.12
-"""Width (standard deviation) of the smoother along a track."""
-_SMALL_HEIGHT_PX = 360
-"""Pictures are never made smaller than this to search them."""
+_VERSION = 4  # raise it when the same parameters give other values
+FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
+SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
+_SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
-_PERSON_S = 0.5
-"""A face that is seen for less is no person to count."""
+_PERSON_S = 0.5  # a face that is seen for less is no person to count
 
 
 def face_key(params: Params) -> str:
@@ -79,7 +74,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     where = where.reshape(wanted.shape)
     seek = _follow if params.faces.search == "follow" else _search_every
     with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
-        tracks = [t for t in link_tracks(looks) if t.probabilities.max() >= params.faces.min_probability]
+        tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
             raise media.MediaError(f"no face found in any of {len(looks)} pictures")
         ends = looks[0].time_s, looks[-1].time_s
@@ -95,18 +90,14 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     return ClipResult(job.clip.clip_id, job.plan, tuple(windows.starts_s[w] for w in cut), arrays, info)
 
 
-@contextmanager
 def _follow(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
-) -> Iterator[_Seen]:
+) -> AbstractContextManager[_Seen]:
     """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
-    every = small_every(found)
-    with follow_faces(
-        path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans, every=every
-    ) as seen:
-        yield seen
+    full, every = times_s.tolist(), small_every(found)
+    return follow_faces(path, found, params, device=device, full_at_s=full, spans_s=spans, every=every)
 
 
 @contextmanager
@@ -159,15 +150,14 @@ def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Foll
     return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
-@contextmanager
 def _search_every(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
-) -> Iterator[_Seen]:
+) -> AbstractContextManager[_Seen]:
     """Searches each of the pictures that may be cut, in full resolution."""
     frames = media.read_frames(path, times_s.tolist())
     faces = _mtcnn(params.min_face_px, device).detect(frames.pixels)
     looks = [Look(float(t), found) for t, found in zip(times_s, faces, strict=True)]
-    yield looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])
+    return nullcontext((looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])))
 
 
 def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:

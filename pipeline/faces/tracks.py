@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.faces.mtcnn import Faces
 
-_MAX_SHIFT = 0.7
-"""Between two looks a face moves by less than this part of its own side, or it is another person."""
+_MAX_SHIFT = 0.7  # between two looks a face moves by less than this part of its own side, or it is another person
 _MAX_SCALE = 1.8
-_MAX_GAP_S = 2.0
-"""A track that was not seen for longer is over."""
+_MAX_GAP_S = 2.0  # a track that was not seen for longer is over
 _STIFFNESS = 0.4
 """Against bending the parabola: nearly nothing where it has looks on both sides, a line at a track's ends."""
-_BIAS_S = 2.0
-"""Over so much time before and after is the boxes' bias averaged."""
+_BIAS_S = 2.0  # over so much time before and after is the boxes' bias averaged
 _BLOCK = 256
 
 
@@ -39,19 +36,15 @@ class Track:
 
     times_s: NDArray[np.float64]
     """(K,)"""
-    boxes: NDArray[np.float64]
-    """(K, 4) px"""
-    probabilities: NDArray[np.float64]
-    """(K,)"""
-    landmarks: NDArray[np.float64]
-    """(K, 5, 2) px"""
+    faces: Faces
+    """One a look."""
     unbroken: NDArray[np.bool_]
     """(K - 1,) whether the face was seen all the way from each look to the next: no look between them missed it."""
 
     @property
     def weight(self) -> float:
         """Seconds seen times mean side times probability: the most persistent, largest face has the most."""
-        sides = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1) * self.probabilities
+        sides = self.faces.sides * self.faces.probabilities
         spans = np.diff(self.times_s) * self.unbroken
         return float((spans * (sides[1:] + sides[:-1]) / 2).sum() + 1e-3 * sides.mean())
 
@@ -70,7 +63,8 @@ class Track:
         With smooth_s, a parabola is fitted around each time instead, which has no lag: a face that moves, or turns
         back, stays where it is, the detector's trembling is averaged away.
         """
-        flat = np.concatenate([self.boxes, self.landmarks.reshape(-1, 10), self.probabilities[:, None]], axis=1)
+        faces = self.faces
+        flat = np.concatenate([faces.boxes, faces.landmarks.reshape(-1, 10), faces.probabilities[:, None]], axis=1)
         if smooth_s and self.times_s[-1] - self.times_s[0] > smooth_s:
             values = _smoothed(self.times_s, flat, np.clip(times_s, self.times_s[0], self.times_s[-1]), smooth_s)
         else:
@@ -105,7 +99,7 @@ def matched_faces(left: Faces, right: Faces, *, shift: float = _MAX_SHIFT) -> li
     """(i, j): face i of the left and face j of the right are one person's, nearest first, within `shift` sides."""
     if len(left) == 0 or len(right) == 0:
         return []
-    sides = [(faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1).clip(min=1e-6) for faces in (left, right)]
+    sides = [faces.sides.clip(min=1e-6) for faces in (left, right)]
     centres = [(faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 for faces in (left, right)]
     larger = np.maximum(sides[0][:, None], sides[1][None, :])
     distance = np.linalg.norm(centres[0][:, None] - centres[1][None, :], axis=2) / larger
@@ -130,11 +124,10 @@ def _track(looks: Sequence[Look], nodes: list[tuple[int, int]]) -> Track:
     faces = joined([looks[n].faces.take([j]) for n, j in nodes])
     numbers = np.array([n for n, _ in nodes])
     times = np.array([looks[n].time_s for n in numbers])
-    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, keepdims=True)
     biases = [looks[n].bias for n in numbers]
     bias = np.stack([np.zeros(4) if b is None else b[j] for b, (_, j) in zip(biases, nodes, strict=True)])
-    boxes = faces.boxes - np.where(np.isnan(bias), 0, _averaged(times, bias)) * sides
-    return Track(times, boxes, faces.probabilities, faces.landmarks, np.diff(numbers) == 1)
+    boxes = faces.boxes - np.where(np.isnan(bias), 0, _averaged(times, bias)) * faces.sides[:, None]
+    return Track(times, replace(faces, boxes=boxes), np.diff(numbers) == 1)
 
 
 def _averaged(times_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

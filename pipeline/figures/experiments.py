@@ -26,19 +26,19 @@ def standalone(svg: str) -> str:
     return in_light(f"{head}>\n<style>svg {{ background: var(--paper); }}</style>{rest}\n")
 
 
+@mpl.rc_context(_STYLE)
 def oracle_svg(table: OracleTable) -> str:
     """The space from best to worst with what methods picked, their regrets beside the noise, and Kendall's tau."""
     methods = list(dict.fromkeys((pick.method, pick.space) for pick in table.picks))
-    with mpl.rc_context(_STYLE):
-        figure, panels = _figure(11.5, 2.6 + 0.17 * len(methods), 1, 3)
-        _space_panel(panels[0], table)
-        _method_panel(panels[1], table, methods, "regret", "regret: test AUC below the best")
-        if table.noise is not None:
-            panels[1].axvline(table.noise, color=INK, linewidth=0.8, linestyle=":")
-            panels[1].set_title("dots: picks, bar: mean, dotted: retraining noise")
-        _method_panel(panels[2], table, methods, "kendall_tau", "Kendall's tau, shared weights against truth")
-        panels[2].set_yticklabels([])
-        return _svg(figure, "oracle")
+    figure, panels = _figure(11.5, 2.6 + 0.17 * len(methods), 1, 3)
+    _space_panel(panels[0], table)
+    _method_panel(panels[1], table, methods, "regret", "regret: test AUC below the best")
+    if table.noise is not None:
+        panels[1].axvline(table.noise, color=INK, linewidth=0.8, linestyle=":")
+        panels[1].set_title("dots: picks, bar: mean, dotted: retraining noise")
+    _method_panel(panels[2], table, methods, "kendall_tau", "Kendall's tau, shared weights against truth")
+    panels[2].set_yticklabels([])
+    return _svg(figure, "oracle")
 
 
 def _space_panel(axes: Axes, table: OracleTable) -> None:
@@ -72,6 +72,7 @@ def _colour(pick: Pick) -> str:
     return COLOURS["audio"] if pick.method in (RANDOM, FIXED, EXHAUSTIVE) else _SPACES[pick.space]
 
 
+@mpl.rc_context(_STYLE)
 def sweep_svg(runs: pd.DataFrame, axes_names: Sequence[str], columns: dict[str, str]) -> str:
     """Mean and spread over seeds of each column over the first grid axis, a line per value of the others.
 
@@ -80,20 +81,17 @@ def sweep_svg(runs: pd.DataFrame, axes_names: Sequence[str], columns: dict[str, 
     first, others = axes_names[0], list(axes_names[1:])
     ticks = list(dict.fromkeys(runs[first]))
     groups: list[tuple[Any, pd.DataFrame]] = list(runs.groupby(others, sort=False)) if others else [((), runs)]
-    with mpl.rc_context(_STYLE):
-        figure, panels = _figure(4.2 * len(columns), 3.4, 1, len(columns))
-        for axes, (column, title) in zip(panels, columns.items(), strict=True):
-            for i, (values, group) in enumerate(groups):
-                label = ", ".join(f"{name} {value}" for name, value in zip(others, values, strict=True))
-                by_tick = group.groupby(first)[column].agg(["mean", "std"]).reindex(ticks)
-                _line(axes, by_tick, i, len(groups), label)
-            axes.set_xticks(
-                range(len(ticks)), [f"{tick:g}" if isinstance(tick, float) else str(tick) for tick in ticks]
-            )
-            axes.set(xlabel=first, title=title)
-        if others:
-            panels[-1].legend(frameon=False, fontsize=7.5)
-        return _svg(figure, "sweep")
+    figure, panels = _figure(4.2 * len(columns), 3.4, 1, len(columns))
+    for axes, (column, title) in zip(panels, columns.items(), strict=True):
+        for i, (values, group) in enumerate(groups):
+            label = ", ".join(f"{name} {value}" for name, value in zip(others, values, strict=True))
+            by_tick = group.groupby(first)[column].agg(["mean", "std"]).reindex(ticks)
+            _line(axes, by_tick, i, len(groups), label)
+        axes.set_xticks(range(len(ticks)), [f"{tick:g}" if isinstance(tick, float) else str(tick) for tick in ticks])
+        axes.set(xlabel=first, title=title)
+    if others:
+        panels[-1].legend(frameon=False, fontsize=7.5)
+    return _svg(figure, "sweep")
 
 
 def _line(axes: Axes, by_tick: pd.DataFrame, line: int, lines: int, label: str) -> None:
@@ -114,19 +112,19 @@ def _line(axes: Axes, by_tick: pd.DataFrame, line: int, lines: int, label: str) 
     )
 
 
+@mpl.rc_context(_STYLE)
 def baselines_svg(table: pd.DataFrame) -> str:
     """A dot a method with its interval over subjects, searches apart from what they must beat.
 
     table: rows of baselines.csv, the best first.
     """
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _figure(9.0, 1.0 + 0.2 * len(table), 1, 1)
-        for place, row in enumerate(table.to_dict("records")):
-            colour = COLOURS["fusion"] if str(row["method"]).startswith("search") else COLOURS["visual"]
-            ends = [float(row[name] if row[name] is not None else "nan") for name in ("auc_low", "auc_high", "auc")]
-            axes.plot(ends[:2], [place, place], color=colour, linewidth=1.4, alpha=0.6)
-            axes.plot(ends[2], place, color=colour, marker="o", markersize=4)
-        axes.axvline(0.5, color=INK, linewidth=0.7, linestyle=":")
-        axes.set_yticks(range(len(table)), list(table["method"]), fontsize=7.5)
-        axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="clip AUC on the test split, 95 % interval over subjects")
-        return _svg(figure, "baselines")
+    figure, (axes,) = _figure(9.0, 1.0 + 0.2 * len(table), 1, 1)
+    for place, row in enumerate(table.to_dict("records")):
+        colour = COLOURS["fusion"] if str(row["method"]).startswith("search") else COLOURS["visual"]
+        ends = [float(row[name] if row[name] is not None else "nan") for name in ("auc_low", "auc_high", "auc")]
+        axes.plot(ends[:2], [place, place], color=colour, linewidth=1.4, alpha=0.6)
+        axes.plot(ends[2], place, color=colour, marker="o", markersize=4)
+    axes.axvline(0.5, color=INK, linewidth=0.7, linestyle=":")
+    axes.set_yticks(range(len(table)), list(table["method"]), fontsize=7.5)
+    axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="clip AUC on the test split, 95 % interval over subjects")
+    return _svg(figure, "baselines")

@@ -50,7 +50,8 @@ def genotype_svg(genotype: Genotype, layers: Sequence[str]) -> str:
     names = [*layers, *(name for name in genotype.layers() if name not in layers)]
     used = set(genotype.layers())
     outlets, layer_parts, layers_bottom = _layers(names, used)
-    cell_h = max(_cell_height(cell) for cell in genotype.cells)
+    most = max(len(cell.steps) for cell in genotype.cells)
+    cell_h = CELL_TOP + most * (STEP_H + STEP_GAP) - STEP_GAP + CELL_BOTTOM
     rows_h = len(genotype.cells) * (cell_h + CELL_GAP / 2) - CELL_GAP / 2
     height = max(layers_bottom, rows_h + 2 * MARGIN)
     top = (height - rows_h) / 2
@@ -120,10 +121,6 @@ def _layers(names: Sequence[str], used: set[str]) -> tuple[dict[str, Point], lis
     return outlets, parts, y
 
 
-def _cell_height(cell: Cell) -> float:
-    return CELL_TOP + len(cell.steps) * (STEP_H + STEP_GAP) - STEP_GAP + CELL_BOTTOM
-
-
 def _cell(cell: Cell, index: int, corner: Point, height: float) -> tuple[tuple[Point, Point], Point, list[str]]:
     """The cell's two ports, its outlet, and its drawing."""
     left, top = corner
@@ -142,11 +139,12 @@ def _cell(cell: Cell, index: int, corner: Point, height: float) -> tuple[tuple[P
         at = (left + STEP_X, top + CELL_TOP + t * (STEP_H + STEP_GAP))
         parts += [_step_edge(name, t, slot, at, sources) for slot, name in enumerate((step.x, step.y))]
         right = (at[0] + STEP_W, at[1] + STEP_H / 2)
-        parts.append(_bend(right, (weighted[0] - 12, weighted[1]), "inner"))
+        formula = _FORMULA.get(step.operation, "{x}, {y}")
         parts += [
+            _bend(right, (weighted[0] - 12, weighted[1]), "inner"),
             _box(at, STEP_W, STEP_H, "step", step.operation),
             _text((at[0] + STEP_W / 2, at[1] + 19), step.operation, "name strong"),
-            _text((at[0] + STEP_W / 2, at[1] + 36), _formula(step.operation, step.x, step.y), "small"),
+            _text((at[0] + STEP_W / 2, at[1] + 36), formula.format(x=_spaced(step.x), y=_spaced(step.y)), "small"),
         ]
     lane = top + CELL_TOP - 14
     start = sources["x"]
@@ -228,19 +226,10 @@ def _text(at: Point, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{at[0]:g}" y="{at[1]:g}">{escape(text)}</text>'
 
 
-def _formula(operation: str, x: str, y: str) -> str:
-    return _FORMULA.get(operation, "{x}, {y}").format(x=_spaced(x), y=_spaced(y))
-
-
 def _spaced(name: str) -> str:
     """ "step1" as "step 1", "cell2" as "cell 2"; other names as they are."""
-    for word in ("step", "cell"):
-        if name.startswith(word) and name[len(word) :].isdigit():
-            return f"{word} {name[len(word) :]}"
-    return name
+    return re.sub(r"^(step|cell)(\d+)$", r"\1 \2", name)
 
 
 def _shorten(name: str) -> str:
-    if len(name) <= MAX_NAME:
-        return name
-    return name[: MAX_NAME // 2 - 1] + "…" + name[-MAX_NAME // 2 :]
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME // 2 - 1] + "…" + name[-MAX_NAME // 2 :]

@@ -28,8 +28,7 @@ from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params
 from pipeline.workspace import Workspace
 
-_AT_ONCE = 4096
-"""Files handed to the reading threads in one go: bounds what waits."""
+_AT_ONCE = 4096  # files handed to the reading threads in one go: bounds what waits
 
 
 def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
@@ -124,21 +123,13 @@ def _open(root: Path, entry: Entry) -> Clip | Quarantined:
 
 
 def _clip(file: LabelledFile, path: str, clip_id: str, file_bytes: int) -> Clip:
+    fake = bool(file.video_label or file.audio_label)
+    given = vars(file) | {"path": path, "method": file.method or ("unknown" if fake else "real")}
     return Clip(
+        **given,
         clip_id=clip_id,
-        path=path,
-        dataset=file.dataset,
-        subject_id=file.subject_id,
-        source_id=file.source_id,
-        target_id=file.target_id,
-        video_label=file.video_label,
-        audio_label=file.audio_label,
-        label=int(bool(file.video_label or file.audio_label)),
+        label=int(fake),
         category=category_of(file.video_label, file.audio_label),
-        method=file.method,
         split="train",  # until assign_splits has seen all clips
         file_bytes=file_bytes,
-        official_split=file.official_split,
-        video_segments=file.video_segments,
-        audio_segments=file.audio_segments,
     )

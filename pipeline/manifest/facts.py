@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +20,7 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db
 
-_VERSION = 2
-"""Raise it when the same file gives other facts."""
+_VERSION = 2  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def _measure(path: Path, params: Params) -> ClipFacts:
         return ClipFacts(**_container(media.probe(path)))
     except media.MediaError as error:
         return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
-    return ClipFacts(
-        **_container(sound.probe),
-        loudness_db=round(loudness_db(sound.samples), 2),
-        leading_silence_s=_leading_silence_s(sound, params.windows.silence_db),
-    )
+    silence_s = None
+    with suppress(media.NoAudioError):  # nothing but silence
+        silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
+    loudness = round(loudness_db(sound.samples), 2)
+    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
 
 
 def _container(found: media.Probe) -> dict[str, Any]:
@@ -98,13 +98,6 @@ def _container(found: media.Probe) -> dict[str, Any]:
         audio = found.audio
         facts |= {"audio_codec": audio.codec, "sample_rate_hz": audio.sample_rate_hz, "channels": audio.channels}
     return facts
-
-
-def _leading_silence_s(sound: media.Sound, silence_db: float) -> float | None:
-    try:
-        return leading_silence_s(sound.samples, sample_rate_hz=sound.sample_rate_hz, silence_db=silence_db)
-    except media.NoAudioError:
-        return None  # nothing but silence
 
 
 def _measure_all(root: Path, clips: Iterable[Clip], params: Params) -> Iterator[tuple[Clip, ClipFacts]]:

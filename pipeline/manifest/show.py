@@ -57,9 +57,12 @@ def _counts(counts: list[dict[str, Any]]) -> Table:
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], -sum(item[1].values())))
     for (category, method), found in ordered[:_MOST_ROWS]:
         table.add_row(category, escape(method), *(str(found.get(split, 0)) for split in splits))
-    if len(ordered) > _MOST_ROWS:
-        table.caption = f"and {len(ordered) - _MOST_ROWS} more: the JSON file has them all"
+    table.caption = _left_out(len(ordered))
     return table
+
+
+def _left_out(rows: int) -> str | None:
+    return f"and {rows - _MOST_ROWS} more: the JSON file has them all" if rows > _MOST_ROWS else None
 
 
 def _people(people: Mapping[str, Any]) -> Table:
@@ -126,8 +129,7 @@ def _print_leaks(leaks: Mapping[str, Any], console: Console) -> None:
             table = Table("person", "clips", title=title, title_style="bold red")
             for leak in leaks[kind][:_MOST_ROWS]:
                 table.add_row(escape(leak["person"]), ", ".join(f"{s}: {n}" for s, n in leak["clips"].items()))
-            if len(leaks[kind]) > _MOST_ROWS:
-                table.caption = f"and {len(leaks[kind]) - _MOST_ROWS} more: the JSON file has them all"
+            table.caption = _left_out(len(leaks[kind]))
             console.print(table)
         else:
             console.print(f"{title}: none.", highlight=False)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache_schemas.manifest import SPLITS, Clip, ManifestError
 from pipeline.params import SplitParams
@@ -82,7 +81,11 @@ def _deal(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> dict
             f"{len(groups)} unrelated subjects cannot fill {', '.join(names)}: at least {len(names)} are needed, more "
             "is better (people who share a clip, as source, target or subject, count as one)"
         )
-    counts = _counts(groups)
+    categories = sorted({clip.category for clip in clips})
+    # (groups, categories)
+    counts = np.array(
+        [[sum(clip.category == name for clip in group) for name in categories] for group in groups], float
+    )
     goal = np.array(list(shares.values()))[:, None] * counts.sum(axis=0)
     filled = np.zeros_like(goal)
     shuffled = np.random.default_rng(seed).permutation(len(groups))
@@ -101,10 +104,3 @@ def _deal(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> dict
         filled[chosen] += counts[g]
         result |= {clip.clip_id: names[chosen] for clip in groups[g]}
     return result
-
-
-def _counts(groups: list[list[Clip]]) -> NDArray[np.float64]:
-    """(groups, categories): clips."""
-    categories = sorted({clip.category for group in groups for clip in group})
-    found = [Counter(clip.category for clip in group) for group in groups]
-    return np.array([[count[category] for category in categories] for count in found], dtype=float)

@@ -14,20 +14,6 @@ from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX",
-    "AudioInfo",
-    "Frames",
-    "MediaError",
-    "NoAudioError",
-    "Probe",
-    "Sound",
-    "Span",
-    "Video",
-    "check_file",
-    "ffmpeg_exe",
-    "inside",
-    "open_video",
-    "probe",
-    "read_frames",
-    "read_sound",
-]
+    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "Probe", "Sound", "Span", "Video",
+    "check_file", "ffmpeg_exe", "inside", "open_video", "probe", "read_frames", "read_sound",
+]  # fmt: skip

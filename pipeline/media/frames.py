@@ -18,11 +18,12 @@ from pipeline.media.files import MediaError
 from pipeline.media.process import Process, memory_files, reading
 from pipeline.media.timeline import Probe, probe
 
-MAX_FRAME_HEIGHT_PX = 1080
-"""Taller pictures are scaled down to it: no crop needs more, and memory stays bounded."""
+MAX_FRAME_HEIGHT_PX = 1080  # taller pictures are scaled down to it: no crop needs more, and memory stays bounded
 _PIPE_BYTES = 1 << 20
 """So much of the small pictures waits to be read: with the usual 64 KiB both sides mostly wait for each other."""
 Span = tuple[float, float]
+_Wanted = tuple[tuple[int, int], NDArray[np.bool_]]
+"""(width, height), and of every picture whether it is wanted in that size."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,12 @@ def read_frames(path: Path, times_s: Sequence[float]) -> Frames:
 class Video:
     """One decode that is under way: first the small pictures, one batch after the other, then the full ones."""
 
-    def __init__(self, found: Probe, small_height_px: int, full_at_s: Sequence[float]) -> None:
-        self.probe = found
-        self.small_size_px = _scaled(found, small_height_px)
+    def __init__(
+        self, stack: contextlib.ExitStack, path: Path, found: Probe, small: _Wanted, full_at_s: Sequence[float]
+    ) -> None:
+        self.probe, self._full_at_s = found, full_at_s
+        self.small_size_px, self._full_size_px = small[0], _scaled(found, MAX_FRAME_HEIGHT_PX)
         """(width, height)"""
-        self.full_size_px = _scaled(found, MAX_FRAME_HEIGHT_PX)
-        """(width, height)"""
-        self._full_at_s = full_at_s
-
-    def _start(self, stack: contextlib.ExitStack, path: Path, spans_s: Sequence[Span] | None, small_every: int) -> None:
         read_end, write_end = os.pipe()
         with contextlib.suppress(OSError, AttributeError):  # more than a user may have, or no Linux
             fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -68,10 +66,9 @@ class Video:
         with os.fdopen(write_end, "wb", buffering=0):
             self._small_numbers, *self._full_files = stack.enter_context(memory_files(3))
             outputs = [self._small_numbers.fileno(), write_end, *(file.fileno() for file in self._full_files)]
-            coarse = not self._full_at_s and self.probe.stamped
-            small = (self.small_size_px, _within(self.probe, spans_s, small_every))
-            full = (self.full_size_px, _nearest(self.probe, self._full_at_s))
-            self._process = stack.enter_context(_reading(path, self.probe, outputs, small, full, coarse=coarse))
+            coarse = not full_at_s and found.stamped
+            full = (self._full_size_px, _nearest(found, full_at_s))
+            self._process = stack.enter_context(_reading(path, found, outputs, small, full, coarse=coarse))
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
         """The pictures inside the spans, in order, the first alone; each batch is new memory."""
@@ -96,7 +93,7 @@ class Video:
 
         Call it when `small` has come to its end.
         """
-        frames = _read_back(self._full_files, self.full_size_px, self.probe)
+        frames = _read_back(self._full_files, self._full_size_px, self.probe)
         return _choose(frames, self._full_at_s[first:last])
 
     def _read(self, size: int) -> NDArray[np.uint8]:
@@ -126,14 +123,10 @@ def open_video(
     are not decoded at all, and blocks are not smoothed. found: what `probe` says, where it is known. The decoder works
     while the caller does, and is gone when the block ends. Raises MediaError.
     """
-    video = Video(found or probe(path), small_height_px, full_at_s)
+    found = found or probe(path)
+    small = (_scaled(found, small_height_px), _within(found, spans_s, small_every))
     with contextlib.ExitStack() as stack:
-        video._start(stack, path, spans_s, small_every)
-        yield video
-
-
-_Wanted = tuple[tuple[int, int], NDArray[np.bool_]]
-"""(width, height), and of every picture whether it is wanted in that size."""
+        yield Video(stack, path, found, small, full_at_s)
 
 
 @contextmanager

@@ -27,8 +27,7 @@ from pipeline.decoder.messages import Block, read_message, write_message
 from pipeline.decoder.server import REQUEST, STATUS, STOP
 from pipeline.media.files import MediaError, NoAudioError, open_regular
 
-MAX_SECONDS = 3600.0
-"""Longer clips are read to here."""
+MAX_SECONDS = 3600.0  # longer clips are read to here
 MAX_PIXELS = 8192 * 4352
 MAX_STREAMS = 32
 MAX_OUTPUT_BYTES = 2 << 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pipeline.media.timeline import Probe, describe
 
 _MAX_DRIFT_S = 0.010
 """Stamps are rounded (Matroska: to 1 ms). Only where they are off by more than this is sound missing or doubled."""
+_Piece = tuple[float, int, int]
+"""Of decoded sound: when it starts (s; NaN where it does not say), its samples, their rate (Hz)."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,6 @@ class Sound:
     """(samples,)"""
     sample_rate_hz: int
     probe: Probe
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Consecutive pieces of decoded sound: (pieces,) each."""
-
-    starts_s: NDArray[np.float64]
-    """NaN where a piece does not say; it goes where the one before ends."""
-    counts: NDArray[np.int64]
-    """Samples."""
-    rates_hz: NDArray[np.int64]
 
 
 def read_sound(path: Path, *, sample_rate_hz: int) -> Sound:
@@ -52,16 +44,17 @@ def read_sound(path: Path, *, sample_rate_hz: int) -> Sound:
             raise MediaError("the sound track is empty or cannot be decoded")
         decoded = np.memmap(file, "<f4", "r")
         starts_s = np.frombuffer(blocks["starts_s"], np.float64)
-        counts, rates = (np.frombuffer(blocks[name], np.int64) for name in ("counts", "rates_hz"))
+        counts, rates_hz = (np.frombuffer(blocks[name], np.int64) for name in ("counts", "rates_hz"))
     if not np.isfinite(decoded).all():
         raise MediaError("the sound track decodes to values that are not finite")
-    samples = lay_out(decoded, Pieces(starts_s - found.shown_s, counts, rates), sample_rate_hz=sample_rate_hz)
+    pieces = zip((starts_s - found.shown_s).tolist(), counts.tolist(), rates_hz.tolist(), strict=True)
+    samples = _lay_out(decoded, pieces, sample_rate_hz=sample_rate_hz)
     if len(samples) == 0:
         raise MediaError("the sound track lies outside the picture's time")
     return Sound(samples, sample_rate_hz, found)
 
 
-def lay_out(decoded: NDArray[np.float32], pieces: Pieces, *, sample_rate_hz: int) -> NDArray[np.float32]:
+def _lay_out(decoded: NDArray[np.float32], pieces: Iterable[_Piece], *, sample_rate_hz: int) -> NDArray[np.float32]:
     """(samples,) at the rate: the pieces of `decoded`, laid where they start; holes are silence.
 
     A piece goes where the one before ends, unless its stamp is off by more than the stamps' rounding.
@@ -80,12 +73,11 @@ def lay_out(decoded: NDArray[np.float32], pieces: Pieces, *, sample_rate_hz: int
     return samples
 
 
-def _runs(pieces: Pieces) -> list[tuple[float, int, int, int]]:
+def _runs(pieces: Iterable[_Piece]) -> list[tuple[float, int, int, int]]:
     """(start in s, begin and end in the samples, rate) of every stretch without a hole, an overlap or a new rate."""
     runs: list[tuple[float, int, int, int]] = []
     begin, expected_s = 0, 0.0
-    columns = (each.tolist() for each in (pieces.starts_s, pieces.counts, pieces.rates_hz))
-    for stamp_s, count, rate in zip(*columns, strict=True):
+    for stamp_s, count, rate in pieces:
         start_s = stamp_s if math.isfinite(stamp_s) else expected_s
         if runs and rate == runs[-1][3] and abs(start_s - expected_s) <= _MAX_DRIFT_S:
             runs[-1] = (*runs[-1][:2], begin + count, rate)

@@ -16,15 +16,12 @@ from pipeline.media.process import MAX_SECONDS, reading
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The first sound track. `start_s` on the clip's clock: positive where it starts after the picture."""
+    """The first sound track, as the headers describe it."""
 
     codec: str
     sample_rate_hz: int
     channels: str
     """The layout's name: mono, stereo, 5.1, "8 channels"."""
-    start_s: float
-    duration_s: float
-    bit_rate_bps: float
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,6 @@ class Probe:
     width_px: int
     height_px: int
     """As shown: turned as the file asks for."""
-    bit_rate_bps: float
-    """Of the whole file."""
-    n_streams: int
     n_audio: int
     audio: AudioInfo | None
     times_s: NDArray[np.float64] = field(repr=False)
@@ -56,11 +50,6 @@ class Probe:
     """Whether packets say when they are shown. In AVI with B-frames they do not: only their order counts."""
     keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64), repr=False)
     """(keys, 2): the pictures at which decoding can begin: number, stamp in ticks."""
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether there is a sound track."""
-        return self.audio is not None
 
 
 def probe(path: Path) -> Probe:
@@ -76,7 +65,7 @@ def _list_packets(path: Path, **options: str) -> tuple[dict[str, Any], dict[str,
 
 def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
     """What the decoder told of the file; raises MediaError when there is no picture in it."""
-    pictures = parse_packets(rows, header, track=0)
+    pictures = parse_packets(rows, header)
     if len(pictures.pts_s) == 0:
         raise MediaError("no picture: the video stream is empty")
     width, height = header["width_px"], header["height_px"]
@@ -96,10 +85,8 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
         fps=1 / step if step > 0 else 0.0,
         width_px=width,
         height_px=height,
-        bit_rate_bps=path.stat().st_size * 8 / max(duration, 1e-3),
-        n_streams=header["n_streams"],
         n_audio=header["n_audio"],
-        audio=_audio(rows, header, shown),
+        audio=AudioInfo(**header["audio"]) if header["audio"] else None,
         times_s=times,
         origin_s=float(pts[0]),
         shown_s=shown,
@@ -111,37 +98,19 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
 def _moved_s(path: Path, pictures: Packets) -> float:
     """How much later than its stamp the first picture is shown: less than a picture's time."""
     header, blocks = _list_packets(path, advanced_editlist="0")
-    plain = parse_packets(blocks["packets"], header, track=0)
+    plain = parse_packets(blocks["packets"], header)
     if len(plain.pts_s) != len(pictures.pts_s) + pictures.hidden:
         return 0.0  # several edits: each may be moved on its own
     moved = float(plain.pts_s[pictures.hidden] - pictures.pts_s[0])
     return moved if 0 < moved < pictures.durations_s[0] else 0.0
 
 
-def _audio(rows: memoryview, header: dict[str, Any], origin_s: float) -> AudioInfo | None:
-    if header["audio"] is None:
-        return None
-    packets = parse_packets(rows, header, track=1)
-    start, end = 0.0, 0.0
-    if len(packets.pts_s):
-        start = float(packets.pts_s.min())
-        end = float((packets.pts_s + packets.durations_s).max())
-    duration = end - start
-    return AudioInfo(
-        **header["audio"],
-        start_s=start - origin_s,
-        duration_s=duration,
-        bit_rate_bps=float(packets.sizes.sum()) * 8 / duration if duration > 0 else 0.0,
-    )
-
-
 @dataclass(frozen=True)
 class Packets:
-    """What is listed of one track: (packets,) each."""
+    """What is listed of the picture's track: (packets,) each."""
 
     pts_s: NDArray[np.float64]
     durations_s: NDArray[np.float64]
-    sizes: NDArray[np.int64]
     stamped: bool
     """Whether any has a time of presentation; else `pts_s` are times of decoding."""
     hidden: int
@@ -150,11 +119,10 @@ class Packets:
     """(keys, 2): of the packets at which decoding can begin, the place among the sorted `pts_s`, and pts in ticks."""
 
 
-def parse_packets(rows: memoryview, header: dict[str, Any], *, track: int) -> Packets:
-    """The listed packets of a track (0 picture, 1 sound) that have a time stamp and are shown."""
-    tick_s = header["tick_s"][track]
-    table = np.frombuffer(rows, np.int64).reshape(-1, 6)
-    _, pts, dts, durations, sizes, flags = table[table[:, 0] == track].T
+def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
+    """The listed packets that have a time stamp and are shown."""
+    tick_s = header["tick_s"]
+    pts, dts, durations, flags = np.frombuffer(rows, np.int64).reshape(-1, 4).T
     missing = pts == NO_STAMP
     both = np.flatnonzero(~missing & (dts != NO_STAMP))
     if missing.any() and len(both):
@@ -168,7 +136,6 @@ def parse_packets(rows: memoryview, header: dict[str, Any], *, track: int) -> Pa
     return Packets(
         pts_s=pts[kept] * tick_s,
         durations_s=durations[kept] * tick_s,
-        sizes=sizes[kept],
         stamped=not missing.all(),
         hidden=int(hidden.sum()),
         keys=np.stack([np.searchsorted(np.sort(pts[kept]), begins), begins], axis=1),

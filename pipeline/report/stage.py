@@ -32,24 +32,13 @@ from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
 from pipeline.runs.cache import cache_identity
 from pipeline.runs.evaluate import read_metrics
-from pipeline.statistics.measure import clips
+from pipeline.statistics.measure import SHORTCUTS, clips
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
 PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
 
-MAX_QUARANTINE_ROWS = 2000
-"""More rows than this stay in quarantine.csv: a page of a million rows opens in no browser."""
-
-PROPERTY_NAMES = {
-    "duration_s": "duration",
-    "leading_silence_s": "leading silence",
-    "loudness_db": "loudness",
-    "width_px": "picture width",
-    "height_px": "picture height",
-    "fps": "frame rate",
-    "file_bytes": "file size",
-}
+MAX_QUARANTINE_ROWS = 2000  # more rows than this stay in quarantine.csv: a page of a million rows opens in no browser
 
 
 def build_report(workspace: Workspace, params: Params) -> Path:
@@ -92,7 +81,7 @@ def render(**content: Any) -> str:
     )
     environment.filters |= {"spread": spread, "interval": interval, "number": number, "percent": percent}
     return environment.get_template("report.html.j2").render(
-        content | {"networks": NETWORKS, "property_names": PROPERTY_NAMES}
+        content | {"networks": NETWORKS, "property_names": SHORTCUTS}
     )
 
 

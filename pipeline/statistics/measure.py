@@ -23,8 +23,16 @@ SMALL_CLIPS, SMALL_SUBJECTS, SMALL_CLASS = 100, 20, 20
 """A test split below one of these (clips, subjects, clips of the rarer class) is called small."""
 
 SHORTCUT_AUC = 0.7
-SHORTCUTS = ("duration_s", "leading_silence_s", "loudness_db", "width_px", "height_px", "fps", "file_bytes")
-"""Properties of the container and its sound that should know nothing about the label."""
+SHORTCUTS = {
+    "duration_s": "duration",
+    "leading_silence_s": "leading silence",
+    "loudness_db": "loudness",
+    "width_px": "picture width",
+    "height_px": "picture height",
+    "fps": "frame rate",
+    "file_bytes": "file size",
+}
+"""Properties of the container and its sound that should know nothing about the label, and what to call them."""
 
 REAL_TWIN = {"RVFA": "RVRA", "FVRA": "RVRA", "FVFA": "RVRA", "FV-": "RV-"}
 """Fake category -> the real one it is held against: with sound against with sound, mute against mute."""
@@ -47,8 +55,8 @@ def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
     """
     test = clips(index[index["split"] == "test"])
     counts = _counts(index[index["split"] == "test"], test)
-    networks = {name: measure_network(group, seed) for name, group in scores.groupby("network") if name in NETWORKS}
-    networks = {name: networks[name] for name in NETWORKS if name in networks}
+    of_network = dict(list(scores.groupby("network")))
+    networks = {name: measure_network(of_network[name], seed) for name in NETWORKS if name in of_network}
     small = why_small(counts)
     summary = {
         name: {metric: result["clip"][metric]["mean"] for metric in METRICS} | {"auc_std": result["clip"]["auc"]["std"]}

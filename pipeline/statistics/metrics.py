@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,8 +65,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, *, threshold: float = 0.5) -> float:
     """The mean of the fraction of fakes at or above `threshold` and the fraction of real ones below it."""
     y, s = _two_classes(labels, scores)
-    called_fake = s >= threshold
-    return float((called_fake[y == 1].mean() + (~called_fake[y == 0]).mean()) / 2)
+    return float(balanced_accuracy_score(y, s >= threshold))
 
 
 def roc_points(labels: ArrayLike, scores: ArrayLike, *, max_points: int = 500) -> tuple[Floats, Floats]:

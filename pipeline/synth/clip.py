@@ -3,96 +3,64 @@
 from __future__ import annotations
 
 import subprocess
-import wave
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import ffmpeg
 import numpy as np
+from scipy.io import wavfile
 
+from cache_schemas.files import replacing
 from pipeline.media import ffmpeg_exe
 from pipeline.synth.fake_audio import revoice
-from pipeline.synth.fake_video import retouch_for
-from pipeline.synth.identity import Stream, donor_of, draw_identity, stream
+from pipeline.synth.fake_video import Patch
+from pipeline.synth.identity import Identity, Stream, donor_of, draw_identity
 from pipeline.synth.picture import render
 from pipeline.synth.plan import ClipSpec
 from pipeline.synth.sound import record
-from pipeline.synth.speech import plan_speech, speak
+from pipeline.synth.speech import Articulation, plan_speech, speak
 from pipeline.synth.take import FPS, FRAME_PX, SAMPLE_RATE_HZ, Take, draw_take
-
-PARTIAL_SUFFIX = ".partial"
 
 
 def render_clip(spec: ClipSpec, folder: Path) -> str:
     """Name of the clip's file, which is written to `folder` in one piece or not at all."""
     take = draw_take(spec.seed, spec.identity, spec.take)
-    frames, samples = picture_of(spec), sound_of(spec)
-    target = folder / spec.file_name
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
-    sound = target.with_name(target.name + ".wav" + PARTIAL_SUFFIX)
-    try:
-        _write_wav(sound, samples)
-        _encode(frames, sound, take, partial)
-        partial.replace(target)
-    finally:
-        sound.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+    samples = np.round(sound_of(spec) * 32767).astype("<i2")
+    with (
+        replacing(folder / spec.file_name) as target,
+        NamedTemporaryFile(dir=folder, prefix=f".{spec.file_name}.", suffix=".wav") as sound,
+    ):
+        wavfile.write(sound, SAMPLE_RATE_HZ, samples)
+        _encode(picture_of(spec), sound.name, take, target)
     return spec.file_name
 
 
 def picture_of(spec: ClipSpec) -> np.ndarray:
     """Frames (T, 256, 256, 3) uint8 RGB of a clip before its encoding."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
-    mouth = mouth_of(spec)
-    if not spec.video_method:
-        return render(spec.seed, identity, take, mouth)
-    retouch = retouch_for(
-        spec.video_method,
-        seed=spec.seed,
-        target=identity,
-        take=take,
-        mouth=mouth,
-        difficulty=spec.difficulty,
-    )
-    return render(spec.seed, identity, take, mouth, retouch)
-
-
-def mouth_of(spec: ClipSpec) -> np.ndarray:
-    """Mouth (T, 2) opening and roundness that belongs to the speech of a clip."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
-    text = stream(spec.seed, Stream.TEXT, spec.identity, spec.take)
-    return plan_speech(text, take.speech_s, identity.voice.tempo).mouth(take.frames, take.lead_silence_s)
+    identity, take, speech = _drawn(spec)
+    mouth, retouch = speech.mouth(take.frames, take.lead_silence_s), None
+    if spec.video_method:
+        retouch = Patch(spec.video_method, target=identity, take=take, mouth=mouth, difficulty=spec.difficulty)
+    return render(identity, take, mouth, retouch)
 
 
 def sound_of(spec: ClipSpec) -> np.ndarray:
     """Samples (N,) in -1..1 at SAMPLE_RATE_HZ of a clip before its encoding."""
-    identity = draw_identity(spec.seed, spec.identity)
-    take = draw_take(spec.seed, spec.identity, spec.take)
-
-    def random(purpose: Stream) -> np.random.Generator:
-        return stream(spec.seed, purpose, spec.identity, spec.take)
-
-    plan = plan_speech(random(Stream.TEXT), take.speech_s, identity.voice.tempo)
-    voice = speak(plan, identity.voice, random(Stream.VOICE_NOISE))
-    if spec.audio_method:
-        donor = draw_identity(spec.seed, donor_of(spec.identity)).voice
-        fake = random(Stream.FAKE_AUDIO)
-        voice = revoice(
-            spec.audio_method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=fake
-        )
-    return record(spec.seed, take, voice)
+    identity, take, speech = _drawn(spec)
+    voice, method = speak(speech, identity.voice, take.random(Stream.VOICE_NOISE)), spec.audio_method
+    if method:
+        donor, rng = draw_identity(spec.seed, donor_of(spec.identity)).voice, take.random(Stream.FAKE_AUDIO)
+        voice = revoice(method, voice, voice=identity.voice, donor=donor, difficulty=spec.difficulty, rng=rng)
+    return record(take, voice)
 
 
-def _write_wav(path: Path, samples: np.ndarray) -> None:
-    with path.open("wb") as handle, wave.open(handle) as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(SAMPLE_RATE_HZ)
-        sound.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+def _drawn(spec: ClipSpec) -> tuple[Identity, Take, Articulation]:
+    """Who is seen, where, and what they say."""
+    identity, take = draw_identity(spec.seed, spec.identity), draw_take(spec.seed, spec.identity, spec.take)
+    return identity, take, plan_speech(take.random(Stream.TEXT), take.speech_s, identity.voice.tempo)
 
 
-def _encode(frames: np.ndarray, sound: Path, take: Take, target: Path) -> None:
+def _encode(frames: np.ndarray, sound: str, take: Take, target: Path) -> None:
     """H.264 at a constant bit rate, filled up where the picture needs less, and AAC.
 
     The size of a file is then set by the take, not by how hard a seam or a blurred patch is to encode. One
@@ -102,7 +70,7 @@ def _encode(frames: np.ndarray, sound: Path, take: Take, target: Path) -> None:
     picture = ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{FRAME_PX}x{FRAME_PX}", r=FPS)
     file = ffmpeg.output(
         picture["v:0"],
-        ffmpeg.input(str(sound), f="wav")["a:0"],
+        ffmpeg.input(sound, f="wav")["a:0"],
         str(target),
         f="mp4",
         map_metadata=-1,

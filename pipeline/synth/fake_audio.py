@@ -75,7 +75,8 @@ def _formant_transfer(
     """The donor's vocal tract on this prosody: the spectral envelope is taken out, warped, put back in blocks."""
     spectrum = _stft(samples)
     logarithm = np.log(np.abs(spectrum) + 1e-4 * np.abs(spectrum).max())
-    envelope = _lifter(logarithm)
+    # Smoothed over a bit more than a pitch harmonic.
+    envelope = np.asarray(gaussian_filter1d(logarithm, 220 / _BINS_HZ[1], axis=1, mode="nearest"))
     stretch = donor.formant_scale / voice.formant_scale
     # Related voices would hardly differ: the warp is never smaller than a twelfth.
     stretch = max(stretch, 1.08) if stretch >= 1 else min(stretch, 1 / 1.08)
@@ -88,11 +89,6 @@ def _formant_transfer(
     phase = quality.phase_noise * rng.standard_normal((len(counts), len(_BINS_HZ)))[block]
     changed = spectrum * np.exp(held + level - envelope + 1j * phase) * roll_off
     return _istft(changed, len(samples))
-
-
-def _lifter(logarithm: np.ndarray) -> np.ndarray:
-    """Spectral envelope (T, bins) of log magnitudes by smoothing over a bit more than a pitch harmonic."""
-    return np.asarray(gaussian_filter1d(logarithm, 220 / _BINS_HZ[1], axis=1, mode="nearest"))
 
 
 def _mel_bank(bands: int, cutoff_hz: float) -> np.ndarray:

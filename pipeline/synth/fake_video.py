@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from PIL import Image
 
 from pipeline.synth.face import CANVAS_PX, FACE_Y_PX, face_oval, mouth_oval
-from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity, stream
-from pipeline.synth.picture import Heads, Retouch
+from pipeline.synth.identity import Face, Identity, Stream, donor_of, draw_identity
+from pipeline.synth.picture import heads
 from pipeline.synth.speech import plan_speech
 from pipeline.synth.take import Take
 
 
 @dataclass(frozen=True)
 class PatchQuality:
-    """How well a generated patch fits in: from crude (difficulty 0) to hardly visible (1)."""
+    """How well a generated patch fits in."""
 
     resolution: float  # of the patch against the canvas
     feather_px: float
@@ -25,67 +25,35 @@ class PatchQuality:
     jitter_px: float  # frame-to-frame registration error
     checker: float  # levels of the pixel grid that up-convolutions leave behind
 
-    @staticmethod
-    def at(difficulty: float) -> PatchQuality:
-        """Quality at a difficulty in 0..1."""
 
-        def between(crude: float, fine: float) -> float:
-            return crude + difficulty * (fine - crude)
-
-        return PatchQuality(
-            resolution=between(0.24, 0.9),
-            feather_px=between(1.5, 18),
-            colour_cast=between(16, 2),
-            colour_match=between(0.85, 1.0),
-            jitter_px=between(1.6, 0.1),
-            checker=between(24, 0),
-        )
+_CRUDE, _FINE = PatchQuality(0.24, 1.5, 16, 0.85, 1.6, 24), PatchQuality(0.9, 18, 2, 1.0, 0.1, 0)  # difficulty 0 and 1
 
 
-def retouch_for(
-    method: str, *, seed: int, target: Identity, take: Take, mouth: np.ndarray, difficulty: float
-) -> Retouch:
-    """Canvas change of a visual method for a take whose real mouth is `mouth` (T, 2)."""
-    quality = PatchQuality.at(difficulty)
-    if method == "face-swap":
-        donor = draw_identity(seed, donor_of(target.index)).face
-        mask = face_oval(target.face, quality.feather_px)
-    elif method == "mouth-redub":
-        donor, mouth = target.face, other_mouth(seed, target, take)
-        mask = mouth_oval(target.face, quality.feather_px)
-    else:
-        raise ValueError(f"method is {method!r}, allowed are 'face-swap' and 'mouth-redub'")
-    return _Patch(seed=seed, target=target.face, donor=donor, take=take, mouth=mouth, mask=mask, quality=quality)
+class Patch:
+    """A face rendered at lower quality, warped onto the target's face and blended in by a mask: a `Retouch`."""
 
-
-def other_mouth(seed: int, target: Identity, take: Take) -> np.ndarray:
-    """Mouth (T, 2) of a different text spoken in the same take: out of step with its sound."""
-    text = stream(seed, Stream.FAKE_TEXT, take.identity, take.index)
-    return plan_speech(text, take.speech_s, target.voice.tempo).mouth(take.frames, take.lead_silence_s)
-
-
-class _Patch:
-    """A face rendered at lower quality, warped onto the target's face and blended in by a mask."""
-
-    def __init__(
-        self,
-        *,
-        seed: int,
-        target: Face,
-        donor: Face,
-        take: Take,
-        mouth: np.ndarray,
-        mask: np.ndarray,
-        quality: PatchQuality,
-    ) -> None:
-        rng = stream(seed, Stream.FAKE_VIDEO, take.identity, take.index)
-        self._heads = Heads(donor, take)
+    def __init__(self, method: str, *, target: Identity, take: Take, mouth: np.ndarray, difficulty: float) -> None:
+        """Of a visual method for a take whose real mouth is `mouth` (T, 2)."""
+        ends = zip(astuple(_CRUDE), astuple(_FINE), strict=True)
+        quality = PatchQuality(*(crude + difficulty * (fine - crude) for crude, fine in ends))
+        if method == "face-swap":
+            donor = draw_identity(take.seed, donor_of(target.index)).face
+            mask = face_oval(target.face, quality.feather_px)
+        elif method == "mouth-redub":
+            # A different text spoken in the same take: out of step with its sound.
+            other = plan_speech(take.random(Stream.FAKE_TEXT), take.speech_s, target.voice.tempo)
+            donor, mouth = target.face, other.mouth(take.frames, take.lead_silence_s)
+            mask = mouth_oval(target.face, quality.feather_px)
+        else:
+            raise ValueError(f"method is {method!r}, allowed are 'face-swap' and 'mouth-redub'")
+        rng = take.random(Stream.FAKE_VIDEO)
+        self._head_with = heads(donor, take)
         self._mouth = mouth
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         self._window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         self._mask = mask[self._window][..., None]
         self._size = round(CANVAS_PX * quality.resolution)
-        self._map = _face_to_face(target, donor)
+        self._map = _face_to_face(target.face, donor)
         cast = rng.normal(0, 1, 3)
         self._cast = (quality.colour_cast * cast / np.linalg.norm(cast)).astype(np.float32)
         self._match = quality.colour_match
@@ -96,7 +64,7 @@ class _Patch:
         self._flicker = rng.normal(0, quality.colour_cast * 0.12, len(mouth))
 
     def __call__(self, frame: int, canvas: np.ndarray, eye_opening: float) -> np.ndarray:
-        head = self._heads.at(eye_opening)
+        head = self._head_with(eye_opening)
         drawn = head.with_mouth(float(self._mouth[frame, 0]), float(self._mouth[frame, 1]))
         patch = self._warp(drawn, self._jitter[frame])[self._window]
         below = canvas[self._window]
@@ -113,10 +81,7 @@ class _Patch:
         a, c, e, f = self._map
         whole = (CANVAS_PX, CANVAS_PX)
         image = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8)).transform(
-            whole,
-            Image.Transform.AFFINE,
-            (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]),
-            Image.Resampling.BILINEAR,
+            whole, Image.Transform.AFFINE, (a, 0, c + jitter_px[0], 0, e, f + jitter_px[1]), Image.Resampling.BILINEAR
         )
         small = np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX)) + self._checker
         grid = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import multiprocessing
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.synth.clip import PARTIAL_SUFFIX, render_clip
-from pipeline.synth.plan import MANIFEST_COLUMNS, ClipSpec, plan_clips
+from cache_schemas.files import replacing, write_text
+from pipeline.synth.clip import render_clip
+from pipeline.synth.plan import ClipSpec, plan_clips
 
 # Part of the stored parameters: raise it with every change that alters pixels or samples.
 GENERATOR_VERSION = 1
-_OURS = re.compile(r"id\d{5,}_t\d{4,}_[FR]V[FR]A\.mp4(\.wav)?(" + re.escape(PARTIAL_SUFFIX) + ")?")
+# Clips, and what a killed run leaves; the version before left NAME.partial.
+_OURS = re.compile(r"\.?id\d{5,}_t\d{4,}_[FR]V[FR]A\.mp4((\.wav)?\.partial|\.\w+\.(tmp|wav))?")
 
 
 def generate(
@@ -29,7 +29,7 @@ def generate(
     difficulty: float = 0.3,
     seed: int = 0,
     jobs: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda _clips: None,
 ) -> Path:
     """Path of the manifest of a synthetic data set below `root`, made or completed by this call.
 
@@ -45,7 +45,7 @@ def generate(
             also the same bytes.
         jobs: worker processes, by default one per core. They are spawned: a script that calls this with more
             than one needs the usual `if __name__ == "__main__"`.
-        progress: called with (clips done, clips in all) at the start and whenever a clip is finished.
+        progress: called with the number of clips that are there at the start, and with 1 whenever one is finished.
     """
     workers = (os.cpu_count() or 1) if jobs is None else jobs
     _check(identities, clips_per_identity, difficulty, seed, workers)
@@ -53,37 +53,35 @@ def generate(
         identities=identities, clips_per_identity=clips_per_identity, difficulty=float(difficulty), seed=seed
     )
     params = {"difficulty": float(difficulty), "generator_version": GENERATOR_VERSION, "seed": seed}
+    text = json.dumps(params, indent=2) + "\n"
     folder, manifest = root / "clips", root / "manifest.csv"
     folder.mkdir(parents=True, exist_ok=True)
     stored = root / "params.json"
-    same_params = _read_params(stored) == params
-    work = plan_work(specs, {p.name for p in folder.iterdir()}, same_params=same_params)
-    if work.remove or not same_params:
+    same_params = stored.exists() and stored.read_bytes() == text.encode()
+    missing, unwanted = plan_work(specs, {p.name for p in folder.iterdir()}, same_params=same_params)
+    if unwanted or not same_params:
         # A manifest never names a clip that is gone, and new parameters are stored when no old clip is left.
         manifest.unlink(missing_ok=True)
-        for name in work.remove:
+        for name in unwanted:
             (folder / name).unlink(missing_ok=True)
-    _write(stored, json.dumps(params, indent=2) + "\n")
-    _render(work.render, folder, workers, len(specs), progress)
-    _write(manifest, _manifest_text(specs))
+    write_text(stored, text)
+    progress(len(specs) - len(missing))
+    for _ in _rendered(missing, folder, workers):
+        progress(1)
+    with replacing(manifest) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(specs[0].row()), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(spec.row() for spec in specs)
     return manifest
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one call has to do: clips to render and file names to remove first."""
-
-    render: tuple[ClipSpec, ...]
-    remove: tuple[str, ...]
-
-
-def plan_work(specs: list[ClipSpec], present: set[str], *, same_params: bool) -> Work:
-    """Work that turns the files `present` in the clips folder into the clips of `specs`."""
+def plan_work(specs: list[ClipSpec], present: set[str], *, same_params: bool) -> tuple[list[ClipSpec], list[str]]:
+    """(clips to render, file names to remove first): what turns `present` in the clips folder into the `specs`."""
     wanted = {spec.file_name for spec in specs}
     kept = wanted & present if same_params else set()
     # Only names that this generator writes, partial ones included: somebody else's file is not ours to remove.
     remove = sorted(name for name in present - kept if _OURS.fullmatch(name))
-    return Work(tuple(spec for spec in specs if spec.file_name not in kept), tuple(remove))
+    return [spec for spec in specs if spec.file_name not in kept], remove
 
 
 def _check(identities: int, clips_per_identity: int, difficulty: float, seed: int, jobs: int) -> None:
@@ -99,51 +97,17 @@ def _check(identities: int, clips_per_identity: int, difficulty: float, seed: in
         raise ValueError(f"difficulty is {difficulty}, allowed are numbers from 0 (crude) to 1 (hardly visible)")
 
 
-def _read_params(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _render(
-    specs: tuple[ClipSpec, ...],
-    folder: Path,
-    jobs: int,
-    total: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    report = progress or (lambda _done, _total: None)
-    done = total - len(specs)
-    report(done, total)
+def _rendered(specs: list[ClipSpec], folder: Path, jobs: int) -> Iterator[str]:
+    """The name of each clip when it is there."""
     if jobs == 1 or len(specs) < 2:
-        for count, spec in enumerate(specs, done + 1):
-            render_clip(spec, folder)
-            report(count, total)
+        yield from (render_clip(spec, folder) for spec in specs)
         return
     # Spawned, not forked: the caller may already run decoder or torch threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(specs)), mp_context=context) as pool:
         futures = [pool.submit(render_clip, spec, folder) for spec in specs]
         try:
-            for count, future in enumerate(as_completed(futures), done + 1):
-                future.result()
-                report(count, total)
-        except BaseException:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _manifest_text(specs: list[ClipSpec]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, MANIFEST_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(spec.row() for spec in specs)
-    return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)

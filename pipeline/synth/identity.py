@@ -14,8 +14,7 @@ _SKINS = np.array(
     [(244, 212, 190), (229, 184, 152), (206, 153, 116), (172, 119, 84), (133, 88, 62), (100, 66, 48)], float
 )
 _HAIRS = np.array(
-    [(34, 27, 25), (62, 42, 30), (98, 64, 38), (150, 104, 58), (196, 160, 102), (128, 54, 28), (140, 138, 136)],
-    float,
+    [(34, 27, 25), (62, 42, 30), (98, 64, 38), (150, 104, 58), (196, 160, 102), (128, 54, 28), (140, 138, 136)], float
 )
 _IRISES = np.array([(74, 46, 26), (104, 74, 40), (86, 112, 70), (84, 124, 160), (110, 124, 132)], float)
 HAIR_STYLES = ("short", "long", "fringe", "receding")
@@ -100,11 +99,6 @@ class Identity:
     face: Face
     voice: Voice
 
-    @property
-    def name(self) -> str:
-        """Subject id of the manifest."""
-        return subject_name(self.index)
-
 
 def subject_name(index: int) -> str:
     """Subject id of identity `index`."""
@@ -122,11 +116,7 @@ def donor_of(index: int) -> int:
 
 def draw_identity(seed: int, index: int) -> Identity:
     """Identity `index` of the data set with this seed."""
-    return Identity(
-        index,
-        _draw_face(stream(seed, Stream.FACE, index)),
-        _draw_voice(stream(seed, Stream.VOICE, index)),
-    )
+    return Identity(index, _draw_face(stream(seed, Stream.FACE, index)), _draw_voice(stream(seed, Stream.VOICE, index)))
 
 
 def _draw_voice(rng: np.random.Generator) -> Voice:
@@ -150,7 +140,8 @@ def _draw_face(rng: np.random.Generator) -> Face:
     u = rng.uniform
     half_width, half_height = u(61, 72), u(82, 92)
     eye_y, mouth_y = u(-17, -9), u(42, 50)
-    skin = _between(_SKINS, u(0, len(_SKINS) - 1)) + rng.normal(0, 4, 3)
+    position = u(0, len(_SKINS) - 1)
+    skin = [np.interp(position, range(len(_SKINS)), channel) for channel in _SKINS.T] + rng.normal(0, 4, 3)
     hair = _HAIRS[rng.integers(len(_HAIRS))] * u(0.85, 1.15)
     lips = skin * (0.86, 0.62, 0.64) + (u(0, 30), 0, u(0, 10))
     return Face(
@@ -185,11 +176,6 @@ def _draw_face(rng: np.random.Generator) -> Face:
         lips=_rgb(lips),
         shirt=_rgb(u(30, 220, 3)),
     )
-
-
-def _between(anchors: np.ndarray, position: float) -> np.ndarray:
-    low = min(int(position), len(anchors) - 2)
-    return np.asarray(anchors[low] + (position - low) * (anchors[low + 1] - anchors[low]))
 
 
 def _rgb(colour: np.ndarray) -> RGB:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 
@@ -10,29 +11,20 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pipeline.synth.face import CANVAS_PX, Head, draw_head
-from pipeline.synth.identity import Face, Identity, Stream, stream
+from pipeline.synth.identity import Face, Identity, Stream
 from pipeline.synth.take import FPS, FRAME_PX, Take
 
 EYE_LEVELS = 4
 Retouch = Callable[[int, np.ndarray, float], np.ndarray]
 
 
-class Heads:
-    """Heads of one face in one take, drawn once per eye level."""
-
-    def __init__(self, face: Face, take: Take) -> None:
-        self._base = draw_head(face, take.light)
-        self._levels: dict[int, Head] = {}
-
-    def at(self, eye_opening: float) -> Head:
-        """Head with its eyes open this far (0..1, rounded to EYE_LEVELS steps)."""
-        level = round(eye_opening * EYE_LEVELS)
-        if level not in self._levels:
-            self._levels[level] = self._base.with_eyes(level / EYE_LEVELS)
-        return self._levels[level]
+def heads(face: Face, take: Take) -> Callable[[float], Head]:
+    """Gives the head with its eyes open so far (0..1, rounded to EYE_LEVELS steps); each level is drawn once."""
+    with_eyes = functools.cache(draw_head(face, take.light).with_eyes)
+    return lambda eye_opening: with_eyes(round(eye_opening * EYE_LEVELS) / EYE_LEVELS)
 
 
-def render(seed: int, identity: Identity, take: Take, mouth: np.ndarray, retouch: Retouch | None = None) -> np.ndarray:
+def render(identity: Identity, take: Take, mouth: np.ndarray, retouch: Retouch | None = None) -> np.ndarray:
     """Frames (T, 256, 256, 3) uint8 RGB of one take; `mouth` (T, 2) opening and roundness.
 
     `retouch(frame, canvas, eye_opening)` may change the head's canvas (256, 256, 3) float32, in place or not,
@@ -40,12 +32,12 @@ def render(seed: int, identity: Identity, take: Take, mouth: np.ndarray, retouch
     """
     times = np.arange(take.frames) / FPS
     poses, eyes = take.motion.pose(times), take.motion.eye_opening(times)
-    heads = Heads(identity.face, take)
-    back = _backdrop(seed, identity, take)
-    noise = stream(seed, Stream.PIXEL_NOISE, take.identity, take.index)
+    head_with = heads(identity.face, take)
+    back = _backdrop(identity, take)
+    noise = take.random(Stream.PIXEL_NOISE)
     frames = np.empty((take.frames, FRAME_PX, FRAME_PX, 3), np.uint8)
     for index, (pose, eye) in enumerate(zip(poses, eyes, strict=True)):
-        head = heads.at(eye)
+        head = head_with(eye)
         canvas = head.with_mouth(float(mouth[index, 0]), float(mouth[index, 1]))
         if retouch is not None:
             canvas = retouch(index, canvas, eye)
@@ -93,9 +85,9 @@ def _camera(frame: np.ndarray, take: Take, noise: np.random.Generator) -> np.nda
     return np.asarray(Image.open(stored))
 
 
-def _backdrop(seed: int, identity: Identity, take: Take) -> Image.Image:
+def _backdrop(identity: Identity, take: Take) -> Image.Image:
     """Background with neck and shoulders, RGB."""
-    rng = stream(seed, Stream.BACKGROUND, take.identity, take.index)
+    rng = take.random(Stream.BACKGROUND)
     y, x = np.mgrid[0:FRAME_PX, 0:FRAME_PX].astype(np.float32)
     ends = rng.uniform(60, 190, (2, 1)) + rng.uniform(-28, 28, (2, 3))
     blend = np.clip(((x - 128) * np.cos(a := rng.uniform(0, 2 * np.pi)) + (y - 128) * np.sin(a)) / 256 + 0.5, 0, 1)

@@ -11,10 +11,6 @@ VIDEO_METHODS = ("face-swap", "mouth-redub")
 AUDIO_METHODS = ("vocoder", "formant-transfer")
 # Methods that borrow from the donor identity; the others rework the subject's own face or voice.
 _BORROWING = ("face-swap", "formant-transfer")
-MANIFEST_COLUMNS = (
-    "path", "dataset", "subject_id", "source_id", "target_id",
-    "video_label", "audio_label", "label", "category", "method",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class ClipSpec:
         return "+".join(name for name in (self.video_method, self.audio_method) if name) or "real"
 
     def row(self) -> dict[str, str | int]:
-        """Manifest row with MANIFEST_COLUMNS."""
+        """Row of the manifest, {column: value}."""
         borrows = any(name in _BORROWING for name in (self.video_method, self.audio_method))
         subject = subject_name(self.identity)
         return {

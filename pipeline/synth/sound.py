@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import butter, lfilter, sosfilt
 
-from pipeline.synth.identity import Stream, stream
+from pipeline.synth.identity import Stream
 from pipeline.synth.take import FPS, SAMPLE_RATE_HZ, Take
 
 _RAMP_S = 0.006
 
 
-def record(seed: int, take: Take, voice: np.ndarray) -> np.ndarray:
+def record(take: Take, voice: np.ndarray) -> np.ndarray:
     """Sound of the whole clip (frames / FPS * SAMPLE_RATE_HZ,) float64 in -1..1 from the dry voice (N,).
 
     The gate comes after the voice path, so whatever that smears over its ends is cut where it is cut for real
@@ -28,7 +28,7 @@ def record(seed: int, take: Take, voice: np.ndarray) -> np.ndarray:
     heard = np.asarray(sosfilt(low_pass, dry))
     target = 10 ** (take.loudness_dbfs / 20)
     heard *= target / _rms(heard)
-    rng = stream(seed, Stream.ROOM_NOISE, take.identity, take.index)
+    rng = take.random(Stream.ROOM_NOISE)
     room = sosfilt(low_pass, lfilter([1], [1, -take.room_tilt], rng.standard_normal(total)))
     room *= target * 10 ** (-take.room_snr_db / 20) / _rms(room)
     return np.asarray(np.clip(heard + room, -1, 1))

@@ -49,6 +49,7 @@ class Motion:
 class Take:
     """One recording session. Every category of the take uses the same one, so none of it tells them apart."""
 
+    seed: int
     identity: int
     index: int
     frames: int
@@ -67,14 +68,13 @@ class Take:
     audio_kbps: int
 
     @property
-    def duration_s(self) -> float:
-        """Length of picture and sound."""
-        return self.frames / FPS
-
-    @property
     def speech_s(self) -> float:
         """Length of the part in which somebody speaks."""
-        return self.duration_s - self.lead_silence_s - self.tail_silence_s
+        return self.frames / FPS - self.lead_silence_s - self.tail_silence_s
+
+    def random(self, purpose: Stream) -> np.random.Generator:
+        """Random generator of one purpose."""
+        return stream(self.seed, purpose, self.identity, self.index)
 
 
 def draw_take(seed: int, identity: int, index: int) -> Take:
@@ -83,6 +83,7 @@ def draw_take(seed: int, identity: int, index: int) -> Take:
     u = rng.uniform
     frames = int(rng.integers(90, 111))
     return Take(
+        seed=seed,
         identity=identity,
         index=index,
         frames=frames,

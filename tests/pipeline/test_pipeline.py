@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -304,7 +305,7 @@ def test_predict_gives_the_scores_of_evaluate(trained: Run, synth_root: Path, tm
     assert [len(p.windows) for p in predictions[:2]] == [1, 1]
     assert "not a media file" in predictions[2].reason
     assert "No such file" in predictions[3].reason
-    assert json.loads(json.dumps([p.as_json() for p in predictions]))[2]["score"] is None
+    assert json.loads(json.dumps([asdict(p) for p in predictions]))[2]["score"] is None
 
 
 def test_predict_refuses_other_backbones(trained: Run, synth_root: Path, tmp_path: Path) -> None:

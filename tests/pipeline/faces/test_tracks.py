@@ -57,7 +57,7 @@ def test_no_jumping_between_people() -> None:
 )
 def test_the_most_persistent_largest_weighs_most(frames: list[Faces], left_edge: float) -> None:
     best = max(link_tracks(looks(frames)), key=lambda track: track.weight)
-    assert best.boxes[0, 0] == left_edge
+    assert best.faces.boxes[0, 0] == left_edge
 
 
 def test_a_face_elsewhere_or_of_another_size_begins_a_new_track() -> None:

@@ -44,7 +44,7 @@ def test_containers(tmp_path: Path, name: str) -> None:
     info = media.probe(path)
     assert info.duration_s == pytest.approx(2, abs=0.05)
     assert info.fps == pytest.approx(25, abs=0.5)
-    assert (info.width_px, info.height_px, info.has_audio) == (64, 48, True)
+    assert (info.width_px, info.height_px, info.audio is not None) == (64, 48, True)
     samples = media.read_sound(path, sample_rate_hz=16000).samples
     assert len(samples) == pytest.approx(32000, abs=1600)
     assert samples.std() > 0.01
@@ -74,7 +74,7 @@ def test_sound_that_starts_late_starts_late(tmp_path: Path) -> None:
 
 def test_no_sound_is_its_own_error(tmp_path: Path) -> None:
     path = make(tmp_path / "c.mp4", "-c:v", "libx264", sound=False)
-    assert not media.probe(path).has_audio
+    assert media.probe(path).audio is None
     with pytest.raises(media.NoAudioError, match="no sound track"):
         media.read_sound(path, sample_rate_hz=16000)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.synth.face import CANVAS_PX, draw_head, face_oval
-from pipeline.synth.fake_video import retouch_for
+from pipeline.synth.fake_video import Patch
 from pipeline.synth.identity import donor_of, draw_identity
 from pipeline.synth.picture import canvas_transform, render
 from pipeline.synth.plan import VIDEO_METHODS
@@ -27,7 +27,7 @@ def mouth() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real(take: Take, mouth: np.ndarray) -> np.ndarray:
-    return render(0, draw_identity(0, 0), take, mouth)
+    return render(draw_identity(0, 0), take, mouth)
 
 
 def test_identities_come_from_the_seed_and_differ() -> None:
@@ -68,8 +68,8 @@ def test_pose_maps_the_frame_centre_onto_the_canvas_centre() -> None:
 def test_frames_are_a_function_of_the_seed(take: Take, mouth: np.ndarray, real: np.ndarray) -> None:
     assert real.shape == (FRAMES, FRAME_PX, FRAME_PX, 3)
     assert real.dtype == np.uint8
-    np.testing.assert_array_equal(real, render(0, draw_identity(0, 0), take, mouth))
-    assert (real != render(1, draw_identity(1, 0), take, mouth)).any()
+    np.testing.assert_array_equal(real, render(draw_identity(0, 0), take, mouth))
+    assert (real != render(draw_identity(1, 0), dataclasses.replace(take, seed=1), mouth)).any()
 
 
 @pytest.mark.parametrize("method", VIDEO_METHODS)
@@ -79,8 +79,8 @@ def test_retouch_changes_the_face_alone_and_less_when_difficult(
     identity = draw_identity(0, 0)
     change = []
     for difficulty in (0.0, 1.0):
-        retouch = retouch_for(method, seed=0, target=identity, take=take, mouth=mouth, difficulty=difficulty)
-        fake = render(0, identity, take, mouth, retouch)
+        retouch = Patch(method, target=identity, take=take, mouth=mouth, difficulty=difficulty)
+        fake = render(identity, take, mouth, retouch)
         # 24 px: outside the head, and a JPEG block away from it.
         for edge in (np.s_[:, :24], np.s_[:, :, :24], np.s_[:, :, -24:]):
             np.testing.assert_array_equal(fake[edge], real[edge])
@@ -99,4 +99,4 @@ def test_swapped_region_lies_inside_the_face() -> None:
 
 def test_unknown_method_is_named(take: Take, mouth: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"'morph'.*face-swap"):
-        retouch_for("morph", seed=0, target=draw_identity(0, 0), take=take, mouth=mouth, difficulty=0.3)
+        Patch("morph", target=draw_identity(0, 0), take=take, mouth=mouth, difficulty=0.3)

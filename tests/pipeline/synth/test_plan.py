@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.synth.generate import plan_work
-from pipeline.synth.plan import AUDIO_METHODS, CATEGORIES, MANIFEST_COLUMNS, VIDEO_METHODS, ClipSpec, plan_clips
+from pipeline.synth.plan import AUDIO_METHODS, CATEGORIES, VIDEO_METHODS, ClipSpec, plan_clips
 
 
 def plan(identities: int = 16, clips_per_identity: int = 8) -> list[ClipSpec]:
@@ -48,7 +48,9 @@ def test_rows_are_sorted_labelled_and_joined_in_pairs() -> None:
     rows = [spec.row() for spec in plan(5, 8)]
     assert [r["path"] for r in rows] == sorted(str(r["path"]) for r in rows)
     for row in rows:
-        assert tuple(row) == MANIFEST_COLUMNS
+        assert ",".join(row) == (
+            "path,dataset,subject_id,source_id,target_id,video_label,audio_label,label,category,method"
+        )
         video, audio = int(row["category"][0] == "F"), int(row["category"][2] == "F")  # type: ignore[index]
         assert (row["video_label"], row["audio_label"], row["label"]) == (video, audio, video | audio)
         assert row["target_id"] == row["subject_id"]
@@ -68,10 +70,19 @@ def test_rows_are_sorted_labelled_and_joined_in_pairs() -> None:
 def test_work_keeps_finished_clips_and_clears_what_is_not_wanted() -> None:
     specs = plan(2, 4)
     names = [s.file_name for s in specs]
-    present = {names[0], names[1], names[2] + ".partial", "id00009_t0000_RVRA.mp4", "holiday.mp4", ".gitignore"}
-    work = plan_work(specs, present, same_params=True)
-    assert [s.file_name for s in work.render] == names[2:]
-    assert work.remove == (names[2] + ".partial", "id00009_t0000_RVRA.mp4")
-    work = plan_work(specs, present, same_params=False)
-    assert work.render == tuple(specs)
-    assert set(work.remove) == present - {"holiday.mp4", ".gitignore"}
+    present = {
+        names[0],
+        names[1],
+        names[2] + ".partial",
+        "." + names[3] + ".x1_y.tmp",
+        "id00009_t0000_RVRA.mp4",
+        names[1] + ".bak",
+        "holiday.mp4",
+        ".gitignore",
+    }
+    render, remove = plan_work(specs, present, same_params=True)
+    assert [s.file_name for s in render] == names[2:]
+    assert remove == ["." + names[3] + ".x1_y.tmp", names[2] + ".partial", "id00009_t0000_RVRA.mp4"]
+    render, remove = plan_work(specs, present, same_params=False)
+    assert render == specs
+    assert set(remove) == present - {"holiday.mp4", ".gitignore", names[1] + ".bak"}

@@ -104,7 +104,7 @@ def test_recording_sets_silence_and_loudness_whatever_the_voice_path_did() -> No
     # A voice path that smears over its ends, ten times too loud.
     smeared = 10 * np.convolve(clean, np.ones(900), mode="full")
     lead = round(take.lead_silence_s * SAMPLE_RATE_HZ)
-    first, second = record(0, take, clean), record(0, take, smeared[:count])
+    first, second = record(take, clean), record(take, smeared[:count])
     assert first.shape == second.shape == (take.frames * SAMPLE_RATE_HZ // FPS,)
     np.testing.assert_array_equal(first[:lead], second[:lead])
     for sound in (first, second):
