@@ -112,7 +112,7 @@ class Process:
     def wait_for(self, fd: int) -> None:
         """Returns when there is something to read; raises MediaError when that takes too long, all waits together."""
         start = time.monotonic()
-        ready, _, _ = select.select([fd], [], [], max(self._patience_s, 0))
+        ready = self._patience_s > 0 and select.select([fd], [], [], self._patience_s)[0]
         self._patience_s -= time.monotonic() - start
         if not ready:
             raise too_long()
