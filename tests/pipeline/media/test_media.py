@@ -174,8 +174,16 @@ def decoders() -> list[psutil.Process]:
     return [child for child in children if any("pipeline.decoder" in part for part in child.cmdline())]
 
 
+def end_decoders(some: list[psutil.Process]) -> None:
+    for decoder in reversed(some):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one end may bring the other
+            decoder.kill()
+    psutil.wait_procs(some, timeout=10)
+
+
 def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"])
+    end_decoders(decoders())  # those of other tests
     found = media.probe(path)
     monkeypatch.setattr(process, "WALL_SECONDS", 0.2)
     (_, copy) = decoders()
@@ -210,10 +218,7 @@ def test_a_decoder_that_died_between_files_is_replaced(tmp_path: Path) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"], seconds=0.5)
     media.probe(path)
     for some in (decoders()[1:], decoders()):  # the copy alone; then its server, too
-        for decoder in reversed(some):
-            with contextlib.suppress(psutil.NoSuchProcess):  # one end may bring the other
-                decoder.kill()
-        psutil.wait_procs(some, timeout=10)
+        end_decoders(some)
         assert media.probe(path).height_px == 48
     assert media.probe(path).width_px == 64
 
