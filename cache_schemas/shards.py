@@ -99,6 +99,11 @@ class ClipEntry:
     info: Mapping[str, Any]
     reason: str
 
+    def rows(self, starts_s: Iterable[float] | None = None) -> list[int]:
+        """The rows of the windows that start at these times, of all where None."""
+        chosen = self.starts_s if starts_s is None else starts_s
+        return [self.first_row + self.starts_s.index(start) for start in chosen]
+
 
 def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipResult]) -> Path:
     """The path of a new shard that holds `results`, computed under the stage parameters named by `key`."""

@@ -109,7 +109,7 @@ def spectrograms(
     build_spectrograms(*setup(params, work, scheduler, workers))
 
 
-@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look at the PNGs)")
+@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look and listen)")
 def faces(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
@@ -117,7 +117,10 @@ def faces(
     workers: Workers = None,
     contact_sheets: Annotated[
         Path | None,
-        typer.Option(help="also draw what was found: one PNG a clip, its crops and boxes", metavar="FOLDER"),
+        typer.Option(
+            help="also show what was found, per clip: a PNG of crops and boxes, an mp4 of the crops with their sound",
+            metavar="FOLDER",
+        ),
     ] = None,
 ) -> None:
     """Find and follow the faces in every window, and cut crops of one person in each.

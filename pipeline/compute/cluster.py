@@ -54,7 +54,7 @@ def cluster_client(address: str) -> Iterator[Any]:
     from distributed.security import Security
 
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it logs is raised, too
-    if address.startswith("tls://") and Security().tls_client_cert is None:
+    if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
         raise SchedulerError(
             f"the scheduler {address} wants a certificate: name yours in Dask's settings (distributed.comm.tls; see "
             "docs/scale.md)"

@@ -74,12 +74,12 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
             clip,
             sound.starts_s.index(start),
             start,
-            (picture.path, picture.first_row + i),
-            (sound.path, sound.first_row + sound.starts_s.index(start)),
+            (picture.path, seen),
+            (sound.path, heard),
             picture.plan,
             dict(sound.info),
         )
-        for i, start in enumerate(picture.starts_s)
+        for start, seen, heard in zip(picture.starts_s, picture.rows(), sound.rows(picture.starts_s), strict=True)
     ]
 
 

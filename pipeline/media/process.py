@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-import imageio_ffmpeg
 
 from pipeline.decoder.messages import Block, read_message, write_message
 from pipeline.decoder.server import REQUEST, STATUS, STOP
@@ -35,18 +31,6 @@ MAX_MEMORY_BYTES = 4 << 30
 """Of a decoder's address space. The largest picture, H.264's 16 references to it and a scaled copy fit into it."""
 WALL_SECONDS = 300.0
 """A file that is waited for longer is given up, its decoder killed; so is one that uses so much of a core."""
-
-
-@functools.cache
-def ffmpeg_exe() -> str:
-    """The ffmpeg that draws clips, for `pipeline.synth` and the tests: the binary that imageio-ffmpeg ships."""
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError:  # none for this platform: it has found none on the system either, or says how to get one
-        found = shutil.which("ffmpeg")
-        if found is None:
-            raise
-        return found
 
 
 class _Reader:
