@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_schemas.run import NETWORKS
 from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
+from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
 Metric = Callable[[Any, Any], float]
 
@@ -44,6 +45,7 @@ METRICS: Mapping[str, Metric] = {
     "balanced_accuracy": metrics.balanced_accuracy,
 }
 
+_DRAWS = 1000  # of the people, for an interval
 _MAX_POINTS = 500  # of a ROC curve
 
 
@@ -135,10 +137,12 @@ def _interval(labels: NDArray[Any], rows: NDArray[np.float64], subjects: NDArray
     level = 0.95
     known: dict[str, Any] = {"level": level, "subjects": len(np.unique(subjects))}
     try:
-        found = metrics.bootstrap_mean_auc(labels, rows, subjects, level=level, seed=seed)
+        draws = draw_people(subjects, draws=_DRAWS, seed=seed)
+        means = np.mean([drawn_metrics(labels, row, draws)["auc"] for row in rows], axis=0)
+        found = interval(means, level=level)
     except UndefinedMetricError as error:
         return known | {"low": None, "high": None, "resamples": 0, "reason": str(error)}
-    return known | {"low": found.low, "high": found.high, "resamples": found.resamples, "reason": None}
+    return known | {"low": found.low, "high": found.high, "resamples": found.draws, "reason": None}
 
 
 def _against(table: pd.DataFrame, rows: NDArray[np.float64], fake: Any, real: Any) -> dict[str, Any]:
