@@ -1,4 +1,4 @@
-"""From the scores of a clip's windows to one. A mean hides a fake second in a real minute, a maximum hears all noise."""
+"""From the scores of a clip's windows to one. A mean hides a fake second in a minute, a maximum hears all noise."""
 
 from __future__ import annotations
 
