@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import IO
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec"
+
 
 class MediaError(Exception):
     """A file cannot be used; the message says why in words for the quarantine list.
@@ -57,6 +59,24 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(fd)
         raise PassingError(reason)
     return os.fdopen(fd, "rb", buffering=0)
+
+
+def refuse_stand_ins(fd: int) -> None:
+    """Raises PassingError where the bytes of the open file only stand for one that is somewhere else."""
+    head = os.pread(fd, 512, 0)
+    if head.startswith(_LFS_POINTER):
+        raise PassingError("a Git LFS pointer in place of the file: run `git lfs pull` where the data set was cloned")
+    if not any(head) and _only_zeros(fd):
+        raise PassingError("nothing but zeros: a copy or a download that was not finished")
+
+
+def _only_zeros(fd: int) -> bool:
+    at = 0
+    while piece := os.pread(fd, 1 << 20, at):
+        if piece.strip(b"\0"):
+            return False
+        at += len(piece)
+    return True
 
 
 def check_file(path: Path) -> int:

@@ -26,7 +26,7 @@ import imageio_ffmpeg
 from pipeline.decoder.container import UNREADABLE
 from pipeline.decoder.messages import Block, read_message, write_message
 from pipeline.decoder.server import REQUEST, STATUS, STOP
-from pipeline.media.files import MediaError, NoAudioError, PassingError, open_regular
+from pipeline.media.files import MediaError, NoAudioError, PassingError, open_regular, refuse_stand_ins
 
 MAX_SECONDS = 3600.0  # longer clips are read to here
 MAX_PIXELS = 8192 * 4352
@@ -106,6 +106,7 @@ class Process:
         }
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open_regular(path))
+            refuse_stand_ins(file.fileno())
             question = stack.enter_context(memory_file())
             self._answer = memory_file()
             write_message(question.fileno(), {**request, "function": function, "limits": limits}, **blocks)
