@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec"
 
@@ -37,7 +37,7 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> FileIO:
     """The file at `path`, open; PassingError when there is no readable, non-empty, regular file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait for a writer
