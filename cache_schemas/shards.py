@@ -171,7 +171,7 @@ def _read_clips(path: Path, schema: ShardSchema, key: str) -> list[dict[str, Any
             head = file.read(_HEAD_BYTES)
             if head.startswith(_MAGIC):
                 return _clips_of_head(head, file, wanted)
-        with h5py.File(path, "r") as shard:  # of a version that wrote nothing in front
+        with _opened(path) as shard:  # of a version that wrote nothing in front
             if any(shard.attrs[name] != value for name, value in wanted.items()):
                 return []
             return [json.loads(text) for text in shard["clips"].asstr()]
@@ -214,7 +214,7 @@ def read_rows(
     chosen = list(rows)
     found = {}
     try:
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             for spec in schema.arrays:
                 if only is None or spec.name in only:
                     dataset = file[spec.name]
@@ -223,6 +223,11 @@ def read_rows(
     except (OSError, KeyError, ValueError) as error:
         raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
     return found
+
+
+def _opened(path: Path) -> h5py.File:
+    """A shard to read. Without HDF5's lock, which network disks may refuse: a shard is never changed."""
+    return h5py.File(path, "r", locking=False)
 
 
 def _row(dataset: h5py.Dataset, row: int, spec: ArraySpec) -> NDArray[Any]:

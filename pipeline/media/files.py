@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import stat
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PosixPath
 
+_OUTSIDE = "the path leads outside the data root"
+_libc = ctypes.CDLL(None, use_errno=True)
+_OPENAT2, _AT_FDCWD, _RESOLVE_NO_SYMLINKS = 437, -100, 0x04
 _LFS_POINTER = b"version https://git-lfs.github.com/spec"
 
 
@@ -28,24 +33,33 @@ class NoAudioError(MediaError):
     """The file has a picture but no (audible) sound track."""
 
 
+class Inside(PosixPath):
+    """A path under the data root, without links: those in it lead nowhere else but here, and one put there later is
+    not followed.
+    """
+
+
 def inside(root: Path, relative: str) -> Path:
     """The file `relative` under `root`; raises PassingError when the path (or a link in it) leads outside."""
     base = root.resolve()
-    path = (base / relative).resolve()
+    path = Inside((base / relative).resolve())
     if not path.is_relative_to(base):
-        raise PassingError("the path leads outside the data root")
+        raise PassingError(_OUTSIDE)
     return path
 
 
 def open_regular(path: Path) -> FileIO:
     """The file at `path`, open; PassingError when there is no readable, non-empty, regular file."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not make us wait for a writer
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait for a writer
+        fd = _open_without_links(path, flags) if isinstance(path, Inside) else os.open(path, flags)
     except FileNotFoundError:
         raise PassingError("the file does not exist") from None
     except PermissionError:
         raise PassingError("the file cannot be read (permission denied)") from None
     except OSError as error:  # a socket, a device that is not there, a loop of links
+        if isinstance(path, Inside) and error.errno == errno.ELOOP:
+            raise PassingError(_OUTSIDE) from None
         raise PassingError(f"the file cannot be opened ({error.strerror})") from None
     found = os.fstat(fd)
     reason = ""
@@ -59,6 +73,23 @@ def open_regular(path: Path) -> FileIO:
         os.close(fd)
         raise PassingError(reason)
     return os.fdopen(fd, "rb", buffering=0)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _open_without_links(path: Path, flags: int) -> int:
+    """As os.open; ELOOP where any part of the path is a link, if the kernel can tell (Linux 5.6), else as ever."""
+    how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS)
+    name = ctypes.c_char_p(os.fsencode(path))
+    fd: int = _libc.syscall(_OPENAT2, _AT_FDCWD, name, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    if fd >= 0:
+        return fd
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EPERM):  # an old kernel, another system, a sandbox that does not know the call
+        return os.open(path, flags)
+    raise OSError(number, os.strerror(number))
 
 
 def refuse_stand_ins(fd: int) -> None:

@@ -1,5 +1,6 @@
 """HDF5 shards: what is written comes back, what is broken is computed again."""
 
+import fcntl
 from pathlib import Path
 
 import h5py
@@ -96,6 +97,14 @@ def test_leftovers_of_a_killed_writer_are_stale(tmp_path: Path) -> None:
     (tmp_path / ".abc.h5.x.tmp").write_bytes(b"half")
     assert scan_shards(tmp_path, SCHEMA, "key") == {}
     assert stale_files(tmp_path, []) == {tmp_path / ".abc.h5.x.tmp"}
+
+
+def test_a_disk_that_gives_no_locks_is_read(tmp_path: Path) -> None:
+    """As NFS without its lock daemon. Whoever holds a lock is no obstacle either: nobody changes a shard."""
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert len(read_rows(path, SCHEMA, [0])["x"]) == 1
 
 
 @pytest.mark.parametrize("first", ["failed", "well"])

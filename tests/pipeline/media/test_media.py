@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import media
 from pipeline.decoder import container
-from pipeline.media import process
+from pipeline.media import files, process
 
 
 def make(path: Path, *options: str, seconds: float = 2.0, sound: bool = True) -> Path:
@@ -169,6 +169,42 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
         with pytest.raises(media.MediaError, match="outside the data root"):
             media.inside(root, name)
     assert media.inside(root, "a/../b.mp4") == root / "b.mp4"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A data root with a folder, and a secret outside it."""
+    (tmp_path / "root" / "folder").mkdir(parents=True)
+    (tmp_path / "outside" / "folder").mkdir(parents=True)
+    (tmp_path / "root" / "folder" / "a.mp4").write_bytes(b"mine")
+    (tmp_path / "outside" / "a.mp4").write_bytes(b"secret")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("swapped", ["folder", "folder/a.mp4"])
+def test_a_link_that_is_put_there_after_the_check_is_not_followed(tree: Path, swapped: str) -> None:
+    path = media.inside(tree, "folder/a.mp4")
+    (tree / swapped).rename(tree / "gone")
+    (tree / swapped).symlink_to(tree.parent / "outside" / ("" if swapped == "folder" else "a.mp4"))
+    with pytest.raises(media.PassingError, match="outside the data root"):
+        media.open_regular(path)
+
+
+def test_links_that_stay_inside_are_followed(tree: Path) -> None:
+    (tree / "relative.mp4").symlink_to("folder/a.mp4")
+    (tree / "absolute.mp4").symlink_to(tree / "folder" / "a.mp4")
+    (tree / "names").symlink_to(tree / "folder")
+    (tree.parent / "elsewhere").symlink_to(tree)  # the root itself may be one
+    for name in ("relative.mp4", "absolute.mp4", "names/a.mp4"):
+        for root in (tree, tree.parent / "elsewhere"):
+            with media.open_regular(media.inside(root, name)) as file:
+                assert file.read() == b"mine"
+
+
+def test_without_the_kernels_help_files_are_opened_all_the_same(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_OPENAT2", 100_000)  # ENOSYS
+    with media.open_regular(media.inside(tree, "folder/a.mp4")) as file:
+        assert file.read() == b"mine"
 
 
 def decoders() -> list[psutil.Process]:
