@@ -221,7 +221,9 @@ def read_rows(
                     found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
                     spec.check(found[spec.name], len(chosen))
     except (OSError, KeyError, ValueError) as error:
-        raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
+        again = f"delete the file and run `bmnas {schema.stage}` again"
+        remedy = "set HDF5_USE_FILE_LOCKING=FALSE" if "unable to lock" in str(error) else again
+        raise ShardError(f"{path}: {error}; {remedy}") from error
     return found
 
 

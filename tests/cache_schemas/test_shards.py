@@ -1,6 +1,9 @@
 """HDF5 shards: what is written comes back, what is broken is computed again."""
 
 import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -105,6 +108,22 @@ def test_a_disk_that_gives_no_locks_is_read(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert len(read_rows(path, SCHEMA, [0])["x"]) == 1
+
+
+def test_who_insists_on_locks_is_told_so(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    read = (
+        "from pathlib import Path; from cache_schemas.shards import ShardSchema, read_rows; "
+        f"read_rows(Path({str(path)!r}), ShardSchema('test', ()), [0])"
+    )
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        environment = os.environ | {"HDF5_USE_FILE_LOCKING": "TRUE"}
+        said = subprocess.run(
+            [sys.executable, "-c", read], env=environment, capture_output=True, text=True, check=False
+        )
+    assert "set HDF5_USE_FILE_LOCKING=FALSE" in said.stderr
+    assert "delete" not in said.stderr
 
 
 @pytest.mark.parametrize("first", ["failed", "well"])
