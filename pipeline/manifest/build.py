@@ -9,13 +9,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from cache_schemas.files import file_sha256
 from cache_schemas.manifest import (
     Clip,
     Leak,
     ManifestError,
     Quarantined,
     category_of,
+    commonest,
     find_leaks,
     write_manifest,
     write_quarantine,
@@ -24,6 +24,7 @@ from cache_schemas.paths import path_text
 from pipeline import media
 from pipeline.compute.progress import console, progress_bar
 from pipeline.datasets import LAYOUTS, Entry, LabelledFile, Refused
+from pipeline.manifest.hashes import Hashes
 from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params
 from pipeline.workspace import Workspace
@@ -39,8 +40,11 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
         raise ManifestError(f"{root}: the {params.data.layout} layout lists no files")
     clips: list[Clip] = []
     quarantined: list[Quarantined] = []
-    with progress_bar("manifest", total=len(entries), unit="files") as advance:
-        for opened in _open_all(root, entries):
+    with (
+        Hashes(workspace.hashes) as hashes,
+        progress_bar("manifest", total=len(entries), unit="files") as advance,
+    ):
+        for opened in _open_all(root, entries, hashes):
             if isinstance(opened, Clip):
                 clips.append(opened)
             else:
@@ -52,7 +56,8 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     if len(quarantined) > params.max_failed_fraction * len(entries):
         raise ManifestError(
             f"{len(quarantined)} of {len(entries)} files cannot be used, more than max_failed_fraction "
-            f"{params.max_failed_fraction:g}; the reasons are in {workspace.quarantine('manifest')}"
+            f"{params.max_failed_fraction:g}; {commonest(quarantined)}; all reasons are in "
+            f"{workspace.quarantine('manifest')}"
         )
     result = assign_splits(sorted(unique, key=lambda clip: clip.path), params.split, seed=params.seed)
     write_manifest(workspace.manifest, result)
@@ -99,22 +104,21 @@ def _labels(clip: Clip) -> tuple[object, ...]:
     return clip.video_label, clip.audio_label, clip.video_segments, clip.audio_segments
 
 
-def _open_all(root: Path, entries: Sequence[Entry]) -> Iterator[Clip | Quarantined]:
+def _open_all(root: Path, entries: Sequence[Entry], hashes: Hashes) -> Iterator[Clip | Quarantined]:
     waiting = iter(entries)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(waiting, _AT_ONCE)):
-            yield from pool.map(partial(_open, root), batch)
+            yield from pool.map(partial(_open, root, hashes), batch)
 
 
-def _open(root: Path, entry: Entry) -> Clip | Quarantined:
+def _open(root: Path, hashes: Hashes, entry: Entry) -> Clip | Quarantined:
     """The clip, or why it cannot be one. Whether its bytes are media the next stages find out."""
     text = path_text(entry.path)
     if isinstance(entry, Refused):
         return Quarantined("", text, "manifest", entry.reason)
     try:
-        path = media.inside(root, entry.path)
-        media.check_file(path)
-        return _clip(entry, text, file_sha256(path)[:16], path.stat().st_size)
+        digest, file_bytes = hashes.of(media.inside(root, entry.path))
+        return _clip(entry, text, digest[:16], file_bytes)
     except media.MediaError as error:
         reason = str(error)
     except (OSError, ValueError) as error:

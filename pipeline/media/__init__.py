@@ -7,13 +7,22 @@ ffmpeg itself runs, by ffmpeg-python, where clips are written (`write_clip`): it
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
-from pipeline.media.files import MediaError, NoAudioError, check_file, inside
+from pipeline.media.files import (
+    MediaError,
+    NoAudioError,
+    PassingError,
+    check_file,
+    inside,
+    open_regular,
+    refuse_stand_ins,
+)
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
 from pipeline.media.writing import ffmpeg_exe, write_clip
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "Probe", "Sound", "Span", "Video",
-    "check_file", "ffmpeg_exe", "inside", "open_video", "probe", "read_frames", "read_sound", "write_clip",
+    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "PassingError", "Probe", "Sound",
+    "Span", "Video", "check_file", "ffmpeg_exe", "inside", "open_regular", "open_video", "probe", "read_frames",
+    "read_sound", "refuse_stand_ins", "write_clip",
 ]  # fmt: skip
