@@ -139,7 +139,9 @@ class _Run:
         self._file, self._begin_s, self._samples = file, begin_s, 0
         self._gathered = AudioFifo() if layout in _GATHERED else None
         self._mixer: Graph | None = None
-        self._resampler = None if rate == rate_hz else _graph(rate, "flt", "mono", f"osr={rate_hz}:{_RESAMPLE}")
+        self._resampler: Graph | None = None
+        if rate != rate_hz:
+            self._resampler = _graph(rate, "flt", "mono", ("aresample", f"osr={rate_hz}:{_RESAMPLE}"))
         file.seek(4 * round(begin_s * rate_hz))
 
     @property
@@ -180,7 +182,7 @@ class _Run:
             self._resample(self._mix(cast(AudioFrame, self._gathered.read())))
 
     def _mix(self, frame: AudioFrame) -> memoryview:
-        self._mixer = self._mixer or _graph(frame.sample_rate, frame.format.name, frame.layout, _MIX)
+        self._mixer = self._mixer or _mixer(frame)
         frame.pts = None
         self._mixer.push(frame)
         mono = cast(AudioFrame, self._mixer.pull())
@@ -192,7 +194,7 @@ class _Run:
             return
         frame = AudioFrame("flt", "mono", len(mono) // 4, align=1)
         frame.sample_rate = self.kind[2]
-        frame.planes[0].update(mono)
+        frame.planes[0].update(cast(bytes, mono))  # any buffer will do
         self._resampler.push(frame)
         self._write_resampled(self._resampler)
 
@@ -203,11 +205,18 @@ class _Run:
                 self._file.write(memoryview(frame.planes[0])[: 4 * frame.samples])
 
 
-def _graph(rate_hz: int, sample_format: str, layout: Any, resampling: str) -> Graph:
+def _mixer(frame: AudioFrame) -> Graph:
+    """Frames of this kind -> mono, float32."""
+    filters = [("aresample", _MIX)]
+    if frame.layout.name.endswith(" channels"):  # nobody says which is which; for many, aresample has no guess
+        every = "+".join(f"c{channel}" for channel in range(frame.layout.nb_channels))
+        filters.insert(0, ("pan", f"mono|c0<{every}"))
+    return _graph(frame.sample_rate, frame.format.name, frame.layout, *filters)
+
+
+def _graph(rate_hz: int, sample_format: str, layout: Any, *filters: tuple[str, str]) -> Graph:
     graph = Graph()
     source = graph.add_abuffer(sample_rate=rate_hz, format=sample_format, layout=layout)
-    resampler, sink = graph.add("aresample", resampling), graph.add("abuffersink")
-    source.link_to(resampler)
-    resampler.link_to(sink)
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("abuffersink"))
     graph.configure()
     return graph

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchaudio.functional import melscale_fbanks
+from torchaudio.transforms import MelSpectrogram, Spectrogram
 
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
@@ -18,10 +18,10 @@ from cache_schemas.shards import ClipEntry, ClipResult
 from pipeline import media
 from pipeline.params import Params, SpectrogramParams, WindowParams
 from pipeline.shards.stage import ClipJob, run_shard_stage
-from pipeline.shards.windows import plan_windows, window_samples
+from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 5  # raise it when the same parameters give other values
+_VERSION = 6  # raise it when the same parameters give other values
 _SILENCE_HOP_S = 0.010
 _PCM_SCALE = 2**15
 _FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
@@ -68,6 +68,9 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         sound = media.read_sound(path, sample_rate_hz=rate)
         silence_db = params.windows.silence_db
         leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
+        heard_s = len(sound.samples) / rate - (leading_silence if params.windows.trim_silence else 0.0)
+        if heard_s < MIN_AVAILABLE_S:
+            raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
         video, samples = sound.probe, sound.samples
     except media.NoAudioError as error:
         video, no_audio = media.probe(path), str(error)
@@ -131,22 +134,19 @@ def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
 
 def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
     """(N, bands, hops) float32, ln power; waves: (N, samples). Every hop starts inside the window."""
-    hop = round(params.hop_s * params.sample_rate_hz)
-    length = round(params.stft_window_s * params.sample_rate_hz)
-    window, bands = _constants(params, length)
-    lines = torch.stft(waves, params.n_fft, hop, length, window, pad_mode="reflect", return_complex=True)
-    lines = lines[..., : max(1, waves.shape[-1] // hop)]
-    power = torch.addcmul(lines.real.square(), lines.imag, lines.imag)  # abs() takes a root for each
-    if bands is not None:
-        power = (power.transpose(1, 2) @ bands).transpose(1, 2)  # the same with any number of threads
-    return power.add_(_FLOOR).log_()
+    hops = max(1, waves.shape[-1] // round(params.hop_s * params.sample_rate_hz))
+    power: torch.Tensor = _transform(params)(waves)[..., :hops]
+    return (power + _FLOOR).log_()
 
 
 @functools.cache
-def _constants(params: SpectrogramParams, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(the Hann window, (n_fft // 2 + 1, n_mels) triangles on the mel scale of O'Shaughnessy, none for linear)."""
-    window = torch.hann_window(length)
-    if params.kind == "linear":
-        return window, None
+def _transform(params: SpectrogramParams) -> torch.nn.Module:
     rate = params.sample_rate_hz
-    return window, melscale_fbanks(params.n_fft // 2 + 1, 0.0, rate // 2, params.n_mels, rate)
+    shape = {
+        "n_fft": params.n_fft,
+        "win_length": round(params.stft_window_s * rate),
+        "hop_length": round(params.hop_s * rate),
+    }
+    if params.kind == "linear":
+        return Spectrogram(**shape)
+    return MelSpectrogram(rate, n_mels=params.n_mels, **shape)
