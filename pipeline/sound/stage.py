@@ -147,6 +147,7 @@ def _transform(params: SpectrogramParams) -> torch.nn.Module:
         "win_length": round(params.stft_window_s * rate),
         "hop_length": round(params.hop_s * rate),
     }
-    if params.kind == "linear":
-        return Spectrogram(**shape)
-    return MelSpectrogram(rate, n_mels=params.n_mels, **shape)
+    transform: torch.nn.Module = Spectrogram(**shape)
+    if params.kind == "log_mel":
+        transform = MelSpectrogram(rate, n_mels=params.n_mels, **shape)
+    return transform
