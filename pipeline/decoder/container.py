@@ -65,10 +65,7 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
 
 
 def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
-    """The first picture track that is none of a cover, and the first sound track, if there is one that can be decoded.
-
-    RefusedError without a picture.
-    """
+    """The first picture track that is none of a cover, and `find_sound`'s; RefusedError without a picture."""
     shown = [s for s in container.streams.video if not s.disposition & _PICTURES_OF_A_FILE]
     if not container.streams:
         raise RefusedError("the file holds no stream")
@@ -79,9 +76,12 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
-    # A sound track whose codec is not known is none: its context is None, which PyAV's types do not know.
-    audio = [track for track in container.streams.audio[:1] if track.codec_context is not None]
-    return shown[0], audio[0] if audio else None
+    return shown[0], find_sound(container)
+
+
+def find_sound(container: InputContainer) -> AudioStream | None:
+    """The first sound track whose codec is known: of another the context is None, which PyAV's types do not know."""
+    return next((track for track in container.streams.audio if track.codec_context is not None), None)
 
 
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
