@@ -34,7 +34,7 @@ _MAX_DRIFT_S = 0.010
 # Channels are mixed with weights that sum to 1, so that nothing clips.
 _MIX = "out_chlayout=mono:out_sample_fmt=flt:rematrix_maxval=1"
 # Flat to 91 % of the lower rate's band, 108 dB down where it would alias, and late by nothing.
-_RESAMPLE = "filter_type=kaiser:kaiser_beta=10:filter_size=160:cutoff=0.955:linear_interp=1"
+_RESAMPLE = "filter_type=kaiser:kaiser_beta=10:filter_size=160:cutoff=0.955:linear_interp=1:phase_shift=8"
 _GATHERED = {"mono", "stereo"}
 """Layouts whose frames are put together first: what is done for each frame costs more than its samples. PyAV's fifo
 copies a layout without what it points to, so none that points to anything."""
@@ -202,6 +202,7 @@ def _mixer(frame: AudioFrame) -> Graph:
 
 def _graph(rate_hz: int, sample_format: str, layout: Any, *filters: tuple[str, str]) -> Graph:
     graph = Graph()
+    graph.threads = 1
     source = graph.add_abuffer(sample_rate=rate_hz, format=sample_format, layout=layout)
     graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("abuffersink"))
     graph.configure()
