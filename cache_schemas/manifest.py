@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -190,6 +192,14 @@ def write_quarantine(path: Path, rows: list[Quarantined]) -> None:
     ordered = sorted(rows, key=lambda row: (row.path, row.clip_id))
     frame = pd.DataFrame(ordered, columns=[field.name for field in fields(Quarantined)])
     write_text(path, frame.to_csv(index=False))
+
+
+def commonest(rows: Iterable[Quarantined]) -> str:
+    """The reason that most rows have, in words; numbers in it make no other reason."""
+    reasons = [row.reason for row in rows]
+    kinds = [re.sub(r"\d+(\.\d+)?", "0", reason) for reason in reasons]
+    ((kind, count),) = Counter(kinds).most_common(1)
+    return f"most often, {count} times: {reasons[kinds.index(kind)]}"
 
 
 def read_quarantine(path: Path) -> list[Quarantined]:

@@ -146,13 +146,21 @@ def _block_bytes(n: int) -> int:
 def scan_shards(folder: Path, schema: ShardSchema, key: str) -> dict[tuple[str, str], ClipEntry]:
     """Every clip that the folder's shards hold under `key`, by (clip_id, plan).
 
-    Shards of other parameters are passed over; so is a file that is no shard of this schema.
+    Shards of other parameters are passed over; so is a file that is no shard of this schema. Where a clip lies in two,
+    the one in which it went well counts: it was tried again.
     """
     entries: dict[tuple[str, str], ClipEntry] = {}
     for path in sorted(folder.glob("*.h5")):
-        for entry in _entries(path, _read_clips(path, schema, key)):
-            entries.setdefault((entry.clip_id, entry.plan), entry)
+        for entry in shard_entries(path, schema, key):
+            known = entries.setdefault((entry.clip_id, entry.plan), entry)
+            if known.reason and not entry.reason:
+                entries[entry.clip_id, entry.plan] = entry
     return entries
+
+
+def shard_entries(path: Path, schema: ShardSchema, key: str) -> Iterator[ClipEntry]:
+    """The clips of one shard; none where it is not whole, not of this schema, or another key's."""
+    return _entries(path, _read_clips(path, schema, key))
 
 
 def _read_clips(path: Path, schema: ShardSchema, key: str) -> list[dict[str, Any]]:
@@ -221,9 +229,6 @@ def _row(dataset: h5py.Dataset, row: int, spec: ArraySpec) -> NDArray[Any]:
     return decode_pictures(dataset[row].tobytes()) if spec.pictures else np.asarray(dataset[row])
 
 
-def prune_shards(folder: Path, keep: Iterable[Path]) -> int:
-    """The number of shards deleted: those that no entry in use points to, and what a killed writer left."""
-    stale = (set(folder.glob("*.h5")) | set(folder.glob(".*.tmp"))) - set(keep)
-    for path in stale:
-        path.unlink()
-    return len(stale)
+def stale_files(folder: Path, keep: Iterable[Path]) -> set[Path]:
+    """Shards that no entry in use points to, and what killed writers left."""
+    return (set(folder.glob("*.h5")) | set(folder.glob(".*.tmp"))) - set(keep)

@@ -66,6 +66,8 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
                 if packet.stream_index == track.index:
                     sound.decode(packet)
             sound.end()
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError) as error:
             raise NoSoundError(f"the sound cannot be decoded: {error}") from error
         return header | {"start_s": sound.start_s}, {"packets": rows.tobytes()}
@@ -92,6 +94,8 @@ class _Sound:
             raise NoSoundError("the sound is encrypted")
         try:
             frames = cast(list[AudioFrame], packet.decode())
+        except MemoryError:
+            raise
         except av.FFmpegError:
             return  # a damaged packet is a hole
         for frame in frames:

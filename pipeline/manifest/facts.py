@@ -26,7 +26,8 @@ _VERSION = 3  # raise it when the same file gives other facts
 class ClipFacts:
     """One clip's container and sound; None where there is no such thing.
 
-    `reason`: why it cannot be decoded; `no_audio`: why there is no sound in it, or none that can be used.
+    reason: why it cannot be decoded; no_audio: why there is no sound in it, or none that can be used.
+    passing: not for its content's sake, so that it is measured again in the next run.
     """
 
     duration_s: float | None = None
@@ -42,6 +43,7 @@ class ClipFacts:
     leading_silence_s: float | None = None
     reason: str = ""
     no_audio: str = ""
+    passing: bool = False
 
 
 def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, ClipFacts]:
@@ -55,11 +57,12 @@ def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, C
         advance(len(clips) - len(missing))
         for clip, facts in _measure_all(root, missing, params):
             known[clip.clip_id] = facts
-            file.write(_line(clip.clip_id, facts, key))
-            file.flush()
+            if not facts.passing:
+                file.write(_line(clip.clip_id, facts, key))
+                file.flush()
             advance(1)
     found = {clip.clip_id: known[clip.clip_id] for clip in clips}
-    write_text(store, "".join(_line(clip_id, facts, key) for clip_id, facts in found.items()))
+    write_text(store, "".join(_line(clip_id, facts, key) for clip_id, facts in found.items() if not facts.passing))
     return found
 
 
@@ -68,9 +71,9 @@ def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
     try:
         return _measure(media.inside(root, clip.file_name), params)
     except media.MediaError as error:
-        return ClipFacts(reason=str(error))
+        return ClipFacts(reason=str(error), passing=isinstance(error, media.PassingError))
     except Exception as error:  # one bad file never stops a run, however it is bad
-        return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}")
+        return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}", passing=True)
 
 
 def _measure(path: Path, params: Params) -> ClipFacts:
@@ -80,6 +83,8 @@ def _measure(path: Path, params: Params) -> ClipFacts:
         silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
     except media.NoAudioError as error:
         return ClipFacts(**_container(replace(media.probe(path), audio=None)), no_audio=str(error))
+    except media.PassingError:
+        raise
     except media.MediaError as error:
         return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
     loudness = round(loudness_db(sound.samples), 2)

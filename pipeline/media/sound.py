@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media.files import MediaError, NoAudioError
+from pipeline.media.files import MediaError, NoAudioError, PassingError
 from pipeline.media.process import MAX_SECONDS, memory_files, reading
 from pipeline.media.timeline import AudioInfo, Probe, describe, probe
 
@@ -29,7 +29,8 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
     """The first sound track: silence where it starts late or has a hole, cut where it starts before the picture.
 
     audio: another file, whose sound is heard in place of the clip's own, from the first picture on.
-    Raises NoAudioError when there is no sound that can be used, MediaError when there is no picture.
+    Raises NoAudioError when there is no sound that can be used, PassingError when a file cannot be read now,
+    MediaError when there is no picture.
     """
     if audio is None:
         header, blocks, decoded = _decode(path, sample_rate_hz=sample_rate_hz, alone=False)
@@ -39,6 +40,8 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
         found, start_s = probe(path), 0.0
         try:
             header, _, decoded = _decode(audio, sample_rate_hz=sample_rate_hz, alone=True)
+        except PassingError:
+            raise
         except MediaError as error:
             raise NoAudioError(f"its sound's file: {error}") from error
         found = replace(found, n_audio=1, audio=AudioInfo(**header["audio"]))

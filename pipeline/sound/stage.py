@@ -32,8 +32,13 @@ def spectrogram_key(params: Params) -> str:
     return digest("spectrograms", _VERSION, params.windows.naming(), params.spectrograms.naming())
 
 
-def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
-    """{clip_id: where its spectrograms lie}; writes shards, windows.csv and the quarantine list."""
+def build_spectrograms(
+    workspace: Workspace, params: Params, *, retry: bool = False, prune: bool = False
+) -> dict[str, ClipEntry]:
+    """{clip_id: where its spectrograms lie}; writes shards, windows.csv and the quarantine list.
+
+    retry, prune: as run_shard_stage has them.
+    """
     clips = read_manifest(workspace.manifest)
     entries = run_shard_stage(
         workspace.spectrograms,
@@ -45,6 +50,8 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
         params=params,
         most_at_once=2,
         refuse=partial(why_left_out, params=params.windows),
+        retry=retry,
+        prune=prune,
     )
     windows = [ClipWindows(i, entry.starts_s, entry.info["available_s"]) for i, entry in entries.items()]
     write_windows(workspace.windows, windows)

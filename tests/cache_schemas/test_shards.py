@@ -13,9 +13,9 @@ from cache_schemas.shards import (
     ClipResult,
     ShardError,
     ShardSchema,
-    prune_shards,
     read_rows,
     scan_shards,
+    stale_files,
     write_shard,
 )
 
@@ -66,8 +66,7 @@ def test_a_damaged_shard_counts_as_absent(tmp_path: Path, damage: str) -> None:
     assert list(scan_shards(tmp_path, SCHEMA, "key")) == [("a", "p")]
     with pytest.raises(ShardError, match=bad.name):
         read_rows(bad, SCHEMA, [0])
-    assert prune_shards(tmp_path, [good]) == 1
-    assert list(tmp_path.iterdir()) == [good]
+    assert stale_files(tmp_path, [good]) == {bad}
 
 
 def test_arrays_that_break_the_schema_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
@@ -93,10 +92,18 @@ def test_damaged_pictures_name_the_file(tmp_path: Path) -> None:
         read_rows(path, SCHEMA, [0])
 
 
-def test_leftovers_of_a_killed_writer_are_pruned(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_stale(tmp_path: Path) -> None:
     (tmp_path / ".abc.h5.x.tmp").write_bytes(b"half")
     assert scan_shards(tmp_path, SCHEMA, "key") == {}
-    assert prune_shards(tmp_path, []) == 1
+    assert stale_files(tmp_path, []) == {tmp_path / ".abc.h5.x.tmp"}
+
+
+@pytest.mark.parametrize("first", ["failed", "well"])
+def test_a_clip_that_went_well_when_it_was_tried_again_went_well(tmp_path: Path, first: str) -> None:
+    tries = {"failed": [ClipResult("a", "p", reason="no face"), result("b", 1)], "well": [result("a", 2)]}
+    for name, results in tries.items():  # whichever is met first
+        write_shard(tmp_path, SCHEMA, "key", results).rename(tmp_path / f"{int(name != first)}.h5")
+    assert scan_shards(tmp_path, SCHEMA, "key")["a", "p"].reason == ""
 
 
 def test_a_hundred_thousand_shards_are_looked_through_without_hdf5(

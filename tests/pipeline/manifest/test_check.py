@@ -19,6 +19,7 @@ from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check, check_manifest
 from pipeline.manifest.facts import ClipFacts
 from pipeline.manifest.splits import assign_splits, identity_components
+from pipeline.media import process
 from pipeline.params import Params, SplitParams
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
@@ -250,6 +251,19 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, tiny: TinyClips, monkeypa
     assert check_manifest(workspace, params) == whole
     assert len(opened) == 3
     assert store.read_text().splitlines(keepends=True) == lines
+
+
+def test_what_could_not_be_measured_for_another_reason_than_its_content_is_measured_again(
+    tmp_path: Path, tiny: TinyClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, workspace = tmp_path / "data", Workspace(tmp_path / "work")
+    params = write_folders(root, tiny)
+    build_manifest(workspace, params)
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "WALL_SECONDS", 0.0)
+        waited = check_manifest(workspace, params)
+    assert sum(waited["unusable"]["clips"].values()) == 8
+    assert check_manifest(workspace, params)["unusable"]["clips"] == {}
 
 
 def test_the_command_prints_tables_or_json(
