@@ -26,7 +26,7 @@ class Sound:
 
 
 def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) -> Sound:
-    """The first sound track: silence where it starts late or has a hole, cut where it starts before the picture.
+    """The first sound track: silence where it starts late or has a hole, cut to the picture's time.
 
     audio: another file, whose sound is heard in place of the clip's own, from the first picture on.
     Raises NoAudioError when there is no sound that can be used, PassingError when a file cannot be read now,
@@ -45,8 +45,8 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
         except MediaError as error:
             raise NoAudioError(f"its sound's file: {error}") from error
         found = replace(found, n_audio=1, audio=AudioInfo(**header["audio"]))
-    first, limit = round(start_s * sample_rate_hz), round(MAX_SECONDS * sample_rate_hz)
-    heard = decoded[max(-first, 0) : max(limit - first, 0)]
+    first, last = (round(seconds * sample_rate_hz) for seconds in (start_s, min(found.duration_s, MAX_SECONDS)))
+    heard = decoded[max(-first, 0) : max(last - first, 0)]
     if len(heard) == 0:
         raise NoAudioError("the sound track lies outside the picture's time")
     if not np.isfinite(heard).all():

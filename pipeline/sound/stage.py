@@ -75,9 +75,6 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         sound = media.read_sound(path, sample_rate_hz=rate)
         silence_db = params.windows.silence_db
         leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
-        heard_s = len(sound.samples) / rate - (leading_silence if params.windows.trim_silence else 0.0)
-        if heard_s < MIN_AVAILABLE_S:
-            raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
         video, samples = sound.probe, sound.samples
     except media.NoAudioError as error:
         video, no_audio = media.probe(path), str(error)
@@ -116,16 +113,20 @@ def loudness_db(samples: NDArray[np.float32]) -> float:
 def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:
     """Seconds before the first 10 ms that are less than `silence_db` below the loudest 10 ms.
 
-    Raises NoAudioError when there is nothing but silence. On FakeAVCeleb and AV-Deepfake1M this one number tells
-    real from fake (arXiv 2412.00175): hence it is measured for every clip, and cut off.
+    Raises NoAudioError when there is nothing but silence, or next to nothing after it. On FakeAVCeleb and
+    AV-Deepfake1M this one number tells real from fake (arXiv 2412.00175): hence it is measured for every clip, and cut
+    off.
     """
     hop = round(_SILENCE_HOP_S * sample_rate_hz)
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % hop))
     power = np.square(padded).reshape(-1, hop).mean(axis=1)
     if power.max() < 1e-10:
         raise media.NoAudioError("the sound track is silent throughout")
-    first = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10)))
-    return first * _SILENCE_HOP_S
+    silence_s = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10))) * _SILENCE_HOP_S
+    heard_s = len(samples) / sample_rate_hz - silence_s
+    if heard_s < MIN_AVAILABLE_S:
+        raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
+    return silence_s
 
 
 def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:

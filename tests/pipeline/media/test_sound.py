@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import media
 from pipeline.sound.stage import leading_silence_s
+from tests.pipeline.broken_sound import BROKEN, at_rate
 from tests.pipeline.clips import H264, copy_clip, make_clip
 
 RATE = 16000
@@ -46,14 +47,6 @@ def clicking(*at_s: float, rate_hz: int = 48000, tone: float = 0.0) -> str:
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------
-
-
-def at_rate(path: Path, rate_hz: float) -> Path:
-    """A Matroska clip of a second at 8000 Hz whose header says another rate."""
-    data = make_clip(path, *MPEG4, "-c:a", "pcm_s16le", "-ar", "8000").read_bytes()
-    place = data.index(struct.pack(">d", 8000.0))
-    path.write_bytes(data[:place] + struct.pack(">d", rate_hz) + data[place + 8 :])
-    return path
 
 
 @pytest.mark.parametrize("rate_hz", [8, 3999, 384_001, 1e9])
@@ -194,9 +187,9 @@ def test_wild_stamps_move_nothing_else(tmp_path: Path, opus: Path, by_ms: int) -
     path = tmp_path / "c.webm"
     path.write_bytes(data)
     samples = hear(path)
-    assert starts_of_loud(samples)[:3] == pytest.approx(CLICKS_S, abs=0.02)
-    assert len(samples) / RATE == pytest.approx(21 if by_ms > 3000 else 3, abs=0.1)
-    assert silent_share(samples[: 3 * RATE]) < 0.05
+    assert starts_of_loud(samples) == pytest.approx(CLICKS_S, abs=0.02)
+    assert len(samples) / RATE == pytest.approx(3, abs=0.03)
+    assert silent_share(samples) < 0.05
 
 
 # --- codecs ----------------------------------------------------------------------------------------------------------
@@ -252,7 +245,8 @@ def lag_s(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "m4a", "opus.ogg", "mp4"])
 def test_sound_of_another_file_begins_with_the_picture(tmp_path: Path, speech: Path, kind: str) -> None:
-    late = copy_clip(make_clip(tmp_path / "whole.mkv", *MPEG4, "-an"), tmp_path / "c.mkv", "-output_ts_offset", "3")
+    whole = make_clip(tmp_path / "whole.mkv", *MPEG4, "-an", seconds=2)
+    late = copy_clip(whole, tmp_path / "c.mkv", "-output_ts_offset", "3")
     codec = ["-c:a", "libopus"] if kind == "opus.ogg" else []
     audio = tmp_path / f"voice.{kind}"
     ffmpeg("-i", speech, *codec, audio)
@@ -278,44 +272,6 @@ def test_another_file_that_cannot_be_heard_is_no_sound(tmp_path: Path) -> None:
 
 
 # --- no sound --------------------------------------------------------------------------------------------------------
-
-
-def of_an_unknown_codec(path: Path) -> Path:
-    data = make_clip(path, *H264, "-c:a", "aac").read_bytes()
-    described = data.index(b"esds")  # without it, too, as another codec's track has none
-    path.write_bytes((data[:described] + b"free" + data[described + 4 :]).replace(b"mp4a", b"zzzz"))
-    return path
-
-
-def not_finite(path: Path) -> Path:
-    clip = make_clip(path, *MPEG4, "-c:a", "pcm_f32le", sound="aevalsrc=0.123:s=8000")
-    data = clip.read_bytes()
-    path.write_bytes(data.replace(struct.pack("<ff", 0.123, 0.123), struct.pack("<ff", np.nan, np.inf)))
-    return path
-
-
-def undecodable(path: Path) -> Path:
-    whole = make_clip(path.with_name(f"whole.{path.suffix[1:]}"), *H264, "-c:a", "flac")
-    return copy_clip(whole, path, "-bsf:a", "noise=amount=1")
-
-
-BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "unknown.mp4": (of_an_unknown_codec, "the sound's codec is not known"),
-    "nan.mov": (not_finite, "not finite"),
-    "noise.mkv": (undecodable, "empty or cannot be decoded"),
-    "empty.mkv": (
-        lambda p: copy_clip(make_clip(p.with_name("e.mkv")), p, "-bsf:a", "noise=amount=0:drop=1"),
-        "empty or cannot be decoded",
-    ),
-    "early.mkv": (
-        lambda p: copy_clip(
-            make_clip(p.with_name("whole.mkv")), p, "-map", "0:v", "-map", "1:a",
-            before=["-itsoffset", "100", "-i", str(p.with_name("whole.mkv"))],
-        ),
-        "outside the picture's time",
-    ),
-    "rate.mkv": (lambda p: at_rate(p, 8), "8 Hz: 4000 to 384000"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)
