@@ -69,7 +69,7 @@ def shifted(path: Path) -> Path:
 
 
 CLIPS: dict[str, Callable[[Path], Path]] = {
-    # MP3 is 25 ms late, which AVI cannot tell. ffmpeg's muxer delays the pictures by as much, rounded to whole ones: here
+    # MP3 is 25 ms late, which AVI cannot tell. ffmpeg delays the pictures by as much, rounded to whole ones: here
     # by 40 ms. So in constant.avi the sound is 15 ms early, whoever reads it.
     **{f"constant.{kind}": flashing for kind in ("mp4", "mkv", "webm", "avi", "mov", "mpg", "ts")},
     "variable.mp4": variable,
