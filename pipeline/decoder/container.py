@@ -39,7 +39,7 @@ class RefusedError(Exception):
 
 
 class NoSoundError(RefusedError):
-    """There is no sound track."""
+    """There is no sound track, or none that can be used."""
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def _check_disk(fd: int) -> None:
 
 
 def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
-    """The first picture track that is none of a cover, and the first sound track; RefusedError without a picture."""
+    """The first picture track that is none of a cover, and `find_sound`'s; RefusedError without a picture."""
     shown = [s for s in container.streams.video if not s.disposition & _PICTURES_OF_A_FILE]
     if not container.streams:
         raise RefusedError("the file holds no stream")
@@ -89,10 +89,12 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
-    audio = container.streams.audio
-    if audio and audio[0].codec_context is None:
-        raise RefusedError("the sound's codec is not known")
-    return shown[0], audio[0] if audio else None
+    return shown[0], find_sound(container)
+
+
+def find_sound(container: InputContainer) -> AudioStream | None:
+    """The first sound track whose codec is known: of another the context is None, which PyAV's types do not know."""
+    return next((track for track in container.streams.audio if track.codec_context is not None), None)
 
 
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
@@ -143,16 +145,19 @@ def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
         "turned_degrees": _turned_degrees(container),
         "n_audio": len(container.streams.audio),
         "tick_s": float(video.time_base or 0),
-        "audio": None,
+        "audio": describe_sound(audio) if audio else None,
     }
-    if audio is not None:
-        context = audio.codec_context
-        found["audio"] = {
-            "codec": audio.codec.canonical_name,
-            "sample_rate_hz": context.sample_rate,
-            "channels": context.layout.name,
-        }
     return found
+
+
+def describe_sound(track: AudioStream) -> dict[str, Any]:
+    """What the headers say of a sound track."""
+    context = track.codec_context
+    return {
+        "codec": track.codec.canonical_name,
+        "sample_rate_hz": context.sample_rate,
+        "channels": context.layout.name,
+    }
 
 
 def _turned_degrees(container: InputContainer) -> float:

@@ -138,10 +138,11 @@ def duplicates(clips: Sequence[Clip], quarantined: Sequence[Quarantined]) -> lis
 
 
 def unusable(facts: Mapping[str, ClipFacts], quarantined: Sequence[Quarantined]) -> dict[str, Any]:
-    """How many entries are no clips, how many clips cannot be decoded, and why (copies are counted apart)."""
+    """How many entries are no clips, how many clips or their sound cannot be used, and why (copies apart)."""
     return {
         "entries": dict(Counter(row.reason for row in quarantined if not row.clip_id).most_common()),
         "clips": dict(Counter(fact.reason for fact in facts.values() if fact.reason).most_common()),
+        "sound": dict(Counter(fact.no_audio for fact in facts.values() if fact.no_audio).most_common()),
     }
 
 

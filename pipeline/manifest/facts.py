@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db
 
-_VERSION = 2  # raise it when the same file gives other facts
+_VERSION = 3  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """One clip's container and sound; None where there is no such thing. `reason`: why it cannot be decoded.
+    """One clip's container and sound; None where there is no such thing.
 
+    reason: why it cannot be decoded; no_audio: why there is no sound in it, or none that can be used.
     passing: not for its content's sake, so that it is measured again in the next run.
     """
 
@@ -42,6 +42,7 @@ class ClipFacts:
     loudness_db: float | None = None
     leading_silence_s: float | None = None
     reason: str = ""
+    no_audio: str = ""
     passing: bool = False
 
 
@@ -79,15 +80,13 @@ def _measure(path: Path, params: Params) -> ClipFacts:
     rate = params.spectrograms.sample_rate_hz
     try:
         sound = media.read_sound(path, sample_rate_hz=rate)
-    except media.NoAudioError:
-        return ClipFacts(**_container(media.probe(path)))
+        silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
+    except media.NoAudioError as error:
+        return ClipFacts(**_container(replace(media.probe(path), audio=None)), no_audio=str(error))
     except media.PassingError:
         raise
     except media.MediaError as error:
         return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
-    silence_s = None
-    with suppress(media.NoAudioError):  # nothing but silence
-        silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
     loudness = round(loudness_db(sound.samples), 2)
     return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
 
