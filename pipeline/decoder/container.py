@@ -38,7 +38,7 @@ class RefusedError(Exception):
 
 
 class NoSoundError(RefusedError):
-    """There is no sound track."""
+    """There is no sound track, or none that can be used."""
 
 
 @contextlib.contextmanager
@@ -65,7 +65,10 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
 
 
 def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
-    """The first picture track that is none of a cover, and the first sound track; RefusedError without a picture."""
+    """The first picture track that is none of a cover, and the first sound track, if there is one that can be decoded.
+
+    RefusedError without a picture.
+    """
     shown = [s for s in container.streams.video if not s.disposition & _PICTURES_OF_A_FILE]
     if not container.streams:
         raise RefusedError("the file holds no stream")
@@ -76,9 +79,8 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
-    audio = container.streams.audio
-    if audio and audio[0].codec_context is None:
-        raise RefusedError("the sound's codec is not known")
+    # A sound track whose codec is not known is none: its context is None, which PyAV's types do not know.
+    audio = [track for track in container.streams.audio[:1] if track.codec_context is not None]
     return shown[0], audio[0] if audio else None
 
 
@@ -130,16 +132,19 @@ def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
         "turned_degrees": _turned_degrees(container),
         "n_audio": len(container.streams.audio),
         "tick_s": float(video.time_base or 0),
-        "audio": None,
+        "audio": describe_sound(audio) if audio else None,
     }
-    if audio is not None:
-        context = audio.codec_context
-        found["audio"] = {
-            "codec": audio.codec.canonical_name,
-            "sample_rate_hz": context.sample_rate,
-            "channels": context.layout.name,
-        }
     return found
+
+
+def describe_sound(track: AudioStream) -> dict[str, Any]:
+    """What the headers say of a sound track."""
+    context = track.codec_context
+    return {
+        "codec": track.codec.canonical_name,
+        "sample_rate_hz": context.sample_rate,
+        "channels": context.layout.name,
+    }
 
 
 def _turned_degrees(container: InputContainer) -> float:
