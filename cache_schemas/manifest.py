@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -36,7 +38,10 @@ def clip_id_of(sha256: str, audio_sha256: str = "") -> str:
 
 @dataclass(frozen=True)
 class Clip:
-    """One media file, or a picture and the file with its sound. Labels: 0 real, 1 fake; `audio_label` is None where there is no sound track."""
+    """One media file, or two: the picture, and a file with its sound.
+
+    Labels: 0 real, 1 fake; `audio_label` is None where there is no sound.
+    """
 
     clip_id: str
     """16 hex digits, see `clip_id_of`: the same bytes are the same clip, wherever they lie."""
@@ -211,6 +216,14 @@ def write_quarantine(path: Path, rows: list[Quarantined]) -> None:
     ordered = sorted(rows, key=lambda row: (row.path, row.clip_id))
     frame = pd.DataFrame(ordered, columns=[field.name for field in fields(Quarantined)])
     write_table(path, frame)
+
+
+def commonest(rows: Iterable[Quarantined]) -> str:
+    """The reason that most rows have, in words; numbers in it make no other reason."""
+    reasons = [row.reason for row in rows]
+    kinds = [re.sub(r"\d+(\.\d+)?", "0", reason) for reason in reasons]
+    ((kind, count),) = Counter(kinds).most_common(1)
+    return f"most often, {count} times: {reasons[kinds.index(kind)]}"
 
 
 def read_quarantine(path: Path) -> list[Quarantined]:

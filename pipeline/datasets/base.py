@@ -179,12 +179,15 @@ def missing_file(path: Path) -> ManifestError:
     return ManifestError(f"{path} does not exist: check data.root and data.layout in params.yaml")
 
 
-def entries_of(rows: list[Any], read: Callable[[dict[str, Any]], LabelledFile]) -> Iterator[Entry]:
-    """What `read` makes of each JSON object; one that lacks a key or holds a wrong value is refused with the reason."""
+def entries_of(rows: list[Any], read: Callable[[dict[str, Any]], LabelledFile], folder: str = "") -> Iterator[Entry]:
+    """What `read` makes of each JSON object; one that lacks a key or holds a wrong value is refused with the reason.
+
+    folder: where the files that they name lie, with its slash.
+    """
     for number, row in enumerate(rows):
         name = row.get("file") if isinstance(row, dict) else None
         if isinstance(name, str):
-            yield read_entry(name, row, read)
+            yield read_entry(folder + name, row, read)
         else:
             reason = "the metadata cannot be used: the entry is not an object with a text `file`"
             yield Refused(f"entry {number}", reason)

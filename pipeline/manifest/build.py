@@ -20,6 +20,7 @@ from cache_schemas.manifest import (
     Quarantined,
     category_of,
     clip_id_of,
+    commonest,
     find_leaks,
     write_manifest,
     write_quarantine,
@@ -34,6 +35,9 @@ from pipeline.params import Params
 from pipeline.workspace import Workspace
 
 _AT_ONCE = 4096  # files handed to the reading threads in one go: bounds what waits
+
+
+NOT_UTF8 = "its name holds bytes that are not UTF-8: if the table is not, save it as UTF-8"
 
 
 def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
@@ -58,7 +62,7 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     if len(quarantined) > params.max_failed_fraction * len(entries):
         raise ManifestError(
             f"{len(quarantined)} of {len(entries)} files cannot be used, more than max_failed_fraction "
-            f"{params.max_failed_fraction:g}; {_most_often(quarantined)}; all reasons are in "
+            f"{params.max_failed_fraction:g}; {commonest(quarantined)}; all reasons are in "
             f"{workspace.quarantine('manifest')}"
         )
     result = assign_splits(sorted(unique, key=lambda clip: clip.path), params.split, seed=params.seed)
@@ -76,7 +80,7 @@ def _stop_early(root: Path, entries: Sequence[Entry], params: Params) -> None:
     if len(refused) > most:
         raise ManifestError(
             f"{root}: {len(refused)} of {len(entries)} entries cannot be used, more than max_failed_fraction "
-            f"{params.max_failed_fraction:g}; {_most_often(refused)}"
+            f"{params.max_failed_fraction:g}; {commonest(refused)}"
         )
     with ThreadPoolExecutor() as pool:
         there = list(pool.map(lambda file: os.path.lexists(root / file.path), files))
@@ -105,13 +109,6 @@ def files_without_entry(root: Path, layout: str, named: Iterable[str]) -> list[s
     suffixes = LAYOUTS[layout].suffixes
     found = (path for path in media_files(root, suffixes=suffixes) if Path(path).suffix.lower() in suffixes)
     return [path for path in found if path not in known]
-
-
-def _most_often(rows: Sequence[Quarantined]) -> str:
-    """The commonest reason, with a file as example."""
-    (reason, number), *_ = Counter(row.reason for row in rows).most_common(1)
-    example = next(row.path for row in rows if row.reason == reason)
-    return f"most often ({number}): {plain_text(reason)}, as in {plain_text(example)}"
 
 
 def without_copies(clips: Sequence[Clip]) -> tuple[list[Clip], list[Quarantined]]:
@@ -173,7 +170,8 @@ def _open(root: Path, entry: Entry) -> Clip | Quarantined:
             contents.append(file_sha256(path))
             file_bytes += path.stat().st_size
         except media.MediaError as error:
-            return Quarantined("", text, "manifest", f"{of}{error}")
+            hint = "" if os.path.lexists(root / name) or name.isprintable() else f"; {NOT_UTF8}"
+            return Quarantined("", text, "manifest", f"{of}{error}{hint}")
         except (OSError, ValueError) as error:
             return Quarantined("", text, "manifest", f"{of}the file cannot be read ({path_text(str(error))})")
     return _clip(entry, clip_id_of(*contents), file_bytes)

@@ -43,8 +43,9 @@ def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
     facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
     quarantined = read_quarantine(workspace.quarantine("manifest"))
     identity = LAYOUTS[params.data.layout].identity
-    named = [path_name(path) for row in (*clips, *quarantined) for path in (row.path, getattr(row, "audio_path", ""))]
-    left_out = [path_text(path) for path in files_without_entry(Path(params.data.root), params.data.layout, named)]
+    named = [*(row.path for row in quarantined), *(path for clip in clips for path in (clip.path, clip.audio_path))]
+    root, layout = Path(params.data.root), params.data.layout
+    left_out = [path_text(path) for path in files_without_entry(root, layout, map(path_name, named))]
     result = check(clips, facts, quarantined, left_out=left_out, split=params.split, identity=identity)
     write_json(workspace.check / "manifest.json", result)
     return result

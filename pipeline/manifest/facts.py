@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cache_schemas.paths import path_text
 from pipeline import media
 from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
-from pipeline.sound.stage import leading_silence_s, loudness_db
+from pipeline.sound.stage import leading_silence_s, loudness_db, sound_file
 
 _VERSION = 2  # raise it when the same file gives other facts
 
@@ -63,21 +63,23 @@ def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, C
 def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
     """The clip's facts; a file that cannot be decoded gives the reason, never an exception."""
     try:
-        return _measure(media.inside(root, clip.file_name), params)
+        return _measure(media.inside(root, clip.file_name), sound_file(root, clip), params)
     except media.MediaError as error:
         return ClipFacts(reason=str(error))
     except Exception as error:  # one bad file never stops a run, however it is bad
         return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}")
 
 
-def _measure(path: Path, params: Params) -> ClipFacts:
+def _measure(path: Path, audio: Path | None, params: Params) -> ClipFacts:
     rate = params.spectrograms.sample_rate_hz
     try:
-        sound = media.read_sound(path, sample_rate_hz=rate)
-    except media.NoAudioError:
-        return ClipFacts(**_container(media.probe(path)))
+        sound = media.read_sound(path, sample_rate_hz=rate, audio=audio)
     except media.MediaError as error:
-        return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
+        found = media.probe(path)  # the picture may be well
+        if audio is not None:
+            found = replace(found, audio=None)  # its own track is not the clip's
+        reason = "" if isinstance(error, media.NoAudioError) else str(error)
+        return ClipFacts(**_container(found), reason=reason)
     silence_s = None
     with suppress(media.NoAudioError):  # nothing but silence
         silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
