@@ -162,7 +162,10 @@ def cache_migrate(cache: CachePath = CACHE) -> None:
 
     with progress_bar("migrate", total=row_count(cache), unit="rows") as advance:
         kept = migrate(cache, advance)
-    console.print(f"migrate: {cache} is of today's format; the old cache is {kept}: remove it when you like")
+    console.print(
+        f"migrate: {escape(str(cache))} is of today's format; the old cache is {escape(str(kept))}: remove it when you "
+        "like"
+    )
 
 
 @app.command("stats", epilog="Example: [bold]bmnas cache stats[/bold]")

@@ -97,7 +97,9 @@ class LayoutSuite:
     def test_what_cannot_be_a_clip_is_refused_with_the_reason(self, tree: Tree, tmp_path: Path) -> None:
         root, expected = tree
         # One that no other clip takes its picture from.
-        empty = next(name for name in sorted(expected) if sum(each.startswith(name.split(" + ")[0]) for each in expected) == 1)
+        empty = next(
+            name for name in sorted(expected) if sum(each.startswith(name.split(" + ")[0]) for each in expected) == 1
+        )
         (root / empty).write_bytes(b"")
         workspace = Workspace(tmp_path / "work")
         clips = build_manifest(workspace, self.params(root))

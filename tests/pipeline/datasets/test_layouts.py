@@ -268,7 +268,10 @@ class TestDfdc(LayoutSuite):
             for name, entry in entries.items():
                 put(f"{part}/{name}", fake=entry["label"] == "FAKE")
             (root / part / "metadata.json").write_text(json.dumps(entries))
-        for folder, lines in (("test", ("aalscayrfi.mp4,1", "aamntidqxi.mp4,0")), ("validation", ("afoovlsmtx.mp4,0",))):
+        for folder, lines in (
+            ("test", ("aalscayrfi.mp4,1", "aamntidqxi.mp4,0")),
+            ("validation", ("afoovlsmtx.mp4,0",)),
+        ):
             for line in lines:
                 put(f"{folder}/videos/{line[:-2]}", fake=line.endswith("1"))
             (root / folder / "labels.csv").write_text("\n".join(("filename,label", *lines)) + "\n")

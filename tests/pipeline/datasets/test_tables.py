@@ -1,9 +1,8 @@
-"""Tables as people and data sets write them: read where nothing has to be guessed, else one line that says what to do."""
+"""Tables as people and data sets write them: read where nothing is guessed, else one line that says what to do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
 from tests.pipeline.datasets.test_layouts import lav_df
 
-TABLE = "path,subject_id,video_label,audio_label,target_id\n1.mp4,Zoë,Real,NONE,\n2.mp4,Bob,FAKE,0,\"Ann;Zoë\"\n"
+TABLE = 'path,subject_id,video_label,audio_label,target_id\n1.mp4,Zoë,Real,NONE,\n2.mp4,Bob,FAKE,0,"Ann;Zoë"\n'
 
 
 def read_csv(root: Path) -> list[LabelledFile]:
@@ -54,7 +53,10 @@ def test_what_spreadsheets_save_is_read(tmp_path: Path, written: bytes) -> None:
         (b"PK\3\4\x14\0\6\0", r"is no text \(a spreadsheet's own format.*: save it as CSV UTF-8"),
         (b"\xff\xfep\0a", r"is not CSV .*: save it as CSV UTF-8"),
         (TABLE.replace("Bob", '"Bob').encode(), r"follows line 2 is not CSV \(.*\): save it as CSV UTF-8"),
-        (TABLE.replace("2.mp4", "2, or 3.mp4").encode(), r"line 3: more cells than columns; .* a ',' in quotation marks"),
+        (
+            TABLE.replace("2.mp4", "2, or 3.mp4").encode(),
+            r"line 3: more cells than columns; .* a ',' in quotation marks",
+        ),
         (TABLE.replace("target_id", "path").encode(), r"column 'path' stands there twice"),
         (TABLE.replace(",", "|").encode(), r"column 'path' is missing; it has path\|subject_id"),
         (TABLE.replace("path", "p\x1b[31m\xe9").encode("latin-1"), r"is missing; it has p%1B\[31m%E9, subject_id"),
@@ -145,7 +147,12 @@ def csv_tree(root: Path, people: int, **columns: str) -> None:
     [
         (2, 2, {}, "2 unrelated subjects cannot fill train, val, test"),
         (3, 3, {"kind": "official"}, r"3 of 3 clips have no official split .* use split\.kind: subject"),
-        (8, 3, {}, r"5 of 8 files that the data set names are not there, the first is 3\.mp4; check data\.root, or set max"),
+        (
+            8,
+            3,
+            {},
+            r"5 of 8 files that the data set names are not there, the first is 3\.mp4; check data\.root, or set max",
+        ),
     ],
 )
 def test_what_the_table_alone_tells_is_told_before_files_are_read(
@@ -172,7 +179,9 @@ def test_the_table_of_one_version_over_another_versions_files_is_one_error(tmp_p
     (tmp_path / "meta_data.csv").write_text("\n".join(lines) + "\n")
     workspace = Workspace(tmp_path / "work")
     params = small_params(tmp_path, data={"root": str(tmp_path), "layout": "fakeavceleb"})
-    with pytest.raises(ManifestError, match=r"50 of 50 files .* are not there.*; 50 files lie there .* another version"):
+    with pytest.raises(
+        ManifestError, match=r"50 of 50 files .* are not there.*; 50 files lie there .* another version"
+    ):
         build_manifest(workspace, params)
     assert not workspace.quarantine("manifest").exists()
 
@@ -183,7 +192,9 @@ def test_entries_that_cannot_be_used_are_told_before_files_are_read(tmp_path: Pa
     lines += [f"id{i},-,-,real,A,Real,African,men,{i}.mp4,FakeAVCeleb/x" for i in range(9)]
     (tmp_path / "meta_data.csv").write_text("\n".join(lines) + "\n")
     params = small_params(tmp_path, data={"root": str(tmp_path), "layout": "fakeavceleb"})
-    with pytest.raises(ManifestError, match=r"9 of 9 entries cannot be used.*most often, 9 times: .*type 'Real' is not one"):
+    with pytest.raises(
+        ManifestError, match=r"9 of 9 entries cannot be used.*most often, 9 times: .*type 'Real' is not one"
+    ):
         build_manifest(Workspace(tmp_path / "work"), params)
 
 

@@ -21,6 +21,7 @@ from pipeline.sound.stage import build_spectrograms
 from pipeline.synth import generate
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
+from tests.pipeline.tiny import write_wav
 
 Run = tuple[Workspace, Params]
 NET = {"name": "test_efficientnet", "weights": "seed:0"}
@@ -107,6 +108,25 @@ def test_clips_that_are_gone_or_others_are_named(small: Run, tmp_path: Path) -> 
     assert len(found.problems) == 2
     assert any(f"({index['path'][0]}) cannot be computed again: the file does not exist" in p for p in found.problems)
     assert any("has another content than the clip that was cached" in p for p in found.problems)
+
+
+def test_rows_of_a_dubbed_clip_are_computed_from_both_files(tmp_path: Path) -> None:
+    """The manifest says where the sound lies; without it the row's own file alone is another clip."""
+    root, workspace = tmp_path / "clips", Workspace(tmp_path / "work")
+    generate(root, identities=3, clips_per_identity=1, seed=0)
+    names = sorted(path.name for path in (root / "clips").glob("*.mp4"))
+    write_wav(root / "voice 100%.wav", hz=500, seconds=4)
+    rows = [f"clips/{name},{name},real,fake,voice 100%.wav" for name in names]
+    (root / "manifest.csv").write_text("\n".join(["path,subject_id,video_label,audio_label,audio_path", *rows]))
+    params = small_params(root, features={"visual": [NET], "audio": [NET]})
+    clips = build_manifest(workspace, params)
+    build_spectrograms(workspace, params)
+    build_faces(workspace, params)
+    build_features(workspace, params)
+    found = verify_sample(workspace.features, params, 2, clips=clips)
+    assert (found.rows, found.problems) == (2, [])
+    found = verify_sample(workspace.features, params, 1)
+    assert "has another content than the clip that was cached" in found.problems[0]
 
 
 def test_other_weights_are_an_error(small: Run, monkeypatch: pytest.MonkeyPatch) -> None:

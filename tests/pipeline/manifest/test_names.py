@@ -64,7 +64,7 @@ def test_the_csv_layout_says_that_a_name_in_another_encoding_is_not_found(tmp_pa
 
 
 def test_people_and_folders_of_every_kind_of_name(tmp_path: Path, tiny: TinyClips) -> None:
-    """Latin-1, half of rich's markup, a spreadsheet's formula, an escape sequence: in the manifest as text, and printed."""
+    """Latin-1, half of rich's markup, a spreadsheet's formula, an escape sequence: as text, and printed."""
     root, workspace = tmp_path / os.fsdecode(b"donn\xe9es [bold]"), Workspace(tmp_path / "work")
     names = [b"Zo\xe9", b"[red", b"=cmd|'C calc'!A0", b"\x1b[31mred", b"@SUM(A1)", b"50%"]
     for name in names:
