@@ -37,6 +37,7 @@ from pipeline.workspace import Workspace
 _AT_ONCE = 4096  # files handed to the reading threads in one go: bounds what waits
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NOT_UTF8 = "its name holds bytes that are not UTF-8: if the table is not, save it as UTF-8"
 
 
@@ -105,10 +106,11 @@ def files_without_entry(root: Path, layout: str, named: Iterable[str]) -> list[s
 
     named: paths as the file system knows them.
     """
-    known = {os.path.normpath(name) for name in named}
+    base = root.absolute()  # a table may name whole paths
+    known = {os.path.normpath(base / name) for name in named}
     suffixes = LAYOUTS[layout].suffixes
     found = (path for path in media_files(root, suffixes=suffixes) if Path(path).suffix.lower() in suffixes)
-    return [path for path in found if path not in known]
+    return [path for path in found if os.path.normpath(base / path) not in known]
 
 
 def without_copies(clips: Sequence[Clip]) -> tuple[list[Clip], list[Quarantined]]:
@@ -167,6 +169,7 @@ def _open(root: Path, entry: Entry) -> Clip | Quarantined:
         try:
             path = media.inside(root, name)
             media.check_file(path)
+            _check_pointer(path)
             contents.append(file_sha256(path))
             file_bytes += path.stat().st_size
         except media.MediaError as error:
@@ -175,6 +178,12 @@ def _open(root: Path, entry: Entry) -> Clip | Quarantined:
         except (OSError, ValueError) as error:
             return Quarantined("", text, "manifest", f"{of}the file cannot be read ({path_text(str(error))})")
     return _clip(entry, clip_id_of(*contents), file_bytes)
+
+
+def _check_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise media.MediaError("a Git LFS pointer, not the file: fetch it with `git lfs pull`")
 
 
 def _clip(file: LabelledFile, clip_id: str, file_bytes: int) -> Clip:

@@ -64,7 +64,11 @@ def test_what_spreadsheets_save_is_read(tmp_path: Path, written: bytes) -> None:
         (TABLE.replace("target_id", "audio_path").replace("NONE,", "NONE,a.wav").encode(), r"but audio_label is none"),
         (b"", r"column 'path' is missing; it has none"),
     ],
-)
+    ids=[
+        "UTF-16 without a mark", "xlsx", "half of UTF-16", "an open quotation mark", "a bare comma", "a column twice",
+        "another separator", "Latin-1 and escapes", "no path", "sound of nothing", "empty",
+    ],
+)  # fmt: skip
 def test_what_cannot_be_read_says_so_in_one_line(tmp_path: Path, written: bytes, message: str) -> None:
     (tmp_path / "manifest.csv").write_bytes(written)
     with pytest.raises(ManifestError, match=message):

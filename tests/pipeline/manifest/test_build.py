@@ -94,6 +94,16 @@ def test_csv_layout_and_files_that_cannot_be_opened(tmp_path: Path) -> None:
         build_manifest(workspace, small_params(root, max_failed_fraction=0.4))
 
 
+def test_git_lfs_pointers_are_called_so_and_the_commonest_reason_is_told(tmp_path: Path) -> None:
+    write_csv(tmp_path / "manifest.csv", csv_rows(6))
+    for number in range(6):
+        (tmp_path / f"v{number}.mp4").write_text(
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{number:064}\nsize 12345\n" if number else "x"
+        )
+    with pytest.raises(ManifestError, match=r"5 of 6 files cannot be used.*most often, 5 times: .*`git lfs pull`"):
+        build_manifest(Workspace(tmp_path / "work"), small_params(tmp_path))
+
+
 def test_clip_ids_come_from_the_content(tmp_path: Path) -> None:
     ids = []
     for name in ("a", "b"):
