@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
-from cache_schemas.files import write_text
+from cache_schemas.files import digest
 from cache_schemas.paths import path_name
 from cache_schemas.segments import MIN_FAKE_S, Segments, overlap_s, parse_segments, segments_text
+from cache_schemas.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
 SPLIT_KINDS = ("subject", "official")
@@ -28,12 +29,22 @@ def category_of(video_label: int, audio_label: int | None) -> str:
     return f"{video}-" if audio_label is None else video + ("FA" if audio_label else "RA")
 
 
+def clip_id_of(sha256: str, audio_sha256: str = "") -> str:
+    """Names a clip by the SHA-256 of its file and, where its sound lies in another file, of that: the same picture
+    with another voice is another clip.
+    """
+    return digest(sha256, audio_sha256) if audio_sha256 else sha256[:16]
+
+
 @dataclass(frozen=True)
 class Clip:
-    """One media file. Labels: 0 real, 1 fake; `audio_label` is None where there is no sound track."""
+    """One media file, or two: the picture, and a file with its sound.
+
+    Labels: 0 real, 1 fake; `audio_label` is None where there is no sound.
+    """
 
     clip_id: str
-    """The first 16 hex digits of the file's SHA-256: the same bytes are the same clip, wherever they lie."""
+    """16 hex digits, see `clip_id_of`: the same bytes are the same clip, wherever they lie."""
     path: str
     """Relative to the data root, with forward slashes, as `cache_schemas.paths.path_text` writes it."""
     dataset: str
@@ -49,6 +60,7 @@ class Clip:
     method: str
     split: str
     file_bytes: int
+    """Of all its files."""
     official_split: str = ""
     """What the data set's authors put the clip into: train, val or test; empty where they do not say."""
     split_kind: str = "subject"
@@ -57,11 +69,22 @@ class Clip:
     """The fake seconds of the picture. None, with a fake picture: it is fake throughout."""
     audio_segments: Segments = ()
     """The same for the sound."""
+    audio_path: str = ""
+    """The file with the sound, written as `path` is: its first sample is heard at the first picture. Empty: the
+    sound is the clip's own track.
+    """
+    group: str = ""
+    """The demographic group of the subject, where the data set says; no part of what is learnt."""
 
     @property
     def file_name(self) -> str:
         """`path` as the file system knows it."""
         return path_name(self.path)
+
+    @property
+    def audio_file_name(self) -> str:
+        """`audio_path` as the file system knows it."""
+        return path_name(self.audio_path)
 
     @property
     def people(self) -> frozenset[str]:
@@ -90,6 +113,7 @@ def people_of(*ids: str) -> list[str]:
 
 
 COLUMNS = tuple(field.name for field in fields(Clip))
+_NEEDED = tuple(field.name for field in fields(Clip) if field.default is MISSING)
 _PARSERS: Mapping[str, Callable[[str], object]] = {
     **dict.fromkeys(("video_label", "label", "file_bytes"), int),
     "audio_label": lambda text: int(text) if text else None,
@@ -103,7 +127,7 @@ def write_manifest(path: Path, clips: list[Clip]) -> None:
     check_splits(clips)
     frame = pd.DataFrame([_row(clip) for clip in clips], columns=list(COLUMNS))
     frame["audio_label"] = frame["audio_label"].astype("Int64")
-    write_text(path, frame.to_csv(index=False))
+    write_table(path, frame)
 
 
 def _row(clip: Clip) -> dict[str, object]:
@@ -113,13 +137,13 @@ def _row(clip: Clip) -> dict[str, object]:
 
 def read_manifest(path: Path) -> list[Clip]:
     """The clips in `path`; raises ManifestError when a column is missing, a value is wrong, or a subject is in two
-    splits made by subject.
+    splits made by subject. Columns that older manifests lack may be missing.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = read_table(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise ManifestError(f"{path} does not exist: run `bmnas manifest` first") from None
-    missing = [name for name in COLUMNS if name not in frame.columns]
+    missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
         raise ManifestError(f"{path}: column {missing[0]!r} is missing: run `bmnas manifest` again")
     clips = [_clip(path, number, row) for number, row in enumerate(frame.to_dict("records"), start=1)]
@@ -129,7 +153,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
 def _clip(path: Path, number: int, row: Mapping[Hashable, str]) -> Clip:
     try:
-        return Clip(**{name: _PARSERS.get(name, str)(row[name]) for name in COLUMNS})  # type: ignore[arg-type]
+        return Clip(**{name: _PARSERS.get(name, str)(row[name]) for name in COLUMNS if name in row})  # type: ignore[arg-type]
     except ValueError as error:
         raise ManifestError(f"{path}, clip {number} ({row['path']}): {error}; run `bmnas manifest` again") from None
 
@@ -191,7 +215,7 @@ def write_quarantine(path: Path, rows: list[Quarantined]) -> None:
     """Replaces `path` by the list, sorted by clip."""
     ordered = sorted(rows, key=lambda row: (row.path, row.clip_id))
     frame = pd.DataFrame(ordered, columns=[field.name for field in fields(Quarantined)])
-    write_text(path, frame.to_csv(index=False))
+    write_table(path, frame)
 
 
 def commonest(rows: Iterable[Quarantined]) -> str:
@@ -206,5 +230,5 @@ def read_quarantine(path: Path) -> list[Quarantined]:
     """The list in `path`; empty when there is no such file."""
     if not path.exists():
         return []
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame = read_table(path, dtype=str, keep_default_na=False)
     return [Quarantined(*row) for row in frame[["clip_id", "path", "stage", "reason"]].itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""File names as text that any file, table and terminal can hold: odd bytes are written %XX."""
+"""Names as text that any file, table and terminal can hold: odd bytes are written %XX."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ def path_text(name: str) -> str:
     cannot be printed (control characters, newlines, marks that turn text round, bytes that are not UTF-8) as %XX.
     """
     return "".join(char if char.isprintable() and char != "%" else _escaped(char) for char in name)
+
+
+def plain_text(text: str) -> str:
+    """`text` (somebody's name, a method) with what cannot be printed as %XX; a `%` stays: nothing turns it back."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def path_name(text: str) -> str:

@@ -104,12 +104,16 @@ def _folder(cache: str) -> Path:
 
 
 def _verify_sample(cache: str, sample: int, seed: int, params: Path) -> tuple[list[str], list[Any]]:
+    from cache_schemas.manifest import read_manifest
     from pipeline.compute.progress import progress_bar
     from pipeline.features.recompute import verify_sample
     from pipeline.params import load_params
+    from pipeline.workspace import Workspace
 
+    manifest = Workspace(WORK).manifest
+    clips = read_manifest(manifest) if manifest.exists() else []
     with progress_bar("sample", total=sample, unit="rows") as advance:
-        found = verify_sample(cache, load_params(params), sample, seed=seed, advance=advance)
+        found = verify_sample(cache, load_params(params), sample, clips=clips, seed=seed, advance=advance)
     console.print(
         f"sample: {found.rows} rows computed again from the clips: relative errors up to {found.largest_error:.1e}, "
         f"{len(found.problems)} problems"
@@ -158,7 +162,10 @@ def cache_migrate(cache: CachePath = CACHE) -> None:
 
     with progress_bar("migrate", total=row_count(cache), unit="rows") as advance:
         kept = migrate(cache, advance)
-    console.print(f"migrate: {cache} is of today's format; the old cache is {kept}: remove it when you like")
+    console.print(
+        f"migrate: {escape(str(cache))} is of today's format; the old cache is {escape(str(kept))}: remove it when you "
+        "like"
+    )
 
 
 @app.command("stats", epilog="Example: [bold]bmnas cache stats[/bold]")

@@ -56,7 +56,7 @@ def oracle(
     Console().print(shown)
     if table.certificates:
         print_certificates(table, Console())
-    Console().print(f"oracle: {(workspace.oracle / 'oracle.csv').resolve()}", soft_wrap=True)
+    Console().print(f"oracle: {escape(str((workspace.oracle / 'oracle.csv').resolve()))}", soft_wrap=True)
 
 
 @app.command(
@@ -87,7 +87,8 @@ def sweep(
     table = run_sweep(workspace, settings, Grid.parse(grid, seeds, settings.search), retrain=retrain)
     failed = int((table["failed"] != "").sum())
     Console().print(
-        f"sweep: {len(table)} runs, {failed} failed, in {(workspace.sweep / 'sweep.csv').resolve()}", soft_wrap=True
+        f"sweep: {len(table)} runs, {failed} failed, in {escape(str((workspace.sweep / 'sweep.csv').resolve()))}",
+        soft_wrap=True,
     )
     if failed == len(table):
         raise typer.Exit(1)
@@ -126,7 +127,7 @@ def baselines(
         shown.add_row(escape(row["method"]), *aucs, _number(row["eer"]), f"{row['parameters']:,}")
     Console(width=None if Console().is_terminal else 160).print(shown)
     path = workspace.baselines / ("folds.csv" if folds else "baselines.csv")
-    Console().print(f"baselines: {path.resolve()}", soft_wrap=True)
+    Console().print(f"baselines: {escape(str(path.resolve()))}", soft_wrap=True)
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:

@@ -48,7 +48,7 @@ def show(
             Console().print(escape(line), soft_wrap=True, highlight=False)
     if svg is not None:
         write_text(svg, standalone_svg(found.genotype, found.layers))
-        console.print(f"genotype: drawn in {svg}")
+        console.print(f"genotype: drawn in {escape(str(svg))}")
 
 
 @genotypes.command("diff", epilog="Example: [bold]bmnas genotype diff old/search.json work/search/search.json[/bold]")

@@ -44,7 +44,7 @@ def synth(
             jobs=settings.compute.workers or None,
             progress=advance,
         )
-    console.print(f"synth: {total} clips listed in {manifest_file}")
+    console.print(f"synth: {total} clips listed in {escape(str(manifest_file))}")
 
 
 @app.command(epilog="Example: [bold]bmnas manifest --layout lav-df --root /data/LAV-DF --split official --check[/bold]")
@@ -93,7 +93,7 @@ def manifest(
         print(json.dumps(result, indent=2))
         return
     print_check(result, Console())
-    console.print(f"check: all of it is in {workspace.check / 'manifest.json'}")
+    console.print(f"check: all of it is in {escape(str(workspace.check / 'manifest.json'))}")
 
 
 @app.command(epilog="Example: [bold]bmnas spectrograms --workers 4[/bold]")
@@ -144,7 +144,7 @@ def faces(
         from pipeline.faces.contact_sheets import write_contact_sheets
 
         count = write_contact_sheets(contact_sheets, workspace, settings)
-        console.print(f"faces: {count} contact sheets in {contact_sheets}")
+        console.print(f"faces: {count} contact sheets in {escape(str(contact_sheets))}")
 
 
 @app.command(
@@ -161,7 +161,8 @@ def pretrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     for entry in trained:
         console.print(
             f"pretrain: {entry.name}, val AUC {entry.val_auc:.3f} in epoch {entry.best_epoch}; to use it, give "
-            f"features.{entry.modality} name: {entry.name} and weights: file:{work / 'pretrain' / entry.weights}",
+            f"features.{entry.modality} name: {entry.name} and weights: "
+            f"file:{escape(str(work / 'pretrain' / entry.weights))}",
         )
     if not trained:
         console.print("pretrain: nothing to do: pretrain.visual and pretrain.audio are null in the parameters")
@@ -195,7 +196,7 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler 
     for entry in run.entries:
         for warning in entry.warnings:
             console.print(f"search: warning: {entry.network}, {escape(warning)}")
-    console.print(f"search: {len(run.entries)} genotypes in {work / 'search' / 'search.json'}")
+    console.print(f"search: {len(run.entries)} genotypes in {escape(str(work / 'search' / 'search.json'))}")
 
 
 @app.command(epilog="Example: [bold]bmnas retrain[/bold]")
@@ -208,7 +209,7 @@ def retrain(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler
 
     run = run_retrain(*setup(params, work, scheduler, workers))
     _print_failed("retrain", run)
-    console.print(f"retrain: {len(run.entries)} networks in {work / 'retrain'}")
+    console.print(f"retrain: {len(run.entries)} networks in {escape(str(work / 'retrain'))}")
 
 
 def _print_failed(stage: str, run: SearchRun | RetrainRun) -> None:
@@ -236,7 +237,7 @@ def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings)
     print_metrics(read_metrics(workspace), Console())
-    Console().print(f"report: {path.resolve()}", soft_wrap=True)
+    Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")

@@ -27,7 +27,7 @@ def read(root: Path) -> Iterator[Entry]:
         raise missing_file(tables["train"])
     for split, path in present.items():
         folder = f"{split}/" if (root / split).is_dir() else ""
-        yield from entries_of(read_json(path, list), partial(_file, folder, split))
+        yield from entries_of(read_json(path, list), partial(_file, folder, split), folder)
 
 
 def _file(folder: str, split: str, entry: dict[str, Any]) -> LabelledFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_schemas.manifest import ManifestError
+from cache_schemas.paths import plain_text
 from cache_schemas.segments import Segments, merge_segments
 
 VIDEO_SUFFIXES = frozenset(
@@ -39,6 +41,10 @@ class LabelledFile:
     official_split: str = ""
     video_segments: Segments = ()
     audio_segments: Segments = ()
+    audio_path: str = ""
+    """The file with the sound, as `path`; empty where the sound is in the clip."""
+    group: str = ""
+    """The subject's demographic group, where the data set says."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,20 @@ class Layout:
     """Every entry under a root; raises ManifestError when the root does not hold such a data set at all."""
     identity: str
     """What a person is here, and what that leaves open: printed by `bmnas manifest --check`."""
+    suffixes: frozenset[str] = VIDEO_SUFFIXES
+    """Of the files that are said to be left out when no entry names them."""
 
 
+_MOST_LETTERS = 300  # of a reason: what it quotes may be endless
+_LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+def real_or_fake(text: str) -> int:
+    """0 or 1 for real | fake (in any case), 0 | 1; raises ValueError for others."""
+    if text.lower() not in _LABELS:
+        raise ValueError(f"label {text!r} is not REAL or FAKE, 0 or 1")
+    return _LABELS[text.lower()]
 
 
 def official_split(text: str) -> str:
@@ -83,20 +100,63 @@ def fake_segments(label: int, pairs: object) -> Segments:
 
 
 def csv_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV file with a header; raises ManifestError when it or a column is missing."""
+    """(line number, row) of a CSV file with a header, without blanks around names and values; empty rows are skipped.
+
+    As spreadsheets save it, too: UTF-16 with its mark, and parted by the one of `,` `;` and tab that gives the header
+    the required columns. Bytes that are not UTF-8 become surrogates. Raises ManifestError for anything else.
+    """
+    number = 0
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in required if name not in (reader.fieldnames or [])]
-            if missing:
-                found = ", ".join(reader.fieldnames or []) or "none"
-                raise ManifestError(f"{path}: column {missing[0]!r} is missing; it has {found}")
-            for row in reader:
-                yield reader.line_num, {key: value or "" for key, value in row.items() if key is not None}
+        with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as file:
+            separator = _separator(file.readline(), required)
+            file.seek(0)
+            rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+            names = [name.strip() for name in next(rows, [])]
+            _check_header(path, names, required)
+            for row in rows:
+                number, values = rows.line_num, [value.strip() for value in row]
+                if any(values[len(names) :]):
+                    raise ManifestError(
+                        f"{path}, line {number}: more cells than columns; put texts that hold a {separator!r} in "
+                        "quotation marks"
+                    )
+                if any(values):
+                    yield number, dict.fromkeys(names, "") | dict(zip(names, values, strict=False))
     except FileNotFoundError:
         raise missing_file(path) from None
-    except csv.Error as error:
-        raise ManifestError(f"{path} is not a CSV file ({error})") from None
+    except (csv.Error, UnicodeError) as error:
+        raise ManifestError(f"{path}: what follows line {number} is not CSV ({error}): {_SAVE_AS}") from None
+
+
+_SAVE_AS = "save it as CSV UTF-8"
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in start or start.startswith(b"PK\3\4"):
+        raise ManifestError(f"{path} is no text (a spreadsheet's own format, or UTF-16 without its mark): {_SAVE_AS}")
+    return "utf-8-sig"
+
+
+def _separator(header: str, required: tuple[str, ...]) -> str:
+    for separator in ",;\t":
+        names = {name.strip().strip('"') for name in header.split(separator)}
+        if names.issuperset(required):
+            return separator
+    return ","
+
+
+def _check_header(path: Path, names: list[str], required: tuple[str, ...]) -> None:
+    missing = [name for name in required if name not in names]
+    if missing:
+        found = plain_text(", ".join(names)) or "none"
+        raise ManifestError(f"{path}: column {missing[0]!r} is missing; it has {found}")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise ManifestError(f"{path}: column {twice[0]!r} stands there twice; rename one")
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[Any, Any]]) -> Any:
@@ -107,6 +167,8 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[Any, Any]]) -> Any:
         raise missing_file(path) from None
     except ValueError as error:
         raise ManifestError(f"{path} is not JSON ({error})") from None
+    except RecursionError:
+        raise ManifestError(f"{path} is no data set's table: its JSON is nested too deeply") from None
     if not isinstance(content, kind):
         raise ManifestError(f"{path} holds a {type(content).__name__}, must be a {kind.__name__} of entries")
     return content
@@ -117,12 +179,15 @@ def missing_file(path: Path) -> ManifestError:
     return ManifestError(f"{path} does not exist: check data.root and data.layout in params.yaml")
 
 
-def entries_of(rows: list[Any], read: Callable[[dict[str, Any]], LabelledFile]) -> Iterator[Entry]:
-    """What `read` makes of each JSON object; one that lacks a key or holds a wrong value is refused with the reason."""
+def entries_of(rows: list[Any], read: Callable[[dict[str, Any]], LabelledFile], folder: str = "") -> Iterator[Entry]:
+    """What `read` makes of each JSON object; one that lacks a key or holds a wrong value is refused with the reason.
+
+    folder: where the files that they name lie, with its slash.
+    """
     for number, row in enumerate(rows):
         name = row.get("file") if isinstance(row, dict) else None
         if isinstance(name, str):
-            yield read_entry(name, row, read)
+            yield read_entry(folder + name, row, read)
         else:
             reason = "the metadata cannot be used: the entry is not an object with a text `file`"
             yield Refused(f"entry {number}", reason)
@@ -134,17 +199,17 @@ def read_entry(path: str, entry: Any, read: Callable[[Any], LabelledFile]) -> En
         return read(entry)
     except KeyError as error:
         return Refused(path, f"the metadata lacks {error}")
-    except (TypeError, ValueError, AttributeError) as error:
-        return Refused(path, f"the metadata cannot be used: {error}")
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        return Refused(path, f"the metadata cannot be used: {str(error)[:_MOST_LETTERS]}")
 
 
-def video_files(root: Path, below: str = "") -> Iterator[str]:
-    """Paths relative to `root` of the video files (by suffix) in its folder `below`, sorted. Links to folders are
+def media_files(root: Path, below: str = "", *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Iterator[str]:
+    """Paths relative to `root` of the files with such a suffix in its folder `below`, sorted. Links to folders are
     given, not followed: they may lead outside, or in circles.
     """
     for folder, folders, names in os.walk(root / below):
         folders.sort()
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         for name in sorted([*names, *links]):
-            if name in links or Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            if name in links or Path(name).suffix.lower() in suffixes:
                 yield (Path(folder) / name).relative_to(root).as_posix()

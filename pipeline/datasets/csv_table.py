@@ -7,17 +7,18 @@ from pathlib import Path
 
 from cache_schemas.manifest import ManifestError
 from cache_schemas.segments import parse_segments
-from pipeline.datasets.base import LabelledFile, Layout, csv_rows, official_split
+from pipeline.datasets.base import LabelledFile, Layout, csv_rows, official_split, real_or_fake
 
-_LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1, "none": None, "": None}
+_NONE = ("", "none")
 
 
 def read(root: Path) -> Iterator[LabelledFile]:
     """The rows of `root/manifest.csv`: path, subject_id, video_label, audio_label and, where known, more.
 
-    Labels are real | fake | none or 0 | 1 | empty. Optional: method, dataset (or source), source_id, target_id
-    (several people: separated by a semicolon), split (train | val | test: official), video_segments and
-    audio_segments (`0.5-1.25;3-3.5`: the fake seconds). The table is its owner's: a wrong row is an error.
+    Labels are real | fake | none or 0 | 1 | empty. Optional: audio_path (the file with the sound, where it is not in
+    the clip), method, dataset (or source), source_id, target_id (several people: separated by a semicolon), group (the
+    subject's demographic group), split (train | val | test: official), video_segments and audio_segments
+    (`0.5-1.25;3-3.5`: the fake seconds). The table is its owner's: a wrong row is an error.
     """
     path = root / "manifest.csv"
     for number, row in csv_rows(path, required=("path", "subject_id", "video_label", "audio_label")):
@@ -29,9 +30,13 @@ def read(root: Path) -> Iterator[LabelledFile]:
 
 def _file(root: Path, row: dict[str, str]) -> LabelledFile:
     video, audio = _label(row, "video_label"), _label(row, "audio_label")
+    if not row["path"]:
+        raise ValueError("path is empty")
     if video is None:
         raise ValueError("video_label is empty; give real or fake")
-    if not row["subject_id"].strip():
+    if audio is None and row.get("audio_path"):
+        raise ValueError("audio_path names a file with sound, but audio_label is none; give real or fake")
+    if not row["subject_id"]:
         raise ValueError("subject_id is empty; name the person, or give every clip a name of its own")
     segments = {name: parse_segments(row.get(name, "")) for name in ("video_segments", "audio_segments")}
     for name, label in (("video_segments", video), ("audio_segments", audio)):
@@ -47,15 +52,20 @@ def _file(root: Path, row: dict[str, str]) -> LabelledFile:
         source_id=row.get("source_id", ""),
         target_id=row.get("target_id", ""),
         official_split=official_split(row["split"]) if row.get("split") else "",
+        audio_path=row.get("audio_path", ""),
+        group=row.get("group", ""),
         **segments,
     )
 
 
 def _label(row: dict[str, str], column: str) -> int | None:
     text = row[column]
-    if text not in _LABELS:
-        raise ValueError(f"{column} {text!r} is not real, fake, none, 0, 1 or empty")
-    return _LABELS[text]
+    if text.lower() in _NONE:
+        return None
+    try:
+        return real_or_fake(text)
+    except ValueError:
+        raise ValueError(f"{column} {text!r} is not real, fake, none, 0, 1 or empty") from None
 
 
 LAYOUT = Layout(read, "a person is who subject_id, source_id and target_id say")

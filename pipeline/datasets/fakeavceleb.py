@@ -44,6 +44,7 @@ def read(root: Path) -> Iterator[Entry]:
             method=row["method"] if video or audio else "real",
             source_id=row["source"],
             target_id=";".join(people_of(*(row[name] for name in ("target1", "target2") if _is_person(row[name])))),
+            group=f"{row.get('race', '')} {row.get('gender', '')}".strip(),
         )
         files[path] = _one_clip(files[path], file) if path in files else file
     yield from files.values()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from cache_schemas.manifest import ManifestError
-from pipeline.datasets.base import LabelledFile, Layout, video_files
+from pipeline.datasets.base import LabelledFile, Layout, media_files
 
 _LABELS = {"real": 0, "fake": 1}
 
@@ -20,7 +20,7 @@ def read(root: Path) -> Iterator[LabelledFile]:
     if missing:
         raise ManifestError(f"{root / missing[0]} is not a folder: this layout needs real/ and fake/ in data.root")
     for name, label in _LABELS.items():
-        for path in video_files(root, name):
+        for path in media_files(root, name):
             parts = PurePosixPath(path).parts[1:]
             yield LabelledFile(
                 path=path,

@@ -20,6 +20,7 @@ import nas
 from cache_schemas.files import digest, write_json, write_text
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, ScoredRow
+from cache_schemas.tables import write_table
 from nas.baselines import train_design
 from pipeline.experiments.methods import Floats, methods
 from pipeline.experiments.probes import probes, stacked
@@ -60,7 +61,7 @@ def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.Da
     stem = "folds" if folds else "baselines"
     write_json(workspace.baselines / f"{stem}.json", {"cache": source.identity, "methods": results})
     table = summary(results).assign(cache=source.identity)
-    write_text(workspace.baselines / f"{stem}.csv", table.to_csv(index=False))
+    write_table(workspace.baselines / f"{stem}.csv", table)
     write_text(workspace.baselines / f"{stem}.svg", standalone(baselines_svg(table)))
     return table
 

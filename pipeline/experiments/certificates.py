@@ -17,6 +17,7 @@ import nas
 from cache_schemas.files import write_text
 from cache_schemas.oracle import EXHAUSTIVE, FIXED, RANDOM, Certificate, OracleTable, Pick
 from cache_schemas.runs import SearchRow
+from cache_schemas.tables import write_table
 from nas.baselines import join_last_layers
 from nas.config import EstimatorName, SpaceName
 from nas.genotype import notation
@@ -253,6 +254,6 @@ def _exhaustive(truth: Truth, table: OracleTable) -> list[Pick]:
 
 def _write(workspace: Workspace, table: OracleTable) -> None:
     folder = workspace.oracle
-    write_text(folder / "certificates.csv", pd.DataFrame([p.model_dump() for p in table.picks]).to_csv(index=False))
-    write_text(folder / "methods.csv", pd.DataFrame([c.model_dump() for c in table.certificates]).to_csv(index=False))
+    write_table(folder / "certificates.csv", pd.DataFrame([p.model_dump() for p in table.picks]))
+    write_table(folder / "methods.csv", pd.DataFrame([c.model_dump() for c in table.certificates]))
     write_text(folder / "oracle.svg", standalone(oracle_svg(table)))

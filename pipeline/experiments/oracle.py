@@ -14,6 +14,7 @@ from cache_schemas.files import write_text
 from cache_schemas.oracle import OracleEntry, OracleTable
 from cache_schemas.run import Failure
 from cache_schemas.runs import TrainingRow
+from cache_schemas.tables import write_table
 from nas.genotype import notation
 from nas.space import Space
 from pipeline.params import Params
@@ -74,7 +75,7 @@ def write_oracle(workspace: Workspace, table: OracleTable) -> None:
     write_text(workspace.oracle / "oracle.json", table.model_dump_json(indent=1) + "\n")
     columns = {"genotype", "test_aucs", "val_aucs"}
     rows = pd.DataFrame([entry.model_dump(exclude=columns) for entry in table.entries])
-    write_text(workspace.oracle / "oracle.csv", rows.to_csv(index=False))
+    write_table(workspace.oracle / "oracle.csv", rows)
 
 
 def train_all(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import nas
 from cache_schemas.files import write_text
 from cache_schemas.runs import SearchRow, TrainingRow
+from cache_schemas.tables import write_table
 from nas.genotype import notation
 from pipeline.figures.experiments import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
@@ -66,8 +67,8 @@ def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool
     columns = {"val_auc": "validation AUC at the end of the search", "entropy": "entropy of the choices, 1: uniform"}
     if retrain:
         columns = {"retrained_test_auc": "test AUC, retrained", **columns}
-    write_text(workspace.sweep / "sweep.csv", table.to_csv(index=False))
-    write_text(workspace.sweep / "summary.csv", _summary(table, list(grid.axes), list(columns)).to_csv(index=False))
+    write_table(workspace.sweep / "sweep.csv", table)
+    write_table(workspace.sweep / "summary.csv", _summary(table, list(grid.axes), list(columns)))
     write_text(workspace.sweep / "sweep.svg", standalone(sweep_svg(table, list(grid.axes), columns)))
     return table
 

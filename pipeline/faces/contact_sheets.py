@@ -52,7 +52,7 @@ def write_contact_sheets(folder: Path, workspace: Workspace, params: Params) -> 
             middles = times[kept, params.faces.frames // 2]
             advance(1)
             try:
-                path = media.inside(Path(params.data.root), clips[entry.clip_id].path)
+                path = media.inside(Path(params.data.root), clips[entry.clip_id].file_name)
                 pictures = media.read_frames(path, middles.tolist()).pixels
             except media.MediaError as error:
                 console.print(f"contact sheets: {escape(clips[entry.clip_id].path)}: {escape(str(error))}")

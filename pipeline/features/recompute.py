@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.files import file_sha256
-from cache_schemas.manifest import Clip
+from cache_schemas.manifest import Clip, clip_id_of
 from cache_schemas.media import ClipWindows
 from cache_schemas.shards import ClipResult
 from pipeline import media
@@ -47,23 +47,30 @@ class Sample:
 
 
 def verify_sample(
-    path: Path | str, given: Params, count: int, *, seed: int = 0, advance: Callable[[int], None] = lambda _: None
+    path: Path | str,
+    given: Params,
+    count: int,
+    *,
+    clips: Iterable[Clip] = (),
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Sample:
     """Compares `count` rows, drawn from the seed, with what their clips give today.
 
-    given: says where the clips lie and what computes; all else comes from the cache itself. advance: by so many rows.
+    given: says where the clips lie and what computes; all else comes from the cache itself. clips: those of the
+    manifest, which alone tells of sound in a file of its own. advance: by so many rows.
     Raises StageError when a backbone's weights are not those of the cache.
     """
     cache = FeatureCache.open(path)
     params = _params_of(cache, given)
     backbones = _backbones_of(cache, params)
     drawn = np.random.default_rng(seed).permutation(len(cache) * cache.views)[:count]
-    found = Sample()
+    found, listed = Sample(), {clip.clip_id: clip for clip in clips}
     chosen = pd.DataFrame({"position": drawn // cache.views, "view": drawn % cache.views})
     for clip_id, rows in chosen.groupby(cache.index["clip_id"].to_numpy()[chosen["position"]], sort=True):
         index = cache.index.iloc[int(rows["position"].iloc[0])]
         try:
-            arrays = _windows_again(str(clip_id), index, params)
+            arrays = _windows_again(listed.get(str(clip_id)) or _clip(index), params)
         except (media.MediaError, OSError) as error:
             found.problems.append(f"clip {clip_id} ({index['path']}) cannot be computed again: {error}")
         else:
@@ -96,16 +103,17 @@ def _backbones_of(cache: FeatureCache, params: Params) -> dict[VariantAttributes
     return found
 
 
-def _windows_again(clip_id: str, row: pd.Series[Any], params: Params) -> dict[float, dict[str, Any]]:
+def _windows_again(clip: Clip, params: Params) -> dict[float, dict[str, Any]]:
     """{start_s: the arrays that the stages before `features` would store of that window}."""
-    file = media.inside(Path(params.data.root), str(row["path"]))
-    media.check_file(file)
-    if file_sha256(file)[: len(clip_id)] != clip_id:
-        raise media.MediaError(f"{file} has another content than the clip that was cached")
-    clip = _clip(row)
-    sound = clip_spectrograms(ClipJob(clip, plan=""), file, params)
-    windows = ClipWindows(clip_id, sound.starts_s, sound.info["available_s"])
-    faces = clip_faces(ClipJob(clip, windows_digest(windows), windows), file, params)
+    root = Path(params.data.root).resolve()
+    files = [media.inside(root, name) for name in (clip.file_name, clip.audio_file_name) if name]
+    for file in files:
+        media.check_file(file)
+    if clip_id_of(*map(file_sha256, files)) != clip.clip_id:
+        raise media.MediaError(f"{' and '.join(map(str, files))} has another content than the clip that was cached")
+    sound = clip_spectrograms(ClipJob(clip, plan="", inputs=root), files[0], params)
+    windows = ClipWindows(clip.clip_id, sound.starts_s, sound.info["available_s"])
+    faces = clip_faces(ClipJob(clip, windows_digest(windows), windows), files[0], params)
     heard, seen = dict(_by_start(sound)), dict(_by_start(faces))
     return {start: heard[start] | seen[start] for start in seen}
 
@@ -116,7 +124,7 @@ def _by_start(result: ClipResult) -> Iterator[tuple[float, dict[str, Any]]]:
 
 
 def _clip(row: pd.Series[Any]) -> Clip:
-    """The index's row as the stages take it; they look at the clip's name only."""
+    """The index's row as the stages take it; they look at the clip's names only."""
     audio_label = None if row["audio_label"] < 0 else int(row["audio_label"])
     return Clip(
         row["clip_id"], row["path"], row["dataset"], row["subject_id"], "", "", int(row["video_label"]), audio_label,

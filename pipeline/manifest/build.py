@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+
+from rich.markup import escape
 
 from cache_schemas.manifest import (
     Clip,
@@ -15,15 +18,17 @@ from cache_schemas.manifest import (
     ManifestError,
     Quarantined,
     category_of,
+    clip_id_of,
     commonest,
     find_leaks,
     write_manifest,
     write_quarantine,
 )
-from cache_schemas.paths import path_text
+from cache_schemas.paths import path_text, plain_text
 from pipeline import media
 from pipeline.compute.progress import console, progress_bar
 from pipeline.datasets import LAYOUTS, Entry, LabelledFile, Refused
+from pipeline.datasets.base import media_files
 from pipeline.manifest.hashes import Hashes
 from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params
@@ -32,12 +37,16 @@ from pipeline.workspace import Workspace
 _AT_ONCE = 4096  # files handed to the reading threads in one go: bounds what waits
 
 
+NOT_UTF8 = "its name holds bytes that are not UTF-8: if the table is not, save it as UTF-8"
+
+
 def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     """The clips written to the manifest; raises ManifestError when too many files cannot be used."""
     root = Path(params.data.root)
     entries = list(LAYOUTS[params.data.layout].read(root))
     if not entries:
         raise ManifestError(f"{root}: the {params.data.layout} layout lists no files")
+    _stop_early(root, entries, params)
     clips: list[Clip] = []
     quarantined: list[Quarantined] = []
     with (
@@ -62,8 +71,48 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     result = assign_splits(sorted(unique, key=lambda clip: clip.path), params.split, seed=params.seed)
     write_manifest(workspace.manifest, result)
     if leaks := find_leaks(result):
-        console.print(f"[bold red]LEAK:[/] {describe_leaks(leaks)}", soft_wrap=True, highlight=False)
+        console.print(f"[bold red]LEAK:[/] {escape(describe_leaks(leaks))}", soft_wrap=True, highlight=False)
     return result
+
+
+def _stop_early(root: Path, entries: Sequence[Entry], params: Params) -> None:
+    """Raises ManifestError for what the tables alone tell: reading the files takes hours where there are many."""
+    most = params.max_failed_fraction * len(entries)
+    files = [entry for entry in entries if isinstance(entry, LabelledFile)]
+    refused = [Quarantined("", entry.path, "manifest", entry.reason) for entry in entries if isinstance(entry, Refused)]
+    if len(refused) > most:
+        raise ManifestError(
+            f"{root}: {len(refused)} of {len(entries)} entries cannot be used, more than max_failed_fraction "
+            f"{params.max_failed_fraction:g}; {commonest(refused)}"
+        )
+    with ThreadPoolExecutor() as pool:
+        there = list(pool.map(lambda file: os.path.lexists(root / file.path), files))
+    missing = [file for file, found in zip(files, there, strict=True) if not found]
+    if len(missing) > most:
+        left_out = len(files_without_entry(root, params.data.layout, [entry.path for entry in entries]))
+        why = (
+            f"{left_out} files lie there that no entry names: the table is of another version of the data set than the "
+            "files, or of another folder"
+            if left_out
+            else "check data.root, or set max_failed_fraction higher to go on with a part of the data set"
+        )
+        raise ManifestError(
+            f"{root}: {len(missing)} of {len(entries)} files that the data set names are not there, the first is "
+            f"{path_text(missing[0].path)}; {why}"
+        )
+    assign_splits([_clip(file, str(i), 0) for i, file in enumerate(files)], params.split, seed=params.seed)
+
+
+def files_without_entry(root: Path, layout: str, named: Iterable[str]) -> list[str]:
+    """The layout's kind of files under `root` whose path no entry names: left out without anybody having said so.
+
+    named: paths as the file system knows them.
+    """
+    base = root.absolute()  # a table may name whole paths
+    known = {os.path.normpath(base / name) for name in named}
+    suffixes = LAYOUTS[layout].suffixes
+    found = (path for path in media_files(root, suffixes=suffixes) if Path(path).suffix.lower() in suffixes)
+    return [path for path in found if os.path.normpath(base / path) not in known]
 
 
 def without_copies(clips: Sequence[Clip]) -> tuple[list[Clip], list[Quarantined]]:
@@ -116,21 +165,28 @@ def _open(root: Path, hashes: Hashes, entry: Entry) -> Clip | Quarantined:
     text = path_text(entry.path)
     if isinstance(entry, Refused):
         return Quarantined("", text, "manifest", entry.reason)
-    try:
-        digest, file_bytes = hashes.of(media.inside(root, entry.path))
-        return _clip(entry, text, digest[:16], file_bytes)
-    except media.MediaError as error:
-        reason = str(error)
-    except (OSError, ValueError) as error:
-        reason = f"the file cannot be read ({path_text(str(error))})"
-    return Quarantined("", text, "manifest", reason)
+    contents, file_bytes = [], 0
+    for name in filter(None, (entry.path, entry.audio_path)):
+        of = "" if name == entry.path else f"its sound {path_text(name)}: "
+        try:
+            digest, size = hashes.of(media.inside(root, name))
+            contents.append(digest)
+            file_bytes += size
+        except media.MediaError as error:
+            hint = "" if os.path.lexists(root / name) or name.isprintable() else f"; {NOT_UTF8}"
+            return Quarantined("", text, "manifest", f"{of}{error}{hint}")
+        except (OSError, ValueError) as error:
+            return Quarantined("", text, "manifest", f"{of}the file cannot be read ({path_text(str(error))})")
+    return _clip(entry, clip_id_of(*contents), file_bytes)
 
 
-def _clip(file: LabelledFile, path: str, clip_id: str, file_bytes: int) -> Clip:
+def _clip(file: LabelledFile, clip_id: str, file_bytes: int) -> Clip:
     fake = bool(file.video_label or file.audio_label)
-    given = vars(file) | {"path": path, "method": file.method or ("unknown" if fake else "real")}
+    given = vars(file) | {"method": file.method or ("unknown" if fake else "real")}
+    texts = {name: plain_text(value) for name, value in given.items() if isinstance(value, str)}
+    paths = {"path": path_text(file.path), "audio_path": path_text(file.audio_path)}
     return Clip(
-        **given,
+        **given | texts | paths,
         clip_id=clip_id,
         label=int(fake),
         category=category_of(file.video_label, file.audio_label),

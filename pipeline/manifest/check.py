@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cache_schemas.files import write_json
 from cache_schemas.manifest import SPLITS, Clip, Leak, Quarantined, find_leaks, read_manifest, read_quarantine
+from cache_schemas.paths import path_name, path_text
 from pipeline.datasets import LAYOUTS
+from pipeline.manifest.build import files_without_entry
 from pipeline.manifest.facts import ClipFacts, measure_clips
 from pipeline.manifest.splits import identity_components
 from pipeline.manifest.warn import warnings
@@ -26,7 +29,7 @@ NUMBERS = (
     "duration_s", "fps", "width_px", "height_px", "bit_rate_kbps", "file_bytes",
     "has_audio", "sample_rate_hz", "loudness_db", "leading_silence_s",
 )  # fmt: skip
-NAMES = ("resolution", "container", "video_codec", "audio_codec", "channels", "dataset")
+NAMES = ("resolution", "container", "video_codec", "audio_codec", "channels", "dataset", "group")
 OF_SOUND = frozenset({"sample_rate_hz", "loudness_db", "leading_silence_s", "audio_codec", "channels"})
 """Compared among clips with a sound track: what its absence tells, has_audio tells."""
 LABELS = ("label", "video_label", "audio_label")
@@ -40,7 +43,10 @@ def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
     facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
     quarantined = read_quarantine(workspace.quarantine("manifest"))
     identity = LAYOUTS[params.data.layout].identity
-    result = check(clips, facts, quarantined, split=params.split, identity=identity)
+    named = [*(row.path for row in quarantined), *(path for clip in clips for path in (clip.path, clip.audio_path))]
+    root, layout = Path(params.data.root), params.data.layout
+    left_out = [path_text(path) for path in files_without_entry(root, layout, map(path_name, named))]
+    result = check(clips, facts, quarantined, left_out=left_out, split=params.split, identity=identity)
     write_json(workspace.check / "manifest.json", result)
     return result
 
@@ -50,12 +56,14 @@ def check(
     facts: Mapping[str, ClipFacts],
     quarantined: Sequence[Quarantined],
     *,
+    left_out: Sequence[str] = (),
     split: SplitParams,
     identity: str,
 ) -> dict[str, Any]:
     """The content of check/manifest.json: plain JSON types, nothing is NaN.
 
-    quarantined: those of the manifest stage; identity: what a person is in this layout.
+    quarantined: those of the manifest stage; left_out: files that no entry of the data set names; identity: what a
+    person is in this layout.
     """
     table = clip_table(clips, facts)
     result: dict[str, Any] = {
@@ -63,7 +71,9 @@ def check(
         "clips": len(clips),
         "identity": identity,
         "unusable": unusable(facts, quarantined),
+        "left_out": {"files": len(left_out), "first": list(left_out[:_MOST_VALUES])},
         "counts": counts(clips),
+        "groups": groups(clips),
         "people": people(clips),
         "leaks": {
             "split": [_leak(leak) for leak in find_leaks(clips)],
@@ -83,6 +93,7 @@ def clip_table(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> pd.Data
     for clip in clips:
         known = facts[clip.clip_id]
         row = asdict(known) | {name: getattr(clip, name) for name in (*LABELS, "dataset", "file_bytes")}
+        row["group"] = clip.group or None
         decoded = not known.reason
         row["has_audio"] = float(known.audio_codec is not None) if decoded else None
         row["resolution"] = f"{known.width_px}x{known.height_px}" if known.width_px else None
@@ -97,6 +108,23 @@ def counts(clips: Sequence[Clip]) -> list[dict[str, Any]]:
     found = Counter((clip.split, clip.category, clip.method) for clip in clips)
     ordered = sorted(found.items(), key=lambda item: (SPLITS.index(item[0][0]), *item[0][1:]))
     return [{"split": s, "category": c, "method": m, "clips": number} for (s, c, m), number in ordered]
+
+
+def groups(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """Clips and subjects per demographic group, where the data set says, by name."""
+    found: dict[str, list[Clip]] = {}
+    for clip in clips:
+        if clip.group:
+            found.setdefault(clip.group, []).append(clip)
+    return [
+        {
+            "group": name,
+            "real_clips": sum(not clip.label for clip in those),
+            "fake_clips": sum(clip.label for clip in those),
+            "subjects": len({clip.subject_id for clip in those}),
+        }
+        for name, those in sorted(found.items())
+    ]
 
 
 def people(clips: Sequence[Clip]) -> dict[str, Any]:

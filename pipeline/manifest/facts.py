@@ -17,7 +17,7 @@ from cache_schemas.paths import path_text
 from pipeline import media
 from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
-from pipeline.sound.stage import leading_silence_s, loudness_db
+from pipeline.sound.stage import leading_silence_s, loudness_db, sound_file
 
 _VERSION = 3  # raise it when the same file gives other facts
 
@@ -69,24 +69,27 @@ def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, C
 def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
     """The clip's facts; a file that cannot be decoded gives the reason, never an exception."""
     try:
-        return _measure(media.inside(root, clip.file_name), params)
+        return _measure(media.inside(root, clip.file_name), sound_file(root, clip), params)
     except media.MediaError as error:
         return ClipFacts(reason=str(error), passing=isinstance(error, media.PassingError))
     except Exception as error:  # one bad file never stops a run, however it is bad
         return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}", passing=True)
 
 
-def _measure(path: Path, params: Params) -> ClipFacts:
+def _measure(path: Path, audio: Path | None, params: Params) -> ClipFacts:
     rate = params.spectrograms.sample_rate_hz
     try:
-        sound = media.read_sound(path, sample_rate_hz=rate)
+        sound = media.read_sound(path, sample_rate_hz=rate, audio=audio)
         silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
     except media.NoAudioError as error:
         return ClipFacts(**_container(replace(media.probe(path), audio=None)), no_audio=str(error))
     except media.PassingError:
         raise
     except media.MediaError as error:
-        return ClipFacts(**_container(media.probe(path)), reason=str(error))  # the picture may be well
+        found = media.probe(path)  # the picture may be well
+        if audio is not None:
+            found = replace(found, audio=None)  # its own track is not the clip's
+        return ClipFacts(**_container(found), reason=str(error))
     loudness = round(loudness_db(sound.samples), 2)
     return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
 

@@ -21,6 +21,8 @@ _MOST_LETTERS = 16
 def print_check(result: Mapping[str, Any], console: Console) -> None:
     """Counts, people, properties and what each gives away; the warnings last, where they are read."""
     console.print(_counts(result["counts"]))
+    if result["groups"]:
+        console.print(_groups(result["groups"]))
     console.print(_people(result["people"]))
     console.print(f"Identity: {escape(result['identity'])}.", highlight=False)
     for side, found in result["segments"].items():
@@ -63,6 +65,14 @@ def _counts(counts: list[dict[str, Any]]) -> Table:
 
 def _left_out(rows: int) -> str | None:
     return f"and {rows - _MOST_ROWS} more: the JSON file has them all" if rows > _MOST_ROWS else None
+
+
+def _groups(groups: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("group", "real", "fake", "subjects", title="Groups")
+    for entry in groups[:_MOST_ROWS]:
+        table.add_row(escape(entry["group"]), *(str(entry[key]) for key in ("real_clips", "fake_clips", "subjects")))
+    table.caption = _left_out(len(groups))
+    return table
 
 
 def _people(people: Mapping[str, Any]) -> Table:

@@ -75,6 +75,9 @@ def _unusable(result: Mapping[str, Any]) -> Iterator[str]:
         if reasons:
             first, number = next(iter(reasons.items()))
             yield f"{sum(reasons.values())} {what}; the most frequent reason ({number}): {first}."
+    if result["left_out"]["files"]:
+        first = result["left_out"]["first"][0]
+        yield f"{result['left_out']['files']} files lie there that no entry of the data set names, as {first}."
 
 
 def _segments(result: Mapping[str, Any]) -> Iterator[str]:

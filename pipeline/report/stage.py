@@ -25,6 +25,7 @@ from cache_schemas.files import write_text
 from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
+from cache_schemas.tables import read_table
 from pipeline import figures
 from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
 from pipeline.figures.experiments import oracle_svg
@@ -221,8 +222,8 @@ def _plots(
     trained = [{"network": e.network, "curves": e.curves, "best_epoch": e.best_epoch} for e in retrain.entries]
     preferences = [e.probabilities for e in search.entries if e.network == "fusion" and e.probabilities]
     drawn = {
-        "roc": roc_svg(pd.read_csv(workspace.evaluate / "roc.csv"), legends),
-        "det": det_svg(pd.read_csv(workspace.evaluate / "det.csv"), legends),
+        "roc": roc_svg(read_table(workspace.evaluate / "roc.csv"), legends),
+        "det": det_svg(read_table(workspace.evaluate / "det.csv"), legends),
         "search": curves_svg(searched, "search"),
         "retrain": curves_svg(trained, "retrain"),
         "probabilities": probabilities_svg(preferences) if preferences else "",

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 
 import nas
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.files import write_json, write_text
+from cache_schemas.files import write_json
 from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
+from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
 from pipeline.params import Params
 from pipeline.runs.cache import cache_identity, open_cache
@@ -111,9 +112,9 @@ def score_table(test: pd.DataFrame, network: str, seed: int, scores: NDArray[np.
 def write_results(folder: Path, scores: pd.DataFrame, result: Mapping[str, Any]) -> None:
     """Replaces the files of work/evaluate."""
     roc, det = curves(scores)
-    write_text(folder / "scores.csv", scores.to_csv(index=False))
-    write_text(folder / "roc.csv", roc.to_csv(index=False))
-    write_text(folder / "det.csv", det.to_csv(index=False))
+    write_table(folder / "scores.csv", scores)
+    write_table(folder / "roc.csv", roc)
+    write_table(folder / "det.csv", det)
     write_json(folder / "summary.json", result["summary"])
     write_json(folder / "metrics.json", result)
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 import nas
-from cache_schemas.files import replacing, write_text
+from cache_schemas.files import replacing
 from cache_schemas.run import (
     RetrainEntry,
     RetrainRun,
@@ -24,6 +24,7 @@ from cache_schemas.run import (
     write_run,
 )
 from cache_schemas.runs import FinishedRuns, TrainingRow
+from cache_schemas.tables import write_table
 from nas.data import Dataset
 from nas.memory import RunMemory, retrain_memory
 from nas.scoring import area_under_roc
@@ -64,7 +65,7 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
         failed=failed,
     )
     write_run(workspace.retrain / "retrain.json", outcome)
-    write_text(workspace.retrain / "curves.csv", curves_table(entries).to_csv(index=False))
+    write_table(workspace.retrain / "curves.csv", curves_table(entries))
     return outcome
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 from torch import Tensor
 
 import nas
-from cache_schemas.files import write_text
 from cache_schemas.run import (
     NETWORKS,
     Failure,
@@ -23,6 +22,7 @@ from cache_schemas.run import (
     write_run,
 )
 from cache_schemas.runs import FinishedRuns, SearchRow
+from cache_schemas.tables import write_table
 from nas.data import Dataset
 from nas.memory import RunMemory, search_memory
 from nas.scoring import shared_scores
@@ -48,7 +48,7 @@ def run_search(workspace: Workspace, params: Params) -> SearchRun:
     run = SearchRun(cache=source.identity, entries=[row.found for row in rows if row.found], failed=failed)
     check_fusion("search", run.entries, failed)
     write_run(workspace.search / "search.json", run)
-    write_text(workspace.search / "curves.csv", curves_table(run.entries).to_csv(index=False))
+    write_table(workspace.search / "curves.csv", curves_table(run.entries))
     return run
 
 

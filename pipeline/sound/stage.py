@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torchaudio.transforms import MelSpectrogram, Spectrogram
 
 from cache_schemas.files import digest
-from cache_schemas.manifest import read_manifest
+from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import SPECTROGRAMS, ClipWindows, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult
 from pipeline import media
@@ -44,7 +44,7 @@ def build_spectrograms(
         workspace.spectrograms,
         SPECTROGRAMS,
         spectrogram_key(params),
-        [ClipJob(clip, plan="") for clip in clips],
+        [ClipJob(clip, plan="", inputs=Path(params.data.root).resolve()) for clip in clips],
         clip_spectrograms,
         workspace=workspace,
         params=params,
@@ -67,12 +67,13 @@ def why_left_out(entry: ClipEntry, *, params: WindowParams) -> str:
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used.
 
-    A clip without sound gets silence; whether it may do without is asked later (`why_left_out`).
+    A clip without sound gets silence; whether it may do without is asked later (`why_left_out`). job.inputs: the data
+    root, for sound that lies in a file of its own.
     """
     rate = params.spectrograms.sample_rate_hz
     no_audio, leading_silence, samples = "", 0.0, None
     try:
-        sound = media.read_sound(path, sample_rate_hz=rate)
+        sound = media.read_sound(path, sample_rate_hz=rate, audio=sound_file(job.inputs, job.clip))
         silence_db = params.windows.silence_db
         leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
         video, samples = sound.probe, sound.samples
@@ -103,6 +104,11 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
     arrays = {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
     return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, arrays, info)
+
+
+def sound_file(root: Path, clip: Clip) -> Path | None:
+    """The file with the clip's sound, None where that is the clip; raises MediaError when it lies outside the root."""
+    return media.inside(root, clip.audio_file_name) if clip.audio_path else None
 
 
 def loudness_db(samples: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ from cache_schemas.manifest import (
     ManifestError,
     Quarantined,
     category_of,
+    clip_id_of,
     read_manifest,
     read_quarantine,
     write_manifest,
@@ -34,7 +35,11 @@ CLIP = Clip(
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    clips = [CLIP, replace(CLIP, clip_id="b", path="b", audio_label=0, category="FVRA")]
+    clips = [
+        CLIP,
+        replace(CLIP, clip_id="b", path="-b", audio_label=0, category="FVRA", audio_path="+voice.wav", group="men"),
+        replace(CLIP, clip_id="c", path="'=c", subject_id="a; =cmd|x", target_id="'"),
+    ]
     write_manifest(tmp_path / "m.csv", clips)
     assert read_manifest(tmp_path / "m.csv") == clips
 
@@ -63,6 +68,24 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         read_manifest(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="bmnas manifest"):
         read_manifest(tmp_path / "none.csv")
+
+
+def test_a_manifest_of_before_there_were_sound_files_is_read(tmp_path: Path) -> None:
+    old = [
+        "clip_id,path,dataset,subject_id,source_id,target_id,video_label,audio_label,label,category,method,split,"
+        "file_bytes,official_split,split_kind,video_segments,audio_segments",
+        '00000000000000e1,"a/b, c.mp4",d,007,,008,1,,1,FV-,x,train,7,,subject,,',
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(old) + "\n")
+    assert read_manifest(tmp_path / "m.csv") == [CLIP]
+
+
+def test_a_clip_is_its_picture_and_its_sound() -> None:
+    one, two, three = ("1" * 64, "2" * 64, "3" * 64)
+    assert clip_id_of(one) == "1" * 16
+    assert len({clip_id_of(one), clip_id_of(one, two), clip_id_of(one, three), clip_id_of(two, one)}) == 4
+    assert clip_id_of(one, two) == clip_id_of(one, two)
+    assert len(clip_id_of(one, two)) == 16
 
 
 @pytest.mark.parametrize(

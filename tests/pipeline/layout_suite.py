@@ -33,13 +33,22 @@ class Expected:
     official: str = ""
     video_segments: Segments = ()
     audio_segments: Segments = ()
+    group: str = ""
 
 
 Tree = tuple[Path, dict[str, Expected]]
 
 
+def name_of(clip: Clip) -> str:
+    """The clip's file, or both of them."""
+    return " + ".join(filter(None, (clip.path, clip.audio_path)))
+
+
 class LayoutSuite:
-    """`write` makes a tree of at least three unrelated people and says what must come of it."""
+    """`write` makes a tree of at least three unrelated people and says what must come of it.
+
+    A clip whose sound lies in another file is called `path + audio_path`.
+    """
 
     layout: ClassVar[str]
     table: ClassVar[str]
@@ -53,6 +62,10 @@ class LayoutSuite:
     def refused(self) -> dict[str, str]:
         """{path: a piece of the reason} of the entries of `write`'s tree that are no clips."""
         return {}
+
+    def left_out(self) -> list[str]:
+        """The media files of `write`'s tree that no entry names."""
+        return []
 
     def params(self, root: Path, **split: object) -> Params:
         return small_params(
@@ -70,9 +83,9 @@ class LayoutSuite:
         workspace = Workspace(tmp_path / "work")
         clips = build_manifest(workspace, self.params(root))
         found = {
-            clip.path: Expected(
+            name_of(clip): Expected(
                 clip.category, clip.method, set(clip.people), clip.official_split, clip.video_segments,
-                clip.audio_segments,
+                clip.audio_segments, clip.group,
             )
             for clip in clips
         }  # fmt: skip
@@ -83,7 +96,10 @@ class LayoutSuite:
 
     def test_what_cannot_be_a_clip_is_refused_with_the_reason(self, tree: Tree, tmp_path: Path) -> None:
         root, expected = tree
-        empty = sorted(expected)[0]
+        # One that no other clip takes its picture from.
+        empty = next(
+            name for name in sorted(expected) if sum(each.startswith(name.split(" + ")[0]) for each in expected) == 1
+        )
         (root / empty).write_bytes(b"")
         workspace = Workspace(tmp_path / "work")
         clips = build_manifest(workspace, self.params(root))
@@ -109,6 +125,8 @@ class LayoutSuite:
         assert result["leaks"]["split"] == []
         assert result["identity"] == LAYOUTS[self.layout].identity
         assert result["properties"]["resolution"]["real"]["values"] == {"128x128": sum(not c.label for c in clips)}
+        assert {entry["group"] for entry in result["groups"]} == {each.group for each in expected.values()} - {""}
+        assert result["left_out"] == {"files": len(self.left_out()), "first": self.left_out()}
         with_segments = sum(bool(each.video_segments) for each in expected.values())
         assert result["segments"]["video"]["clips"] == with_segments
         print_check(result, Console(width=100))
@@ -130,4 +148,4 @@ class LayoutSuite:
 
     def check_official(self, clips: list[Clip], expected: dict[str, Expected]) -> None:
         """The authors' splits are kept."""
-        assert {clip.path: clip.split for clip in clips} == {path: each.official for path, each in expected.items()}
+        assert {name_of(clip): clip.split for clip in clips} == {path: each.official for path, each in expected.items()}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import wave
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.media import ffmpeg_exe
 from pipeline.synth.clip import picture_of, sound_of
@@ -28,6 +31,15 @@ class TinyClips:
         path.parent.mkdir(parents=True, exist_ok=True)
         body = next(self._numbers).to_bytes(8, "big")
         path.write_bytes((self.fake if fake else self.real) + (8 + len(body)).to_bytes(4, "big") + b"free" + body)
+
+
+def write_wav(path: Path, *, hz: float, seconds: float = SECONDS) -> None:
+    """A tone, 16 bit, 16 kHz, mono."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.sin(2 * np.pi * hz * np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
+        file.writeframes((samples * 2**14).astype("<i2").tobytes())
 
 
 def draw(folder: Path) -> TinyClips:

@@ -1,7 +1,9 @@
 """The layouts of public data sets, each over a tree with the true names and metadata."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check_manifest
 from pipeline.workspace import Workspace
 from tests.pipeline.layout_suite import Expected, LayoutSuite, Tree
-from tests.pipeline.tiny import TinyClips
+from tests.pipeline.tiny import TinyClips, write_wav
 
 Put = Callable[..., None]
 
@@ -41,7 +43,7 @@ class TestFakeAVCeleb(LayoutSuite):
             )
             put(f"{folder}/{name}", fake=category != "A")
         (root / "meta_data.csv").write_text("\n".join(lines) + "\n")
-        return {
+        expected = {
             "RealVideo-RealAudio/African/men/id00076/00109.mp4": Expected("RVRA", "real", {"id00076"}),
             "RealVideo-RealAudio/African/men/id00166/00010.mp4": Expected("RVRA", "real", {"id00166"}),
             "RealVideo-RealAudio/African/men/id00476/00077.mp4": Expected("RVRA", "real", {"id00476"}),
@@ -56,6 +58,11 @@ class TestFakeAVCeleb(LayoutSuite):
                 "FVFA", "fsgan-wav2lip", {"id00476", "id01521", "id01777"}
             ),
         }
+        put(self.left_out()[0])
+        return {path: replace(each, group="African men") for path, each in expected.items()}
+
+    def left_out(self) -> list[str]:
+        return ["RealVideo-RealAudio/African/men/id00076/of another version.mp4"]
 
     def refused(self) -> dict[str, str]:
         return {"RealVideo/African/men/id00999/00001.mp4": "line 10: type 'RealVideo' is not one of Real"}
@@ -84,16 +91,40 @@ class TestSwanDf(LayoutSuite):
             ),
         }
         not_talking = "SWAN-Idiap/IDIAP/session_02/iPhone/00003/4_00003_m_02_01_p_1.mp4"
-        converted = root / "SWAN-DF/audios/wav/00001/4_00001_m_01_04_p_2-freevc-pretrained-tuned70k-to-00006.wav"
-        converted.parent.mkdir(parents=True)
-        converted.write_bytes(b"RIFF")
+        voices = {
+            path: root / "SWAN-DF/audios/wav" / path
+            for path in (
+                "00001/4_00001_m_01_04_p_2-freevc-pretrained-tuned70k-to-00006.wav",  # of a recording and its face swap
+                "00001/4_00001_m_01_04_p_2-yourtts-zs-vc-to-00006.wav",
+                "00051/4_00051_f_01_02_t_2-diffvc-a-b-to-00052.wav",  # of a recording that has no such face swap
+                "00021/4_00021_f_01_07_t_2-hifivc-a-b-to-00024.wav",  # to another person than the face swap
+                "00099/4_00099_f_01_07_t_2-hifivc-a-b-to-00024.wav",  # of nothing that is here
+            )
+        }
+        for number, path in enumerate(voices.values()):
+            write_wav(path, hz=200 + 50 * number)
         for path in (*real, not_talking, *self.refused()):
             put(path)
         for path in fake:
             put(path, fake=True)
-        return {path: Expected("RVRA", "real", who) for path, who in real.items()} | {
+        first, second, third, fourth, _ = (path.relative_to(root).as_posix() for path in voices.values())
+        (one, _, twentyone, fiftyone), (swap, _) = real, fake
+        both = {"4_00001", "4_00006"}
+        expected = {path: Expected("RVRA", "real", who) for path, who in real.items()} | {
             path: Expected("FVRA", method, who) for path, (method, who) in fake.items()
         }
+        expected |= {
+            f"{one} + {first}": Expected("RVFA", "freevc-pretrained-tuned70k", both),
+            f"{one} + {second}": Expected("RVFA", "yourtts-zs-vc", both),
+            f"{fiftyone} + {third}": Expected("RVFA", "diffvc-a-b", {"4_00051", "4_00052"}),
+            f"{twentyone} + {fourth}": Expected("RVFA", "hifivc-a-b", {"4_00021", "4_00024"}),
+            f"{swap} + {first}": Expected("FVFA", "256d-masknocolor-m2s1+freevc-pretrained-tuned70k", both),
+            f"{swap} + {second}": Expected("FVFA", "256d-masknocolor-m2s1+yourtts-zs-vc", both),
+        }
+        return {path: replace(each, group="women" if "_f_" in path else "men") for path, each in expected.items()}
+
+    def left_out(self) -> list[str]:
+        return ["SWAN-DF/audios/wav/00099/4_00099_f_01_07_t_2-hifivc-a-b-to-00024.wav"]
 
     def refused(self) -> dict[str, str]:
         return {
@@ -135,6 +166,7 @@ class TestLavDf(LayoutSuite):
         for entry in entries:
             put(entry["file"], fake=entry["n_fakes"] > 0)
         (root / "metadata.min.json").write_text(json.dumps([*entries, broken, "nonsense"]))
+        put("train/000123.mp4")
         return {
             "train/000001.mp4": Expected("RVRA", "real", {"000001"}, "train"),
             "train/000002.mp4": Expected("FVRA", "wav2lip", {"000001"}, "train", ((0.5, 0.9),)),
@@ -143,6 +175,9 @@ class TestLavDf(LayoutSuite):
             "test/000005.mp4": Expected("RVRA", "real", {"000005"}, "test"),
             "test/000006.mp4": Expected("FVFA", "wav2lip-tts", {"000005"}, "test", ((0.4, 1.1),), ((0.4, 1.1),)),
         }
+
+    def left_out(self) -> list[str]:
+        return ["train/000123.mp4"]
 
     def refused(self) -> dict[str, str]:
         return {
@@ -203,7 +238,7 @@ class TestAvDeepfake1M(LayoutSuite):
         }  # fmt: skip
 
     def refused(self) -> dict[str, str]:
-        file = "id00015/0fijmz4vTVU/00002/fake_video_real_audio.mp4"
+        file = "train/id00015/0fijmz4vTVU/00002/fake_video_real_audio.mp4"
         return {file: "modify_type 'visual' is not one of real"}
 
     def check_official(self, clips: list[Clip], expected: dict[str, Expected]) -> None:
@@ -214,14 +249,14 @@ class TestAvDeepfake1M(LayoutSuite):
 
 
 class TestDfdc(LayoutSuite):
-    layout, table = "dfdc", "metadata.json"
+    layout, table, official_splits = "dfdc", "metadata.json", True
 
     def write(self, root: Path, put: Put) -> dict[str, Expected]:
         parts = {
             "dfdc_train_part_0": {
                 "aagfhgtpmv.mp4": {"label": "FAKE", "split": "train", "original": "vudstovrck.mp4"},
                 "vudstovrck.mp4": {"label": "REAL", "split": "train"},
-                "abarnvbtwb.mp4": {"label": "REAL", "split": "train", "original": None},
+                "abarnvbtwb.mp4": {"label": "Real", "split": "train", "original": None},
                 "zzzzzzzzzz.mp4": {"label": "MAYBE", "split": "train"},
             },
             "dfdc_train_part_1": {
@@ -233,7 +268,19 @@ class TestDfdc(LayoutSuite):
             for name, entry in entries.items():
                 put(f"{part}/{name}", fake=entry["label"] == "FAKE")
             (root / part / "metadata.json").write_text(json.dumps(entries))
+        for folder, lines in (
+            ("test", ("aalscayrfi.mp4,1", "aamntidqxi.mp4,0")),
+            ("validation", ("afoovlsmtx.mp4,0",)),
+        ):
+            for line in lines:
+                put(f"{folder}/videos/{line[:-2]}", fake=line.endswith("1"))
+            (root / folder / "labels.csv").write_text("\n".join(("filename,label", *lines)) + "\n")
+        # What else the test set tells of its clips is not their labels.
+        (root / "test" / "metadata.json").write_text(json.dumps({"aalscayrfi.mp4": {"augmentations": {}}}))
         return {
+            "test/videos/aalscayrfi.mp4": Expected("FVRA", "unknown", {"aalscayrfi"}, "test"),
+            "test/videos/aamntidqxi.mp4": Expected("RVRA", "real", {"aamntidqxi"}, "test"),
+            "validation/videos/afoovlsmtx.mp4": Expected("RVRA", "real", {"afoovlsmtx"}, "val"),
             "dfdc_train_part_0/aagfhgtpmv.mp4": Expected("FVRA", "unknown", {"vudstovrck"}, "train"),
             "dfdc_train_part_0/vudstovrck.mp4": Expected("RVRA", "real", {"vudstovrck"}, "train"),
             "dfdc_train_part_0/abarnvbtwb.mp4": Expected("RVRA", "real", {"abarnvbtwb"}, "train"),
@@ -244,7 +291,9 @@ class TestDfdc(LayoutSuite):
     def refused(self) -> dict[str, str]:
         return {"dfdc_train_part_0/zzzzzzzzzz.mp4": "label 'MAYBE' is not REAL or FAKE"}
 
-    def test_official_splits(self, tree: Tree, tmp_path: Path) -> None:
+    def test_the_train_parts_alone_are_no_official_splits(self, tree: Tree, tmp_path: Path) -> None:
+        for folder in ("test", "validation"):
+            shutil.rmtree(tree[0] / folder)
         with pytest.raises(ManifestError, match=r"only the official train split: .* use split\.kind: subject"):
             build_manifest(Workspace(tmp_path / "work"), self.params(tree[0], kind="official"))
 
@@ -257,6 +306,7 @@ class TestFolders(LayoutSuite):
             put(path)
         for path in ("fake/ann/session 1/1.mp4", "fake/2.mp4"):
             put(path, fake=True)
+        put("Real/dan/1.mp4")
         (root / "real" / "notes.txt").write_text("not a video")
         (root / "fake" / "elsewhere").symlink_to("/etc")
         return {
@@ -267,6 +317,9 @@ class TestFolders(LayoutSuite):
             "fake/2.mp4": Expected("FVRA", "unknown", {"fake/2.mp4"}),
         }
 
+    def left_out(self) -> list[str]:
+        return ["Real/dan/1.mp4"]
+
     def refused(self) -> dict[str, str]:
         return {"fake/elsewhere": "outside the data root"}
 
@@ -276,21 +329,28 @@ class TestCsv(LayoutSuite):
 
     def write(self, root: Path, put: Put) -> dict[str, Expected]:
         lines = [
-            "path,subject_id,video_label,audio_label,method,target_id,split,video_segments",
-            "1.mp4,ann,real,real,,,train,",
-            "2.mp4,ann,1,none,swap,bob; cleo,train,0.5-0.75;1-1.25",
-            "3.mp4,dan,0,fake,,,dev,",
-            "4.mp4,eve,real,real,,,test,",
+            "path,subject_id,video_label,audio_label,method,target_id,split,video_segments,audio_path,group",
+            "1.mp4,ann,Real,REAL,,,train,,,",
+            "2.mp4,ann,1,none,swap,bob; cleo,train,0.5-0.75;1-1.25,,",
+            "3.mp4,dan,0,Fake,,,dev,,,Ainu women",
+            " 4.mp4 , eve,real,real ,,,test,,,",
+            "1.mp4,ann,real,fake,vocoder,,train,,dubs/1.wav,",
+            ",,,,,,,,,",
         ]
         (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-        for number in range(1, 5):
+        for number in range(1, 6):
             put(f"{number}.mp4", fake=number in (2, 3))
+        write_wav(root / "dubs/1.wav", hz=300)
         return {
             "1.mp4": Expected("RVRA", "real", {"ann"}, "train"),
+            "1.mp4 + dubs/1.wav": Expected("RVFA", "vocoder", {"ann"}, "train"),
             "2.mp4": Expected("FV-", "swap", {"ann", "bob", "cleo"}, "train", ((0.5, 0.75), (1.0, 1.25))),
-            "3.mp4": Expected("RVFA", "unknown", {"dan"}, "val"),
+            "3.mp4": Expected("RVFA", "unknown", {"dan"}, "val", group="Ainu women"),
             "4.mp4": Expected("RVRA", "real", {"eve"}, "test"),
         }
+
+    def left_out(self) -> list[str]:
+        return ["5.mp4"]
 
 
 class TestSynth(TestCsv):

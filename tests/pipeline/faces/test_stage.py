@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +143,11 @@ def test_the_last_picture_shows_the_face_too(tmp_path: Path) -> None:
 
 def test_contact_sheets_show_every_window_of_every_clip(tmp_path: Path) -> None:
     path = film(tmp_path, f"{PLACED}=x=60:y=0:enable='lt(t,3.4)'", seconds=4)
+    path = path.rename(tmp_path / "100% [red].mkv")
     params = Params(data=DataParams(root=str(tmp_path)), windows=WindowParams(window_s=2.0))
     workspace = Workspace(tmp_path / "work")
     windows = ClipWindows("c0", (0.0, 2.0), 2.0)
-    write_manifest(workspace.manifest, [CLIP])
+    write_manifest(workspace.manifest, [replace(CLIP, path="100%25 [red].mkv")])
     write_windows(workspace.windows, [windows])
     result = clip_faces(ClipJob(CLIP, "plan", windows), path, params)
     write_shard(workspace.faces, FACES, face_key(params), [result, ClipResult("c1", "plan", reason="no face")])

@@ -247,7 +247,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, tiny: TinyClips, monkeypa
     from pipeline.manifest import facts
 
     real_measure = facts._measure
-    monkeypatch.setattr(facts, "_measure", lambda path, params: (opened.append(path), real_measure(path, params))[1])
+    monkeypatch.setattr(facts, "_measure", lambda path, *more: (opened.append(path), real_measure(path, *more))[1])
     assert check_manifest(workspace, params) == whole
     assert len(opened) == 3
     assert store.read_text().splitlines(keepends=True) == lines
