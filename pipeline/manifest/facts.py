@@ -20,7 +20,7 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db
 
-_VERSION = 2  # raise it when the same file gives other facts
+_VERSION = 3  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class ClipFacts:
     channels: str | None = None
     loudness_db: float | None = None
     leading_silence_s: float | None = None
+    """None, too, where the sound is silent throughout."""
+    sound_s: float | None = None
     reason: str = ""
 
 
@@ -82,7 +84,8 @@ def _measure(path: Path, params: Params) -> ClipFacts:
     with suppress(media.NoAudioError):  # nothing but silence
         silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
     loudness = round(loudness_db(sound.samples), 2)
-    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
+    sound_s = round(len(sound.samples) / rate, 3)
+    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s, sound_s=sound_s)
 
 
 def _container(found: media.Probe) -> dict[str, Any]:
