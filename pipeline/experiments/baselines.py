@@ -26,7 +26,7 @@ from pipeline.experiments.probes import probes, stacked
 from pipeline.figures.experiments import baselines_svg, standalone
 from pipeline.manifest.splits import deal_folds
 from pipeline.params import Params
-from pipeline.runs.cache import Source, Windows, open_cache
+from pipeline.runs.cache import Source, Windows, clip_index, open_cache
 from pipeline.runs.evaluate import score_table
 from pipeline.runs.jobs import Batch, Job, JobError, do
 from pipeline.runs.keys import code_version
@@ -49,7 +49,7 @@ def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.Da
     people.
     """
     source = Source.of(workspace, params)
-    windows, index = source.windows(), open_cache(workspace, params).index
+    windows, index = source.windows(), clip_index(workspace, open_cache(workspace, params))
     splits = fold_splits(workspace, index, folds, params.seed) if folds else [tuple(windows.split)]
     by_method: dict[str, list[tuple[Split, ScoredRow]]] = {}
     for split, of_split in zip(splits, _run_methods(source, splits), strict=True):
