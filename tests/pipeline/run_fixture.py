@@ -105,10 +105,15 @@ def make_genotype(network: str, seed: int = 0) -> nas.Genotype:
     return nas.Genotype(cells=(nas.Cell(x=a, y=b, steps=steps), nas.Cell(x="cell1", y=c, steps=others)))
 
 
-def make_workspace(root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1)) -> Workspace:
-    """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip."""
+def make_workspace(
+    root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1), silence: float = 0.0
+) -> Workspace:
+    """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip.
+
+    silence: added to the audio features that are stored of windows without sound.
+    """
     workspace = Workspace(root)
-    _write_cache(workspace.features, index)
+    _write_cache(workspace.features, index, silence)
     write_manifest(workspace.manifest, [_clip(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
     found, trained = [], []
     for network in NETWORKS:
@@ -143,12 +148,15 @@ def _clip(row: Mapping[Hashable, Any]) -> Clip:
     )  # fmt: skip
 
 
-def _write_cache(path: Path, index: pd.DataFrame) -> None:
+def _write_cache(path: Path, index: pd.DataFrame, silence: float) -> None:
     writer, random, rows = FeatureCacheWriter(path), np.random.default_rng(2), {}
     for variant in VARIANTS:
         windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
         keys = [digest(variant.path, clip, window, digits=32) for clip, window in windows]
         features = {name: random.normal(size=(len(keys), LENGTH, c)) for name, c in variant.layers.items()}
+        if variant.modality == "audio":
+            for x in features.values():
+                x[~index["has_audio"].to_numpy()] += silence
         writer.add_variant(variant)
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)

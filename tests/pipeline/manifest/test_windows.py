@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cache_schemas.manifest import Clip
 from cache_schemas.segments import MIN_FAKE_S
 from pipeline.features.stage import FeatureCache
+from pipeline.features.windows import WindowSource
 from pipeline.media import ffmpeg_exe
 from pipeline.params import parse_params
 from pipeline.runs.cache import clip_index
@@ -85,6 +87,13 @@ def test_a_clip_is_what_its_data_set_says_whatever_its_windows_hold(index: pd.Da
     table = clips(index).set_index("name")
     for name, expected in (("000001", [0, "RVRA"]), ("000002", [1, "FVRA"]), ("000004", [1, "FVFA"])):
         assert table.loc[name, ["label", "category"]].tolist() == expected
+
+
+def test_where_nothing_is_heard_no_sound_is_fake() -> None:
+    clip = Clip("c", "c", "d", "s", "", "", 0, 1, 1, "RVFA", "m", "train", 1)
+    for heard, expected in ((True, (0, 1)), (False, (0, None))):
+        info = {"available_s": 4.0, "has_audio": heard}
+        assert WindowSource(clip, 0, 0.0, (Path(), 0), (Path(), 0), "", info).labels == expected
 
 
 def test_without_segments_a_fake_clip_is_fake_throughout() -> None:

@@ -80,6 +80,19 @@ def test_a_fake_clip_without_a_fake_window_is_a_fake_clip(tmp_path: Path) -> Non
     assert fusion["seed_average"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, of_clip))
 
 
+def test_what_stands_in_for_missing_sound_is_not_heard(tmp_path: Path) -> None:
+    index = make_index(subjects=5, categories=("RVRA", "FVFA", "RV-", "FV-"))
+    tables = []
+    for silence in (0.0, 5.0):
+        workspace = make_workspace(tmp_path / str(silence), index, silence=silence)
+        evaluate(workspace, Params(), device="cpu")
+        tables.append(pd.read_csv(workspace.evaluate / "scores.csv"))
+    pd.testing.assert_frame_equal(*tables)
+    mute = tables[0][tables[0]["category"].str.endswith("-")]
+    assert mute[mute["network"] == "audio"].groupby("seed")["score"].nunique().tolist() == [1, 1], "nothing is known"
+    assert mute[mute["network"] == "fusion"]["score"].nunique() == 8
+
+
 def test_a_clip_that_the_manifest_does_not_know_is_named(tmp_path: Path) -> None:
     index = make_index(subjects=5)
     workspace = make_workspace(tmp_path, index, seeds=[0])
