@@ -39,8 +39,12 @@ class WindowSource:
 
     @property
     def labels(self) -> tuple[int, int | None]:
-        """(video label, audio label) of this window, which may be a real piece of a fake clip."""
-        return self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
+        """(video label, audio label) of this window, which may be a real piece of a fake clip.
+
+        Where there is nothing to hear, no sound is fake, whatever the data set calls the clip's.
+        """
+        video, audio = self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
+        return video, audio if self.info["has_audio"] else None
 
 
 class StoredWindow(NamedTuple):

@@ -41,6 +41,8 @@ class ClipFacts:
     channels: str | None = None
     loudness_db: float | None = None
     leading_silence_s: float | None = None
+    """None, too, where the sound is silent throughout."""
+    sound_s: float | None = None
     reason: str = ""
     no_audio: str = ""
     passing: bool = False
@@ -91,7 +93,8 @@ def _measure(path: Path, audio: Path | None, params: Params) -> ClipFacts:
             found = replace(found, audio=None)  # its own track is not the clip's
         return ClipFacts(**_container(found), reason=str(error))
     loudness = round(loudness_db(sound.samples), 2)
-    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
+    sound_s = round(len(sound.samples) / rate, 3)
+    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s, sound_s=sound_s)
 
 
 def _container(found: media.Probe) -> dict[str, Any]:
