@@ -18,6 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipeline.decoder.codecs import CODECS
 from pipeline.decoder.messages import Block
 
 NO_STAMP = -(2**63)
@@ -51,6 +52,7 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
         "fd": str(fd),
         "protocol_whitelist": "fd",
         "format_whitelist": _CONTAINERS,
+        "codec_whitelist": ",".join(CODECS),  # for what ffmpeg decodes by itself, to tell what is in the file
         "max_streams": str(limits["max_streams"] + 1),  # some formats only leave out what is beyond
         "max_pixels": str(limits["max_pixels"]),
         **options,
@@ -73,13 +75,24 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
         raise RefusedError("no picture: the file has no video stream")
     if shown[0].codec_context is None:  # PyAV's types do not know that it may be
         raise RefusedError("the picture's codec is not known")
+    _accept(shown[0], "picture")
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
     audio = container.streams.audio
     if audio and audio[0].codec_context is None:
         raise RefusedError("the sound's codec is not known")
+    if audio:
+        _accept(audio[0], "sound")
     return shown[0], audio[0] if audio else None
+
+
+def _accept(track: VideoStream | AudioStream, what: str) -> None:
+    decoder = track.codec_context.codec.name
+    if decoder not in CODECS:
+        raise RefusedError(
+            f"the {what}'s codec ({decoder}) is none that is accepted: convert the file to H.264 and AAC"
+        )
 
 
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
