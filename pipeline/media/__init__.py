@@ -9,11 +9,11 @@ The clock of a clip, for picture and sound alike, is 0 where its first picture i
 
 from pipeline.media.files import MediaError, NoAudioError, check_file, inside
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
-from pipeline.media.process import ffmpeg_exe
+from pipeline.media.process import ffmpeg_exe, one_file
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
 
 __all__ = [
     "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "Probe", "Sound", "Span", "Video",
-    "check_file", "ffmpeg_exe", "inside", "open_video", "probe", "read_frames", "read_sound",
+    "check_file", "ffmpeg_exe", "inside", "one_file", "open_video", "probe", "read_frames", "read_sound",
 ]  # fmt: skip

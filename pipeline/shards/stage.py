@@ -169,7 +169,8 @@ def _run_shard(task: _ShardTask) -> _Amount:
 
 def _process(task: _ShardTask, job: ClipJob) -> ClipResult:
     try:
-        return task.process(job, media.inside(task.root, job.clip.file_name), task.params)
+        with media.one_file():
+            return task.process(job, media.inside(task.root, job.clip.file_name), task.params)
     except media.MediaError as error:
         reason = str(error)
     except Exception as error:  # one bad file never stops a run, however it is bad
