@@ -85,7 +85,7 @@ def enter(limits: dict[str, Any]) -> None:
     code = _filter()
     program = ctypes.create_string_buffer(code)
     head = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(program)))
-    if _libc.syscall(_SECCOMP[column], _SET_MODE_FILTER, _SPEC_ALLOW, head):
+    if _libc.syscall(ctypes.c_long(_SECCOMP[column]), _SET_MODE_FILTER, _SPEC_ALLOW, head):
         _notes["seccomp"] = f"the kernel refuses it: {os.strerror(ctypes.get_errno())}"
 
 
@@ -97,7 +97,7 @@ def why_unfiltered() -> str:
     if platform.machine() not in _MACHINES or sys.maxsize < 2**32:
         return f"no list of system calls for {platform.machine()}: there is one for {' and '.join(_MACHINES)}"
     column, _ = _MACHINES[platform.machine()]
-    _libc.syscall(_SECCOMP[column], _SET_MODE_FILTER, _SPEC_ALLOW, None)  # fails, but how?
+    _libc.syscall(ctypes.c_long(_SECCOMP[column]), _SET_MODE_FILTER, _SPEC_ALLOW, None)  # fails, but how?
     reason = ctypes.get_errno()
     return "" if reason == errno.EFAULT else f"the kernel has no seccomp for us: {os.strerror(reason)}"
 

@@ -1,7 +1,7 @@
-"""The one door to media files. They come from strangers: the decoder sees one open file, no name, no network, and has
-limits.
+"""The one door to media files. They come from strangers: the decoder sees one open file, no name, no network, and can
+do nothing but compute.
 
-Files are read by PyAV in `pipeline.decoder`, a process of its own under the limits of `pipeline.media.process`. ffmpeg
+Files are read by PyAV in `pipeline.decoder`, a process of its own behind the wall of `pipeline.decoder.jail`. ffmpeg
 itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
 Only `pipeline.synth` runs ffmpeg, by ffmpeg-python, to write clips.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
@@ -12,8 +12,10 @@ from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open
 from pipeline.media.process import ffmpeg_exe, one_file
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
+from pipeline.media.wall import Isolation, isolation
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "Probe", "Sound", "Span", "Video",
-    "check_file", "ffmpeg_exe", "inside", "one_file", "open_video", "probe", "read_frames", "read_sound",
+    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "Isolation", "MediaError", "NoAudioError", "Probe", "Sound", "Span",
+    "Video", "check_file", "ffmpeg_exe", "inside", "isolation", "one_file", "open_video", "probe", "read_frames",
+    "read_sound",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline import media
@@ -157,3 +158,25 @@ def test_what_it_says_cannot_steer_a_terminal(target: Target) -> None:
 def test_a_fault_of_ours_is_told_with_its_place(target: Target) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)attacker\.py.*a fault of ours"):
         target.ask("fail")
+
+
+@needs_wall
+def test_what_is_in_force_is_measured_in_a_copy(target: Target) -> None:
+    found = media.isolation()
+    assert (found.filtered, found.no_new_privs, found.why_not_filtered) == (True, True, "")
+    (copy,) = psutil.Process().children()[-1].children()
+    networks = [Path(f"/proc/{pid}/ns/net").readlink() for pid in (os.getpid(), copy.pid)]
+    assert found.separated == (networks[0] != networks[1]) == (not found.why_not_separated)
+    assert found.limits["processes"] == 0
+    assert 0 < found.limits["cpu_s"] <= process.WALL_SECONDS + 2
+    assert 0 < found.limits["memory_bytes"] <= process.MAX_MEMORY_BYTES
+    assert 0 < found.limits["output_bytes"] <= process.MAX_OUTPUT_BYTES
+    assert {"h264", "aac"} < set(found.codecs)
+    assert "snow" not in found.codecs
+    assert found.libraries["libavcodec"].count(".") == 2
+
+
+def test_it_says_what_is_missing(unwalled: Target) -> None:
+    found = media.isolation()
+    assert (found.filtered, found.why_not_filtered) == (False, "left out by a test")
+    assert found.no_new_privs == (not why_unfiltered())
