@@ -6,6 +6,7 @@ after anything odd: what a bad file does to its reader ends with it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -56,7 +57,8 @@ def serve(number: int) -> None:
                 for fd in fds:
                     os.close(fd)
                 status, copy = copy.attend(calls)
-                calls.send(STATUS.pack(status))
+                with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+                    calls.send(STATUS.pack(status))
             elif not byte:
                 if copy:
                     copy.end()
