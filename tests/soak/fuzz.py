@@ -3,8 +3,8 @@
 Five seeds (mp4, webm, avi, mkv, mpg) are drawn by ffmpeg, three more are files as phones and sites write them, where
 they are at hand (`../shared/field`); each mutation flips bits, splices, cuts, swaps chunks or edits header fields. For
 every file the sound is read as the spectrograms stage does and the pictures as the faces stage does. A result or a
-MediaError is right. Anything else is a finding: another exception, more time than the limit, a child process left behind,
-a file changed outside the work folder.
+MediaError is right. Anything else is a finding: another exception, more time than the limit, a child process left
+behind, a file changed outside the work folder.
 """
 
 from __future__ import annotations
