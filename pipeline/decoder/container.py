@@ -18,6 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipeline.decoder.codecs import CODECS
 from pipeline.decoder.messages import Block
 
 NO_STAMP = -(2**63)
@@ -53,6 +54,7 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
         "fd": str(fd),
         "protocol_whitelist": "fd",
         "format_whitelist": _CONTAINERS,
+        "codec_whitelist": ",".join(CODECS),  # for what ffmpeg decodes by itself, to tell what is in the file
         "max_streams": str(limits["max_streams"] + 1),  # some formats only leave out what is beyond
         "max_pixels": str(limits["max_pixels"]),
         **options,
@@ -84,8 +86,8 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
         raise RefusedError("the file holds no stream")
     if not shown:
         raise RefusedError("no picture: the file has no video stream")
-    if shown[0].codec_context is None:  # PyAV's types do not know that it may be
-        raise RefusedError("the picture's codec is not known")
+    if (codec := _codec(shown[0])) not in CODECS:
+        raise RefusedError(_not_accepted("picture", codec) if codec else "the picture's codec is not known")
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
@@ -93,8 +95,27 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
 
 
 def find_sound(container: InputContainer) -> AudioStream | None:
-    """The first sound track whose codec is known: of another the context is None, which PyAV's types do not know."""
-    return next((track for track in container.streams.audio if track.codec_context is not None), None)
+    """The first sound track whose codec is known and accepted."""
+    return next((track for track in container.streams.audio if _codec(track) in CODECS), None)
+
+
+def why_no_sound(container: InputContainer) -> str:
+    """Where `find_sound` finds none."""
+    tracks = container.streams.audio
+    if not tracks:
+        return "no sound track"
+    name = _codec(tracks[0])
+    return _not_accepted("sound", name) if name else "the sound's codec is not known"
+
+
+def _codec(track: VideoStream | AudioStream) -> str:
+    """The name of what decodes it; empty where nothing does."""
+    context: Any = track.codec_context  # PyAV's types do not know that it may be None
+    return str(context.codec.name) if context else ""
+
+
+def _not_accepted(what: str, decoder: str) -> str:
+    return f"the {what}'s codec ({decoder}) is none that is accepted: convert the file to H.264 and AAC"
 
 
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:

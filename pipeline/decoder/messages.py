@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
+import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Block = bytes | bytearray | memoryview
@@ -24,7 +26,8 @@ def write_message(fd: int, header: dict[str, Any], **blocks: Block) -> None:
 
 def read_message(fd: int) -> tuple[dict[str, Any], dict[str, memoryview]]:
     """(header, blocks), not copied; ValueError where there is none."""
-    data = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    # What is sealed may be mapped in this way only.
+    data = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)).toreadonly()
     begin = _LENGTH.size + _LENGTH.unpack(data[: _LENGTH.size])[0]
     header = json.loads(bytes(data[_LENGTH.size : begin]))
     blocks = {}
@@ -43,3 +46,11 @@ def write_all(fd: int, pieces: Sequence[Block]) -> None:
             written -= len(left.pop(0))
         if written:
             left[0] = left[0][written:]
+
+
+def readable(fds: Iterable[int], patience_s: float | None = None) -> set[int]:
+    """Those that can be read or have ended, when there is one; none after so long. They may have any number."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(None if patience_s is None else math.ceil(1000 * max(patience_s, 0)))}

@@ -25,6 +25,7 @@ from pipeline.decoder.container import (
     find_tracks,
     open_file,
     read_packets,
+    why_no_sound,
 )
 from pipeline.decoder.messages import Block
 
@@ -55,7 +56,7 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         tracks = None if request["alone"] else find_tracks(container, limits)
         track, rows = find_sound(container), array("q")
         if track is None:
-            raise NoSoundError("the sound's codec is not known" if container.streams.audio else "no sound track")
+            raise NoSoundError(why_no_sound(container))
         if tracks:
             header, packets = describe(container, tracks), read_packets(container, tracks, limits["max_s"], rows)
         else:

@@ -71,7 +71,8 @@ def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, C
 def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
     """The clip's facts; a file that cannot be decoded gives the reason, never an exception."""
     try:
-        return _measure(media.inside(root, clip.file_name), sound_file(root, clip), params)
+        with media.one_file():
+            return _measure(media.inside(root, clip.file_name), sound_file(root, clip), params)
     except media.MediaError as error:
         return ClipFacts(reason=str(error), passing=isinstance(error, media.PassingError))
     except Exception as error:  # one bad file never stops a run, however it is bad

@@ -1,7 +1,7 @@
-"""The one door to media files. They come from strangers: the decoder sees one open file, no name, no network, and has
-limits.
+"""The one door to media files. They come from strangers: the decoder sees one open file, no name, no network, and can
+do nothing but compute.
 
-Files are read by PyAV in `pipeline.decoder`, a process of its own under the limits of `pipeline.media.process`. ffmpeg
+Files are read by PyAV in `pipeline.decoder`, a process of its own behind the wall of `pipeline.decoder.jail`. ffmpeg
 itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
 ffmpeg itself runs, by ffmpeg-python, where clips are written (`write_clip`): it reads no file of a stranger.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
@@ -17,12 +17,14 @@ from pipeline.media.files import (
     refuse_stand_ins,
 )
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
+from pipeline.media.process import one_file
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
+from pipeline.media.wall import Isolation, isolation
 from pipeline.media.writing import ffmpeg_exe, write_clip
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "PassingError", "Probe", "Sound",
-    "Span", "Video", "check_file", "ffmpeg_exe", "inside", "open_regular", "open_video", "probe", "read_frames",
-    "read_sound", "refuse_stand_ins", "write_clip",
+    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "Isolation", "MediaError", "NoAudioError", "PassingError", "Probe",
+    "Sound", "Span", "Video", "check_file", "ffmpeg_exe", "inside", "isolation", "one_file", "open_regular",
+    "open_video", "probe", "read_frames", "read_sound", "refuse_stand_ins", "write_clip",
 ]  # fmt: skip

@@ -1,12 +1,17 @@
-"""The decoder as a child that cannot escape: what it may open, how much it may use; it dies with its parent."""
+"""The decoder as a child that cannot escape: what it is handed, how long it is waited for; it dies with its parent.
+
+What it answers is read as if it came from an attacker: it may have.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import functools
+import logging
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -15,13 +20,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.decoder.container import UNREADABLE
-from pipeline.decoder.messages import Block, read_message, write_message
-from pipeline.decoder.server import REQUEST, STATUS, STOP
+from pipeline.decoder.jail import why_unfiltered
+from pipeline.decoder.messages import Block, read_message, readable, write_message
+from pipeline.decoder.server import AGAIN, FILE, STATUS, STOP
 from pipeline.media.files import MediaError, NoAudioError, PassingError, open_regular, refuse_stand_ins
 
 MAX_SECONDS = 3600.0  # longer clips are read to here
@@ -34,31 +43,51 @@ WALL_SECONDS = 300.0
 """A file that is waited for longer is given up, its decoder killed: the machine may have been busy, or a disk stuck."""
 CPU_SECONDS = 240
 """A file that uses so much of a core is given up for good. Less than the time that it is waited for: it comes first."""
+GRACE_SECONDS = 5.0
+"""A killed decoder that is not gone by then, for it waits for a disk, is left behind."""
+SERVER = "pipeline.decoder.server"
+_NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+"""All of the environment that a decoder sees: Python may not start without. The rest may hold secrets."""
 
 
 class _Reader:
-    """A `pipeline.decoder.server` of our own."""
+    """A decoder's server of our own."""
 
     def __init__(self) -> None:
+        _tell_what_is_missing()
+        self.file: object = None
+        """Which it has read last."""
         self.calls, theirs = socket.socketpair()
         places = [str(Path(__file__).parents[2]), *sys.path]  # the modules that are used here
         with theirs:
             number = theirs.fileno()
-            serve = f"import sys; sys.path[:] = {places!r}; from pipeline.decoder.server import serve; serve({number})"
+            serve = f"import sys; sys.path[:] = {places!r}; from {SERVER} import serve; serve({number})"
             command = [sys.executable, "-S", "-c", serve]
             self._popen = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[number], start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+                pass_fds=[number],
+                start_new_session=True,
             )
 
-    def end(self) -> None:
-        """It ends by itself, and its copy with it, when nobody can ask any more."""
+    def end(self, patience_s: float = 10.0) -> None:
+        """It ends by itself, and its copy with it, when nobody can ask any more; after so long it is killed."""
         self.calls.close()
         try:
-            self._popen.wait(10)
+            self._popen.wait(patience_s)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(GRACE_SECONDS)
+
+
+@functools.cache
+def _tell_what_is_missing() -> None:
+    if why := why_unfiltered():
+        logging.getLogger(__name__).warning("media files are decoded with limits, but without a wall: %s", why)
 
 
 _idle: list[_Reader] = []
@@ -74,11 +103,30 @@ atexit.register(_end_all)
 os.register_at_fork(after_in_child=_idle.clear)  # they belong to the parent
 
 
+@dataclass
+class _Patience:
+    left_s: float
+
+
+_patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def one_file() -> Iterator[None]:
+    """Whatever is read inside is one file's work: all of it together is waited for WALL_SECONDS."""
+    token = _patience.set(_Patience(WALL_SECONDS))
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
 class Process:
     """One file that is being read: the answer, where its function writes to, and its end."""
 
     def __init__(self, function: str, path: Path, outputs: Sequence[int], request: dict[str, Any], **blocks: Block):
-        self._patience_s = WALL_SECONDS
+        self._patience = _patience.get() or _Patience(WALL_SECONDS)
+        self._outputs = [fd for fd in outputs if _can_be_sealed(fd)]  # not pipes, which whoever made them closes
         self._status: int | None = None
         limits = {
             "max_streams": MAX_STREAMS,
@@ -89,19 +137,19 @@ class Process:
             "cpu_s": CPU_SECONDS,
         }
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open_regular(path))
-            refuse_stand_ins(file.fileno())
+            file = stack.enter_context(_open_in_time(path, self._patience.left_s))
             question = stack.enter_context(memory_file())
             self._answer = memory_file()
             write_message(question.fileno(), {**request, "function": function, "limits": limits}, **blocks)
+            _seal(question.fileno())
             fds = [question.fileno(), self._answer.fileno(), file.fileno(), *outputs]
             self._reader = _ask(fds)
 
     def wait_for(self, fd: int) -> None:
         """Returns when there is something to read; raises MediaError when that takes too long, all waits together."""
         start = time.monotonic()
-        ready = self._patience_s > 0 and select.select([fd], [], [], self._patience_s)[0]
-        self._patience_s -= time.monotonic() - start
+        ready = self._patience.left_s > 0 and readable([fd], self._patience.left_s)
+        self._patience.left_s -= time.monotonic() - start
         if not ready:
             raise too_long()
 
@@ -112,9 +160,16 @@ class Process:
             self._end()
         if self._status != 0:
             raise self._died()
-        header, blocks = read_message(self._answer.fileno())
-        if "error" in header:
-            raise _explain(header)
+        _seal(self._answer.fileno())
+        for output in self._outputs:
+            _seal(output, write=False)  # or older kernels would not let it be mapped as it is
+        try:
+            header, blocks = read_message(self._answer.fileno())
+            error = _explain(header) if "error" in header else None
+        except Exception as nonsense:
+            raise MediaError("the decoder's answer makes no sense") from nonsense
+        if error:
+            raise error
         return header, blocks
 
     def kill(self) -> None:
@@ -128,14 +183,15 @@ class Process:
     def _end(self) -> None:
         told = b""
         with contextlib.suppress(OSError):
-            told = self._reader.calls.recv(STATUS.size)
+            if readable([self._reader.calls.fileno()], GRACE_SECONDS):
+                told = self._reader.calls.recv(STATUS.size)
         if len(told) == STATUS.size:
             (self._status,) = STATUS.unpack(told)
             with _lock:
                 _idle.append(self._reader)
-        else:  # killed from outside, for want of memory perhaps
+        else:  # killed from outside, for want of memory perhaps; or stuck
             self._status = -signal.SIGKILL
-            self._reader.end()
+            self._reader.end(patience_s=0)
 
     def _died(self) -> Exception:
         if self._status == -signal.SIGXFSZ:
@@ -144,6 +200,8 @@ class Process:
             return MediaError(f"decoding takes more than {CPU_SECONDS} s of a core")
         if self._status in _FROM_OUTSIDE:
             return PassingError(f"the decoder was ended by {_name(self._status)}: is there enough memory?")
+        if self._status == -signal.SIGSYS:
+            return MediaError("its decoder was stopped at what none may do (SIGSYS): the file may be an attack")
         if self._status is not None and self._status < 0:
             return MediaError(f"the decoder died of it ({_name(self._status)})")
         return RuntimeError("the decoder failed: see its traceback above")
@@ -154,14 +212,19 @@ def _name(status: int) -> str:
 
 
 def _ask(fds: Sequence[int]) -> _Reader:
-    """The reader that has taken the request."""
+    """The reader that has taken the request: where there is one, the one that has read the file before."""
+    found = os.fstat(fds[2])
+    file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
     while True:
         with _lock:
-            reader = _idle.pop() if _idle else None
-        fresh = reader is None
-        reader = reader or _Reader()
+            knows = [reader for reader in _idle if reader.file == file]
+            idle = (knows or _idle)[-1:]
+            _idle[:] = [reader for reader in _idle if reader not in idle]
+        fresh = not idle
+        reader = idle[0] if idle else _Reader()
         try:
-            socket.send_fds(reader.calls, [REQUEST], fds)
+            socket.send_fds(reader.calls, [AGAIN if reader.file == file else FILE], fds)
+            reader.file = file
         except OSError:  # it was killed while nobody looked
             reader.end()
             if fresh:
@@ -190,8 +253,51 @@ def too_long() -> PassingError:
 def memory_file() -> IO[bytes]:
     """A file without a name that the decoder can write to: in memory, so that a full disk is no reason to fail."""
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("media"), "w+b")
+        return os.fdopen(os.memfd_create("media", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
     return tempfile.TemporaryFile()
+
+
+def _can_be_sealed(fd: int) -> bool:
+    try:
+        return bool(hasattr(fcntl, "F_GET_SEALS") and fcntl.fcntl(fd, fcntl.F_GET_SEALS) >= 0)
+    except OSError:
+        return False
+
+
+def _seal(fd: int, *, write: bool = True) -> None:
+    """From now on nobody changes a memory file's size, or its contents: what is mapped stays."""
+    if _can_be_sealed(fd):
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | (fcntl.F_SEAL_WRITE if write else 0)
+        try:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        except OSError:
+            raise MediaError("the decoder holds on to what it wrote") from None
+
+
+def _open_in_time(path: Path, patience_s: float) -> IO[bytes]:
+    """As `open_regular`, and no stand-in; given up after so long: a disk that does not answer may never open it."""
+    opened = Future[IO[bytes]]()
+
+    def open_it() -> None:
+        try:
+            file = open_regular(path)
+            refuse_stand_ins(file.fileno())
+        except Exception as error:
+            with contextlib.suppress(InvalidStateError):
+                opened.set_exception(error)
+            return
+        try:
+            opened.set_result(file)
+        except InvalidStateError:  # given up
+            file.close()
+
+    threading.Thread(target=open_it, daemon=True).start()
+    try:
+        return opened.result(max(patience_s, 0))
+    except TimeoutError:
+        if opened.cancel():
+            raise too_long() from None
+        return opened.result()
 
 
 @contextmanager
@@ -202,31 +308,30 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
 
 
 _FROM_OUTSIDE = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-_PASSING = (
-    (UNREADABLE, UNREADABLE),
-    ("Cannot allocate memory", "it needs more memory than a decoder is given, or than there is"),
-)
+_KINDS = {"broken": RuntimeError, "no sound": NoAudioError, "refused": MediaError}
 _REASONS = (
-    ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
-    ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
-    ("not on whitelist", "refers to another file or address, which is refused"),
-    ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
-    ("Invalid data found", "not a media file, or corrupt beyond reading"),
+    (UNREADABLE, PassingError(UNREADABLE)),
+    ("Cannot allocate memory", PassingError("it needs more memory than a decoder is given, or than there is")),
+    ("moov atom not found", MediaError("cut short, or not a media file: it has no index (moov atom not found)")),
+    ("Format not on whitelist", MediaError("not a container that is accepted (playlists never are)")),
+    ("not on whitelist", MediaError("refers to another file or address, which is refused")),
+    ("max_streams", MediaError(f"the file has more than {MAX_STREAMS} streams")),
+    ("Invalid data found", MediaError("not a media file, or corrupt beyond reading")),
 )
+"""What ffmpeg says, and what that means."""
 
 
-def _explain(header: dict[str, Any]) -> MediaError:
+def _explain(header: dict[str, Any]) -> Exception:
+    header = {name: _printable(header[name]) for name in ("error", "reason", "log")}
     if found := re.search(r"Picture size (\d+x\d+) exceeds", header["log"]):
         return MediaError(f"the picture is {found[1]}: more than {MAX_PIXELS} pixels")
-    if header["error"] == "no sound":
-        return NoAudioError(header["reason"])
-    if header["error"] == "refused":
-        return MediaError(header["reason"])
+    if kind := _KINDS.get(header["error"]):
+        return kind(header["reason"])
     told = header["log"] + header["reason"]
-    for sign, reason in _PASSING:
-        if sign in told:
-            return PassingError(reason)
-    for sign, reason in _REASONS:
-        if sign in told:
-            return MediaError(reason)
-    return MediaError(f"it cannot be read: {header['reason'][:200]}")
+    other = MediaError(f"it cannot be read: {header['reason'][:200]}")
+    return next((type(error)(*error.args) for sign, error in _REASONS if sign in told), other)
+
+
+def _printable(text: str) -> str:
+    """It goes into lists and to terminals."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

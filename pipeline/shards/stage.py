@@ -243,10 +243,12 @@ def _process(task: _ShardTask, job: ClipJob) -> ClipResult | str:
     """What the clip's content gives, which may be a reason; or what else was in the way, in words."""
     clip = job.clip
     try:
-        path = media.inside(task.root, clip.file_name)
-        if (size := media.check_file(path)) != clip.file_bytes:
-            return f"the file has {size} bytes, {clip.file_bytes} when `bmnas manifest` saw it: run that again"
-        return task.process(job, path, task.params)
+        with media.one_file():
+            path, *sound = (media.inside(task.root, name) for name in (clip.file_name, clip.audio_file_name) if name)
+            size = sum(media.check_file(each) for each in (path, *sound))
+            if size != clip.file_bytes:
+                return f"the file has {size} bytes, {clip.file_bytes} when `bmnas manifest` saw it: run that again"
+            return task.process(job, path, task.params)
     except media.PassingError as error:
         return str(error)
     except media.MediaError as error:

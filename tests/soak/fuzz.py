@@ -1,9 +1,10 @@
 """`python -m tests.soak.fuzz --mutations 2000`: damaged media files through both doors, and what they may never do.
 
-Five seeds (mp4, webm, avi, mkv, mpg) are drawn by ffmpeg; each mutation flips bits, splices, cuts, swaps chunks or
-edits header fields. For every file the sound is read as the spectrograms stage does and the pictures as the faces
-stage does. A result or a MediaError is right. Anything else is a finding: another exception, more time than the limit,
-a child process left behind, a file changed outside the work folder.
+Five seeds (mp4, webm, avi, mkv, mpg) are drawn by ffmpeg, three more are files as phones and sites write them, where
+they are at hand (`../shared/field`); each mutation flips bits, splices, cuts, swaps chunks or edits header fields. For
+every file the sound is read as the spectrograms stage does and the pictures as the faces stage does. A result or a
+MediaError is right. Anything else is a finding: another exception, more time than the limit, a child process left
+behind, a file changed outside the work folder.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ SEEDS = {
     "mkv": ("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "flac"),
     "mpg": CODECS["mpg"],
 }
+FIELD = Path(__file__).parents[3] / "shared" / "field"
+FIELD_SEEDS = ("MOV00006.3gp", "cfr.mpeg", "roadtrip-vp92-10bit.webm")
 WALL_S = 20.0
 """Limit of one reading of a file here; a file is read at most four times."""
 _SLOW_S = 4 * WALL_S + 5
@@ -121,16 +124,17 @@ def fuzz(mutations: int, folder: Path, *, seed: int = 0, seconds: float = 1e9) -
         (outside / f"{i}.mp4").write_bytes(os.urandom(100))
     inside = folder / "work"
     inside.mkdir()
-    seeds = {kind: make_clip(inside / f"seed.{kind}", *codec).read_bytes() for kind, codec in SEEDS.items()}
+    seeds = {f"clip.{kind}": make_clip(inside / f"seed.{kind}", *codec).read_bytes() for kind, codec in SEEDS.items()}
+    seeds |= {name: (FIELD / name).read_bytes() for name in FIELD_SEEDS if (FIELD / name).is_file()}
     before, outcome, begin = listing(folder), Outcome(), time.monotonic()
     most = len(_children()) + _READER  # other tests' readers may be waiting here, too
     for number in range(mutations):
         if time.monotonic() - begin > seconds:
             break
         rng = np.random.default_rng((seed, number))
-        kind = list(SEEDS)[number % len(SEEDS)]
+        kind = list(seeds)[number % len(seeds)]
         name = list(MUTATIONS)[int(rng.integers(len(MUTATIONS)))]
-        path = inside / f"clip.{kind}"
+        path = inside / kind
         path.write_bytes(MUTATIONS[name](bytearray(seeds[kind]), rng) or b"\0")
         _one(path, f"mutation {number} ({kind}, {name})", outcome, most)
         path.unlink()
@@ -196,6 +200,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="stop after so long")
     arguments = parser.parse_args()
     process.WALL_SECONDS = WALL_S
+    if not FIELD.is_dir():
+        print(f"without the seeds of {FIELD}, which is not there")
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         outcome = fuzz(arguments.mutations, Path(folder), seed=arguments.seed, seconds=arguments.seconds)

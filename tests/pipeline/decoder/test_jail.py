@@ -1,0 +1,182 @@
+"""The wall: what a codec that a file has taken over can do. `attacker` stands in for it, in the decoder's own place."""
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline import media
+from pipeline.decoder.jail import why_unfiltered
+from pipeline.media import process
+from tests.pipeline.decoder.attacker import ATTACKS
+
+needs_wall = pytest.mark.skipif(bool(why_unfiltered()), reason=why_unfiltered())
+HIDDEN = "a secret that a user has in the environment"
+
+
+class Target:
+    """What is attacked: a file that is no media, a folder, a port."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self.file = folder / "clip.mp4"
+        self.file.write_bytes(b"any file")
+        self.secret = folder / "secret"
+        self.secret.write_text("top secret")
+        self.secret.chmod(0o600)
+
+    def ask(self, function: str, **request: Any) -> dict[str, Any]:
+        with process.reading(function, self.file, [], request) as reading:
+            return reading.result()[0]
+
+    def attack(self, name: str) -> str:
+        """What came of it."""
+        (self.folder / "victim").touch()
+        given = {"folder": str(self.folder), "secret": str(self.secret), "port": self.port, "client": os.getpid()}
+        try:
+            return str(self.ask("attack", attack=name, **given)["came"])
+        except media.MediaError as error:
+            return f"killed: {error}"
+
+
+@contextlib.contextmanager
+def another_server(module: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While it lasts, decoders are `module`'s."""
+    idle: list[process._Reader] = []
+    monkeypatch.setattr(process, "SERVER", module)
+    monkeypatch.setattr(process, "_idle", idle)
+    yield
+    for reader in idle:
+        reader.end()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("attack")
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(folder / "socket"))
+        unix.listen()
+        yield Target(folder, listening.getsockname()[1])
+
+
+@pytest.fixture
+def target(place: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    monkeypatch.setenv("SECRET", HIDDEN)
+    with another_server("tests.pipeline.decoder.attacker", monkeypatch):
+        yield place
+
+
+@pytest.fixture
+def unwalled(place: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    with another_server("tests.pipeline.decoder.unwalled", monkeypatch):
+        yield place
+
+
+@needs_wall
+def test_every_attack_is_refused(target: Target) -> None:
+    came = {name: target.attack(name) for name in ATTACKS}
+    allowed = ("refused: [Errno 1]", "killed: its decoder was stopped at what none may do")
+    special = {"write_beyond_the_limit": "killed: decoding gives more than"}
+    bad = {name: what for name, what in came.items() if not what.startswith(special.get(name, allowed))}
+    assert not bad, bad
+    assert not (target.folder / "written").exists()
+    assert (target.folder / "victim").exists()
+
+
+def test_without_the_wall_they_succeed(unwalled: Target) -> None:
+    """So that the test above is worth something."""
+    names = (
+        "read_secret", "read_own_environment", "read_memory_of_the_server", "read_memory_by_call", "write_a_file",
+        "delete_a_file", "list_a_folder", "change_folder", "connect_by_tcp", "connect_to_a_unix_socket",
+        "make_a_pair_of_sockets", "signal_the_server", "signal_the_client", "signal_by_a_descriptor", "make_code",
+        "make_data_code", "make_a_memory_file", "grow_the_answer", "set_a_timer_for_later",
+        "load_a_module",
+    )  # fmt: skip
+    assert {name: unwalled.attack(name) for name in names} == dict.fromkeys(names, "done")
+    (unwalled.folder / "written").unlink()
+
+
+def test_what_was_answered_stays(unwalled: Target) -> None:
+    with process.reading("which", unwalled.file, [], {}) as reading:
+        _, blocks = reading.result()
+        assert "[Errno 1]" in unwalled.attack("shrink_an_earlier_answer")
+        assert bytes(blocks["block"]) == bytes(100)
+
+
+def test_secrets_do_not_come_along(target: Target) -> None:
+    found = target.ask("environment")
+    assert HIDDEN not in str(found)
+    assert len(found["open"]) == 6  # nothing, nowhere, nowhere; its socket, the question, the answer
+
+
+def test_a_copy_reads_one_file_only(target: Target) -> None:
+    other = target.folder / "other.mp4"
+    other.write_bytes(b"another")
+    first, again = target.ask("which"), target.ask("which")
+    assert first == again
+    with process.reading("which", other, [], {}) as reading:
+        assert reading.result()[0] != first
+    assert target.ask("which") != first
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\xff" * 8,
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 99999) + b"[" * 99999,
+        struct.pack("<Q", 24) + b'{"error": 1, "blocks":{}}',
+        struct.pack("<Q", 30) + b'{"blocks": {"packets": "much"}}',
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_the_files_fault(target: Target, answer: bytes) -> None:
+    with (
+        process.reading("nonsense", target.file, [], {}, bytes=answer) as reading,
+        pytest.raises(media.MediaError, match="makes no sense"),
+    ):
+        reading.result()
+
+
+def test_what_it_says_cannot_steer_a_terminal(target: Target) -> None:
+    body = b'{"error": "failed", "reason": "\\u001b[2J", "log": "", "blocks": {}}'
+    with (
+        process.reading("nonsense", target.file, [], {}, bytes=struct.pack("<Q", len(body)) + body) as reading,
+        pytest.raises(media.MediaError) as raised,
+    ):
+        reading.result()
+    assert str(raised.value).isprintable()
+
+
+def test_a_fault_of_ours_is_told_with_its_place(target: Target) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)attacker\.py.*a fault of ours"):
+        target.ask("fail")
+
+
+@needs_wall
+def test_what_is_in_force_is_measured_in_a_copy(target: Target) -> None:
+    found = media.isolation()
+    assert (found.filtered, found.no_new_privs, found.why_not_filtered) == (True, True, "")
+    (copy,) = psutil.Process().children()[-1].children()
+    networks = [Path(f"/proc/{pid}/ns/net").readlink() for pid in (os.getpid(), copy.pid)]
+    assert found.separated == (networks[0] != networks[1]) == (not found.why_not_separated)
+    assert found.limits["processes"] == 0
+    assert 0 < found.limits["cpu_s"] <= process.WALL_SECONDS + 2
+    assert 0 < found.limits["memory_bytes"] <= process.MAX_MEMORY_BYTES
+    assert 0 < found.limits["output_bytes"] <= process.MAX_OUTPUT_BYTES
+    assert {"h264", "aac"} < set(found.codecs)
+    assert "snow" not in found.codecs
+    assert found.libraries["libavcodec"].count(".") == 2
+
+
+def test_it_says_what_is_missing(unwalled: Target) -> None:
+    found = media.isolation()
+    assert (found.filtered, found.why_not_filtered) == (False, "left out by a test")
+    assert found.no_new_privs == (not why_unfiltered())
