@@ -13,6 +13,7 @@ from av.audio.frame import AudioFrame
 from av.filter import Graph
 
 from pipeline.decoder.container import UNDECODED, NoSoundError, describe, find_tracks, open_file, read_packets
+from pipeline.decoder.first import FirstPicture
 from pipeline.decoder.messages import Block
 
 # Channels are mixed with weights that sum to 1, so that nothing clips.
@@ -35,14 +36,16 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         tracks = find_tracks(container, limits)
         if tracks[1] is None:
             raise NoSoundError("no sound track")
-        rows, pieces = array("q"), _Pieces(file, float(tracks[1].time_base or 0))
+        rows, first, pieces = array("q"), FirstPicture(tracks[0]), _Pieces(file, float(tracks[1].time_base or 0))
         for packet in read_packets(container, tracks, limits["max_s"], rows):
-            if packet.stream_index == tracks[1].index:
+            if packet.stream is tracks[1]:
                 try:
                     for frame in cast(list[AudioFrame], packet.decode()):
                         pieces.add(frame)
                 except av.FFmpegError:
                     continue  # a damaged packet is a hole
+            else:
+                first.look(packet)
         pieces.flush()
         columns: dict[str, array[Any]] = {
             "packets": rows,
@@ -50,7 +53,8 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
             "counts": pieces.counts,
             "rates_hz": pieces.rates_hz,
         }
-        return describe(container, tracks), {name: column.tobytes() for name, column in columns.items()}
+        header = describe(container, tracks, first, limits["max_pixels"])
+        return header, {name: column.tobytes() for name, column in columns.items()}
 
 
 class _Pieces:
