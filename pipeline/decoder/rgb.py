@@ -24,14 +24,14 @@ _KNOWN = frozenset({_BT709, 4, 5, 6, 7, _BT2020})
 _UNKNOWN = frozenset({8, *range(10, 18)})
 """Those that it does not. All other numbers mean nothing for YUV: 0 is RGB's, 3 is reserved."""
 _LARGEST_SD_PX = (1279, 576)
+Kind = tuple[int, int, str, Sequence[int]]
+"""Of a size: width, height, swscale's flags, and the first picture's display matrix."""
 
 
 class Size:
     """One size of the pictures, and where they are written."""
 
-    def __init__(
-        self, kind: tuple[int, int, str, Sequence[int]], wanted: bytes, numbers_fd: int, pixels_fd: int
-    ) -> None:
+    def __init__(self, kind: Kind, wanted: bytes, numbers_fd: int, pixels_fd: int) -> None:
         self._width, self._height, self._scaling, matrix = kind
         self._first_matrix, self._wanted = tuple(matrix), wanted
         self._numbers_fd, self._pixels_fd = numbers_fd, pixels_fd

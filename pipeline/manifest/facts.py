@@ -20,7 +20,7 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db
 
-_VERSION = 2  # raise it when the same file gives other facts
+_VERSION = 3  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class ClipFacts:
     channels: str | None = None
     loudness_db: float | None = None
     leading_silence_s: float | None = None
+    pixel_aspect: float | None = None
+    transfer: str | None = None
+    bit_depth: int | None = None
+    interlaced: bool | None = None
     reason: str = ""
 
 
@@ -93,6 +97,10 @@ def _container(found: media.Probe) -> dict[str, Any]:
         "height_px": found.height_px,
         "container": found.container,
         "video_codec": found.codec,
+        "pixel_aspect": round(found.pixel_aspect, 4),
+        "transfer": found.transfer,
+        "bit_depth": found.bit_depth,
+        "interlaced": found.interlaced,
     }
     if found.audio is not None:
         audio = found.audio

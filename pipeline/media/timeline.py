@@ -1,4 +1,4 @@
-"""When each picture of a clip is shown, and what the file says about itself: from its packets, nothing is decoded."""
+"""When each picture of a clip is shown, and what the file says about itself: from its packets and its first picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class Probe:
-    """A clip as its packets tell it (headers may lie)."""
+    """A clip as its packets and its first picture tell it (headers may lie)."""
 
     container: str
     """The format's name, as "mov,mp4,m4a,3gp,3g2,mj2"."""

@@ -21,7 +21,7 @@ from pipeline.shards.stage import ClipJob, run_shard_stage
 from pipeline.shards.windows import plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 5  # raise it when the same parameters give other values
+_VERSION = 6  # raise it when the same parameters give other values
 _SILENCE_HOP_S = 0.010
 _PCM_SCALE = 2**15
 _FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
