@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 from array import array
 from collections.abc import Iterator
 from typing import Any, cast
 
 import av
-import av.logging
 from av.audio.stream import AudioStream
 from av.container import Flags, InputContainer
 from av.packet import Packet
@@ -19,6 +17,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.decoder.codecs import CODECS
+from pipeline.decoder.first import FirstPicture
 from pipeline.decoder.messages import Block
 
 NO_STAMP = -(2**63)
@@ -31,7 +30,7 @@ _CONTAINERS = (
 )
 _PICTURES_OF_A_FILE = Disposition.attached_pic | Disposition.timed_thumbnails
 UNDECODED = {"skip_frame": "all"}
-"""For `open_file`, where no picture is wanted: ffmpeg decodes the first to tell what the headers say already."""
+"""For `open_file`, where pictures are not wanted: ffmpeg decodes some to tell what the headers say already."""
 Tracks = tuple[VideoStream, AudioStream | None]
 
 
@@ -155,15 +154,13 @@ def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: 
             yield packet
 
 
-def describe(container: InputContainer, tracks: Tracks) -> dict[str, Any]:
-    """What the headers say, in plain JSON types."""
+def describe(container: InputContainer, tracks: Tracks, first: FirstPicture, max_pixels: int) -> dict[str, Any]:
+    """What the headers and the first picture say, in plain JSON types."""
     video, audio = tracks
     found: dict[str, Any] = {
         "container": container.format.name,
         "codec": video.codec.canonical_name,
-        "width_px": video.codec_context.width,
-        "height_px": video.codec_context.height,
-        "turned_degrees": _turned_degrees(container),
+        **first.describe(max_pixels),
         "n_audio": len(container.streams.audio),
         "tick_s": float(video.time_base or 0),
         "audio": describe_sound(audio) if audio else None,
@@ -181,22 +178,13 @@ def describe_sound(track: AudioStream) -> dict[str, Any]:
     }
 
 
-def _turned_degrees(container: InputContainer) -> float:
-    """PyAV tells a track's display matrix only in ffmpeg's description of the file."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    text = cast(Any, container).dumps_format()  # PyAV's types do not know it
-    av.logging.set_level(level)
-    found = re.search(r"display ?matrix: rotation of (-?[\d.]+) degrees", text, flags=re.IGNORECASE)
-    return float(found[1]) if found else 0.0
-
-
 def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Block]]:
-    """The headers and the packets' rows; nothing is decoded."""
+    """What the file says of itself and the packets' rows; nothing is decoded but the first picture."""
     limits = request["limits"]
     with open_file(fd, limits, **UNDECODED, **request["options"]) as container:
         tracks = find_tracks(container, limits)
-        rows = array("q")
-        for _ in read_packets(container, tracks, limits["max_s"], rows):
-            pass
-        return describe(container, tracks), {"packets": rows.tobytes()}
+        rows, first = array("q"), FirstPicture(tracks[0])
+        for packet in read_packets(container, tracks, limits["max_s"], rows):
+            if packet.stream is tracks[0]:
+                first.look(packet)
+        return describe(container, tracks, first, limits["max_pixels"]), {"packets": rows.tobytes()}

@@ -23,7 +23,7 @@ _JUMP_PICTURES = 24  # a jump is worth about so many decoded pictures
 def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict[str, Any], dict[str, Block]]:
     """Writes every wanted picture's number (int64) and then its pixels (rows of RGB) to the two outputs of its size.
 
-    request: `sizes`, of each its width, its height and how to scale; `wanted0`, `wanted1`...: for each size a byte a
+    request: `sizes`, of each its `Kind`; `wanted0`, `wanted1`...: for each size a byte a
     picture, 1 where it is wanted. A picture that cannot be decoded is stood in for by the next. `middles_s` (float64):
     the stamps halfway between neighbouring pictures; pictures without stamps are counted instead. `keys` (int64):
     number and stamp (ticks) of the pictures at which decoding may begin, so that what is not wanted can be jumped over.

@@ -27,6 +27,7 @@ from pipeline.decoder.container import (
     read_packets,
     why_no_sound,
 )
+from pipeline.decoder.first import FirstPicture
 from pipeline.decoder.messages import Block
 
 _LOWEST_HZ, _HIGHEST_HZ = 4_000, 384_000
@@ -57,20 +58,24 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         track, rows = find_sound(container), array("q")
         if track is None:
             raise NoSoundError(why_no_sound(container))
-        if tracks:
-            header, packets = describe(container, tracks), read_packets(container, tracks, limits["max_s"], rows)
-        else:
-            header, packets = {"audio": describe_sound(track)}, _packets_of(container, track)
+        first = FirstPicture(tracks[0]) if tracks else None
+        packets = read_packets(container, tracks, limits["max_s"], rows) if tracks else _packets_of(container, track)
         sound = _Sound(file, track, rate_hz=request["sample_rate_hz"], max_s=limits["max_s"])
         try:
             for packet in packets:
                 if packet.stream_index == track.index:
                     sound.decode(packet)
+                elif first:
+                    first.look(packet)
             sound.end()
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError) as error:
             raise NoSoundError(f"the sound cannot be decoded: {error}") from error
+        if tracks and first:
+            header = describe(container, tracks, first, limits["max_pixels"])
+        else:
+            header = {"audio": describe_sound(track)}
         return header | {"start_s": sound.start_s}, {"packets": rows.tobytes()}
 
 

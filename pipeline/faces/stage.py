@@ -31,7 +31,7 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 4  # raise it when the same parameters give other values
+_VERSION = 5  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them

@@ -28,10 +28,10 @@ LOUD_AUC = 0.6
 """A property that tells fake from real better than this, and than chance in so few clips, is called suspicious."""
 
 NUMBERS = (
-    "duration_s", "fps", "width_px", "height_px", "bit_rate_kbps", "file_bytes",
-    "has_audio", "sample_rate_hz", "loudness_db", "leading_silence_s",
+    "duration_s", "fps", "width_px", "height_px", "pixel_aspect", "bit_depth", "interlaced", "bit_rate_kbps",
+    "file_bytes", "has_audio", "sample_rate_hz", "loudness_db", "leading_silence_s",
 )  # fmt: skip
-NAMES = ("resolution", "container", "video_codec", "audio_codec", "channels", "dataset", "group")
+NAMES = ("resolution", "container", "video_codec", "transfer", "audio_codec", "channels", "dataset", "group")
 OF_SOUND = frozenset({"sample_rate_hz", "loudness_db", "leading_silence_s", "audio_codec", "channels"})
 """Compared among clips with a sound track: what its absence tells, has_audio tells."""
 LABELS = ("label", "video_label", "audio_label")

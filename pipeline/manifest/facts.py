@@ -43,6 +43,10 @@ class ClipFacts:
     leading_silence_s: float | None = None
     """None, too, where the sound is silent throughout."""
     sound_s: float | None = None
+    pixel_aspect: float | None = None
+    transfer: str | None = None
+    bit_depth: int | None = None
+    interlaced: bool | None = None
     reason: str = ""
     no_audio: str = ""
     passing: bool = False
@@ -106,6 +110,10 @@ def _container(found: media.Probe) -> dict[str, Any]:
         "height_px": found.height_px,
         "container": found.container,
         "video_codec": found.codec,
+        "pixel_aspect": round(found.pixel_aspect, 4),
+        "transfer": found.transfer,
+        "bit_depth": found.bit_depth,
+        "interlaced": found.interlaced,
     }
     if found.audio is not None:
         audio = found.audio

@@ -139,7 +139,7 @@ def _reading(
     request = {
         "stamped": found.stamped,
         "coarse": coarse,
-        "sizes": [(*size, how) for (size, _), how in zip(sizes, scaling, strict=True)],
+        "sizes": [(*size, how, found.matrix) for (size, _), how in zip(sizes, scaling, strict=True)],
     }
     stamps = found.times_s + found.origin_s
     blocks = {f"wanted{i}": wanted.tobytes() for i, (_, wanted) in enumerate(sizes)}

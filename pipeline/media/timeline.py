@@ -1,4 +1,4 @@
-"""When each picture of a clip is shown, and what the file says about itself: from its packets, nothing is decoded."""
+"""When each picture of a clip is shown, and what the file says about itself: from its packets and its first picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class Probe:
-    """A clip as its packets tell it (headers may lie)."""
+    """A clip as its packets and its first picture tell it (headers may lie)."""
 
     container: str
     """The format's name, as "mov,mp4,m4a,3gp,3g2,mj2"."""
@@ -37,7 +37,7 @@ class Probe:
     """1 / the usual step from picture to picture; 0 where there is only one."""
     width_px: int
     height_px: int
-    """As shown: turned as the file asks for."""
+    """As shown: turned as the file asks for, with square pixels."""
     n_audio: int
     audio: AudioInfo | None
     times_s: NDArray[np.float64] = field(repr=False)
@@ -50,6 +50,16 @@ class Probe:
     """Whether packets say when they are shown. In AVI with B-frames they do not: only their order counts."""
     keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64), repr=False)
     """(keys, 2): the pictures at which decoding can begin: number, stamp in ticks."""
+    pixel_aspect: float = 1.0
+    """Width to height of a pixel as it is coded."""
+    transfer: str | None = None
+    """From light to signal, as the first picture names it: "bt709", "smpte2084" (PQ), "unspecified"."""
+    bit_depth: int | None = None
+    """Of a picture's samples."""
+    interlaced: bool | None = None
+    """Whether the first picture consists of two fields."""
+    matrix: tuple[int, ...] = ()
+    """The first picture's display matrix; () where it is shown as it is coded."""
 
 
 def probe(path: Path) -> Probe:
@@ -68,9 +78,6 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
     pictures = parse_packets(rows, header)
     if len(pictures.pts_s) == 0:
         raise MediaError("no picture: the video stream is empty")
-    width, height = header["width_px"], header["height_px"]
-    if round(header["turned_degrees"]) % 180 == 90:
-        width, height = height, width
     pts = np.sort(pictures.pts_s)
     steps = np.diff(pts)
     step = float(np.median(steps)) if len(steps) else float(pictures.durations_s[0])
@@ -83,8 +90,8 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
         codec=header["codec"],
         duration_s=duration,
         fps=1 / step if step > 0 else 0.0,
-        width_px=width,
-        height_px=height,
+        width_px=header["width_px"],
+        height_px=header["height_px"],
         n_audio=header["n_audio"],
         audio=AudioInfo(**header["audio"]) if header["audio"] else None,
         times_s=times,
@@ -92,6 +99,8 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
         shown_s=shown,
         stamped=pictures.stamped,
         keys=pictures.keys if pictures.stamped else np.zeros((0, 2), np.int64),
+        **{name: header[name] for name in ("pixel_aspect", "transfer", "bit_depth", "interlaced")},
+        matrix=tuple(header["matrix"]),
     )
 
 

@@ -18,16 +18,17 @@ from cache_schemas.manifest import Clip, category_of, check_splits, find_leaks, 
 from pipeline.cli import main
 from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check, check_manifest
-from pipeline.manifest.facts import ClipFacts
+from pipeline.manifest.facts import ClipFacts, clip_facts
 from pipeline.manifest.splits import assign_splits, identity_components
 from pipeline.media import process
 from pipeline.params import Params, SplitParams, WindowParams
 from pipeline.workspace import Workspace
+from tests.pipeline.clips import H264, make_clip
 from tests.pipeline.conftest import small_params
 from tests.pipeline.tiny import SECONDS, TinyClips
 
 SPLITS = ("train", "val", "test")
-FACTS = ClipFacts(2.0, 25.0, 128, 128, "mov,mp4", "h264", "aac", 16000, "mono", -20.0, 0.0, 2.0)
+FACTS = ClipFacts(2.0, 25.0, 128, 128, "mov,mp4", "h264", "aac", 16000, "mono", -20.0, 0.0, 2.0, 1.0, "bt709", 8, False)
 
 
 def clip(number: int, people: list[str], *, split: str = "train", fake: int = 0, audio: int = 0, **more: Any) -> Clip:
@@ -135,6 +136,10 @@ def test_a_sound_data_set_has_nothing_to_warn_of_but_its_size() -> None:
     [
         (lambda c: {"leading_silence_s": 0.2 if c.audio_label else 0.0}, "leading_silence_s", "audio_label", None),
         (lambda c: {"video_codec": "mpeg4" if c.video_label else "h264"}, "video_codec", "video_label", "mpeg4"),
+        (lambda c: {"transfer": "smpte2084" if c.label else "bt709"}, "transfer", "label", "smpte2084"),
+        (lambda c: {"bit_depth": 10 if c.video_label else 8}, "bit_depth", "video_label", None),
+        (lambda c: {"pixel_aspect": 1.0 if c.label else 0.8}, "pixel_aspect", "label", None),
+        (lambda c: {"interlaced": not c.label}, "interlaced", "label", None),
         (lambda c: {"width_px": 224 if c.label else 256}, "resolution", "label", "224x128"),
         (lambda c: {"loudness_db": None} if c.audio_label else {}, "loudness_db", "audio_label", None),
         (
@@ -284,6 +289,15 @@ def test_what_could_not_be_measured_for_another_reason_than_its_content_is_measu
         waited = check_manifest(workspace, params)
     assert sum(waited["unusable"]["clips"].values()) == 8
     assert check_manifest(workspace, params)["unusable"]["clips"] == {}
+
+
+def test_what_is_special_about_a_picture_is_measured(tmp_path: Path) -> None:
+    special = ["-vf", "setsar=12/11,setparams=field_mode=tff:color_trc=arib-std-b67", "-pix_fmt", "yuv420p10le"]
+    for sound in (None, "sine=f=440"):
+        path = make_clip(tmp_path / "a.mp4", *special, *H264, "-flags", "+ildct", sound=sound, seconds=0.2)
+        facts = clip_facts(tmp_path, replace(clip(0, ["p"]), path=path.name), small_params(tmp_path))
+        assert (facts.transfer, facts.bit_depth, facts.interlaced) == ("arib_std_b67", 10, True)
+        assert (facts.width_px, facts.pixel_aspect) == (70, 1.0909)
 
 
 def test_the_command_prints_tables_or_json(
