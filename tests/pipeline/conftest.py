@@ -15,6 +15,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.tiny import TinyClips, draw
 
 REALSET = Path(os.environ.get("BMNAS_REALSET") or Path(__file__).parents[3] / "shared" / "realset")
+FIELD = Path(__file__).parents[3] / "shared" / "field"
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +59,14 @@ def realset() -> Path:
     if not REALSET.is_dir():
         pytest.skip("the real recordings (../shared/realset) are not on this machine")
     return REALSET
+
+
+@pytest.fixture(scope="session")
+def field() -> Path:
+    """Files of other people's projects that were read wrongly once, where they are at hand."""
+    if not FIELD.is_dir():
+        pytest.skip("the files of other projects (../shared/field) are not on this machine")
+    return FIELD
 
 
 @pytest.fixture(scope="session")
