@@ -6,14 +6,16 @@ import contextlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from operator import or_
 from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipeline.decoder.container import find_tracks, open_file
+from pipeline.decoder.container import NO_STAMP, find_tracks, open_file
 from pipeline.decoder.messages import Block
 from pipeline.decoder.rgb import Size
 
@@ -24,69 +26,88 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
     """Writes every wanted picture's number (int64) and then its pixels (rows of RGB) to the two outputs of its size.
 
     request: `sizes`, of each its width, its height and how to scale; `wanted0`, `wanted1`...: for each size a byte a
-    picture, 1 where it is wanted. A picture that cannot be decoded is stood in for by the next. `middles_s` (float64):
-    the stamps halfway between neighbouring pictures; pictures without stamps are counted instead. `keys` (int64):
-    number and stamp (ticks) of the pictures at which decoding may begin, so that what is not wanted can be jumped over.
-    `coarse`: whether some of the pictures are enough, and need not be fine.
+    picture, 1 where it is wanted. A picture that cannot be decoded is stood in for by the next. `stamps` (int64): each
+    picture's in ticks, NO_STAMP where it has none. `keys` (int64): number and place to jump to (ticks) of the pictures
+    at which decoding may begin, so that what is not wanted can be jumped over.
     """
-    sizes = [
-        Size(tuple(size), bytes(request[f"wanted{i}"]), *outputs[2 * i : 2 * i + 2])
-        for i, size in enumerate(request["sizes"])
-    ]
-    keys = memoryview(bytes(request["keys"])).cast("q")
-    numbers, stamps = keys[0::2].tolist(), keys[1::2].tolist()
-    if not _read(request, fd, sizes, numbers, stamps):
-        _read(request, fd, sizes, [], [])
+    wanted = [bytes(request[f"wanted{i}"]) for i in range(len(request["sizes"]))]
+    sizes = [Size(tuple(size), wanted[i], *outputs[2 * i : 2 * i + 2]) for i, size in enumerate(request["sizes"])]
+    keys = array("q", bytes(request["keys"]))
+    if not _read(request, fd, sizes, keys[0::2], keys[1::2]):
+        _read(request, fd, sizes, array("q"), array("q"))
     return {}, {}
 
 
-def _read(request: dict[str, Any], fd: int, sizes: list[Size], numbers: list[int], stamps: list[int]) -> bool:
+def _read(request: dict[str, Any], fd: int, sizes: list[Size], keys: array[int], places: array[int]) -> bool:
     """Whether no jump went too far; what is taken stays taken."""
-    middles = array("d", bytes(request["middles_s"])) if request["stamped"] else None
     with open_file(fd, request["limits"]) as container:
         video, _ = find_tracks(container, request["limits"])
         video.codec_context.thread_count = 1
-        if request["coarse"]:  # without the pictures that no other refers to, and unsmoothed: enough to find faces
-            video.codec_context.skip_frame = "NONREF"
-            video.codec_context.options = {"skip_loop_filter": "all"}
-        at, frames = -1, _numbered(container, video, middles, 0)
+        reader = _Reader(container, video, request)
+        at, last = -1, -1  # the picture that was decoded last, the key that was jumped to last
         while (wanted := min((size.next for size in sizes if size.next >= 0), default=-1)) >= 0:
-            key = bisect_right(numbers, wanted) - 1
-            jumps = key >= 0 and numbers[key] > at + _JUMP_PICTURES
+            i = bisect_right(keys, wanted) - 1
+            jumps = i >= 0 and keys[i] > max(at + _JUMP_PICTURES, last)
             if jumps:
-                container.seek(stamps[key], stream=video)
-                frames = _numbered(container, video, middles, numbers[key])
-            found = next(frames, None)
+                last = keys[i]
+                reader.jump(places[i])
+            found = next(reader.pictures, None)
             if jumps and (found is None or found[0] > wanted):
                 return False
             if found is None:
                 return True
+            if jumps and found[0] <= at:  # this file has no index: each jump would decode all that was decoded
+                keys = keys[:0]
             at, frame = found
             for size in sizes:
                 size.take(at, frame)
     return True
 
 
-def _numbered(
-    container: InputContainer, video: VideoStream, middles: array[float] | None, first: int
-) -> Iterator[tuple[int, VideoFrame]]:
-    """(its number, the picture): by its stamp, or by counting from `first` where it has none."""
-    number, tick_s = first - 1, float(video.time_base or 0)
-    for frame in _decoded(container, video):
-        if middles is None or frame.pts is None:
-            number += 1
-        else:
-            number = bisect_right(middles, frame.pts * tick_s)
-        yield number, frame
+class _Reader:
+    """Decodes a track, and tells which of the listed pictures it gives."""
 
+    def __init__(self, container: InputContainer, video: VideoStream, request: dict[str, Any]) -> None:
+        self._container, self._video = container, video
+        stamps = array("q", bytes(request["stamps"]))
+        self._numbers = {stamp: i for i, stamp in enumerate(stamps) if stamp != NO_STAMP}
+        self.pictures = self._numbered(self._decoded(), -1)
+        """(number, picture), in the order in which they are shown."""
 
-def _decoded(container: InputContainer, video: VideoStream) -> Iterator[VideoFrame]:
-    begun = False
-    with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
-        for packet in container.demux(video):
-            begun |= packet.is_keyframe
-            if begun and packet.size:
-                with contextlib.suppress(av.FFmpegError):
-                    yield from packet.decode()
-    with contextlib.suppress(av.FFmpegError):
-        yield from video.codec_context.decode(None)
+    def jump(self, place: int) -> None:
+        """Goes on near that stamp, at the first picture that needs no other."""
+        self._container.seek(place, stream=self._video)
+        self.pictures = self._numbered(self._trusted(), None)
+
+    def _numbered(self, frames: Iterator[VideoFrame], number: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """By its stamp, or by counting on where it has none."""
+        for frame in frames:
+            if frame.pts in self._numbers:
+                number = self._numbers[frame.pts]
+            elif number is None or (frame.pts is not None and self._numbers):
+                continue  # not known yet, or not listed
+            else:
+                number += 1
+            yield number, frame
+
+    def _trusted(self) -> Iterator[VideoFrame]:
+        """What is decoded from the first key picture on. Containers call others so; only the decoder knows.
+
+        What is shown before it refers, in open groups, to pictures that were jumped over.
+        """
+        begun = False
+        for frame in self._decoded():
+            begun |= frame.key_frame and not frame.is_corrupt
+            if begun:
+                yield frame
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        begun = False
+        with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
+            for packet in self._container.demux(self._video):
+                begun |= packet.is_keyframe
+                if begun and packet.size:
+                    with contextlib.suppress(av.FFmpegError):
+                        yield from packet.decode()
+        with contextlib.suppress(av.FFmpegError):
+            yield from self._video.codec_context.decode(None)
