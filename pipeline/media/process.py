@@ -212,7 +212,9 @@ _REASONS = (
     ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
     ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
+    ("encryption info", "the picture or the sound is encrypted"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
+    ("End of file", "cut short: the file ends before its streams are described"),
     ("Cannot allocate memory", "it needs more memory than a decoder is given"),
 )
 
