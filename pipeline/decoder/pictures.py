@@ -71,23 +71,25 @@ class _Reader:
         self._container, self._video = container, video
         stamps = array("q", bytes(request["stamps"]))
         self._numbers = {stamp: i for i, stamp in enumerate(stamps) if stamp != NO_STAMP}
+        self._loose = int(NO_STAMP in stamps)
+        """Stamps may be off by so many pictures: where a packet holds several, not all readers and writers agree."""
         self.pictures = self._numbered(self._decoded(), -1)
         """(number, picture), in the order in which they are shown."""
 
     def jump(self, place: int) -> None:
         """Goes on near that stamp, at the first picture that needs no other."""
         self._container.seek(place, stream=self._video)
-        self.pictures = self._numbered(self._trusted(), None)
+        self.pictures = self._numbered(self._trusted(), -1)
 
-    def _numbered(self, frames: Iterator[VideoFrame], number: int | None) -> Iterator[tuple[int, VideoFrame]]:
+    def _numbered(self, frames: Iterator[VideoFrame], number: int) -> Iterator[tuple[int, VideoFrame]]:
         """By its stamp, or by counting on where it has none."""
         for frame in frames:
-            if frame.pts in self._numbers:
-                number = self._numbers[frame.pts]
-            elif number is None or (frame.pts is not None and self._numbers):
-                continue  # not known yet, or not listed
-            else:
-                number += 1
+            known = self._numbers.get(frame.pts) if frame.pts is not None else None
+            if known is None and frame.pts is not None and self._numbers:
+                continue  # not listed
+            number += 1
+            if known is not None and abs(known - number) > self._loose:
+                number = known
             yield number, frame
 
     def _trusted(self) -> Iterator[VideoFrame]:

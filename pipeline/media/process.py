@@ -207,6 +207,7 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
         yield [stack.enter_context(memory_file()) for _ in range(count)]
 
 
+_CUT_SHORT = "cut short: the file ends before its streams are described"
 _REASONS = (
     ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
     ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
@@ -214,7 +215,8 @@ _REASONS = (
     ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
     ("encryption info", "the picture or the sound is encrypted"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
-    ("End of file", "cut short: the file ends before its streams are described"),
+    ("File ended prematurely", _CUT_SHORT),
+    ("End of file", _CUT_SHORT),
     ("Cannot allocate memory", "it needs more memory than a decoder is given"),
 )
 

@@ -125,7 +125,8 @@ class Packets:
     hidden: int
     """So many more are hidden by an edit list."""
     keys: NDArray[np.int64]
-    """(keys, 2): of those at which decoding can begin, the place in that order, and where to jump to (ticks)."""
+    """(keys, 2): of those at which decoding can begin, the place in that order, and where to jump to (ticks); none where
+    packets lack stamps."""
 
 
 def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
@@ -138,13 +139,14 @@ def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
     ascending = times[shown][order]
     # Where packets lack stamps, `times` are right as a set only, and a stamp belongs to the picture of that time.
     given = np.flatnonzero(shown & (pts != NO_STAMP))
+    complete = not (pts == NO_STAMP).any()
     places = np.empty(len(pts), np.int64)
     places[np.flatnonzero(shown)[order]] = np.arange(len(order))
-    if (pts == NO_STAMP).any() and len(given):
+    if not complete and len(given):
         places[given] = np.searchsorted((ascending[:-1] + ascending[1:]) / 2, pts[given])
     stamps = np.full(len(order), NO_STAMP, np.int64)
     stamps[places[given]] = pts[given]
-    keys = given[(flags[given] & KEY) != 0]
+    keys = given[((flags[given] & KEY) != 0) & complete]
     return Packets(
         pts_s=times[shown] * header["tick_s"],
         durations_s=durations[shown] * header["tick_s"],
@@ -212,5 +214,4 @@ def _jumps(
     # MP4's reader takes a key of an open group for shown later than it is: so not to its own stamp, but a little on;
     # not far on either, for what comes next in the file may be the next key, which is decoded before it is shown.
     ahead = (np.append(numbers[1:], len(stamps)) - numbers) // 4
-    targets = stamps[numbers + ahead]
-    return np.stack([numbers, np.where(targets == NO_STAMP, stamps[numbers], targets)], axis=1)
+    return np.stack([numbers, stamps[numbers + ahead]], axis=1)
