@@ -6,12 +6,10 @@ import contextlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from operator import or_
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -20,6 +18,11 @@ from pipeline.decoder.messages import Block
 from pipeline.decoder.rgb import Size
 
 _JUMP_PICTURES = 24  # a jump is worth about so many decoded pictures
+_SKIPPING = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
+"""Codecs whose pictures say of themselves that no other refers to them. HEVC's may say so although those of a higher
+temporal layer do: its other pictures would not be the same."""
+_Pictures: TypeAlias = "tuple[array[int], bytes]"
+"""Of each picture: its stamp, and whether it is wanted in any size."""
 
 
 def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict[str, Any], dict[str, Block]]:
@@ -28,22 +31,26 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
     request: `sizes`, of each its width, its height and how to scale; `wanted0`, `wanted1`...: for each size a byte a
     picture, 1 where it is wanted. A picture that cannot be decoded is stood in for by the next. `stamps` (int64): each
     picture's in ticks, NO_STAMP where it has none. `keys` (int64): number and place to jump to (ticks) of the pictures
-    at which decoding may begin, so that what is not wanted can be jumped over.
+    at which decoding may begin, so that what is not wanted can be jumped over. What is not wanted and no other picture
+    refers to is not decoded.
     """
     wanted = [bytes(request[f"wanted{i}"]) for i in range(len(request["sizes"]))]
     sizes = [Size(tuple(size), wanted[i], *outputs[2 * i : 2 * i + 2]) for i, size in enumerate(request["sizes"])]
     keys = array("q", bytes(request["keys"]))
-    if not _read(request, fd, sizes, keys[0::2], keys[1::2]):
-        _read(request, fd, sizes, array("q"), array("q"))
+    stamps, any_wanted = array("q", bytes(request["stamps"])), bytes(map(max, *wanted, wanted[0]))
+    if not _read(request, fd, sizes, (stamps, any_wanted), keys[0::2], keys[1::2]):
+        _read(request, fd, sizes, (stamps, any_wanted), array("q"), array("q"))
     return {}, {}
 
 
-def _read(request: dict[str, Any], fd: int, sizes: list[Size], keys: array[int], places: array[int]) -> bool:
+def _read(
+    request: dict[str, Any], fd: int, sizes: list[Size], pictures: _Pictures, keys: array[int], places: array[int]
+) -> bool:
     """Whether no jump went too far; what is taken stays taken."""
     with open_file(fd, request["limits"]) as container:
         video, _ = find_tracks(container, request["limits"])
         video.codec_context.thread_count = 1
-        reader = _Reader(container, video, request)
+        reader = _Reader(container, video, *pictures)
         at, last = -1, -1  # the picture that was decoded last, the key that was jumped to last
         while (wanted := min((size.next for size in sizes if size.next >= 0), default=-1)) >= 0:
             i = bisect_right(keys, wanted) - 1
@@ -67,12 +74,12 @@ def _read(request: dict[str, Any], fd: int, sizes: list[Size], keys: array[int],
 class _Reader:
     """Decodes a track, and tells which of the listed pictures it gives."""
 
-    def __init__(self, container: InputContainer, video: VideoStream, request: dict[str, Any]) -> None:
-        self._container, self._video = container, video
-        stamps = array("q", bytes(request["stamps"]))
+    def __init__(self, container: InputContainer, video: VideoStream, stamps: array[int], wanted: bytes) -> None:
+        self._container, self._video, self._wanted = container, video, wanted
         self._numbers = {stamp: i for i, stamp in enumerate(stamps) if stamp != NO_STAMP}
         self._loose = int(NO_STAMP in stamps)
         """Stamps may be off by so many pictures: where a packet holds several, not all readers and writers agree."""
+        self._skips = not self._loose and video.codec_context.codec.canonical_name in _SKIPPING
         self.pictures = self._numbered(self._decoded(), -1)
         """(number, picture), in the order in which they are shown."""
 
@@ -104,12 +111,15 @@ class _Reader:
                 yield frame
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        begun = False
+        begun, context = False, self._video.codec_context
         with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
             for packet in self._container.demux(self._video):
                 begun |= packet.is_keyframe
                 if begun and packet.size:
+                    if self._skips and packet.pts in self._numbers:  # a second field is treated as its first was
+                        wanted = self._wanted[self._numbers[packet.pts]]
+                        context.skip_frame = "DEFAULT" if wanted else "NONREF"
                     with contextlib.suppress(av.FFmpegError):
                         yield from packet.decode()
         with contextlib.suppress(av.FFmpegError):
-            yield from self._video.codec_context.decode(None)
+            yield from context.decode(None)
