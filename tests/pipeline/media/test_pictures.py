@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,35 @@ def test_a_file_that_ends_in_its_header_is_called_cut_short(tmp_path: Path) -> N
     path.write_bytes(data[: data.index(b"\x16\x54\xae\x6b") + 20])  # within the description of the tracks
     with pytest.raises(media.MediaError, match="cut short"):
         media.probe(path)
+
+
+@pytest.mark.parametrize("hours", [0.5, 2, -0.015])
+@pytest.mark.parametrize("sound", ["sine=f=440", None])
+def test_stray_stamps_are_no_time(tmp_path: Path, hours: float, sound: str | None) -> None:
+    """Two pictures in the middle are stamped far away: the clip keeps its length, and its pictures their times."""
+    coded = (*X264, "-bf", "0", "-g", "25", "-c:a", "aac", "-output_ts_offset", "70", "-cluster_time_limit", "70")
+    path = make_clip(tmp_path / "c.mkv", *coded, picture=PICTURE, sound=sound, seconds=4)
+    right = every_picture(path)
+    data = bytearray(path.read_bytes())
+    clusters = list(re.finditer(rb"\x1f\x43\xb6\x75.{1,14}?\xe7\x83(...)", data, re.DOTALL))  # their times in ms
+    at = clusters[len(clusters) // 2].start(1)
+    stamp = int.from_bytes(data[at : at + 3], "big") + round(hours * 3_600_000)
+    data[at : at + 3] = stamp.to_bytes(3, "big")
+    path.write_bytes(data)
+    info = media.probe(path)
+    assert info.duration_s == pytest.approx(4, abs=0.05)
+    assert info.times_s == pytest.approx(right.times_s, abs=0.03)
+    found = media.read_frames(path, [0.5, 1.5, 3.5])
+    nearest = [int(np.abs(right.times_s - at).argmin()) for at in (0.5, 1.5, 3.5)]
+    assert np.array_equal(found.pixels, right.pixels[nearest])
+
+
+def test_a_pause_is_no_stray_stamp(tmp_path: Path) -> None:
+    """Nothing new is shown for a minute, with B-frames on both sides."""
+    kept = ("-vf", "select='lt(t,2)+gt(t,62)'", "-fps_mode", "vfr", "-g", "500", "-bf", "3")
+    path = make_clip(tmp_path / "c.mkv", *X264, *kept, picture=PICTURE, sound=None, seconds=64)
+    info = media.probe(path)
+    assert info.duration_s == pytest.approx(64, abs=0.05)
+    assert np.diff(info.times_s).max() == pytest.approx(60, abs=0.1)
+    assert np.sort(np.diff(info.times_s))[-2] < 0.1
+    check_jumps(path, starts_s=(1.5, 62.5), window_s=0.5)
