@@ -6,6 +6,7 @@ import contextlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import av
@@ -36,15 +37,16 @@ def read_pictures(request: dict[str, Any], fd: int, *outputs: int) -> tuple[dict
     """
     wanted = [bytes(request[f"wanted{i}"]) for i in range(len(request["sizes"]))]
     sizes = [Size(tuple(size), wanted[i], *outputs[2 * i : 2 * i + 2]) for i, size in enumerate(request["sizes"])]
-    keys = array("q", bytes(request["keys"]))
+    table = array("q", bytes(request["keys"]))
+    keys = list(zip(table[0::2], table[1::2], strict=True))
     stamps, any_wanted = array("q", bytes(request["stamps"])), bytes(map(max, *wanted, wanted[0]))
-    if not _read(request, fd, sizes, (stamps, any_wanted), keys[0::2], keys[1::2]):
-        _read(request, fd, sizes, (stamps, any_wanted), array("q"), array("q"))
+    if not _read(request, fd, sizes, (stamps, any_wanted), keys):
+        _read(request, fd, sizes, (stamps, any_wanted), [])
     return {}, {}
 
 
 def _read(
-    request: dict[str, Any], fd: int, sizes: list[Size], pictures: _Pictures, keys: array[int], places: array[int]
+    request: dict[str, Any], fd: int, sizes: list[Size], pictures: _Pictures, keys: list[tuple[int, int]]
 ) -> bool:
     """Whether no jump went too far; what is taken stays taken."""
     with open_file(fd, request["limits"]) as container:
@@ -53,18 +55,19 @@ def _read(
         reader = _Reader(container, video, *pictures)
         at, last = -1, -1  # the picture that was decoded last, the key that was jumped to last
         while (wanted := min((size.next for size in sizes if size.next >= 0), default=-1)) >= 0:
-            i = bisect_right(keys, wanted) - 1
-            jumps = i >= 0 and keys[i] > max(at + _JUMP_PICTURES, last)
+            behind = bisect_right(keys, wanted, key=itemgetter(0))
+            key, place = keys[behind - 1] if behind else (-1, 0)
+            jumps = key > max(at + _JUMP_PICTURES, last)
             if jumps:
-                last = keys[i]
-                reader.jump(places[i])
+                last = key
+                reader.jump(place)
             found = next(reader.pictures, None)
             if jumps and (found is None or found[0] > wanted):
                 return False
             if found is None:
                 return True
             if jumps and found[0] <= at:  # this file has no index: each jump would decode all that was decoded
-                keys = keys[:0]
+                keys = []
             at, frame = found
             for size in sizes:
                 size.take(at, frame)

@@ -128,9 +128,7 @@ def open_video(
 
 
 @contextmanager
-def _reading(
-    path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted
-) -> Iterator[Process]:
+def _reading(path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted) -> Iterator[Process]:
     """The decoder, writing the numbers of each size's wanted pictures and their pixels to two of the outputs."""
     # What keeps its size is only turned into RGB, as ffmpeg does by itself.
     scaling = ["bicubic" if size == (found.width_px, found.height_px) else "area" for size, _ in sizes]

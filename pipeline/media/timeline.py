@@ -53,7 +53,7 @@ class Probe:
     shown_s: float = 0.0
     """The same, but exact: the reader moves the first picture behind an edit list's cut onto the cut."""
     stamps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
-    """(pictures,) what the file says each is shown at, in ticks; NO_STAMP where it does not, as in AVI with B-frames."""
+    """(pictures,) when each is shown as the file says, in ticks; NO_STAMP where it does not, as in AVI with B-frames."""
     keys: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64), repr=False)
     """(keys, 2): the pictures at which decoding can begin, as the file says: number, where to jump to (ticks)."""
 
@@ -125,8 +125,9 @@ class Packets:
     hidden: int
     """So many more are hidden by an edit list."""
     keys: NDArray[np.int64]
-    """(keys, 2): of those at which decoding can begin, the place in that order, and where to jump to (ticks); none where
-    packets lack stamps."""
+    """(keys, 2): of those at which decoding can begin, the place in that order, and where to jump to (ticks).
+
+    None where packets lack stamps."""
 
 
 def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
@@ -179,9 +180,8 @@ def _filled(stamps: NDArray[np.int64], known: NDArray[np.bool_], durations: NDAr
     if len(places) == 0 or (len(places) == 1 and (durations <= 0).any()):
         raise MediaError("the file does not say when its pictures are shown: it has no time stamps")
     pace = (values[-1] - values[0]) / (places[-1] - places[0]) if len(places) > 1 else 1.0
-    filled = np.interp(at, places, values)
-    filled += np.minimum(at - places[0], 0) * pace + np.maximum(at - places[-1], 0) * pace
-    return filled
+    beyond = np.minimum(at - places[0], 0) + np.maximum(at - places[-1], 0)
+    return np.asarray(np.interp(at, places, values) + beyond * pace)
 
 
 def stray_stamps(pts: NDArray[np.int64], tick_s: float) -> NDArray[np.bool_]:

@@ -181,7 +181,7 @@ def test_edit_lists_of_milliseconds(whole: Path, tmp_path: Path, timescale: int,
 
 
 def test_a_minute_at_29_97(tmp_path: Path) -> None:
-    """Pictures are 33.37 ms apart: counted as 29 or 30 a second they would be off by two seconds, or 60 ms, at the end."""
+    """Pictures are 33.37 ms apart: counted as 29 or 30 a second the end would be off by 2 s, or 60 ms."""
     path = make_clip(
         tmp_path / "c.mp4",
         *(*H264, "-bf", "2", "-c:a", "aac"),

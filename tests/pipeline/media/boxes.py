@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def name_open_groups(path: Path) -> Path:
         at = body.index(b"stsz")
         keys += struct.unpack(">I", body[at + 12 : at + 16])  # the end
         groups = struct.pack(">4sIIBB", b"sync", 1, 2, 20, 21)  # kinds of units: IDR, CRA
-        runs = [run for a, b in zip(keys, keys[1:], strict=False) for run in ((1, 1 + (a > 0)), (b - a - 1, 0))]
+        runs = [run for a, b in itertools.pairwise(keys) for run in ((1, 1 + (a > 0)), (b - a - 1, 0))]
         members = struct.pack(">4sI", b"sync", len(runs)) + b"".join(struct.pack(">II", *run) for run in runs)
         for kind, version, content in ((b"sgpd", 1, groups), (b"sbgp", 0, members)):
             body += struct.pack(">I4sI", len(content) + 12, kind, version << 24) + content

@@ -19,7 +19,7 @@ def every_picture(path: Path) -> media.Frames:
 
 
 def check_jumps(path: Path, *, starts_s: Sequence[float], window_s: float) -> None:
-    """Pictures of these windows, full ones and small ones, alone and together, are those of a decoding from the start."""
+    """Pictures of these windows, full ones and small ones, alone and together, are as decoded from the start."""
     every = every_picture(path)
     height = every.pixels.shape[1]
     spans = [(start, start + window_s) for start in starts_s]

@@ -47,3 +47,11 @@ def test_hidden_pictures(field: Path) -> None:
 def test_reasons(field: Path, name: str, reason: str) -> None:
     with pytest.raises(media.MediaError, match=reason):
         media.probe(field / name)
+
+
+def test_the_base_view_of_two(field: Path) -> None:
+    """MV-HEVC: the other view is left out."""
+    path = field / "water_180_mvhevc_5frames.mov"
+    info = media.probe(path)
+    assert (len(info.times_s), info.audio, info.width_px, info.height_px) == (5, None, 1934, 2160)
+    assert media.read_frames(path, info.times_s.tolist()).pixels[-1].std() > 5

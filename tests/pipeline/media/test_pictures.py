@@ -96,9 +96,7 @@ def test_hidden_pictures_are_not_counted(tmp_path: Path, kind: str) -> None:
     coded = ("-c:v", codec, "-auto-alt-ref", "1", "-lag-in-frames", "25", "-b:v", "100k", "-cpu-used", "4")
     passes = ("-passlogfile", str(tmp_path / "log"))
     make_clip(tmp_path / "first.webm", *coded, "-pass", "1", *passes, picture="testsrc2=s=128x96:r=25", sound=None)
-    path = make_clip(
-        tmp_path / "c.webm", *coded, "-pass", "2", *passes, picture="testsrc2=s=128x96:r=25", sound=None
-    )
+    path = make_clip(tmp_path / "c.webm", *coded, "-pass", "2", *passes, picture="testsrc2=s=128x96:r=25", sound=None)
     if kind == "nut":
         path = copy_clip(path, tmp_path / "c.nut", "-bsf:v", "vp9_superframe_split")
     info = media.probe(path)
@@ -165,3 +163,12 @@ def test_a_pause_is_no_stray_stamp(tmp_path: Path) -> None:
     assert np.diff(info.times_s).max() == pytest.approx(60, abs=0.1)
     assert np.sort(np.diff(info.times_s))[-2] < 0.1
     check_jumps(path, starts_s=(1.5, 62.5), window_s=0.5)
+
+
+@pytest.mark.parametrize("size", ["1x1", "8x8", "4000x16", "16x4000"])
+def test_pictures_of_odd_sizes_are_read(tmp_path: Path, size: str) -> None:
+    picture = f"color=red:s={size}:r=5"
+    path = make_clip(tmp_path / "c.mp4", *X264, "-pix_fmt", "yuv444p", picture=picture, sound=None)
+    every = every_picture(path) if size != "16x4000" else media.read_frames(path, [0, 0.2, 0.4, 0.6, 0.8])
+    assert len(every.times_s) == 5
+    assert np.abs(every.pixels.astype(int) - [255, 0, 0]).max() < 8
