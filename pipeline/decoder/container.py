@@ -19,11 +19,15 @@ from av.video.stream import VideoStream
 from pipeline.decoder.codecs import CODECS
 from pipeline.decoder.first import FirstPicture
 from pipeline.decoder.messages import Block
+from pipeline.decoder.seen import seen_packets
 
 NO_STAMP = -(2**63)
 UNREADABLE = "the disk failed while it was read"
-DISCARD, KEY = 1, 2
-"""Flags of a packet: the decoder needs it but an edit list hides it; a decoder can begin at it."""
+DISCARD, KEY, UNSEEN = 1, 2, 4
+"""Flags of a packet: the decoder needs it but an edit list hides it; a decoder can begin at it; it is no picture of its
+own, but a hidden one or another's second field."""
+_STRAY_PACKETS = 64
+"""So many in a row, and a track is over where they are beyond what is wanted."""
 # Containers that hold their streams themselves. Playlists (hls, concat, dash, sdp) open other files and are left out.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,flv,asf,ogg,mxf,nut,wav,mp3,aac,flac"
@@ -120,14 +124,16 @@ def _not_accepted(what: str, decoder: str) -> str:
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
     """Every packet of both tracks that can be decoded, and empty ones at the end; `rows` tells of the picture's.
 
-    A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`.
+    A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`. RefusedError
+    where the picture is encrypted.
     rows: (packets, 4): pts, dts, duration, flags; of what was read.
     """
     video = tracks[0].index
     both = [track for track in tracks if track]
     lasts = {track.index: max_s / float(track.time_base or 1e-9) for track in both}
     ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
-    beyond = set[int]()
+    beyond = dict.fromkeys(lasts, 0)
+    is_seen = seen_packets(tracks[0])
     with contextlib.suppress(av.FFmpegError):  # what came before is what there is of a damaged file
         for packet in container.demux(*both):
             index = packet.stream_index
@@ -140,17 +146,21 @@ def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: 
                     continue
                 ends[index] = math.inf
             stamp = dts if pts is None else pts
+            if index == video:
+                if packet.has_sidedata("encryption_info"):
+                    raise RefusedError("the picture is encrypted")
+                flags = DISCARD * packet.is_discard | KEY * key | UNSEEN * (not is_seen(packet))
+                pts, dts = (NO_STAMP if stamp is None else stamp for stamp in (pts, dts))
+                rows.extend((pts, dts, packet.duration or 0, flags))
             if stamp is not None:
                 if stamp > ends[index]:
-                    beyond.add(index)
-                    if len(beyond) == len(both):
+                    beyond[index] += 1
+                    if min(beyond.values()) >= _STRAY_PACKETS:
                         return
                     continue
+                beyond[index] = 0
                 if ends[index] == math.inf:
                     ends[index] = stamp + lasts[index]
-            if index == video:
-                pts, dts = (NO_STAMP if stamp is None else stamp for stamp in (pts, dts))
-                rows.extend((pts, dts, packet.duration or 0, DISCARD * packet.is_discard | KEY * key))
             yield packet
 
 

@@ -66,9 +66,8 @@ class Video:
         with os.fdopen(write_end, "wb", buffering=0):
             self._small_numbers, *self._full_files = stack.enter_context(memory_files(3))
             outputs = [self._small_numbers.fileno(), write_end, *(file.fileno() for file in self._full_files)]
-            coarse = not full_at_s and found.stamped
             full = (self._full_size_px, _nearest(found, full_at_s))
-            self._process = stack.enter_context(_reading(path, found, outputs, small, full, coarse=coarse))
+            self._process = stack.enter_context(_reading(path, found, outputs, small, full))
 
     def small(self, batch: int = 32) -> Iterator[Frames]:
         """The pictures inside the spans, in order, the first alone; each batch is new memory."""
@@ -119,8 +118,7 @@ def open_video(
 ) -> Iterator[Video]:
     """A `Video`: pictures inside `spans_s` (None: all), at most `small_height_px` high, and full ones at `full_at_s`.
 
-    Every `small_every`-th picture of the clip is taken. Where no full ones are wanted, pictures that no other refers to
-    are not decoded at all, and blocks are not smoothed. found: what `probe` says, where it is known. The decoder works
+    Every `small_every`-th picture of the clip is taken. found: what `probe` says, where it is known. The decoder works
     while the caller does, and is gone when the block ends. Raises MediaError.
     """
     found = found or probe(path)
@@ -130,21 +128,14 @@ def open_video(
 
 
 @contextmanager
-def _reading(
-    path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted, coarse: bool = False
-) -> Iterator[Process]:
+def _reading(path: Path, found: Probe, outputs: Sequence[int], *sizes: _Wanted) -> Iterator[Process]:
     """The decoder, writing the numbers of each size's wanted pictures and their pixels to two of the outputs."""
     # What keeps its size is only turned into RGB, as ffmpeg does by itself.
     scaling = ["bicubic" if size == (found.width_px, found.height_px) else "area" for size, _ in sizes]
-    request = {
-        "stamped": found.stamped,
-        "coarse": coarse,
-        "sizes": [(*size, how, found.matrix) for (size, _), how in zip(sizes, scaling, strict=True)],
-    }
-    stamps = found.times_s + found.origin_s
+    request = {"sizes": [(*size, how, found.matrix) for (size, _), how in zip(sizes, scaling, strict=True)]}
     blocks = {f"wanted{i}": wanted.tobytes() for i, (_, wanted) in enumerate(sizes)}
-    middles = ((stamps[:-1] + stamps[1:]) / 2).tobytes()
-    with reading("read_pictures", path, outputs, request, middles_s=middles, keys=found.keys.tobytes(), **blocks) as it:
+    stamps, keys = found.stamps.tobytes(), found.keys.tobytes()
+    with reading("read_pictures", path, outputs, request, stamps=stamps, keys=keys, **blocks) as it:
         yield it
 
 

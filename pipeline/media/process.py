@@ -308,6 +308,7 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
 
 
 _FROM_OUTSIDE = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+_CUT_SHORT = MediaError("cut short: the file ends before its streams are described")
 _KINDS = {"broken": RuntimeError, "no sound": NoAudioError, "refused": MediaError}
 _REASONS = (
     (UNREADABLE, PassingError(UNREADABLE)),
@@ -316,7 +317,10 @@ _REASONS = (
     ("Format not on whitelist", MediaError("not a container that is accepted (playlists never are)")),
     ("not on whitelist", MediaError("refers to another file or address, which is refused")),
     ("max_streams", MediaError(f"the file has more than {MAX_STREAMS} streams")),
+    ("encryption info", MediaError("the picture or the sound is encrypted")),
     ("Invalid data found", MediaError("not a media file, or corrupt beyond reading")),
+    ("File ended prematurely", _CUT_SHORT),
+    ("End of file", _CUT_SHORT),
 )
 """What ffmpeg says, and what that means."""
 

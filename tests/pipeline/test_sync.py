@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from pipeline.params import SpectrogramParams, WindowParams
 from pipeline.shards.windows import frame_times, plan_windows, window_samples
 from pipeline.sound.stage import compute_spectrogram
 from tests.pipeline.clips import H264, copy_clip, make_clip
+from tests.pipeline.media.boxes import edit_boxes
 
 RATE = 16000
 AT_S = (0.6, 1.4, 2.2)
@@ -155,6 +158,72 @@ def test_the_last_window_is_whole(tmp_path: Path) -> None:
     assert len(last) == RATE
     tail = last[-160:]
     assert tail.std() > 0.5 * last.std()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An mp4 that is edited below."""
+    return flashing(tmp_path_factory.mktemp("whole") / "whole.mp4", *H264, "-bf", "2", "-c:a", "aac")
+
+
+def begin_later(path: Path, track: int, later_s: float) -> None:
+    """The edit list of that track begins so much later in it: what is before is hidden."""
+    lists, scales = [], []
+
+    def note(name: bytes, body: bytes) -> bytes:
+        if name == b"elst":
+            lists.append(body)
+        if name == b"mdhd":
+            scales.extend(struct.unpack(">I", body[12:16]))
+        return body
+
+    def change(name: bytes, body: bytes) -> bytes:
+        if name != b"elst" or next(places) != track:
+            return body
+        return struct.pack(">IIIiI", 0, 1, duration, begin + round(later_s * scales[track]), 1 << 16)
+
+    edit_boxes(path, note)
+    duration, begin = struct.unpack(">Ii", lists[track][8:16])
+    places = itertools.count()
+    edit_boxes(path, change)
+
+
+@pytest.mark.parametrize("timescale", [600, 1000, 1_000_000])
+@pytest.mark.parametrize("track", [0, 1], ids=["picture", "sound"])
+def test_edit_lists_of_milliseconds(whole: Path, tmp_path: Path, timescale: int, track: int) -> None:
+    """Hiding the first of one track moves it against the other; a list's durations are in the movie's time scale."""
+    for hidden_s in (0.001, 0.013, 0.04):
+        path = copy_clip(whole, tmp_path / "c.mp4", "-movie_timescale", str(timescale))
+        begin_later(path, track, hidden_s)
+        sound = media.read_sound(path, sample_rate_hz=RATE)
+        frames = media.read_frames(path, sound.probe.times_s.tolist())
+        late = np.array(clicks(sound.samples)) - flashes(frames)
+        assert late == pytest.approx([hidden_s if track == 0 else -hidden_s] * len(AT_S), abs=0.005), hidden_s
+
+
+def test_a_minute_at_29_97(tmp_path: Path) -> None:
+    """Pictures are 33.37 ms apart: counted as 29 or 30 a second the end would be off by 2 s, or 60 ms."""
+    path = make_clip(
+        tmp_path / "c.mp4",
+        *(*H264, "-bf", "2", "-c:a", "aac"),
+        picture="color=black:s=64x48:r=30000/1001,drawbox=c=white:t=fill:enable='between(t,58.99,59.02)'",
+        sound="aevalsrc='0.8*between(t,58.992,58.996)*sin(2*PI*2000*t)+0.01*sin(2*PI*300*t)':s=44100",
+        seconds=60,
+    )
+    sound = media.read_sound(path, sample_rate_hz=RATE)
+    frames = media.read_frames(path, np.arange(58.8, 59.2, 0.01).tolist())
+    assert clicks(sound.samples) == pytest.approx(flashes(frames), abs=TOLERANCE_S)
+
+
+@pytest.mark.parametrize("seconds", [2.9, 3.3, 1.5])
+def test_sound_of_another_length_than_the_picture(tmp_path: Path, seconds: float) -> None:
+    path = flashing(tmp_path / "c.mp4", *H264, "-c:a", "aac", "-af", f"apad=whole_dur=4,atrim=end={seconds}")
+    sound = media.read_sound(path, sample_rate_hz=RATE)
+    assert sound.probe.duration_s == pytest.approx(3.0, abs=0.001)
+    assert len(sound.samples) / RATE == pytest.approx(seconds, abs=0.05)
+    heard = clicks(sound.samples)
+    assert heard == pytest.approx([at for at in AT_S if at < seconds], abs=TOLERANCE_S)
+    assert flashes(media.read_frames(path, heard)) == pytest.approx(heard, abs=TOLERANCE_S)
 
 
 def lag_s(one: np.ndarray, other: np.ndarray) -> float:
