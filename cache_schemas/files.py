@@ -7,14 +7,18 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place when the block ends well, and vanishes if not."""
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place when the block ends well, and vanishes if not.
+
+    The content is on the disk before it has the name: a machine that loses its power leaves the old file or the new.
+    lasting: False spares the wait (some ms) where whoever reads it finds out, and does without.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -22,9 +26,23 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        if lasting:
+            sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if lasting:
+        with suppress(OSError):  # not every file system can, and the name is there
+            sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns when the file, or a folder's names, are on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,11 @@ class ClipWindows:
     starts_s: tuple[float, ...]
     available_s: float
     """Length of what there is from each start, at most a window; less in a short clip."""
+
+    @property
+    def covered_s(self) -> float:
+        """Seconds of the clip that are in a window; those in two count once."""
+        return self.available_s + sum(min(b - a, self.available_s) for a, b in pairwise(self.starts_s))
 
 
 def write_windows(path: Path, clips: list[ClipWindows]) -> None:

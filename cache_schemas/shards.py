@@ -99,6 +99,11 @@ class ClipEntry:
     info: Mapping[str, Any]
     reason: str
 
+    def rows(self, starts_s: Iterable[float] | None = None) -> list[int]:
+        """The rows of the windows that start at these times, of all where None."""
+        chosen = self.starts_s if starts_s is None else starts_s
+        return [self.first_row + self.starts_s.index(start) for start in chosen]
+
 
 def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipResult]) -> Path:
     """The path of a new shard that holds `results`, computed under the stage parameters named by `key`."""
@@ -146,13 +151,21 @@ def _block_bytes(n: int) -> int:
 def scan_shards(folder: Path, schema: ShardSchema, key: str) -> dict[tuple[str, str], ClipEntry]:
     """Every clip that the folder's shards hold under `key`, by (clip_id, plan).
 
-    Shards of other parameters are passed over; so is a file that is no shard of this schema.
+    Shards of other parameters are passed over; so is a file that is no shard of this schema. Where a clip lies in two,
+    the one in which it went well counts: it was tried again.
     """
     entries: dict[tuple[str, str], ClipEntry] = {}
     for path in sorted(folder.glob("*.h5")):
-        for entry in _entries(path, _read_clips(path, schema, key)):
-            entries.setdefault((entry.clip_id, entry.plan), entry)
+        for entry in shard_entries(path, schema, key):
+            known = entries.setdefault((entry.clip_id, entry.plan), entry)
+            if known.reason and not entry.reason:
+                entries[entry.clip_id, entry.plan] = entry
     return entries
+
+
+def shard_entries(path: Path, schema: ShardSchema, key: str) -> Iterator[ClipEntry]:
+    """The clips of one shard; none where it is not whole, not of this schema, or another key's."""
+    return _entries(path, _read_clips(path, schema, key))
 
 
 def _read_clips(path: Path, schema: ShardSchema, key: str) -> list[dict[str, Any]]:
@@ -163,7 +176,7 @@ def _read_clips(path: Path, schema: ShardSchema, key: str) -> list[dict[str, Any
             head = file.read(_HEAD_BYTES)
             if head.startswith(_MAGIC):
                 return _clips_of_head(head, file, wanted)
-        with h5py.File(path, "r") as shard:  # of a version that wrote nothing in front
+        with _opened(path) as shard:  # of a version that wrote nothing in front
             if any(shard.attrs[name] != value for name, value in wanted.items()):
                 return []
             return [json.loads(text) for text in shard["clips"].asstr()]
@@ -206,24 +219,28 @@ def read_rows(
     chosen = list(rows)
     found = {}
     try:
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             for spec in schema.arrays:
                 if only is None or spec.name in only:
                     dataset = file[spec.name]
                     found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
                     spec.check(found[spec.name], len(chosen))
     except (OSError, KeyError, ValueError) as error:
-        raise ShardError(f"{path}: {error}; delete the file and run `bmnas {schema.stage}` again") from error
+        again = f"delete the file and run `bmnas {schema.stage}` again"
+        remedy = "set HDF5_USE_FILE_LOCKING=FALSE" if "unable to lock" in str(error) else again
+        raise ShardError(f"{path}: {error}; {remedy}") from error
     return found
+
+
+def _opened(path: Path) -> h5py.File:
+    """A shard to read. Without HDF5's lock, which network disks may refuse: a shard is never changed."""
+    return h5py.File(path, "r", locking=False)
 
 
 def _row(dataset: h5py.Dataset, row: int, spec: ArraySpec) -> NDArray[Any]:
     return decode_pictures(dataset[row].tobytes()) if spec.pictures else np.asarray(dataset[row])
 
 
-def prune_shards(folder: Path, keep: Iterable[Path]) -> int:
-    """The number of shards deleted: those that no entry in use points to, and what a killed writer left."""
-    stale = (set(folder.glob("*.h5")) | set(folder.glob(".*.tmp"))) - set(keep)
-    for path in stale:
-        path.unlink()
-    return len(stale)
+def stale_files(folder: Path, keep: Iterable[Path]) -> set[Path]:
+    """Shards that no entry in use points to, and what killed writers left."""
+    return (set(folder.glob("*.h5")) | set(folder.glob(".*.tmp"))) - set(keep)

@@ -29,7 +29,7 @@ class Dataset:
     features: {layer: (V, N, L, C_in)}, channels last, in the caller's precision and, where possible, memory; labels:
     (N,) int64; train, val, test: row numbers, in an order of the rows' contents, so that no minibatch, statistic or
     rounding depends on the order of the caller's rows. View 0 is the window itself; the others are variants of it to
-    train on.
+    train on. gaps: the layers that some window lacks: its features are zeros throughout.
     """
 
     features: Mapping[str, Tensor]
@@ -37,6 +37,7 @@ class Dataset:
     train: Tensor
     val: Tensor
     test: Tensor
+    gaps: frozenset[str]
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +119,8 @@ def prepare(
     Features that are contiguous and on the device are used where they lie, without a copy.
 
     reads: "train_val" where no other row may matter (the search), "all" where every row is scored. Only what is read
-    must be finite: train rows in every view, other rows in view 0.
+    must be finite: train rows in every view, other rows in view 0. A window whose features of a layer are all 0 has no
+    such layer: networks leave it out.
     """
     stacked = _check_shapes(features)
     count = next(iter(stacked.values())).shape[1]
@@ -126,10 +128,12 @@ def prepare(
     rows = _check_split(split, target)
     if reads == "train_val":
         rows["test"] = rows["test"][:0]
+    gaps = set()
     for name, x in stacked.items():
         for view in range(len(x)):
             used = torch.cat(list(rows.values())) if view == 0 else rows["train"]
-            _check_finite(name, x[view], used, f" of view {view}" if view else "")
+            if _has_gaps(name, x[view], used, f" of view {view}" if view else ""):
+                gaps.add(name)
     where = next(iter(stacked.values())).device if device is None else _check_device(device)
     for part, of_part in rows.items():
         read = [x[:] if part == "train" else x[:1] for x in stacked.values()]
@@ -138,6 +142,7 @@ def prepare(
         {name: x.detach().to(where).contiguous() for name, x in stacked.items()},
         target.to(where),
         **{part: of_part.to(where) for part, of_part in rows.items()},
+        gaps=frozenset(gaps),
     )
 
 
@@ -219,12 +224,15 @@ def _check_device(name: str) -> torch.device:
         ) from None
 
 
-def _check_finite(name: str, x: Tensor, rows: Tensor, where: str) -> None:
+def _has_gaps(name: str, x: Tensor, rows: Tensor, where: str) -> bool:
+    """Return whether one of the rows is zeros throughout; DataError unless all are finite."""
     flat = x.flatten(1)  # of whole layers, and by extremes: four times as fast as isfinite of the rows that are read
-    finite = (flat.amax(dim=1).isfinite() & flat.amin(dim=1).isfinite())[rows.to(x.device)]
+    most, least = (extreme[rows.to(x.device)] for extreme in (flat.amax(dim=1), flat.amin(dim=1)))
+    finite = most.isfinite() & least.isfinite()
     if not finite.all():
         bad = rows[(~finite).nonzero()[0].cpu()].item()
         raise DataError(f"features[{name!r}] holds values that are not finite, first in row {bad}{where}")
+    return bool(((most == 0) & (least == 0)).any())
 
 
 def _check_mapping(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

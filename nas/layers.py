@@ -3,7 +3,7 @@
 Activations are (R, B, L, C), channels last: a 1x1 convolution is then one matrix product per run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -25,11 +25,13 @@ class Pass:
     """How one forward pass normalises and drops.
 
     statistics: "running" uses the stored batch-norm statistics (evaluation), "batch" the batch's own, "track" the
-    batch's own and also moves the stored ones. dropout: None drops nothing.
+    batch's own and also moves the stored ones. dropout: None drops nothing. gaps: layers that windows may lack; in such
+    a window they are zeros throughout.
     """
 
     statistics: Literal["running", "batch", "track"] = "running"
     dropout: Dropout | None = None
+    gaps: Collection[str] = ()
 
     def keep(self, site: str, shape: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
         """Return (zeros and ones (R, *shape), their factor (1, 1, 1)) of the named site; None, None: all are kept."""

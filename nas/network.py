@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.choices import ArchitectureParameters
 from nas.functions import blend
 from nas.genotype import Genotype, cell_name, step_name
-from nas.layers import EVALUATION, Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
+from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
 from nas.primitives import OPERATIONS
 from nas.random import Runs
 from nas.reading import Mix, Mixture, Routes
@@ -44,11 +44,22 @@ class RunsNetwork(nn.Module):
         raise NotImplementedError
 
     def reshaped(self, features: Mapping[str, Tensor], how: Pass) -> dict[str, Tensor]:
-        """Return {layer: (its readers, B, L, C)} of features {layer: (its readers or 1, B, L, C_in)}."""
-        return {
-            name: self.reshape[module_key(name)](features[name].expand(len(runs), -1, -1, -1), how=how, site=name)
-            for name, runs in self.readers.items()
-        }
+        """Return {layer: (its readers, B, L, C)} of features {layer: (its readers or 1, B, L, C_in)}.
+
+        Of a window that lacks a layer it is 0, whatever the block has learnt. For a batch norm's statistics it then counts
+        as the mean of the others: how many there are shows in the variance, nothing else does.
+        """
+        return {name: self._reshaped(name, features[name], how) for name in self.readers}
+
+    def _reshaped(self, name: str, x: Tensor, how: Pass) -> Tensor:
+        block, runs = self.reshape[module_key(name)], len(self.readers[name])
+        if name not in how.gaps:
+            return block(x.expand(runs, -1, -1, -1), how=how, site=name)  # type: ignore[no-any-return]
+        there = (x != 0).any(3, keepdim=True).any(2, keepdim=True)
+        if how.statistics != "running":
+            total = x.flatten(1, 2).sum(1)[:, None, None]  # what is not there adds nothing
+            x = torch.where(there, x, total / (there.sum(1, keepdim=True) * x.shape[2]).clamp(min=1))
+        return block(x.expand(runs, -1, -1, -1), how=how, site=name) * there  # type: ignore[no-any-return]
 
     def runs_of(self, name: str) -> Runs:
         """Return the runs of a block, parameter, buffer or place with dropout, in the order of its first axis."""
@@ -241,14 +252,17 @@ class CompactNetwork(nn.Module):
         self.fusion = FixedNetwork([genotype], self.in_channels, channels=channels, length=length, seeds=(0,))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Return logits (B, 2) of features {layer: (B, L, C_in)}; layers beyond the genotype's are ignored."""
+        """Return logits (B, 2) of features {layer: (B, L, C_in)}; layers beyond the genotype's are ignored.
+
+        Of a window that has no sound, or no picture, the layers of it are zeros: they are left out of its score.
+        """
         for name, width in self.in_channels.items():
             if name not in features or tuple(features[name].shape[1:]) != (self.length, width):
                 given = tuple(features[name].shape) if name in features else "missing"
                 raise ValueError(f"features[{name!r}] is {given}; allowed: (B, {self.length}, {width})")
         weight = self.fusion.classifier.weight
         inputs = {name: features[name].to(weight)[None] for name in self.in_channels}
-        logits: Tensor = self.fusion(inputs, EVALUATION)[0]
+        logits: Tensor = self.fusion(inputs, Pass(gaps=self.in_channels))[0]
         return logits
 
     @torch.no_grad()

@@ -66,14 +66,14 @@ def val_logits(data: Dataset, genotypes: Sequence[Genotype], weights: Weights) -
     data.val is one of contents, a part is a random sample, and the same one in whatever order the caller's rows are.
     """
     parts = torch.tensor_split(data.val, -(-len(data.val) // JUDGED_ROWS))
-    together = at_once(data)
+    together, how = at_once(data), Pass("batch", gaps=data.gaps)
     found = []
     for start in range(0, len(genotypes), together):
         chosen = slice(start, start + together)
         of_chosen = {name: value if len(value) == 1 else value[chosen] for name, value in weights.items()}
         network = FixedNetwork.share(genotypes[chosen], of_chosen, data.in_channels)
         layers = tuple(network.readers)
-        found.append(torch.cat([network(data.gather(part[None], layers), Pass("batch")) for part in parts], dim=1))
+        found.append(torch.cat([network(data.gather(part[None], layers), how) for part in parts], dim=1))
     return torch.cat(found)
 
 

@@ -85,6 +85,8 @@ def search(
     train window in a view that the run draws anew every time the window's turn comes, the same for all layers.
     Architecture steps and the curves read view 0 only: choices are judged on windows as they are scored later.
 
+    A window that lacks a modality, as one without sound, has zeros as its features of it: they are left out.
+
     keep_weights: also return the shared weights of every run.
     """
     seeds = check_seeds(seeds)
@@ -187,7 +189,9 @@ class Search:
         """Return the loss per run (R,) of one step on a train minibatch (R, B)."""
         with torch.no_grad():  # the choices are constants here: their gradient would cost a third of the step
             mix = self.supernet.architecture.sample(self.weight_choosers)
-        per_run = self._losses(rows, mix, Pass("track", self.dropout), self.data.draw_views(rows, self.views))
+        per_run = self._losses(
+            rows, mix, Pass("track", self.dropout, self.data.gaps), self.data.draw_views(rows, self.views)
+        )
         self.weight_optimiser.step(per_run.sum())
         return per_run.detach()
 
@@ -204,7 +208,7 @@ class Search:
     def _arch_losses(self, rows: Tensor) -> Tensor:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
         mix = self.supernet.architecture.sample(self.choosers)
-        per_run = self._losses(rows, mix, Pass("batch"))
+        per_run = self._losses(rows, mix, Pass("batch", gaps=self.data.gaps))
         for name, of in (("entropy_weight", self._entropy), ("cost_weight", lambda: self.cost(mix))):
             factors = [getattr(config, name) for config in self.configs]
             if any(factors):

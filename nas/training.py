@@ -11,7 +11,7 @@ from nas.config import RetrainConfig, check_config
 from nas.data import Dataset, Minibatches, check_genotypes, check_seeds, losses, prepare
 from nas.failures import Row, RunError, RunResult, checked, curve_rows, failure
 from nas.genotype import Genotype
-from nas.layers import EVALUATION, Pass
+from nas.layers import Pass
 from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
 from nas.optimiser import WeightOptimiser
 from nas.random import Dropout, Streams
@@ -167,7 +167,7 @@ class Training:
         """Return the loss of every run that is present, of one step on a train minibatch."""
         rows = self.batches.next()
         features = self._gather(rows, self.data.draw_views(rows, self.views))
-        logits = self.network(features, Pass("track", self.dropout))
+        logits = self.network(features, Pass("track", self.dropout, self.data.gaps))
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
         self.optimiser.step(per_run.sum())
         return per_run.detach()
@@ -176,8 +176,8 @@ class Training:
     def evaluate(self, rows: Tensor) -> Tensor:
         """Return logits (runs present, n, 2) of rows (n,) in evaluation mode: stored statistics, no dropout."""
         layers = tuple(self.network.readers)
-        parts = torch.split(rows, EVALUATION_ROWS)
-        return torch.cat([self.network(self.data.gather(part[None], layers), EVALUATION) for part in parts], dim=1)
+        parts, how = torch.split(rows, EVALUATION_ROWS), Pass(gaps=self.data.gaps)
+        return torch.cat([self.network(self.data.gather(part[None], layers), how) for part in parts], dim=1)
 
     def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
         """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, L, C_in)}."""

@@ -79,7 +79,9 @@ class WindowParams(_Section):
     ALIKE: ClassVar = {"missing_modality": {"visual_only": "quarantine"}}
 
     window_s: float = Field(4.0, gt=0, le=60, description="length of a window, seconds")
-    max_per_clip: int = Field(8, ge=1, description="at most so many windows a clip, evenly chosen")
+    max_per_clip: int = Field(
+        8, ge=1, description="at most so many windows a clip, spread evenly: of a longer one not all is used"
+    )
     short_clip: Literal["wrap", "repeat_last", "quarantine"] = Field(
         "wrap", description="a clip shorter than a window: play it again, hold its end, or leave it out"
     )

@@ -24,6 +24,8 @@ class Workspace:
 
     manifest = _Place("manifest", "manifest.csv")
     """clip_id, path, labels, split: one row a clip."""
+    hashes = _Place("hashes.txt")
+    """What `bmnas manifest` knows of files' content. No stage's output: DVC removes those first."""
     check = _Place("check")
     """manifest.json, what `bmnas manifest --check` found, and facts.jsonl, what it measured of every clip."""
     windows = _Place("windows", "windows.csv")

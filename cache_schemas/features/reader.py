@@ -167,9 +167,15 @@ class FeatureCache:
     ) -> dict[str, torch.Tensor]:
         """{layer: (N, L, C_in)} in the order of `index`, or (V, N, L, C_in) with `views`; contiguous, in memory.
 
-        Of one split and category, or all. Raises FeatureCacheError for unknown names and damaged chunks.
+        Of one split and category, or all. Where a window has no sound (`has_audio`), its audio features are zeros:
+        what `read` gives is how silence sounds. Raises FeatureCacheError for unknown names and damaged chunks.
         """
-        loaded = self.read(self.select(split, category), layers, views=range(self.views if views else 1))
+        chosen = self.select(split, category)
+        loaded = self.read(chosen, layers, views=range(self.views if views else 1))
+        mute = np.flatnonzero(~self.column("has_audio")[chosen])
+        for layer, x in loaded.items():
+            if layer.startswith("audio/") and len(mute):
+                x[:, mute] = 0
         return loaded if views else {layer: x[0] for layer, x in loaded.items()}
 
     def read(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ from cache_schemas.features.layout import (
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.staging import Piece, read_piece, remove_empty, staged_piece, staging_folder
 from cache_schemas.features.stored import StoredRows, open_root, written
-from cache_schemas.files import replacing
+from cache_schemas.files import replacing, sync
 
 RowSource = Callable[[str, int, int], NDArray[Any]]
 """(layer, start, stop) -> (stop - start, L, C_in): some of the rows that are to be appended."""
@@ -218,7 +217,8 @@ class FeatureCacheWriter:
         with written(file):
             array = zarr.open_array(file.parent, mode="r+", zarr_format=3)
             array[first : first + len(values)] = values
-            _sync(file)
+            sync(file)
+            sync(file.parent)
 
     def finish(
         self, index: pd.DataFrame, rows: Mapping[VariantAttributes, Sequence[str]], attributes: IndexAttributes
@@ -306,12 +306,6 @@ def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Replaces the file, which DVC may have linked, by a new one that is on the disk before it has the name."""
+    """Replaces the file, which DVC may have linked, by a new one."""
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
-        _sync(temporary)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())

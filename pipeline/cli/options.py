@@ -25,6 +25,10 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="worker processes on this machine; 0: one per core, 1: this process"),
 ]
+Retry = Annotated[bool, typer.Option("--retry", help="try again every clip that failed, whatever it failed for")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="when all is well, delete the shards of other parameters and of removed clips")
+]
 PARAMS, WORK = Path("params.yaml"), Path("work")
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, console, setup
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Scheduler, Work, Workers, console, setup
 
 if TYPE_CHECKING:
     from cache_schemas.run import RetrainRun, SearchRun
@@ -98,18 +98,24 @@ def manifest(
 
 @app.command(epilog="Example: [bold]bmnas spectrograms --workers 4[/bold]")
 def spectrograms(
-    params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+    retry: Retry = False,
+    prune: Prune = False,
 ) -> None:
     """Cut every clip into windows and turn their sound into spectrograms.
 
-    Clips that are done are not done again; clips that cannot be used go to the quarantine list.
+    Clips that are done are not done again; clips that cannot be used go to the quarantine list. Those that failed for
+    what may pass (a disk, a time-out, memory) are tried again in every run.
     """
     from pipeline.sound.stage import build_spectrograms
 
-    build_spectrograms(*setup(params, work, scheduler, workers))
+    build_spectrograms(*setup(params, work, scheduler, workers), retry=retry, prune=prune)
 
 
-@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look at the PNGs)")
+@app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look and listen)")
 def faces(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
@@ -117,17 +123,23 @@ def faces(
     workers: Workers = None,
     contact_sheets: Annotated[
         Path | None,
-        typer.Option(help="also draw what was found: one PNG a clip, its crops and boxes", metavar="FOLDER"),
+        typer.Option(
+            help="also show what was found, per clip: a PNG of crops and boxes, an mp4 of the crops with their sound",
+            metavar="FOLDER",
+        ),
     ] = None,
+    retry: Retry = False,
+    prune: Prune = False,
 ) -> None:
     """Find and follow the faces in every window, and cut crops of one person in each.
 
-    Clips that are done are not done again; clips without a face go to the quarantine list.
+    Clips that are done are not done again; clips without a face go to the quarantine list. Those that failed for what
+    may pass (a disk, a time-out, memory) are tried again in every run.
     """
     from pipeline.faces.stage import build_faces
 
     workspace, settings = setup(params, work, scheduler, workers)
-    build_faces(workspace, settings)
+    build_faces(workspace, settings, retry=retry, prune=prune)
     if contact_sheets:
         from pipeline.faces.contact_sheets import write_contact_sheets
 

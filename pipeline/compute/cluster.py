@@ -6,8 +6,11 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import Any
+
+from rich.markup import escape
 
 from pipeline.compute.progress import console
 
@@ -48,14 +51,26 @@ def reaching(address: str) -> Iterator[None]:
 def cluster_client(address: str) -> Iterator[Any]:
     """A client of the scheduler, which has a worker by then; raises SchedulerError where it has none within WAIT_S."""
     from distributed import Client
+    from distributed.security import Security
 
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it logs is raised, too
+    if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
+        raise SchedulerError(
+            f"the scheduler {address} wants a certificate: name yours in Dask's settings (distributed.comm.tls; see "
+            "docs/scale.md)"
+        )
+    if not (address.startswith("tls://") or _is_here(address)):
+        console.print(
+            f"[yellow]warning:[/] whoever can reach {escape(address)} can run programs as you on every worker: "
+            "tcp:// asks for no credentials. Use tls:// (docs/scale.md)",
+            soft_wrap=True,
+        )
     try:
         client = Client(address)
     except (OSError, ValueError) as error:
         raise SchedulerError(
             f"the scheduler {address} cannot be reached ({error}): start one with `dask scheduler`, or correct "
-            "--scheduler (compute.scheduler), for example tcp://10.0.0.1:8786"
+            "--scheduler (compute.scheduler), for example tls://10.0.0.1:8786"
         ) from None
     with client:
         console.print(f"[dim]workers: those of {address}; dashboard {client.dashboard_link}", soft_wrap=True)
@@ -72,11 +87,25 @@ def cluster_client(address: str) -> Iterator[Any]:
         yield client
 
 
+def _is_here(address: str) -> bool:
+    """Whether only this machine can reach the scheduler."""
+    protocol, _, place = address.rpartition("://")
+    host = place.rpartition(":")[0].strip("[]")
+    with suppress(ValueError):
+        return protocol == "inproc" or ip_address(host).is_loopback
+    return host == "localhost"
+
+
 @contextmanager
 def local_client(workers: int, threads: int) -> Iterator[Any]:
-    """A client of so many worker processes on this machine, each with so many threads to compute with."""
+    """A client of so many worker processes on this machine, each with so many threads to compute with.
+
+    They talk by TLS with a certificate of their own: other users of this machine reach their ports, too, and a
+    scheduler runs what it is sent.
+    """
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     settings = {
@@ -96,6 +125,7 @@ def local_client(workers: int, threads: int) -> Iterator[Any]:
             memory_limit="auto",  # an equal share of the machine's (or the container's) memory
             processes=True,
             host="127.0.0.1",
+            security=Security.temporary(),
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # what a task raises comes back with its result
         ) as cluster,
@@ -104,7 +134,8 @@ def local_client(workers: int, threads: int) -> Iterator[Any]:
         share = min((spec["memory_limit"] for spec in client.scheduler_info()["workers"].values()), default=0)
         console.print(
             f"[dim]workers: {workers} processes of {threads} threads and {share / 2**30:.1f} GiB; "
-            f"dashboard {cluster.dashboard_link}"
+            f"dashboard {cluster.dashboard_link}",
+            soft_wrap=True,
         )
         yield client
 

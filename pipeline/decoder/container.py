@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from pipeline.decoder.messages import Block
 
 NO_STAMP = -(2**63)
+UNREADABLE = "the disk failed while it was read"
 DISCARD, KEY = 1, 2
 """Flags of a packet: the decoder needs it but an edit list hides it; a decoder can begin at it."""
 # Containers that hold their streams themselves. Playlists (hls, concat, dash, sdp) open other files and are left out.
@@ -45,7 +46,8 @@ class NoSoundError(RefusedError):
 def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[InputContainer]:
     """The container behind the open file `fd`: no name is known here, and no other file can be opened.
 
-    limits: max_streams and max_pixels.
+    limits: max_streams and max_pixels. Raises OSError (UNREADABLE) at the end where it was the disk that ended the
+    reading.
     """
     whole = {
         "fd": str(fd),
@@ -56,19 +58,27 @@ def open_file(fd: int, limits: dict[str, Any], **options: str) -> Iterator[Input
         **options,
     }
     os.lseek(fd, 0, os.SEEK_SET)  # it may have been read before
-    with av.open("fd:", options=whole, metadata_errors="replace") as container:
-        # In AVI it makes up stamps that are wrong for B-frames.
-        container.flags &= ~cast(int, Flags.gen_pts.value)
-        if len(container.streams) > limits["max_streams"]:
-            raise RefusedError(f"the file has more than {limits['max_streams']} streams")
-        yield container
+    try:
+        with av.open("fd:", options=whole, metadata_errors="replace") as container:
+            # In AVI it makes up stamps that are wrong for B-frames.
+            container.flags &= ~cast(int, Flags.gen_pts.value)
+            if len(container.streams) > limits["max_streams"]:
+                raise RefusedError(f"the file has more than {limits['max_streams']} streams")
+            yield container
+    finally:
+        _check_disk(fd)
+
+
+def _check_disk(fd: int) -> None:
+    """ffmpeg takes what cannot be read for the file's end. It stopped before it then, and there it is met again."""
+    try:
+        os.read(fd, 1)
+    except OSError as error:
+        raise OSError(error.errno, f"{UNREADABLE} ({error.strerror})") from None
 
 
 def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
-    """The first picture track that is none of a cover, and the first sound track, if there is one that can be decoded.
-
-    RefusedError without a picture.
-    """
+    """The first picture track that is none of a cover, and `find_sound`'s; RefusedError without a picture."""
     shown = [s for s in container.streams.video if not s.disposition & _PICTURES_OF_A_FILE]
     if not container.streams:
         raise RefusedError("the file holds no stream")
@@ -79,9 +89,12 @@ def find_tracks(container: InputContainer, limits: dict[str, Any]) -> Tracks:
     width, height = shown[0].codec_context.width, shown[0].codec_context.height
     if not 0 < width * height <= limits["max_pixels"]:
         raise RefusedError(f"the picture is {width}x{height}: more than {limits['max_pixels']} pixels, or none")
-    # A sound track whose codec is not known is none: its context is None, which PyAV's types do not know.
-    audio = [track for track in container.streams.audio[:1] if track.codec_context is not None]
-    return shown[0], audio[0] if audio else None
+    return shown[0], find_sound(container)
+
+
+def find_sound(container: InputContainer) -> AudioStream | None:
+    """The first sound track whose codec is known: of another the context is None, which PyAV's types do not know."""
+    return next((track for track in container.streams.audio if track.codec_context is not None), None)
 
 
 def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:

@@ -21,6 +21,7 @@ from pipeline.decoder.container import (
     NoSoundError,
     describe,
     describe_sound,
+    find_sound,
     find_tracks,
     open_file,
     read_packets,
@@ -33,12 +34,11 @@ _MAX_DRIFT_S = 0.010
 # Channels are mixed with weights that sum to 1, so that nothing clips.
 _MIX = "out_chlayout=mono:out_sample_fmt=flt:rematrix_maxval=1"
 # Flat to 91 % of the lower rate's band, 108 dB down where it would alias, and late by nothing.
-_RESAMPLE = "filter_type=kaiser:kaiser_beta=10:filter_size=160:cutoff=0.955:linear_interp=1"
+_RESAMPLE = "filter_type=kaiser:kaiser_beta=10:filter_size=160:cutoff=0.955:linear_interp=1:phase_shift=8"
 _GATHERED = {"mono", "stereo"}
 """Layouts whose frames are put together first: what is done for each frame costs more than its samples. PyAV's fifo
 copies a layout without what it points to, so none that points to anything."""
 _GATHERED_SAMPLES = 1 << 14
-_SILENCE = memoryview(bytes(4 * _GATHERED_SAMPLES))
 
 
 def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[str, Any], dict[str, Block]]:
@@ -52,33 +52,25 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         open_file(fd, limits, **UNDECODED) as container,
         open(samples_fd, "wb", buffering=1 << 18, closefd=False) as file,
     ):
-        header: dict[str, Any]
-        rows = array("q")
-        if request["alone"]:
-            track = _first_sound(container)
-            header, packets = {"audio": describe_sound(track)}, _packets_of(container, track)
-        else:
-            tracks = find_tracks(container, limits)
-            track = _first_sound(container)
+        tracks = None if request["alone"] else find_tracks(container, limits)
+        track, rows = find_sound(container), array("q")
+        if track is None:
+            raise NoSoundError("the sound's codec is not known" if container.streams.audio else "no sound track")
+        if tracks:
             header, packets = describe(container, tracks), read_packets(container, tracks, limits["max_s"], rows)
+        else:
+            header, packets = {"audio": describe_sound(track)}, _packets_of(container, track)
         sound = _Sound(file, track, rate_hz=request["sample_rate_hz"], max_s=limits["max_s"])
         try:
             for packet in packets:
                 if packet.stream_index == track.index:
                     sound.decode(packet)
             sound.end()
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError) as error:
             raise NoSoundError(f"the sound cannot be decoded: {error}") from error
         return header | {"start_s": sound.start_s}, {"packets": rows.tobytes()}
-
-
-def _first_sound(container: InputContainer) -> AudioStream:
-    if not container.streams.audio:
-        raise NoSoundError("no sound track")
-    track = container.streams.audio[0]
-    if track.codec_context is None:  # PyAV's types do not know that it may be
-        raise NoSoundError("the sound's codec is not known")
-    return track
 
 
 def _packets_of(container: InputContainer, track: AudioStream) -> Iterator[Packet[Any]]:
@@ -87,7 +79,7 @@ def _packets_of(container: InputContainer, track: AudioStream) -> Iterator[Packe
 
 
 class _Sound:
-    """Brings decoded frames to where they are heard: holes become silence, what comes twice is dropped."""
+    """Puts decoded frames where they are heard, holes between them; what comes later for the same time counts."""
 
     def __init__(self, file: BinaryIO, track: AudioStream, *, rate_hz: int, max_s: float) -> None:
         self._file, self._tick_s = file, float(track.time_base or 0)
@@ -97,8 +89,13 @@ class _Sound:
         """When the first sample is heard."""
 
     def decode(self, packet: Packet[Any]) -> None:
+        """Adds what is in the packet."""
+        if packet.has_sidedata("encryption_info"):
+            raise NoSoundError("the sound is encrypted")
         try:
             frames = cast(list[AudioFrame], packet.decode())
+        except MemoryError:
+            raise
         except av.FFmpegError:
             return  # a damaged packet is a hole
         for frame in frames:
@@ -111,21 +108,24 @@ class _Sound:
             self._run.end()
 
     def _add(self, frame: AudioFrame) -> None:
-        end_s = self._run.end_s if self._run else 0.0
-        off_s = 0.0
+        rate = frame.sample_rate
+        if not _LOWEST_HZ <= rate <= _HIGHEST_HZ:
+            raise NoSoundError(f"the sound's rate is {rate} Hz: {_LOWEST_HZ} to {_HIGHEST_HZ} are accepted")
+        begin_s = end_s = self._run.end_s if self._run else 0.0
         if frame.pts is not None:
             stamp_s = frame.pts * self._tick_s
             if self.start_s is None:
                 self.start_s = stamp_s - end_s
-            off_s = stamp_s - self.start_s - end_s
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._run is None or kind != self._run.kind:
+            if abs(stamp_s - self.start_s - end_s) > _MAX_DRIFT_S:
+                begin_s = stamp_s - self.start_s
+        if not -frame.samples / rate < begin_s < self._max_s:
+            return
+        kind = (frame.format.name, frame.layout.name, rate)
+        if self._run is None or kind != self._run.kind or begin_s != end_s:
             self.end()
-            self._run = _Run(self._file, kind, begin_s=end_s, rate_hz=self._rate_hz)
-        left = round(max(0.0, self._max_s - end_s) * frame.sample_rate)
-        off = round(off_s * frame.sample_rate) if abs(off_s) > _MAX_DRIFT_S else 0
-        self._run.add_silence(min(max(off, 0), left))
-        self._run.add(frame, slice(max(-off, 0), max(left - off, 0)))
+            self._run = _Run(self._file, kind, begin_s=max(begin_s, 0.0), rate_hz=self._rate_hz)
+        first, last = (round(max(seconds, 0.0) * rate) for seconds in (-begin_s, self._max_s - begin_s))
+        self._run.add(frame, slice(first, last))
 
 
 class _Run:
@@ -133,13 +133,13 @@ class _Run:
 
     def __init__(self, file: BinaryIO, kind: tuple[str, str, int], *, begin_s: float, rate_hz: int) -> None:
         layout, rate = kind[1:]
-        if not _LOWEST_HZ <= rate <= _HIGHEST_HZ:
-            raise NoSoundError(f"the sound's rate is {rate} Hz: {_LOWEST_HZ} to {_HIGHEST_HZ} are accepted")
         self.kind = kind
         self._file, self._begin_s, self._samples = file, begin_s, 0
         self._gathered = AudioFifo() if layout in _GATHERED else None
         self._mixer: Graph | None = None
-        self._resampler = None if rate == rate_hz else _graph(rate, "flt", "mono", f"osr={rate_hz}:{_RESAMPLE}")
+        self._resampler: Graph | None = None
+        if rate != rate_hz:
+            self._resampler = _graph(rate, "flt", "mono", ("aresample", f"osr={rate_hz}:{_RESAMPLE}"))
         file.seek(4 * round(begin_s * rate_hz))
 
     @property
@@ -160,14 +160,6 @@ class _Run:
         if self._gathered.samples >= _GATHERED_SAMPLES:
             self._flush()
 
-    def add_silence(self, samples: int) -> None:
-        """Adds so many zeros."""
-        if samples:
-            self._flush()
-        self._samples += samples
-        for begin in range(0, samples, _GATHERED_SAMPLES):
-            self._resample(_SILENCE[: 4 * (samples - begin)])
-
     def end(self) -> None:
         """Writes what is left; nothing can be added afterwards."""
         self._flush()
@@ -180,7 +172,7 @@ class _Run:
             self._resample(self._mix(cast(AudioFrame, self._gathered.read())))
 
     def _mix(self, frame: AudioFrame) -> memoryview:
-        self._mixer = self._mixer or _graph(frame.sample_rate, frame.format.name, frame.layout, _MIX)
+        self._mixer = self._mixer or _mixer(frame)
         frame.pts = None
         self._mixer.push(frame)
         mono = cast(AudioFrame, self._mixer.pull())
@@ -192,7 +184,7 @@ class _Run:
             return
         frame = AudioFrame("flt", "mono", len(mono) // 4, align=1)
         frame.sample_rate = self.kind[2]
-        frame.planes[0].update(mono)
+        frame.planes[0].update(cast(bytes, mono))  # any buffer will do
         self._resampler.push(frame)
         self._write_resampled(self._resampler)
 
@@ -203,11 +195,19 @@ class _Run:
                 self._file.write(memoryview(frame.planes[0])[: 4 * frame.samples])
 
 
-def _graph(rate_hz: int, sample_format: str, layout: Any, resampling: str) -> Graph:
+def _mixer(frame: AudioFrame) -> Graph:
+    """Frames of this kind -> mono, float32."""
+    filters = [("aresample", _MIX)]
+    if frame.layout.name.endswith(" channels"):  # nobody says which is which; for many, aresample has no guess
+        every = "+".join(f"c{channel}" for channel in range(frame.layout.nb_channels))
+        filters.insert(0, ("pan", f"mono|c0<{every}"))
+    return _graph(frame.sample_rate, frame.format.name, frame.layout, *filters)
+
+
+def _graph(rate_hz: int, sample_format: str, layout: Any, *filters: tuple[str, str]) -> Graph:
     graph = Graph()
+    graph.threads = 1
     source = graph.add_abuffer(sample_rate=rate_hz, format=sample_format, layout=layout)
-    resampler, sink = graph.add("aresample", resampling), graph.add("abuffersink")
-    source.link_to(resampler)
-    resampler.link_to(sink)
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("abuffersink"))
     graph.configure()
     return graph

@@ -48,7 +48,10 @@ class Exported:
 
 
 class Scorer(nn.Module):
-    """P(fake) (B,) of features given one by one, (B, L, C_in) float32 each, in the order of `network.in_channels`."""
+    """P(fake) (B,) of features given one by one, (B, L, C_in) float32 each, in the order of `network.in_channels`.
+
+    Of a window without sound the audio features are zeros: its picture alone is scored.
+    """
 
     def __init__(self, network: CompactNetwork) -> None:
         super().__init__()
@@ -102,10 +105,15 @@ def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | No
 
 
 def example(network: CompactNetwork, windows: int) -> tuple[Tensor, ...]:
-    """Features of the shapes that the network reads, standard normal, always the same."""
+    """Features of the shapes that the network reads, standard normal, always the same; every other window is mute."""
     source = torch.Generator().manual_seed(windows)
-    shapes = [(windows, network.length, width) for width in network.in_channels.values()]
-    return tuple(torch.randn(shape, generator=source) for shape in shapes)
+    found = {
+        n: torch.randn(windows, network.length, width, generator=source) for n, width in network.in_channels.items()
+    }
+    for name, x in found.items():
+        if name.startswith("audio/"):
+            x[1::2] = 0
+    return tuple(found.values())
 
 
 def _program(scorer: Scorer) -> torch.export.ExportedProgram:

@@ -22,12 +22,12 @@ from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, ScoredRow
 from cache_schemas.tables import write_table
 from nas.baselines import train_design
-from pipeline.experiments.methods import Floats, methods
+from pipeline.experiments.methods import Floats, methods, plain
 from pipeline.experiments.probes import probes, stacked
 from pipeline.figures.experiments import baselines_svg, standalone
 from pipeline.manifest.splits import deal_folds
 from pipeline.params import Params
-from pipeline.runs.cache import Source, Windows, open_cache
+from pipeline.runs.cache import Source, Windows, clip_index, open_cache
 from pipeline.runs.evaluate import score_table
 from pipeline.runs.jobs import Batch, Job, JobError, do
 from pipeline.runs.keys import code_version
@@ -50,7 +50,7 @@ def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.Da
     people.
     """
     source = Source.of(workspace, params)
-    windows, index = source.windows(), open_cache(workspace, params).index
+    windows, index = source.windows(), clip_index(workspace, open_cache(workspace, params))
     splits = fold_splits(workspace, index, folds, params.seed) if folds else [tuple(windows.split)]
     by_method: dict[str, list[tuple[Split, ScoredRow]]] = {}
     for split, of_split in zip(splits, _run_methods(source, splits), strict=True):
@@ -106,7 +106,11 @@ def run_method(source: Source, batch: Batch[MethodRun], splits: Sequence[Split])
 
 
 def late_fusion(rows: Mapping[str, Sequence[ScoredRow]], windows: Windows) -> dict[str, list[ScoredRow]]:
-    """The two unimodal MLPs of each seed joined by their scores: mean, product, logistic regression fitted on val."""
+    """The two unimodal MLPs of each seed joined by their scores: mean, product, logistic regression fitted on val.
+
+    Of a window without sound it is the picture's score.
+    """
+    heard = np.any([(x != 0).flatten(1).any(1).cpu() for x in plain(windows, "audio").values()], axis=0)
     pairs = list(zip(rows["visual only, MLP"], rows["audio only, MLP"], strict=True))
     rules: dict[str, Callable[[Floats, Floats], Floats]] = {
         "late fusion, mean": lambda v, a: (v + a) / 2,
@@ -120,7 +124,7 @@ def late_fusion(rows: Mapping[str, Sequence[ScoredRow]], windows: Windows) -> di
                 seed=v.seed,
                 failed=v.failed or a.failed,
                 parameters=v.parameters + a.parameters,
-                scores=[] if v.failed or a.failed else rule(*map(_inside, (v, a))).tolist(),
+                scores=[] if v.failed or a.failed else np.where(heard, rule(*map(_inside, (v, a))), v.scores).tolist(),
             )
             for v, a in pairs
         ]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import nas
+from cache_schemas.run import NetworkName
 from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
 from nas.space import Space
 from pipeline.experiments.probes import probe_sets, probes
@@ -103,7 +104,7 @@ def searches(own: nas.SearchConfig) -> dict[str, nas.SearchConfig]:
 
 
 def _probe(kind: str, names: Sequence[str], windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
-    probe = probes[kind]({name: _plain(windows)[name] for name in names}, windows.labels, windows.split)
+    probe = probes[kind]({name: plain(windows)[name] for name in names}, windows.labels, windows.split)
     return [Outcome(probe.scores, probe.parameters)]
 
 
@@ -157,6 +158,6 @@ def _outcome(result: nas.RetrainResult) -> Outcome:
     return Outcome(result.scores.double().numpy(), sum(p.numel() for p in result.network.parameters()))
 
 
-def _plain(windows: Windows) -> dict[str, torch.Tensor]:
-    """The windows themselves, without their views."""
-    return {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}
+def plain(windows: Windows, network: NetworkName = "fusion") -> dict[str, torch.Tensor]:
+    """The features that a network may read, of the windows themselves, without their views."""
+    return {name: x if x.ndim == 3 else x[0] for name, x in windows.layers_of(network).items()}

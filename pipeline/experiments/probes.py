@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from torch import Tensor
 
 from pipeline.statistics.metrics import auc
 
@@ -69,7 +71,7 @@ def stacked(parts: Sequence[Floats], labels: NDArray[np.int64], split: Sequence[
 
 def _best(features: Mapping[str, Any], labels: NDArray[np.int64], split: Sequence[str], make: MakeCandidate) -> Probe:
     """The probe whose penalty gives the best AUC on val, fitted on train."""
-    x = np.concatenate([np.asarray(layer.float().mean(dim=-2).cpu()) for layer in features.values()], axis=1)
+    x = np.concatenate([np.asarray(_pooled(layer).cpu()) for layer in features.values()], axis=1)
     parts = np.asarray(split)
     train, val = np.flatnonzero(parts == "train"), parts == "val"
     tried = []
@@ -95,13 +97,24 @@ MakeCandidate = Callable[[float], _Candidate]
 
 def _logistic(penalty: float) -> _Candidate:
     classifier = LogisticRegression(C=penalty, class_weight="balanced", max_iter=2000)
-    return _Candidate(make_pipeline(StandardScaler(), classifier))
+    return _Candidate(make_pipeline(*_standardised(), classifier))
 
 
 def _svm(penalty: float) -> _Candidate:
     # At a C below 0.01 a kernel SVM has every window as support vector: shifted up by three decades.
     classifier = SVC(C=1000 * penalty, class_weight="balanced", cache_size=500)
-    return _Candidate(make_pipeline(StandardScaler(), classifier), most=SVM_WINDOWS)
+    return _Candidate(make_pipeline(*_standardised(), classifier), most=SVM_WINDOWS)
+
+
+def _pooled(layer: Tensor) -> Tensor:
+    """(N, C_in) float32, the mean over L; NaN of a window that lacks the layer, whose features are zeros throughout."""
+    lacking = (layer == 0).flatten(1).all(dim=1, keepdim=True)
+    return layer.float().mean(dim=-2).masked_fill(lacking, float("nan"))
+
+
+def _standardised() -> tuple[Any, Any]:
+    """What is not there takes no part in mean and variance, and is 0 afterwards: the mean."""
+    return StandardScaler(), SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
 
 
 def _parameters(classifier: Any) -> int:

@@ -1,12 +1,14 @@
-"""Contact sheets: one PNG a clip that shows what the stage `faces` found, to be looked at.
+"""Contact sheets: what the stages found in each clip, as a PNG to be looked at and an mp4 to be played.
 
-A row is a window: the picture at its middle with the face's box and landmarks, and the crops; crops of frames in which
-the face was not seen have a red frame.
+PNG: a row is a window: the picture at its middle with the face's box and landmarks, and the crops; crops of frames in
+which the face was not seen have a red frame. mp4: the crops of window after window, with the sound that goes with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,14 @@ from PIL import Image, ImageDraw
 from rich.markup import escape
 
 from cache_schemas.manifest import read_manifest
-from cache_schemas.media import FACES, read_windows
-from cache_schemas.shards import ClipEntry, read_rows, scan_shards
+from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
+from cache_schemas.shards import read_rows, scan_shards
 from pipeline import media
 from pipeline.compute.progress import console, progress_bar
 from pipeline.faces.stage import face_key
 from pipeline.params import Params
 from pipeline.shards.windows import frame_times
+from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
 _TILE_PX = 112
@@ -28,17 +31,18 @@ _RED, _GREEN = (230, 40, 40), (60, 220, 60)
 
 
 def write_contact_sheets(folder: Path, workspace: Workspace, params: Params) -> int:
-    """The number of sheets written to `folder`, CLIP_ID.png each: those of all clips that have crops.
+    """The number of sheets written to `folder`, CLIP_ID.png and .mp4 each: those of all clips that have crops.
 
     A clip that can no longer be read is named and left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     windows = read_windows(workspace.windows)
     clips = {clip.clip_id: clip for clip in read_manifest(workspace.manifest)}
+    sounds = scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params))
     entries = [
         entry
         for entry in scan_shards(workspace.faces, FACES, face_key(params)).values()
-        if not entry.reason and entry.clip_id in clips and entry.clip_id in windows
+        if not entry.reason and entry.clip_id in clips and entry.clip_id in windows and (entry.clip_id, "") in sounds
     ]
     written = 0
     with progress_bar("contact sheets", total=len(entries), unit="clips") as advance:
@@ -53,15 +57,24 @@ def write_contact_sheets(folder: Path, workspace: Workspace, params: Params) -> 
             except media.MediaError as error:
                 console.print(f"contact sheets: {escape(clips[entry.clip_id].path)}: {escape(str(error))}")
                 continue
-            _sheet(entry, pictures).save(folder / f"{entry.clip_id}.png")
+            found = read_rows(entry.path, FACES, entry.rows())
+            _sheet(found, pictures).save(folder / f"{entry.clip_id}.png")
+            heard = sounds[entry.clip_id, ""]
+            waves = read_rows(heard.path, SPECTROGRAMS, heard.rows(entry.starts_s), only=["waveform"])["waveform"]
+            crops = found["crops"]
+            media.write_clip(
+                folder / f"{entry.clip_id}.mp4",
+                crops.reshape(-1, *crops.shape[2:]),
+                waves.reshape(-1),
+                fps=crops.shape[1] / params.windows.window_s,
+                sample_rate_hz=params.spectrograms.sample_rate_hz,
+            )
             written += 1
     return written
 
 
-def _sheet(entry: ClipEntry, pictures: NDArray[np.uint8]) -> Image.Image:
-    """pictures: (windows, H, W, 3), of each window's frame number F // 2."""
-    rows = range(entry.first_row, entry.first_row + len(entry.starts_s))
-    found = read_rows(entry.path, FACES, rows)
+def _sheet(found: Mapping[str, NDArray[Any]], pictures: NDArray[np.uint8]) -> Image.Image:
+    """found: the rows of a clip; pictures: (windows, H, W, 3), of each window's frame number F // 2."""
     lines = []
     for w, picture in enumerate(pictures):
         middle = found["crops"].shape[1] // 2

@@ -46,8 +46,13 @@ def face_key(params: Params) -> str:
     return digest("faces", _VERSION, windows.window_s, windows.short_clip, params.faces.naming())
 
 
-def build_faces(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
-    """{clip_id: where its crops lie}; writes shards and the quarantine list."""
+def build_faces(
+    workspace: Workspace, params: Params, *, retry: bool = False, prune: bool = False
+) -> dict[str, ClipEntry]:
+    """{clip_id: where its crops lie}; writes shards and the quarantine list.
+
+    retry, prune: as run_shard_stage has them.
+    """
     windows = read_windows(workspace.windows)
     clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in windows]
     return run_shard_stage(
@@ -58,6 +63,8 @@ def build_faces(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
         clip_faces,
         workspace=workspace,
         params=params,
+        retry=retry,
+        prune=prune,
     )
 
 

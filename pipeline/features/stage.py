@@ -17,7 +17,7 @@ from cache_schemas.features import (
 )
 from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
-from cache_schemas.manifest import Clip, Quarantined, category_of, write_quarantine
+from cache_schemas.manifest import Clip, Quarantined, category_of, commonest, write_quarantine
 from pipeline.backbones import bare_identity, load_backbone, resolved
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
@@ -119,7 +119,7 @@ def _quarantine(workspace: Workspace, sources: list[WindowSource], failed: Mappi
     if len(failed) == len(sources) or len(failed) > params.max_failed_fraction * len(sources):
         raise StageError(
             f"features: {len(failed)} of {len(sources)} windows failed, more than max_failed_fraction "
-            f"{params.max_failed_fraction:g} allows ({rows[0].reason}); the reasons are in {path}"
+            f"{params.max_failed_fraction:g} allows; {commonest(rows)}; all reasons are in {path}"
         )
 
 

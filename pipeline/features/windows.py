@@ -39,8 +39,12 @@ class WindowSource:
 
     @property
     def labels(self) -> tuple[int, int | None]:
-        """(video label, audio label) of this window, which may be a real piece of a fake clip."""
-        return self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
+        """(video label, audio label) of this window, which may be a real piece of a fake clip.
+
+        Where there is nothing to hear, no sound is fake, whatever the data set calls the clip's.
+        """
+        video, audio = self.clip.labels_between(self.start_s, self.start_s + self.info["available_s"])
+        return video, audio if self.info["has_audio"] else None
 
 
 class StoredWindow(NamedTuple):
@@ -74,12 +78,12 @@ def _pair(clip: Clip, sound: ClipEntry, picture: ClipEntry) -> list[WindowSource
             clip,
             sound.starts_s.index(start),
             start,
-            (picture.path, picture.first_row + i),
-            (sound.path, sound.first_row + sound.starts_s.index(start)),
+            (picture.path, seen),
+            (sound.path, heard),
             picture.plan,
             dict(sound.info),
         )
-        for i, start in enumerate(picture.starts_s)
+        for start, seen, heard in zip(picture.starts_s, picture.rows(), sound.rows(picture.starts_s), strict=True)
     ]
 
 

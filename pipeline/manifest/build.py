@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cache_schemas.files import file_sha256
 from cache_schemas.manifest import (
     Clip,
     Leak,
@@ -30,6 +29,7 @@ from pipeline import media
 from pipeline.compute.progress import console, progress_bar
 from pipeline.datasets import LAYOUTS, Entry, LabelledFile, Refused
 from pipeline.datasets.base import media_files
+from pipeline.manifest.hashes import Hashes
 from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params
 from pipeline.workspace import Workspace
@@ -37,7 +37,6 @@ from pipeline.workspace import Workspace
 _AT_ONCE = 4096  # files handed to the reading threads in one go: bounds what waits
 
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 NOT_UTF8 = "its name holds bytes that are not UTF-8: if the table is not, save it as UTF-8"
 
 
@@ -50,8 +49,11 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
     _stop_early(root, entries, params)
     clips: list[Clip] = []
     quarantined: list[Quarantined] = []
-    with progress_bar("manifest", total=len(entries), unit="files") as advance:
-        for opened in _open_all(root, entries):
+    with (
+        Hashes(workspace.hashes) as hashes,
+        progress_bar("manifest", total=len(entries), unit="files") as advance,
+    ):
+        for opened in _open_all(root, entries, hashes):
             if isinstance(opened, Clip):
                 clips.append(opened)
             else:
@@ -155,14 +157,14 @@ def _labels(clip: Clip) -> tuple[object, ...]:
     return clip.video_label, clip.audio_label, clip.video_segments, clip.audio_segments
 
 
-def _open_all(root: Path, entries: Sequence[Entry]) -> Iterator[Clip | Quarantined]:
+def _open_all(root: Path, entries: Sequence[Entry], hashes: Hashes) -> Iterator[Clip | Quarantined]:
     waiting = iter(entries)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(waiting, _AT_ONCE)):
-            yield from pool.map(partial(_open, root), batch)
+            yield from pool.map(partial(_open, root, hashes), batch)
 
 
-def _open(root: Path, entry: Entry) -> Clip | Quarantined:
+def _open(root: Path, hashes: Hashes, entry: Entry) -> Clip | Quarantined:
     """The clip, or why it cannot be one. Whether its bytes are media the next stages find out."""
     text = path_text(entry.path)
     if isinstance(entry, Refused):
@@ -171,23 +173,15 @@ def _open(root: Path, entry: Entry) -> Clip | Quarantined:
     for name in filter(None, (entry.path, entry.audio_path)):
         of = "" if name == entry.path else f"its sound {path_text(name)}: "
         try:
-            path = media.inside(root, name)
-            media.check_file(path)
-            _check_pointer(path)
-            contents.append(file_sha256(path))
-            file_bytes += path.stat().st_size
+            digest, size = hashes.of(media.inside(root, name))
+            contents.append(digest)
+            file_bytes += size
         except media.MediaError as error:
             hint = "" if os.path.lexists(root / name) or name.isprintable() else f"; {NOT_UTF8}"
             return Quarantined("", text, "manifest", f"{of}{error}{hint}")
         except (OSError, ValueError) as error:
             return Quarantined("", text, "manifest", f"{of}the file cannot be read ({path_text(str(error))})")
     return _clip(entry, clip_id_of(*contents), file_bytes)
-
-
-def _check_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise media.MediaError("a Git LFS pointer, not the file: fetch it with `git lfs pull`")
 
 
 def _clip(file: LabelledFile, clip_id: str, file_bytes: int) -> Clip:

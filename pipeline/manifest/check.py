@@ -18,7 +18,9 @@ from pipeline.manifest.build import files_without_entry
 from pipeline.manifest.facts import ClipFacts, measure_clips
 from pipeline.manifest.splits import identity_components
 from pipeline.manifest.warn import warnings
-from pipeline.params import Params, SplitParams
+from pipeline.media import MediaError
+from pipeline.params import Params, SplitParams, WindowParams
+from pipeline.shards.windows import plan_windows
 from pipeline.statistics.measure import chance_auc, shortcut_auc
 from pipeline.workspace import Workspace
 
@@ -46,7 +48,15 @@ def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
     named = [*(row.path for row in quarantined), *(path for clip in clips for path in (clip.path, clip.audio_path))]
     root, layout = Path(params.data.root), params.data.layout
     left_out = [path_text(path) for path in files_without_entry(root, layout, map(path_name, named))]
-    result = check(clips, facts, quarantined, left_out=left_out, split=params.split, identity=identity)
+    result = check(
+        clips,
+        facts,
+        quarantined,
+        left_out=left_out,
+        split=params.split,
+        windows=params.windows,
+        identity=identity,
+    )
     write_json(workspace.check / "manifest.json", result)
     return result
 
@@ -58,6 +68,7 @@ def check(
     *,
     left_out: Sequence[str] = (),
     split: SplitParams,
+    windows: WindowParams,
     identity: str,
 ) -> dict[str, Any]:
     """The content of check/manifest.json: plain JSON types, nothing is NaN.
@@ -81,6 +92,7 @@ def check(
         },
         "duplicates": duplicates(clips, quarantined),
         "segments": segments(clips, facts),
+        "seconds": seconds(clips, facts, windows),
         "properties": {name: {side: describe(table, name, side) for side in CLASSES} for name in (*NUMBERS, *NAMES)},
         "shortcuts": shortcuts(table),
     }
@@ -166,10 +178,11 @@ def duplicates(clips: Sequence[Clip], quarantined: Sequence[Quarantined]) -> lis
 
 
 def unusable(facts: Mapping[str, ClipFacts], quarantined: Sequence[Quarantined]) -> dict[str, Any]:
-    """How many entries are no clips, how many clips cannot be decoded, and why (copies are counted apart)."""
+    """How many entries are no clips, how many clips or their sound cannot be used, and why (copies apart)."""
     return {
         "entries": dict(Counter(row.reason for row in quarantined if not row.clip_id).most_common()),
         "clips": dict(Counter(fact.reason for fact in facts.values() if fact.reason).most_common()),
+        "sound": dict(Counter(fact.no_audio for fact in facts.values() if fact.no_audio).most_common()),
     }
 
 
@@ -186,6 +199,38 @@ def segments(clips: Sequence[Clip], facts: Mapping[str, ClipFacts]) -> dict[str,
             "beyond_end": sum(each[-1][1] > length + 0.1 for each, length in timed),
         }
     return found
+
+
+def seconds(clips: Sequence[Clip], facts: Mapping[str, ClipFacts], params: WindowParams) -> dict[str, Any]:
+    """Per class, of clips that can be decoded: their seconds, those that windows take, and how many clips have more
+    windows than `max_per_clip`. What the faces stage leaves out is not known here.
+    """
+    found: dict[str, Any] = {name: {"clips": 0, "seconds": 0.0, "used": 0.0, "clips_cut": 0} for name in CLASSES}
+    for clip in clips:
+        known = facts[clip.clip_id]
+        if known.duration_s and not known.reason:
+            used, covered = (
+                _windows_s(known, params.model_copy(update=more)) for more in ({}, {"max_per_clip": 10**6})
+            )
+            of_class = found[CLASSES[clip.label]]
+            of_class["clips"] += 1
+            of_class["seconds"] += known.duration_s
+            of_class["used"] += used
+            of_class["clips_cut"] += used < covered
+    return found
+
+
+def _windows_s(known: ClipFacts, params: WindowParams) -> float:
+    """The seconds of a clip that are in its windows; 0 where it is left out."""
+    heard = known.leading_silence_s is not None
+    if not heard and params.missing_modality == "quarantine":
+        return 0.0
+    both_s = min(float(known.duration_s or 0), known.sound_s if heard and known.sound_s else float("inf"))
+    silence_s = known.leading_silence_s or 0.0
+    try:
+        return plan_windows("", duration_s=both_s, leading_silence_s=silence_s, params=params).covered_s
+    except MediaError:
+        return 0.0
 
 
 def describe(table: pd.DataFrame, name: str, side: str) -> dict[str, Any]:

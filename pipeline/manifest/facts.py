@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,12 +19,16 @@ from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
 from pipeline.sound.stage import leading_silence_s, loudness_db, sound_file
 
-_VERSION = 2  # raise it when the same file gives other facts
+_VERSION = 3  # raise it when the same file gives other facts
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """One clip's container and sound; None where there is no such thing. `reason`: why it cannot be decoded."""
+    """One clip's container and sound; None where there is no such thing.
+
+    reason: why it cannot be decoded; no_audio: why there is no sound in it, or none that can be used.
+    passing: not for its content's sake, so that it is measured again in the next run.
+    """
 
     duration_s: float | None = None
     fps: float | None = None
@@ -38,7 +41,11 @@ class ClipFacts:
     channels: str | None = None
     loudness_db: float | None = None
     leading_silence_s: float | None = None
+    """None, too, where the sound is silent throughout."""
+    sound_s: float | None = None
     reason: str = ""
+    no_audio: str = ""
+    passing: bool = False
 
 
 def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, ClipFacts]:
@@ -52,11 +59,12 @@ def measure_clips(clips: list[Clip], store: Path, params: Params) -> dict[str, C
         advance(len(clips) - len(missing))
         for clip, facts in _measure_all(root, missing, params):
             known[clip.clip_id] = facts
-            file.write(_line(clip.clip_id, facts, key))
-            file.flush()
+            if not facts.passing:
+                file.write(_line(clip.clip_id, facts, key))
+                file.flush()
             advance(1)
     found = {clip.clip_id: known[clip.clip_id] for clip in clips}
-    write_text(store, "".join(_line(clip_id, facts, key) for clip_id, facts in found.items()))
+    write_text(store, "".join(_line(clip_id, facts, key) for clip_id, facts in found.items() if not facts.passing))
     return found
 
 
@@ -65,26 +73,28 @@ def clip_facts(root: Path, clip: Clip, params: Params) -> ClipFacts:
     try:
         return _measure(media.inside(root, clip.file_name), sound_file(root, clip), params)
     except media.MediaError as error:
-        return ClipFacts(reason=str(error))
+        return ClipFacts(reason=str(error), passing=isinstance(error, media.PassingError))
     except Exception as error:  # one bad file never stops a run, however it is bad
-        return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}")
+        return ClipFacts(reason=f"unexpected {type(error).__name__}: {path_text(str(error))}", passing=True)
 
 
 def _measure(path: Path, audio: Path | None, params: Params) -> ClipFacts:
     rate = params.spectrograms.sample_rate_hz
     try:
         sound = media.read_sound(path, sample_rate_hz=rate, audio=audio)
+        silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
+    except media.NoAudioError as error:
+        return ClipFacts(**_container(replace(media.probe(path), audio=None)), no_audio=str(error))
+    except media.PassingError:
+        raise
     except media.MediaError as error:
         found = media.probe(path)  # the picture may be well
         if audio is not None:
             found = replace(found, audio=None)  # its own track is not the clip's
-        reason = "" if isinstance(error, media.NoAudioError) else str(error)
-        return ClipFacts(**_container(found), reason=reason)
-    silence_s = None
-    with suppress(media.NoAudioError):  # nothing but silence
-        silence_s = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=params.windows.silence_db)
+        return ClipFacts(**_container(found), reason=str(error))
     loudness = round(loudness_db(sound.samples), 2)
-    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s)
+    sound_s = round(len(sound.samples) / rate, 3)
+    return ClipFacts(**_container(sound.probe), loudness_db=loudness, leading_silence_s=silence_s, sound_s=sound_s)
 
 
 def _container(found: media.Probe) -> dict[str, Any]:

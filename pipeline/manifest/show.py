@@ -29,6 +29,7 @@ def print_check(result: Mapping[str, Any], console: Console) -> None:
         if found["clips"]:
             share = "" if found["fake_share"] is None else f", {found['fake_share']:.0%} of their seconds are fake"
             console.print(f"Fake {side} segments are known of {found['clips']} clips{share}.", highlight=False)
+    console.print(f"{_seconds(result['seconds'])}.", highlight=False)
     console.print(_properties(result))
     console.print(
         "AUC: how well that one property tells fake from real (any fake; picture; sound), whichever way round; 0.5 "
@@ -84,6 +85,17 @@ def _people(people: Mapping[str, Any]) -> Table:
         f"clips); {people['subjects_of_both_classes']} of {people['subjects']} subjects have both real and fake clips"
     )
     return table
+
+
+def _seconds(found: Mapping[str, Any]) -> str:
+    parts = [
+        f"{of['used'] / of['seconds']:.0%} of the {of['seconds']:,.0f} s of {name} clips"
+        for name, of in found.items()
+        if of["seconds"]
+    ]
+    cut = sum(of["clips_cut"] for of in found.values())
+    why = f"; {cut} clips would take more than windows.max_per_clip" if cut else ""
+    return f"Windows take {' and '.join(parts) or 'nothing'}{why}"
 
 
 def _properties(result: Mapping[str, Any]) -> Table:

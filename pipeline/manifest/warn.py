@@ -65,7 +65,12 @@ def _copies(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unusable(result: Mapping[str, Any]) -> Iterator[str]:
-    for kind, what in (("entries", "entries of the data set are no clips"), ("clips", "clips cannot be decoded")):
+    kinds = (
+        ("entries", "entries of the data set are no clips"),
+        ("clips", "clips cannot be decoded"),
+        ("sound", "clips have no sound that can be used"),
+    )
+    for kind, what in kinds:
         reasons = result["unusable"][kind]
         if reasons:
             first, number = next(iter(reasons.items()))

@@ -3,17 +3,26 @@ limits.
 
 Files are read by PyAV in `pipeline.decoder`, a process of its own under the limits of `pipeline.media.process`. ffmpeg
 itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
-Only `pipeline.synth` runs ffmpeg, by ffmpeg-python, to write clips.
+ffmpeg itself runs, by ffmpeg-python, where clips are written (`write_clip`): it reads no file of a stranger.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
-from pipeline.media.files import MediaError, NoAudioError, check_file, inside
+from pipeline.media.files import (
+    MediaError,
+    NoAudioError,
+    PassingError,
+    check_file,
+    inside,
+    open_regular,
+    refuse_stand_ins,
+)
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
-from pipeline.media.process import ffmpeg_exe
 from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import AudioInfo, Probe, probe
+from pipeline.media.writing import ffmpeg_exe, write_clip
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "Probe", "Sound", "Span", "Video",
-    "check_file", "ffmpeg_exe", "inside", "open_video", "probe", "read_frames", "read_sound",
+    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "MediaError", "NoAudioError", "PassingError", "Probe", "Sound",
+    "Span", "Video", "check_file", "ffmpeg_exe", "inside", "open_regular", "open_video", "probe", "read_frames",
+    "read_sound", "refuse_stand_ins", "write_clip",
 ]  # fmt: skip

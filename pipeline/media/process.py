@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,11 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import imageio_ffmpeg
-
+from pipeline.decoder.container import UNREADABLE
 from pipeline.decoder.messages import Block, read_message, write_message
 from pipeline.decoder.server import REQUEST, STATUS, STOP
-from pipeline.media.files import MediaError, NoAudioError, open_regular
+from pipeline.media.files import MediaError, NoAudioError, PassingError, open_regular, refuse_stand_ins
 
 MAX_SECONDS = 3600.0  # longer clips are read to here
 MAX_PIXELS = 8192 * 4352
@@ -34,19 +31,9 @@ MAX_OUTPUT_BYTES = 2 << 30
 MAX_MEMORY_BYTES = 4 << 30
 """Of a decoder's address space. The largest picture, H.264's 16 references to it and a scaled copy fit into it."""
 WALL_SECONDS = 300.0
-"""A file that is waited for longer is given up, its decoder killed; so is one that uses so much of a core."""
-
-
-@functools.cache
-def ffmpeg_exe() -> str:
-    """The ffmpeg that draws clips, for `pipeline.synth` and the tests: the binary that imageio-ffmpeg ships."""
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError:  # none for this platform: it has found none on the system either, or says how to get one
-        found = shutil.which("ffmpeg")
-        if found is None:
-            raise
-        return found
+"""A file that is waited for longer is given up, its decoder killed: the machine may have been busy, or a disk stuck."""
+CPU_SECONDS = 240
+"""A file that uses so much of a core is given up for good. Less than the time that it is waited for: it comes first."""
 
 
 class _Reader:
@@ -99,10 +86,11 @@ class Process:
             "max_s": MAX_SECONDS,
             "memory_bytes": MAX_MEMORY_BYTES,
             "output_bytes": MAX_OUTPUT_BYTES,
-            "cpu_s": int(WALL_SECONDS) + 1,
+            "cpu_s": CPU_SECONDS,
         }
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open_regular(path))
+            refuse_stand_ins(file.fileno())
             question = stack.enter_context(memory_file())
             self._answer = memory_file()
             write_message(question.fileno(), {**request, "function": function, "limits": limits}, **blocks)
@@ -153,10 +141,16 @@ class Process:
         if self._status == -signal.SIGXFSZ:
             return MediaError(f"decoding gives more than {MAX_OUTPUT_BYTES >> 20} MiB")
         if self._status == -signal.SIGXCPU:
-            return too_long()
+            return MediaError(f"decoding takes more than {CPU_SECONDS} s of a core")
+        if self._status in _FROM_OUTSIDE:
+            return PassingError(f"the decoder was ended by {_name(self._status)}: is there enough memory?")
         if self._status is not None and self._status < 0:
-            return MediaError(f"the decoder died of it ({signal.Signals(-self._status).name})")
+            return MediaError(f"the decoder died of it ({_name(self._status)})")
         return RuntimeError("the decoder failed: see its traceback above")
+
+
+def _name(status: int) -> str:
+    return signal.Signals(-status).name
 
 
 def _ask(fds: Sequence[int]) -> _Reader:
@@ -188,9 +182,9 @@ def reading(
         process.kill()
 
 
-def too_long() -> MediaError:
+def too_long() -> PassingError:
     """The reason of a clip that was given up."""
-    return MediaError(f"decoding took longer than {WALL_SECONDS:g} s")
+    return PassingError(f"decoding took longer than {WALL_SECONDS:g} s")
 
 
 def memory_file() -> IO[bytes]:
@@ -207,13 +201,17 @@ def memory_files(count: int) -> Iterator[list[IO[bytes]]]:
         yield [stack.enter_context(memory_file()) for _ in range(count)]
 
 
+_FROM_OUTSIDE = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+_PASSING = (
+    (UNREADABLE, UNREADABLE),
+    ("Cannot allocate memory", "it needs more memory than a decoder is given, or than there is"),
+)
 _REASONS = (
     ("moov atom not found", "cut short, or not a media file: it has no index (moov atom not found)"),
     ("Format not on whitelist", "not a container that is accepted (playlists never are)"),
     ("not on whitelist", "refers to another file or address, which is refused"),
     ("max_streams", f"the file has more than {MAX_STREAMS} streams"),
     ("Invalid data found", "not a media file, or corrupt beyond reading"),
-    ("Cannot allocate memory", "it needs more memory than a decoder is given"),
 )
 
 
@@ -225,6 +223,9 @@ def _explain(header: dict[str, Any]) -> MediaError:
     if header["error"] == "refused":
         return MediaError(header["reason"])
     told = header["log"] + header["reason"]
+    for sign, reason in _PASSING:
+        if sign in told:
+            return PassingError(reason)
     for sign, reason in _REASONS:
         if sign in told:
             return MediaError(reason)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media.files import MediaError, NoAudioError
+from pipeline.media.files import MediaError, NoAudioError, PassingError
 from pipeline.media.process import MAX_SECONDS, memory_files, reading
 from pipeline.media.timeline import AudioInfo, Probe, describe, probe
 
@@ -26,10 +26,11 @@ class Sound:
 
 
 def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) -> Sound:
-    """The first sound track: silence where it starts late or has a hole, cut where it starts before the picture.
+    """The first sound track: silence where it starts late or has a hole, cut to the picture's time.
 
     audio: another file, whose sound is heard in place of the clip's own, from the first picture on.
-    Raises NoAudioError when there is no sound that can be used, MediaError when there is no picture.
+    Raises NoAudioError when there is no sound that can be used, PassingError when a file cannot be read now,
+    MediaError when there is no picture.
     """
     if audio is None:
         header, blocks, decoded = _decode(path, sample_rate_hz=sample_rate_hz, alone=False)
@@ -39,11 +40,13 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
         found, start_s = probe(path), 0.0
         try:
             header, _, decoded = _decode(audio, sample_rate_hz=sample_rate_hz, alone=True)
+        except PassingError:
+            raise
         except MediaError as error:
             raise NoAudioError(f"its sound's file: {error}") from error
         found = replace(found, n_audio=1, audio=AudioInfo(**header["audio"]))
-    first, limit = round(start_s * sample_rate_hz), round(MAX_SECONDS * sample_rate_hz)
-    heard = decoded[max(-first, 0) : max(limit - first, 0)]
+    first, last = (round(seconds * sample_rate_hz) for seconds in (start_s, min(found.duration_s, MAX_SECONDS)))
+    heard = decoded[max(-first, 0) : max(last - first, 0)]
     if len(heard) == 0:
         raise NoAudioError("the sound track lies outside the picture's time")
     if not np.isfinite(heard).all():

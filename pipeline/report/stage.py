@@ -31,7 +31,7 @@ from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilit
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
-from pipeline.runs.cache import cache_identity
+from pipeline.runs.cache import cache_identity, clip_index
 from pipeline.runs.evaluate import read_metrics
 from pipeline.statistics.measure import SHORTCUTS, clips
 from pipeline.workspace import Workspace
@@ -54,7 +54,7 @@ def build_report(workspace: Workspace, params: Params) -> Path:
         parameters=_yaml(retrain.params),
         changed=_changed(retrain.params, params.model_dump(mode="json")),
         features=_yaml(cache.attributes),
-        data=data_counts(cache.index),
+        data=data_counts(clip_index(workspace, cache)),
         quarantine=quarantine_summary(quarantined),
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
@@ -116,7 +116,7 @@ def interval(value: Mapping[str, Any]) -> Markup:
 def data_counts(index: pd.DataFrame) -> dict[str, Any]:
     """Clips per split and category, and clips, windows and subjects per split, and how many subjects are in two.
 
-    index: as in FeatureCache.index.
+    index: as `pipeline.runs.cache.clip_index` gives it.
     """
     table = clips(index)
     categories = sorted(str(name) for name in table["category"].unique())

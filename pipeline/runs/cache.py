@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
-from cache_schemas.manifest import SPLITS, read_quarantine
+from cache_schemas.manifest import SPLITS, read_manifest, read_quarantine
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
 from pipeline.params import Params
@@ -47,6 +48,21 @@ def _sound_decides(workspace: Workspace, cache: FeatureCache, params: Params) ->
         return False
     left_out = read_quarantine(workspace.quarantine("spectrograms"))
     return not cache.column("has_audio").all() or any("(missing_modality:" in row.reason for row in left_out)
+
+
+def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
+    """The cache's index with a column more: `clip_category`, what the manifest says of the whole clip.
+
+    Raises FeatureCacheError when the manifest lacks a clip of the cache.
+    """
+    categories = {clip.clip_id: clip.category for clip in read_manifest(workspace.manifest)}
+    index = cache.index.assign(clip_category=cache.index["clip_id"].map(categories))
+    unknown = index.loc[index["clip_category"].isna(), "path"]
+    if len(unknown):
+        raise FeatureCacheError(
+            f"{workspace.manifest} lacks {unknown.iloc[0]}, which {cache.path} holds: run `bmnas features` again"
+        )
+    return index
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The evaluate stage: the retrained networks on the test split, scored once, measured per window and per clip.
 
-scores.csv    one row per window, network and seed; score = P(fake)
+scores.csv    one row per window, network and seed; score = P(fake); label and category: the window's own
 metrics.json  see pipeline.statistics.measure, and which cache it is of, and which one the networks were trained on
 summary.json  the few numbers of it that `dvc metrics` shows
 roc.csv       network, fpr, tpr: clip level, scores averaged over the seeds; det.csv: network, fpr, fnr
@@ -28,11 +28,11 @@ from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
 from pipeline.params import Params
-from pipeline.runs.cache import cache_identity, open_cache
+from pipeline.runs.cache import cache_identity, clip_index, open_cache
 from pipeline.statistics.measure import curves, measure
 from pipeline.workspace import Workspace
 
-_WINDOW_COLUMNS = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label"]
+_WINDOW_COLUMNS = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category"]
 _BATCH_WINDOWS = 512
 
 
@@ -44,7 +44,8 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     """The metrics of every retrained network on the test split, as written to work/evaluate."""
     cache = open_cache(workspace, params)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    test = cache.index[cache.index["split"] == "test"]
+    index = clip_index(workspace, cache)
+    test = index[index["split"] == "test"]
     if test.empty:
         raise EvaluateError(f"{workspace.features}: no window is in the test split: raise split.test in params.yaml")
     identity = cache_identity(cache)
@@ -63,7 +64,7 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         ],
         ignore_index=True,
     )
-    result = measure(cache.index, scores, seed=params.seed) | {"cache": identity, "trained_on": run.cache}
+    result = measure(index, scores, seed=params.seed) | {"cache": identity, "trained_on": run.cache}
     write_results(workspace.evaluate, scores, result)
     return result
 

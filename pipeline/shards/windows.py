@@ -1,10 +1,12 @@
 """Which pieces of a clip are its windows, and what a window of a short clip holds. Picture and sound both ask here.
 
-window_s = 4, a 10 s clip whose sound starts at 0.3 s      |.3 [0.3 ........ 4.3)[4.3 ........ 8.3) rest |
+window_s = 4, a 10 s clip whose sound starts at 0.4 s      |.4 [0.4 .. [3.2 .. 4.4) .. [6 .. 7.2) .. 10)|
 a 3 s clip, short_clip = wrap                              [0 1 2 0)      repeat_last: [0 1 2 2)
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +18,15 @@ from pipeline.params import WindowParams
 MIN_AVAILABLE_S = 0.2
 """A clip with less than this is no talking face."""
 _FRAME_S = 0.05
-"""A window may lack so much at its end and still count as whole: containers round to frames and sound packets."""
+"""A window may lack so much, and a clip have so much more than its windows: containers round to frames and packets."""
 
 
 def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, params: WindowParams) -> ClipWindows:
-    """The clip's windows, back to back from where its sound starts (if `trim_silence`), the rest is dropped.
+    """The fewest windows that cover the clip from where its sound starts (if `trim_silence`) to its end.
 
-    A clip that is shorter than a window gets one. Raises MediaError when it is too short altogether, or
-    when `short_clip` says quarantine.
+    They are spread evenly and may overlap. Where that is more than `max_per_clip`, so many are: seconds between them
+    are then in none. A clip that is shorter than a window gets one. Raises MediaError when it is too short altogether,
+    or when `short_clip` says quarantine.
     """
     start = leading_silence_s if params.trim_silence else 0.0
     length = duration_s - start
@@ -31,16 +34,14 @@ def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, p
         raise MediaError(
             f"too short: {max(length, 0):.2f} s of picture and sound, at least {MIN_AVAILABLE_S:g} s needed"
         )
-    whole = int((length + _FRAME_S) // params.window_s)
-    if whole == 0:
-        if params.short_clip == "quarantine":
-            raise MediaError(
-                f"shorter than a window: {length:.2f} s of {params.window_s:g} s, and short_clip is quarantine"
-            )
-        return ClipWindows(clip_id, (round(start, 6),), round(length, 6))
-    chosen = np.linspace(0, whole - 1, min(whole, params.max_per_clip)).round().astype(int)
-    starts = tuple(round(start + float(w) * params.window_s, 6) for w in chosen)
-    return ClipWindows(clip_id, starts, round(min(length, params.window_s), 6))
+    if length + _FRAME_S < params.window_s and params.short_clip == "quarantine":
+        raise MediaError(
+            f"shorter than a window: {length:.2f} s of {params.window_s:g} s, and short_clip is quarantine"
+        )
+    covering = max(1, math.ceil((length - _FRAME_S) / params.window_s))
+    last = start + max(0.0, length - params.window_s)
+    starts = np.linspace(start, last, min(covering, params.max_per_clip)).round(6).tolist()
+    return ClipWindows(clip_id, tuple(starts), round(min(length, params.window_s), 6))
 
 
 def frame_times(windows: ClipWindows, *, frames: int, params: WindowParams) -> NDArray[np.float64]:

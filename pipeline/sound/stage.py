@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchaudio.functional import melscale_fbanks
+from torchaudio.transforms import MelSpectrogram, Spectrogram
 
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
@@ -18,10 +18,10 @@ from cache_schemas.shards import ClipEntry, ClipResult
 from pipeline import media
 from pipeline.params import Params, SpectrogramParams, WindowParams
 from pipeline.shards.stage import ClipJob, run_shard_stage
-from pipeline.shards.windows import plan_windows, window_samples
+from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
 from pipeline.workspace import Workspace
 
-_VERSION = 5  # raise it when the same parameters give other values
+_VERSION = 6  # raise it when the same parameters give other values
 _SILENCE_HOP_S = 0.010
 _PCM_SCALE = 2**15
 _FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
@@ -32,8 +32,13 @@ def spectrogram_key(params: Params) -> str:
     return digest("spectrograms", _VERSION, params.windows.naming(), params.spectrograms.naming())
 
 
-def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEntry]:
-    """{clip_id: where its spectrograms lie}; writes shards, windows.csv and the quarantine list."""
+def build_spectrograms(
+    workspace: Workspace, params: Params, *, retry: bool = False, prune: bool = False
+) -> dict[str, ClipEntry]:
+    """{clip_id: where its spectrograms lie}; writes shards, windows.csv and the quarantine list.
+
+    retry, prune: as run_shard_stage has them.
+    """
     clips = read_manifest(workspace.manifest)
     entries = run_shard_stage(
         workspace.spectrograms,
@@ -45,6 +50,8 @@ def build_spectrograms(workspace: Workspace, params: Params) -> dict[str, ClipEn
         params=params,
         most_at_once=2,
         refuse=partial(why_left_out, params=params.windows),
+        retry=retry,
+        prune=prune,
     )
     windows = [ClipWindows(i, entry.starts_s, entry.info["available_s"]) for i, entry in entries.items()]
     write_windows(workspace.windows, windows)
@@ -112,16 +119,20 @@ def loudness_db(samples: NDArray[np.float32]) -> float:
 def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:
     """Seconds before the first 10 ms that are less than `silence_db` below the loudest 10 ms.
 
-    Raises NoAudioError when there is nothing but silence. On FakeAVCeleb and AV-Deepfake1M this one number tells
-    real from fake (arXiv 2412.00175): hence it is measured for every clip, and cut off.
+    Raises NoAudioError when there is nothing but silence, or next to nothing after it. On FakeAVCeleb and
+    AV-Deepfake1M this one number tells real from fake (arXiv 2412.00175): hence it is measured for every clip, and cut
+    off.
     """
     hop = round(_SILENCE_HOP_S * sample_rate_hz)
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % hop))
     power = np.square(padded).reshape(-1, hop).mean(axis=1)
     if power.max() < 1e-10:
         raise media.NoAudioError("the sound track is silent throughout")
-    first = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10)))
-    return first * _SILENCE_HOP_S
+    silence_s = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10))) * _SILENCE_HOP_S
+    heard_s = len(samples) / sample_rate_hz - silence_s
+    if heard_s < MIN_AVAILABLE_S:
+        raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
+    return silence_s
 
 
 def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -137,22 +148,20 @@ def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
 
 def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
     """(N, bands, hops) float32, ln power; waves: (N, samples). Every hop starts inside the window."""
-    hop = round(params.hop_s * params.sample_rate_hz)
-    length = round(params.stft_window_s * params.sample_rate_hz)
-    window, bands = _constants(params, length)
-    lines = torch.stft(waves, params.n_fft, hop, length, window, pad_mode="reflect", return_complex=True)
-    lines = lines[..., : max(1, waves.shape[-1] // hop)]
-    power = torch.addcmul(lines.real.square(), lines.imag, lines.imag)  # abs() takes a root for each
-    if bands is not None:
-        power = (power.transpose(1, 2) @ bands).transpose(1, 2)  # the same with any number of threads
-    return power.add_(_FLOOR).log_()
+    hops = max(1, waves.shape[-1] // round(params.hop_s * params.sample_rate_hz))
+    power: torch.Tensor = _transform(params)(waves)[..., :hops]
+    return (power + _FLOOR).log_()
 
 
 @functools.cache
-def _constants(params: SpectrogramParams, length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(the Hann window, (n_fft // 2 + 1, n_mels) triangles on the mel scale of O'Shaughnessy, none for linear)."""
-    window = torch.hann_window(length)
-    if params.kind == "linear":
-        return window, None
+def _transform(params: SpectrogramParams) -> torch.nn.Module:
     rate = params.sample_rate_hz
-    return window, melscale_fbanks(params.n_fft // 2 + 1, 0.0, rate // 2, params.n_mels, rate)
+    shape = {
+        "n_fft": params.n_fft,
+        "win_length": round(params.stft_window_s * rate),
+        "hop_length": round(params.hop_s * rate),
+    }
+    transform: torch.nn.Module = Spectrogram(**shape)
+    if params.kind == "log_mel":
+        transform = MelSpectrogram(rate, n_mels=params.n_mels, **shape)
+    return transform

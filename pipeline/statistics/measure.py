@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_schemas.run import NETWORKS
 from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
+from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
 Metric = Callable[[Any, Any], float]
 
@@ -44,14 +45,15 @@ METRICS: Mapping[str, Metric] = {
     "balanced_accuracy": metrics.balanced_accuracy,
 }
 
+_DRAWS = 1000  # of the people, for an interval
 _MAX_POINTS = 500  # of a ROC curve
 
 
 def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """The content of metrics.json.
 
-    index: every window of the data set, as in FeatureCache.index; scores: the rows of scores.csv; seed: that of
-    the bootstrap.
+    index: every window of the data set, as `pipeline.runs.cache.clip_index` gives it; scores: the rows of scores.csv;
+    seed: that of the bootstrap.
     """
     test = clips(index[index["split"] == "test"])
     counts = _counts(index[index["split"] == "test"], test)
@@ -75,13 +77,13 @@ def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
 
 
 def clips(windows: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip, in the order of `windows`: its first window's row, and a fake if any window is.
+    """One row a clip, in the order of `windows`: its first window's row, with the clip's own category and label.
 
-    So in its category: a fake picture in one window and fake sound in another make FVFA (F sorts before R).
+    A fake clip is one whatever its windows hold: its fake seconds may be too few in each, or where no face is seen.
     """
     table: pd.DataFrame = windows.drop_duplicates("clip_id").set_index("clip_id")
-    video, audio = (windows["category"].str[part].groupby(windows["clip_id"]).min() for part in (slice(2), slice(2, 4)))
-    return table.assign(label=windows.groupby("clip_id")["label"].max(), category=video + audio)
+    category = table["clip_category"]
+    return table.assign(category=category, label=category.str.contains("F").astype(int))
 
 
 def measure_network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -135,10 +137,12 @@ def _interval(labels: NDArray[Any], rows: NDArray[np.float64], subjects: NDArray
     level = 0.95
     known: dict[str, Any] = {"level": level, "subjects": len(np.unique(subjects))}
     try:
-        found = metrics.bootstrap_mean_auc(labels, rows, subjects, level=level, seed=seed)
+        draws = draw_people(subjects, draws=_DRAWS, seed=seed)
+        means = np.mean([drawn_metrics(labels, row, draws)["auc"] for row in rows], axis=0)
+        found = interval(means, level=level)
     except UndefinedMetricError as error:
         return known | {"low": None, "high": None, "resamples": 0, "reason": str(error)}
-    return known | {"low": found.low, "high": found.high, "resamples": found.resamples, "reason": None}
+    return known | {"low": found.low, "high": found.high, "resamples": found.draws, "reason": None}
 
 
 def _against(table: pd.DataFrame, rows: NDArray[np.float64], fake: Any, real: Any) -> dict[str, Any]:
@@ -261,9 +265,9 @@ def curves(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = []
     for name in NETWORKS:
         group = scores[scores["network"] == name]
-        table = group.groupby("clip_id", sort=False).agg(score=("score", "mean"), label=("label", "max"))
+        score = group.groupby("clip_id", sort=False)["score"].mean()
         try:
-            fpr, tpr = metrics.roc_points(table["label"], table["score"], max_points=_MAX_POINTS)
+            fpr, tpr = metrics.roc_points(clips(group)["label"], score, max_points=_MAX_POINTS)
         except UndefinedMetricError:
             continue
         parts.append(pd.DataFrame({"network": name, "fpr": fpr, "tpr": tpr}))

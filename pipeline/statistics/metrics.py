@@ -6,36 +6,23 @@ a score that is not finite is a defect of the network and raises ValueError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_BOOTSTRAP_BLOCK = 4_000_000  # weights held at once: 32 MB of float64
-_MIN_DEFINED = 0.9  # an interval from fewer of its resamples would describe the lucky ones
 
 
 class UndefinedMetricError(ValueError):
     """The metric has no value on these data; the message is the reason, fit for a report."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A bootstrap interval; `resamples` counts those in which both classes were drawn."""
-
-    low: float
-    high: float
-    resamples: int
-
-
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """The area under the ROC curve: the chance that a fake scores above a real one, ties counting half."""
-    y, s = _two_classes(labels, scores)
+    y, s = two_classes(labels, scores)
     return float(roc_auc_score(y, s))
 
 
@@ -58,19 +45,19 @@ def chance_separability(n_real: int, n_fake: int) -> float:
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """The area under the precision-recall curve as a step sum; a coin reaches the fraction of fakes."""
-    y, s = _two_classes(labels, scores)
+    y, s = two_classes(labels, scores)
     return float(average_precision_score(y, s))
 
 
 def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, *, threshold: float = 0.5) -> float:
     """The mean of the fraction of fakes at or above `threshold` and the fraction of real ones below it."""
-    y, s = _two_classes(labels, scores)
+    y, s = two_classes(labels, scores)
     return float(balanced_accuracy_score(y, s >= threshold))
 
 
 def roc_points(labels: ArrayLike, scores: ArrayLike, *, max_points: int = 500) -> tuple[Floats, Floats]:
     """(fpr, tpr), both rising from 0 to 1; at most `max_points`, the ends among them."""
-    y, s = _two_classes(labels, scores)
+    y, s = two_classes(labels, scores)
     fpr, tpr, _ = roc_curve(y, s)
     if len(fpr) > max_points:
         keep = np.unique(np.linspace(0, len(fpr) - 1, max_points).round().astype(int))
@@ -80,7 +67,7 @@ def roc_points(labels: ArrayLike, scores: ArrayLike, *, max_points: int = 500) -
 
 def eer(labels: ArrayLike, scores: ArrayLike) -> float:
     """The equal error rate: where the ROC curve, straight between its points, has fpr = 1 - tpr."""
-    y, s = _two_classes(labels, scores)
+    y, s = two_classes(labels, scores)
     fpr, tpr, _ = roc_curve(y, s)
     gap = (1 - tpr) - fpr  # falls from 1 to -1 along the curve
     after = int(np.argmax(gap <= 0))
@@ -89,61 +76,68 @@ def eer(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(fpr[before] + step * (fpr[after] - fpr[before]))
 
 
-def bootstrap_mean_auc(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    clusters: ArrayLike,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The percentile interval of the AUC averaged over the rows of `scores`: (networks, clips).
-
-    Whole clusters (subjects) are drawn with replacement, the same draw for every row: clips of one person are not
-    independent, and the networks are judged on the same people.
-    """
-    rows = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    y = _two_classes(labels, rows[0])[0]
-    _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    n_clusters = int(member.max()) + 1
-    if n_clusters < 2:
-        raise UndefinedMetricError("one subject only: no other subject to draw")
-    random = np.random.default_rng(seed)
-    draws = random.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=resamples)
-    means = np.mean([_resampled_aucs(y, _two_classes(y, row)[1], member, draws) for row in rows], axis=0)
-    defined = means[np.isfinite(means)]
-    if len(defined) < _MIN_DEFINED * resamples:
-        raise UndefinedMetricError(
-            f"only {len(defined)} of {resamples} resamples of the subjects hold both classes: too few subjects"
-        )
-    tail = 50 * (1 - level)
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return Interval(low=float(low), high=float(high), resamples=len(defined))
+def f1(labels: ArrayLike, scores: ArrayLike, *, threshold: float = 0.5) -> float:
+    """The harmonic mean of precision and recall of the fakes at `threshold`."""
+    y, s = two_classes(labels, scores)
+    return float(f1_score(y, s >= threshold))
 
 
-def _resampled_aucs(y: Ints, scores: Floats, member: NDArray[np.intp], draws: Ints) -> Floats:
-    """One AUC per row of `draws`: (resamples, clusters) counts; NaN where a class was not drawn."""
-    order = np.argsort(scores, kind="stable")
-    y, member = y[order], member[order]
-    ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # first clip of each run of equal scores
-    block = max(1, _BOOTSTRAP_BLOCK // len(y))
-    parts = [_weighted_aucs(draws[i : i + block, member], y, ties) for i in range(0, len(draws), block)]
-    return np.concatenate(parts)
+def best_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The score at or above which to call a clip fake, for the best balanced accuracy; to be chosen on val."""
+    fpr, tpr, thresholds = roc_curve(*two_classes(labels, scores), drop_intermediate=False)
+    return float(thresholds[1:][np.argmax((tpr - fpr)[1:])])  # the first is infinite
 
 
-def _weighted_aucs(weights: Ints, y: Ints, ties: NDArray[np.intp]) -> Floats:
-    """The AUC under each row of `weights`: (resamples, clips); clips in order of score, `ties` opens each run."""
-    fake = np.add.reduceat(weights * y, ties, axis=1)
-    real = np.add.reduceat(weights * (1 - y), ties, axis=1)
-    below = np.cumsum(real, axis=1) - real
-    won = (fake * (below + 0.5 * real)).sum(axis=1)
-    pairs = fake.sum(axis=1) * real.sum(axis=1)
-    result: Floats = np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-    return result
+def apcer(scores: ArrayLike, *, threshold: float = 0.5) -> float:
+    """The share of attacks of one method, by their scores, that pass as real (ISO/IEC 30107-3)."""
+    return float((np.asarray(scores) < threshold).mean())
 
 
-def _two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Ints, Floats]:
+def bpcer(scores: ArrayLike, *, threshold: float = 0.5) -> float:
+    """The share of real clips, by their scores, that are taken for attacks (ISO/IEC 30107-3)."""
+    return float((np.asarray(scores) >= threshold).mean())
+
+
+def bpcer_at_apcer(labels: ArrayLike, scores: ArrayLike, limit: float) -> float:
+    """BPCER at the highest threshold at which no more than `limit` of the attacks pass."""
+    y, s = two_classes(labels, scores)
+    fake, real = np.sort(s[y == 1]), s[y == 0]
+    highest = np.nextafter(fake[-1], np.inf) if limit >= 1 else fake[int(np.floor(limit * len(fake) + 1e-9))]
+    return bpcer(real, threshold=highest)
+
+
+def surprises(labels: Ints, scores: Floats) -> Floats:
+    """(N,) -ln of the probability that was given to what was so."""
+    return np.asarray(-np.log(np.clip(np.where(labels == 1, scores, 1 - scores), np.finfo(np.float64).eps, 1)))
+
+
+def log_loss(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The mean of `surprises`."""
+    return float(surprises(*two_classes(labels, scores)).mean())
+
+
+def brier(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The mean squared difference between P(fake) and the label."""
+    y, s = two_classes(labels, scores)
+    return float(np.mean((s - y) ** 2))
+
+
+CALIBRATION_BINS = 15
+
+
+def calibration_bins(scores: Floats) -> NDArray[np.intp]:
+    """(N,) the bin, of CALIBRATION_BINS of equal width, of each P(fake)."""
+    return np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+
+
+def calibration_error(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The mean over clips of |mean P(fake) - share of fakes| in their bin (Guo et al. 2017)."""
+    y, s = two_classes(labels, scores)
+    return float(np.abs(np.bincount(calibration_bins(s), s - y)).sum() / len(y))
+
+
+def two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Ints, Floats]:
+    """Both as arrays; raises UndefinedMetricError for one class only, ValueError for what is no such pair."""
     y: NDArray[Any] = np.asarray(labels)
     s = np.asarray(scores, dtype=np.float64)
     if y.shape != s.shape or y.ndim != 1:

@@ -1,6 +1,8 @@
 """Atomic files: whole or not at all."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,20 @@ def test_a_file_that_others_link_to_is_replaced_not_edited(tmp_path: Path) -> No
     link.hardlink_to(target)
     write_text(target, "new")
     assert (target.read_text(), link.read_text()) == ("new", "old")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a machine that loses its power leaves an empty file that counts as whole."""
+    target, synced = tmp_path / "file.txt", []
+    write_text(target, "old")
+
+    def fsync(fd: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        synced.append(("folder" if folder else os.pread(fd, 100, 0).decode(), target.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(target, "new")
+    assert synced == [("new", "old"), ("folder", "new")]
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

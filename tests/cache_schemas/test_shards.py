@@ -1,5 +1,9 @@
 """HDF5 shards: what is written comes back, what is broken is computed again."""
 
+import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,9 +17,9 @@ from cache_schemas.shards import (
     ClipResult,
     ShardError,
     ShardSchema,
-    prune_shards,
     read_rows,
     scan_shards,
+    stale_files,
     write_shard,
 )
 
@@ -66,8 +70,7 @@ def test_a_damaged_shard_counts_as_absent(tmp_path: Path, damage: str) -> None:
     assert list(scan_shards(tmp_path, SCHEMA, "key")) == [("a", "p")]
     with pytest.raises(ShardError, match=bad.name):
         read_rows(bad, SCHEMA, [0])
-    assert prune_shards(tmp_path, [good]) == 1
-    assert list(tmp_path.iterdir()) == [good]
+    assert stale_files(tmp_path, [good]) == {bad}
 
 
 def test_arrays_that_break_the_schema_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
@@ -93,10 +96,42 @@ def test_damaged_pictures_name_the_file(tmp_path: Path) -> None:
         read_rows(path, SCHEMA, [0])
 
 
-def test_leftovers_of_a_killed_writer_are_pruned(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_stale(tmp_path: Path) -> None:
     (tmp_path / ".abc.h5.x.tmp").write_bytes(b"half")
     assert scan_shards(tmp_path, SCHEMA, "key") == {}
-    assert prune_shards(tmp_path, []) == 1
+    assert stale_files(tmp_path, []) == {tmp_path / ".abc.h5.x.tmp"}
+
+
+def test_a_disk_that_gives_no_locks_is_read(tmp_path: Path) -> None:
+    """As NFS without its lock daemon. Whoever holds a lock is no obstacle either: nobody changes a shard."""
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert len(read_rows(path, SCHEMA, [0])["x"]) == 1
+
+
+def test_who_insists_on_locks_is_told_so(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, SCHEMA, "key", [result("a", 1)])
+    read = (
+        "from pathlib import Path; from cache_schemas.shards import ShardSchema, read_rows; "
+        f"read_rows(Path({str(path)!r}), ShardSchema('test', ()), [0])"
+    )
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        environment = os.environ | {"HDF5_USE_FILE_LOCKING": "TRUE"}
+        said = subprocess.run(
+            [sys.executable, "-c", read], env=environment, capture_output=True, text=True, check=False
+        )
+    assert "set HDF5_USE_FILE_LOCKING=FALSE" in said.stderr
+    assert "delete" not in said.stderr
+
+
+@pytest.mark.parametrize("first", ["failed", "well"])
+def test_a_clip_that_went_well_when_it_was_tried_again_went_well(tmp_path: Path, first: str) -> None:
+    tries = {"failed": [ClipResult("a", "p", reason="no face"), result("b", 1)], "well": [result("a", 2)]}
+    for name, results in tries.items():  # whichever is met first
+        write_shard(tmp_path, SCHEMA, "key", results).rename(tmp_path / f"{int(name != first)}.h5")
+    assert scan_shards(tmp_path, SCHEMA, "key")["a", "p"].reason == ""
 
 
 def test_a_hundred_thousand_shards_are_looked_through_without_hdf5(

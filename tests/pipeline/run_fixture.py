@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 import nas
 from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantAttributes, stage_piece
 from cache_schemas.files import digest
-from cache_schemas.manifest import Quarantined, write_quarantine
+from cache_schemas.manifest import Clip, Quarantined, write_manifest, write_quarantine
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, history_of, write_run
 from pipeline.params import Params
 from pipeline.runs.evaluate import write_results
@@ -40,6 +40,7 @@ def make_index(*, subjects: int = 20, windows: int = 2, categories: Sequence[str
                 "video_label": int(fake_video),
                 "audio_label": -1 if category.endswith("-") else int(fake_audio),
                 "category": category,
+                "clip_category": category,
                 "method": METHODS.get(category, "real" if category == "RV-" else "faceswap"),
                 "subject_id": f"s{subject:02d}",
                 "dataset": "made-up",
@@ -69,7 +70,7 @@ def make_scores(
         "visual": test["video_label"],
         "audio": test["audio_label"].clip(lower=0),
     }
-    columns = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label"]
+    columns = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category"]
     parts = []
     for network in networks:
         for seed in seeds:
@@ -104,10 +105,16 @@ def make_genotype(network: str, seed: int = 0) -> nas.Genotype:
     return nas.Genotype(cells=(nas.Cell(x=a, y=b, steps=steps), nas.Cell(x="cell1", y=c, steps=others)))
 
 
-def make_workspace(root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1)) -> Workspace:
-    """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip."""
+def make_workspace(
+    root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1), silence: float = 0.0
+) -> Workspace:
+    """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip.
+
+    silence: added to the audio features that are stored of windows without sound.
+    """
     workspace = Workspace(root)
-    _write_cache(workspace.features, index)
+    _write_cache(workspace.features, index, silence)
+    write_manifest(workspace.manifest, [_clip(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
     found, trained = [], []
     for network in NETWORKS:
         for seed in seeds:
@@ -130,12 +137,26 @@ def write_evaluation(workspace: Workspace, index: pd.DataFrame, **kwargs: Any) -
     return result
 
 
-def _write_cache(path: Path, index: pd.DataFrame) -> None:
+def _clip(row: Mapping[Hashable, Any]) -> Clip:
+    """What the manifest says of an index's clip."""
+    video, sound = row["clip_category"][:2] == "FV", row["clip_category"][2:]
+    audio_label = None if sound == "-" else int(sound == "FA")
+    names = ("clip_id", "path", "dataset", "subject_id", "method", "split", "split_kind", "file_bytes")
+    return Clip(
+        **{name: row[name] for name in names}, source_id="", target_id="", video_label=int(video),
+        audio_label=audio_label, label=int(video or bool(audio_label)), category=row["clip_category"],
+    )  # fmt: skip
+
+
+def _write_cache(path: Path, index: pd.DataFrame, silence: float) -> None:
     writer, random, rows = FeatureCacheWriter(path), np.random.default_rng(2), {}
     for variant in VARIANTS:
         windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
         keys = [digest(variant.path, clip, window, digits=32) for clip, window in windows]
         features = {name: random.normal(size=(len(keys), LENGTH, c)) for name, c in variant.layers.items()}
+        if variant.modality == "audio":
+            for x in features.values():
+                x[~index["has_audio"].to_numpy()] += silence
         writer.add_variant(variant)
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
+from tests.cache_schemas.features import small_cache
 from tests.cache_schemas.features.small_cache import (
     AUDIO,
     LENGTH,
@@ -20,6 +21,7 @@ from tests.cache_schemas.features.small_cache import (
     VISUAL,
     build,
     check,
+    index_of,
     key_of,
     names,
     truth,
@@ -50,6 +52,24 @@ def test_load_selects_split_category_and_layers(cache: FeatureCache) -> None:
     assert list(found) == ["audio/net.2"]
     assert torch.equal(found["audio/net.2"], rows_of(cache, "audio/net.2", list(chosen["clip_id"])))
     assert cache.layers == VISUAL.layers | AUDIO.layers
+
+
+def test_what_stands_in_for_missing_sound_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = names(9)
+    mute = np.arange(9) % 4 == 1
+    monkeypatch.setattr(small_cache, "index_of", lambda found: index_of(found).assign(has_audio=~mute))
+    build(tmp_path / "c.zarr", windows, views=2)
+    cache = FeatureCache.open(tmp_path / "c.zarr")
+    stored = cache.read(range(9), views=(0, 1))
+    for layer, x in cache.load(views=True).items():
+        assert stored[layer].any(dim=-1).all(), "what is stored is there to be checked"
+        expected = stored[layer].clone()
+        if layer.startswith("audio/"):
+            expected[:, mute] = 0
+        assert torch.equal(x, expected)
+    chosen = cache.load("val")
+    where = cache.select("val")
+    assert torch.equal(chosen["audio/net.1"], cache.load()["audio/net.1"][where])
 
 
 def test_unknown_names_are_listed_with_what_there_is(cache: FeatureCache) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,13 @@ class Cluster:
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     address: str = ""
+    options: Sequence[str] = ()
+    """Of the scheduler and of all workers."""
 
     def start(self, *command: str) -> None:
         """Workers and schedulers find the product as one that is installed."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        argv = [sys.executable, "-m", "dask", *command, "--no-dashboard"]
+        argv = [sys.executable, "-m", "dask", *command, *self.options, "--no-dashboard"]
         self.processes.append(
             subprocess.Popen(
                 argv, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -46,10 +48,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, workers: int) -> Iterator[Cluster]:
+def cluster(folder: Path, *, workers: int, options: Sequence[str] = ()) -> Iterator[Cluster]:
     """A scheduler and so many workers that have started in `folder`."""
     folder.mkdir(exist_ok=True)
-    found, file = Cluster(folder), folder / "scheduler.json"
+    found, file = Cluster(folder, options=options), folder / "scheduler.json"
     try:
         found.start("scheduler", "--scheduler-file", str(file), "--port", "0", "--host", "127.0.0.1")
         wait_for(lambda: file.exists() and file.read_text().endswith("}"))

@@ -24,7 +24,7 @@ from tests.pipeline.clips import make_clip
 from tests.pipeline.compute.clusters import cluster
 from tests.pipeline.compute.waiting import wait_for
 from tests.pipeline.conftest import small_params
-from tests.pipeline.killer import die_on_the_third
+from tests.pipeline.killer import die_on_the_third, live
 from tests.pipeline.test_faults import clip_of
 
 # Dask's own sockets are closed by its event loop, some time after the cluster is.
@@ -181,6 +181,11 @@ def test_a_clip_that_kills_its_process_is_found_out(root: Path, tmp_path: Path) 
     (row,) = read_quarantine(workspace.quarantine("spectrograms"))
     assert row.path == "03.mp4"
     assert "process that took it died" in row.reason
+    params = params.model_copy(update={"compute": ComputeParams(workers=1)})
+    entries = run_shard_stage(
+        workspace.spectrograms, SPECTROGRAMS, "key", jobs, live, workspace=workspace, params=params
+    )
+    assert len(entries) == 5  # it may have been the machine's fault
 
 
 def test_workers_that_were_started_elsewhere_give_the_same_bytes(

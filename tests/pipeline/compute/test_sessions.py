@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from distributed.security import Security
 
 from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
@@ -67,6 +68,32 @@ def test_a_scheduler_out_of_reach_is_named(address: str) -> None:
         pytest.raises(SchedulerError, match=f"the scheduler {address} cannot be reached .*start one"),
     ):
         list(run_tasks(double, [1], ComputeParams(scheduler=address)))
+
+
+def test_a_cluster_with_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, files = Security.temporary(), {}
+    for name, content in (("ca-file", made.tls_ca_file), ("cert", made.tls_client_cert), ("key", made.tls_client_key)):
+        files[name] = tmp_path / f"{name}.pem"
+        files[name].write_text(content)
+    options = [word for name, path in files.items() for word in (f"--tls-{name}", str(path))]
+    settings = {"ca-file": str(files["ca-file"]), "client.cert": str(files["cert"]), "client.key": str(files["key"])}
+    with cluster(tmp_path / "cluster", workers=1, options=options) as found:
+        compute = ComputeParams(scheduler=found.address)
+        with dask.config.set({f"distributed.comm.tls.{name}": value for name, value in settings.items()}):
+            assert dict(run_tasks(double, [1, 2], compute)) == {1: 2, 2: 4}
+        with pytest.raises(SchedulerError, match=rf"{found.address} wants a certificate.*docs/scale.md"):
+            list(run_tasks(double, [1, 2], compute))
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_scheduler_that_anybody_can_reach_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}):
+        for address in ("tcp://scheduler.invalid:8786", "tcp://127.0.0.1:9", "tcp://[::1]:9", "tcp://localhost:9"):
+            with pytest.raises(SchedulerError):
+                list(run_tasks(double, [1], ComputeParams(scheduler=address)))
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert "whoever can reach tcp://scheduler.invalid:8786" in said
 
 
 def process_of(task: int) -> int:

@@ -4,7 +4,9 @@ import os
 import time
 
 import pytest
+from distributed import Client
 
+from pipeline.compute.cluster import local_client
 from pipeline.compute.workers import run_tasks, tell
 from pipeline.params import ComputeParams
 
@@ -35,6 +37,20 @@ def test_in_two_processes_that_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="no root of -1"):
         list(run_tasks(square, [-1, 1], ComputeParams(workers=2)))
     assert os.environ["OMP_NUM_THREADS"] == "17"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nobody_else_on_this_machine_can_send_work() -> None:
+    """A scheduler and its workers run whatever they are sent, and every user of a machine reaches its ports."""
+    with local_client(1, 1) as client:
+        found = client.scheduler_info()
+        addresses = [found["address"], *found["workers"], *(worker["nanny"] for worker in found["workers"].values())]
+        assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+        for address in addresses:
+            for stranger in ({"address": address.replace("tls", "tcp")}, {"address": address, "security": True}):
+                with pytest.raises(OSError, match=r"closed|certificate|reset"):
+                    Client(**stranger, timeout=5)
+        assert client.submit(square, 3).result()[0] == 9
 
 
 def slow_square(task: int) -> int:

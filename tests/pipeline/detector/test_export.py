@@ -1,5 +1,6 @@
 """Exported networks give PyTorch's scores, for any number of windows."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import nas
 from cache_schemas.run import RunFileError
-from pipeline.detector.export import ExportError, Trained, example, export_network, load_network
+from pipeline.detector.export import Exported, ExportError, Trained, example, export_network, load_network
 from pipeline.workspace import Workspace
 
 GENOTYPE = nas.Genotype(
@@ -42,8 +43,15 @@ def trained() -> Trained:
     return Trained(network, 7)
 
 
-def test_exports_give_the_same_scores(trained: Trained, tmp_path: Path) -> None:
-    result = export_network(trained, onnx=tmp_path / "network.onnx", pt2=tmp_path / "network.pt2")
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
+    """The folder of network.onnx and network.pt2, and what was said of them."""
+    folder = tmp_path_factory.mktemp("exported")
+    return folder, export_network(trained, onnx=folder / "network.onnx", pt2=folder / "network.pt2")
+
+
+def test_exports_give_the_same_scores(trained: Trained, exported: tuple[Path, Exported]) -> None:
+    tmp_path, result = exported
     assert set(result.errors) == {str(tmp_path / "network.onnx"), str(tmp_path / "network.pt2")}
     assert max(result.errors.values()) <= 1e-5
     assert result.seed == 7
@@ -56,6 +64,28 @@ def test_exports_give_the_same_scores(trained: Trained, tmp_path: Path) -> None:
         np.testing.assert_allclose(scores, trained.network.predict(features).numpy(), atol=1e-5)
     program = torch.export.load(tmp_path / "network.pt2").module()
     torch.testing.assert_close(program(*inputs), trained.network.predict(features), atol=1e-5, rtol=0)
+
+
+def test_an_exported_network_leaves_out_sound_that_is_not_there(
+    trained: Trained, exported: tuple[Path, Exported]
+) -> None:
+    """A mute window's score is its picture's, whatever the sound's block has learnt to make of nothing."""
+    folder, _ = exported
+    program = torch.export.load(folder / "network.pt2").module()
+    session = onnxruntime.InferenceSession(folder / "network.onnx")
+    picture, sound = example(trained.network, 4)
+    mute = torch.tensor([False, True, False, True])
+    assert ((sound == 0).flatten(1).all(1) == mute).all()
+    given = {"visual/net.2": picture, "audio/net.1": sound}
+    scores = program(picture, sound)
+    in_onnx = session.run(None, {name: x.numpy() for name, x in given.items()})[0]
+    torch.testing.assert_close(torch.from_numpy(in_onnx), scores, atol=1e-5, rtol=0)
+    other = copy.deepcopy(trained.network)
+    for parameter in other.fusion.reshape["audio/net%2E1"].parameters():
+        parameter.data.add_(3)
+    changed = (other.predict(given) - scores).abs()
+    assert (changed[mute] < 1e-5).all()
+    assert (changed[~mute] > 1e-3).all()
 
 
 def test_multiply_adds_are_those_of_the_matrix_products(trained: Trained) -> None:

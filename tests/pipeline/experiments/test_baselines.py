@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_a_lost_method_alone_is_done_again(workspace: Workspace, table: pd.DataF
 
 def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
     windows = Source.of(workspace, small()).windows()
+    windows = replace(windows, features=dict(windows.features))
     n = len(windows.split)
     v, a = (ScoredRow(method="m", seed=3, parameters=5, scores=[p] * n, seconds=0) for p in (0.8, 0.4))
     noisy = ScoredRow(method="m", seed=3, parameters=5, scores=list(np.where(windows.labels == 1, 0.9, 0.2)), seconds=0)
@@ -71,6 +73,15 @@ def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
     assert joined["late fusion, mean"][0].scores[0] == pytest.approx(0.6)
     assert joined["late fusion, product"][0].scores[0] == pytest.approx(0.32 / (0.32 + 0.12))
     assert joined["late fusion, mean"][0].parameters == 10
+    mute = np.arange(n) % 3 == 0
+    for name, x in windows.layers_of("audio").items():
+        windows.features[name] = x.clone()
+        windows.features[name][mute] = 0
+    joined = late_fusion({"visual only, MLP": [v], "audio only, MLP": [a]}, windows)
+    for rows in joined.values():
+        scores = np.array(rows[0].scores)
+        assert (scores[mute] == 0.8).all(), "where nothing is heard, the picture's score alone"
+        assert (scores[~mute] != 0.8).all()
     joined = late_fusion({"visual only, MLP": [noisy], "audio only, MLP": [a]}, windows)
     assert auc(windows.labels, joined["late fusion, logistic regression"][0].scores) == 1.0
 

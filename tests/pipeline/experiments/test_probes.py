@@ -38,6 +38,26 @@ def test_only_the_kernel_sees_a_distance() -> None:
     assert scores["logistic regression"] < 0.7
 
 
+@pytest.mark.parametrize("kind", list(probes))
+def test_of_windows_without_sound_the_picture_alone_counts(kind: str) -> None:
+    """Neither do they move what is learnt of the others' sound."""
+    given, mute = features("linear"), np.arange(400) % 8 < 2
+    given = {"visual/a": given["visual/a"], "audio/b": given["audio/b"] + 20}
+    given["audio/b"][mute] = 0
+    found = probes[kind](given, LABELS, SPLIT)
+    assert np.isfinite(found.scores).all()
+    alone = probes[kind]({"audio/b": given["audio/b"]}, LABELS, SPLIT)
+    assert len(set(alone.scores[mute])) == 1
+    assert found.scores[mute].std() > 0.01
+    heard = np.flatnonzero(~mute)
+    others = {"audio/b": given["audio/b"][heard]}
+    only = probes[kind](others, LABELS[heard], [SPLIT[i] for i in heard])
+    test = heard >= 300
+    assert auc(LABELS[heard][test], alone.scores[heard][test]) == pytest.approx(
+        auc(LABELS[heard][test], only.scores[test]), abs=0.02
+    )
+
+
 def test_scores_do_not_depend_on_the_test_split() -> None:
     changed = LABELS.copy()
     changed[300:] = 1 - changed[300:]

@@ -12,17 +12,19 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from cache_schemas.manifest import Clip, write_manifest
-from cache_schemas.media import FACES, ClipWindows, write_windows
+from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
 from cache_schemas.shards import ClipResult, write_shard
 from pipeline import media
 from pipeline.faces.contact_sheets import write_contact_sheets
 from pipeline.faces.stage import clip_faces, face_key
 from pipeline.params import DataParams, FaceParams, Params, WindowParams
 from pipeline.shards.stage import ClipJob
+from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 
 PORTRAIT = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 CLIP = Clip("c0", "clip.mkv", "", "", "", "", 0, None, 0, "", "", "test", 0)
+RATE = 16000
 NOISE = "noise=alls=4:allf=t"
 
 
@@ -149,7 +151,16 @@ def test_contact_sheets_show_every_window_of_every_clip(tmp_path: Path) -> None:
     write_windows(workspace.windows, [windows])
     result = clip_faces(ClipJob(CLIP, "plan", windows), path, params)
     write_shard(workspace.faces, FACES, face_key(params), [result, ClipResult("c1", "plan", reason="no face")])
+    waves = (8000 * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)).astype(np.int16).reshape(2, -1)
+    arrays = {"spectrogram": np.zeros((2, 64, 200), np.float32), "waveform": waves}
+    sound = ClipResult("c0", "", windows.starts_s, arrays)
+    write_shard(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params), [sound])
     assert write_contact_sheets(tmp_path / "sheets", workspace, params) == 1
+    played = media.read_sound(tmp_path / "sheets" / "c0.mp4", sample_rate_hz=RATE)
+    begin = played.samples[: 4 * RATE]
+    assert np.corrcoef(begin, waves.reshape(-1)[: len(begin)])[0, 1] > 0.99
+    pictures = media.read_frames(tmp_path / "sheets" / "c0.mp4", played.probe.times_s.tolist()).pixels
+    assert np.abs(pictures.astype(int) - result.arrays["crops"].reshape(pictures.shape)).mean() < 4
     with Image.open(tmp_path / "sheets" / "c0.png") as sheet:
         assert sheet.size == (10 * 112, 2 * 112)
         corners = [sheet.getpixel((224 + 112 * f + 1, 112 * w + 1)) for w in range(2) for f in range(8)]

@@ -1,8 +1,12 @@
 """The manifest stage: layouts, splits by person, files that cannot be opened."""
 
 import csv
+import os
+import re
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,18 +94,99 @@ def test_csv_layout_and_files_that_cannot_be_opened(tmp_path: Path) -> None:
     assert "does not exist" in reasons["v9.mp4"]
     assert "outside the data root" in reasons["../data/../../etc/passwd"]
     assert "outside the data root" in reasons["v11.mp4"]
-    with pytest.raises(ManifestError, match=r"6 of 12 files .* more than max_failed_fraction 0\.4"):
+    with pytest.raises(
+        ManifestError, match=r"6 of 12 files .* more than max_failed_fraction 0\.4; most often, 2 times: the path leads"
+    ):
         build_manifest(workspace, small_params(root, max_failed_fraction=0.4))
 
 
-def test_git_lfs_pointers_are_called_so_and_the_commonest_reason_is_told(tmp_path: Path) -> None:
-    write_csv(tmp_path / "manifest.csv", csv_rows(6))
-    for number in range(6):
-        (tmp_path / f"v{number}.mp4").write_text(
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{number:064}\nsize 12345\n" if number else "x"
-        )
-    with pytest.raises(ManifestError, match=r"5 of 6 files cannot be used.*most often, 5 times: .*`git lfs pull`"):
-        build_manifest(Workspace(tmp_path / "work"), small_params(tmp_path))
+STAND_INS = {
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n", "git lfs pull"),
+    "zeros": (bytes(1 << 21), "nothing but zeros"),
+    "empty": (b"", r"empty \(0 bytes\)"),
+}
+
+
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_a_data_set_most_of_which_is_not_there_says_so(tmp_path: Path, kind: str) -> None:
+    """A clone without Git LFS, a copy that broke off: each file's reason, and the stop's."""
+    content, said = STAND_INS[kind]
+    rows = csv_rows(8)
+    for i, row in enumerate(rows):
+        lost = content % i if b"%" in content else content
+        (tmp_path / row["path"]).write_bytes(bytes([i, 1]) if i < 3 else lost)
+    write_csv(tmp_path / "manifest.csv", rows)
+    workspace = Workspace(tmp_path / "work")
+    with pytest.raises(ManifestError, match=rf"5 of 8 .*most often, 5 times: .*{said}"):
+        build_manifest(workspace, small_params(tmp_path))
+    reasons = [row.reason for row in read_quarantine(workspace.quarantine("manifest"))]
+    assert all(re.search(said, reason) for reason in reasons)
+
+
+class DataSet:
+    """Six files of a MB, written long ago."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.workspace = root, Workspace(root / "work")
+        self.rows = csv_rows(6)
+        for row in self.rows:
+            self.write(row["path"], row["path"])
+        self.build()
+
+    def write(self, name: str, said: str, *, age_s: float = 1000.0) -> None:
+        (self.root / name).write_bytes(said.encode().ljust(1 << 20, b"."))
+        written_s = time.time() - age_s
+        os.utime(self.root / name, (written_s, written_s))
+
+    def build(self) -> tuple[list[str], int]:
+        """(clip ids, MB that were read)."""
+        write_csv(self.root / "manifest.csv", self.rows)
+        before = psutil.Process().io_counters().read_chars
+        clips = build_manifest(self.workspace, small_params(self.root))
+        return [clip.clip_id for clip in clips], (psutil.Process().io_counters().read_chars - before) >> 20
+
+
+def test_files_that_are_as_they_were_are_not_read_again(tmp_path: Path) -> None:
+    data = DataSet(tmp_path)
+    first, read = data.build()
+    assert read == 0
+    (tmp_path / "v0.mp4").rename(
+        tmp_path / "other.mp4"
+    )  # as a copy would: another file takes the name, same size, time
+    data.write("v0.mp4", "new")
+    found, read = data.build()
+    assert (found[1:], read) == (first[1:], 1)
+    assert found[0] != first[0]
+    data.rows = data.rows[:4]
+    data.build()
+    assert len(data.workspace.hashes.read_text().splitlines()) == 4
+
+
+def test_a_file_that_was_written_over_and_given_its_old_time_is_read_again(tmp_path: Path) -> None:
+    data = DataSet(tmp_path)
+    first, _ = data.build()
+    was = (tmp_path / "v0.mp4").stat()
+    with (tmp_path / "v0.mp4").open("r+b") as file:
+        file.write(b"other")
+    os.utime(tmp_path / "v0.mp4", ns=(was.st_atime_ns, was.st_mtime_ns))
+    found, read = data.build()
+    assert (found[0] != first[0], read) == (True, 1)
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path: Path) -> None:
+    """It may be written once more within a tick of the clock."""
+    data = DataSet(tmp_path)
+    data.write("v0.mp4", "new", age_s=0.0)
+    for _ in range(2):
+        assert data.build()[1] == 1
+
+
+def test_a_run_that_was_killed_has_read_what_it_has_read(tmp_path: Path) -> None:
+    data = DataSet(tmp_path)
+    first, _ = data.build()
+    lines = data.workspace.hashes.read_text().splitlines(keepends=True)
+    data.workspace.hashes.write_text("".join(lines[:4]) + lines[4][:90])
+    assert data.build() == (first, 2)
 
 
 def test_clip_ids_come_from_the_content(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check, check_manifest
 from pipeline.manifest.facts import ClipFacts
 from pipeline.manifest.splits import assign_splits, identity_components
-from pipeline.params import Params, SplitParams
+from pipeline.media import process
+from pipeline.params import Params, SplitParams, WindowParams
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
 from tests.pipeline.tiny import SECONDS, TinyClips
 
 SPLITS = ("train", "val", "test")
-FACTS = ClipFacts(2.0, 25.0, 128, 128, "mov,mp4", "h264", "aac", 16000, "mono", -20.0, 0.0)
+FACTS = ClipFacts(2.0, 25.0, 128, 128, "mov,mp4", "h264", "aac", 16000, "mono", -20.0, 0.0, 2.0)
 
 
 def clip(number: int, people: list[str], *, split: str = "train", fake: int = 0, audio: int = 0, **more: Any) -> Clip:
@@ -101,9 +103,9 @@ def test_components_are_the_smallest_groups_that_share_nobody(casts: list[list[s
         assert reached == {who for each in group for who in each.people}
 
 
-def checked(clips: list[Clip], facts: Callable[[Clip], ClipFacts] = lambda _: FACTS) -> dict[str, Any]:
+def checked(clips: list[Clip], facts: Callable[[Clip], ClipFacts] = lambda _: FACTS, **windows: Any) -> dict[str, Any]:
     found = {each.clip_id: facts(each) for each in clips}
-    result = check(clips, found, [], split=SplitParams(), identity="x")
+    result = check(clips, found, [], split=SplitParams(), windows=WindowParams(**windows), identity="x")
     json.dumps(result, allow_nan=False)
     return result
 
@@ -155,6 +157,25 @@ def test_a_planted_shortcut_is_loud(
         assert told == {"has_audio"}
     assert value is None or entry[label]["value"] in (value, "h264", "256x128")
     assert any(f"{name} " in text and " 1.00" in text for text in result["warnings"])
+
+
+def test_how_many_seconds_are_used() -> None:
+    lengths = {
+        "c0": {"duration_s": 9.0, "sound_s": 8.6, "leading_silence_s": 0.2},  # 0.4 s without sound, 0.2 s of silence
+        "c1": {"duration_s": 41.0, "sound_s": 41.0},  # of eleven windows eight
+        "c2": {"duration_s": 5.0, "sound_s": None, "leading_silence_s": None, "audio_codec": None},
+        "c3": {"duration_s": None, "reason": "not a video"},
+    }
+    clips = [clip(0, ["a"]), clip(1, ["b"], fake=1), clip(2, ["c"], fake=1), clip(3, ["d"])]
+    found = checked(clips, lambda each: replace(FACTS, **lengths[each.clip_id]))["seconds"]
+    assert found == {
+        "real": {"clips": 1, "seconds": 9.0, "used": pytest.approx(8.4), "clips_cut": 0},
+        "fake": {"clips": 2, "seconds": 46.0, "used": pytest.approx(32.0), "clips_cut": 1},
+    }
+    mute = checked(clips[2:3], lambda each: replace(FACTS, **lengths["c2"]), missing_modality="visual_only")
+    assert mute["seconds"]["fake"]["used"] == 5.0
+    short = checked(clips[:1], lambda _: replace(FACTS, duration_s=3.0, sound_s=3.0), short_clip="quarantine")
+    assert short["seconds"]["real"]["used"] == 0.0
 
 
 def test_uneven_data_are_called_so() -> None:
@@ -252,6 +273,19 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, tiny: TinyClips, monkeypa
     assert store.read_text().splitlines(keepends=True) == lines
 
 
+def test_what_could_not_be_measured_for_another_reason_than_its_content_is_measured_again(
+    tmp_path: Path, tiny: TinyClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, workspace = tmp_path / "data", Workspace(tmp_path / "work")
+    params = write_folders(root, tiny)
+    build_manifest(workspace, params)
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "WALL_SECONDS", 0.0)
+        waited = check_manifest(workspace, params)
+    assert sum(waited["unusable"]["clips"].values()) == 8
+    assert check_manifest(workspace, params)["unusable"]["clips"] == {}
+
+
 def test_the_command_prints_tables_or_json(
     tmp_path: Path, tiny: TinyClips, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +308,7 @@ def test_the_command_prints_tables_or_json(
         "Container and sound",
         "warnings",
         "the folder below real/ or fake/",
+        "% of the 6 s of real clips and ",
     ):
         assert text in " ".join(out.split())
     code, out, _ = bmnas("--check", "--json")

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from cache_schemas.manifest import Clip
 from cache_schemas.segments import MIN_FAKE_S
 from pipeline.features.stage import FeatureCache
+from pipeline.features.windows import WindowSource
 from pipeline.media import ffmpeg_exe
 from pipeline.params import parse_params
+from pipeline.runs.cache import clip_index
 from pipeline.statistics.measure import clips
 from pipeline.synth.clip import render_clip
 from pipeline.synth.plan import ClipSpec
@@ -31,7 +34,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         for number, split, video, audio, periods, original in (
             (1, "train", False, False, [], None),
             (2, "train", True, False, [[0.8, 1.0]], "000001.mp4"),
-            (3, "train", False, True, [[1.4, 1.65]], "000001.mp4"),  # 0.10 s in the second window, 0.15 in the third
+            (3, "train", False, True, [[1.42, 1.65]], "000001.mp4"),  # 0.095 s in the second window, 0.12 in the third
             (4, "train", True, True, [[0.0, 0.05]], "000001.mp4"),  # too little to be seen
             (5, "dev", False, False, [], None),
             (6, "test", False, False, [], None),
@@ -53,7 +56,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         "compute": {"workers": 1},
     }
     run_to_features(Workspace(work), parse_params(params, source="test"))
-    found = FeatureCache.open(Workspace(work).features).index
+    found = clip_index(Workspace(work), FeatureCache.open(Workspace(work).features))
     return found.assign(name=found["path"].str[-10:-4]).sort_values(["name", "window"])
 
 
@@ -80,12 +83,17 @@ def test_a_window_is_fake_where_it_overlaps_a_fake_segment(
     assert labels(index, name) == expected
 
 
-def test_a_clip_is_what_its_windows_are_together(index: pd.DataFrame) -> None:
+def test_a_clip_is_what_its_data_set_says_whatever_its_windows_hold(index: pd.DataFrame) -> None:
     table = clips(index).set_index("name")
-    assert table.loc["000002", ["label", "category"]].tolist() == [1, "FVRA"]
-    assert table.loc["000004", ["label", "category"]].tolist() == [0, "RVRA"]
-    mixed = index[index["name"].isin(["000002", "000003"])].assign(clip_id="one")
-    assert clips(mixed).loc["one", "category"] == "FVFA"
+    for name, expected in (("000001", [0, "RVRA"]), ("000002", [1, "FVRA"]), ("000004", [1, "FVFA"])):
+        assert table.loc[name, ["label", "category"]].tolist() == expected
+
+
+def test_where_nothing_is_heard_no_sound_is_fake() -> None:
+    clip = Clip("c", "c", "d", "s", "", "", 0, 1, 1, "RVFA", "m", "train", 1)
+    for heard, expected in ((True, (0, 1)), (False, (0, None))):
+        info = {"available_s": 4.0, "has_audio": heard}
+        assert WindowSource(clip, 0, 0.0, (Path(), 0), (Path(), 0), "", info).labels == expected
 
 
 def test_without_segments_a_fake_clip_is_fake_throughout() -> None:

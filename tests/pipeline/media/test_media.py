@@ -1,7 +1,9 @@
 """The door to media: real files of several containers, and hostile ones."""
 
 import contextlib
+import errno
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import psutil
 import pytest
 
 from pipeline import media
-from pipeline.media import process
+from pipeline.decoder import container
+from pipeline.media import files, process
 
 
 def make(path: Path, *options: str, seconds: float = 2.0, sound: bool = True) -> Path:
@@ -168,6 +171,42 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     assert media.inside(root, "a/../b.mp4") == root / "b.mp4"
 
 
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A data root with a folder, and a secret outside it."""
+    (tmp_path / "root" / "folder").mkdir(parents=True)
+    (tmp_path / "outside" / "folder").mkdir(parents=True)
+    (tmp_path / "root" / "folder" / "a.mp4").write_bytes(b"mine")
+    (tmp_path / "outside" / "a.mp4").write_bytes(b"secret")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("swapped", ["folder", "folder/a.mp4"])
+def test_a_link_that_is_put_there_after_the_check_is_not_followed(tree: Path, swapped: str) -> None:
+    path = media.inside(tree, "folder/a.mp4")
+    (tree / swapped).rename(tree / "gone")
+    (tree / swapped).symlink_to(tree.parent / "outside" / ("" if swapped == "folder" else "a.mp4"))
+    with pytest.raises(media.PassingError, match="outside the data root"):
+        media.open_regular(path)
+
+
+def test_links_that_stay_inside_are_followed(tree: Path) -> None:
+    (tree / "relative.mp4").symlink_to("folder/a.mp4")
+    (tree / "absolute.mp4").symlink_to(tree / "folder" / "a.mp4")
+    (tree / "names").symlink_to(tree / "folder")
+    (tree.parent / "elsewhere").symlink_to(tree)  # the root itself may be one
+    for name in ("relative.mp4", "absolute.mp4", "names/a.mp4"):
+        for root in (tree, tree.parent / "elsewhere"):
+            with media.open_regular(media.inside(root, name)) as file:
+                assert file.read() == b"mine"
+
+
+def test_without_the_kernels_help_files_are_opened_all_the_same(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_OPENAT2", 100_000)  # ENOSYS
+    with media.open_regular(media.inside(tree, "folder/a.mp4")) as file:
+        assert file.read() == b"mine"
+
+
 def decoders() -> list[psutil.Process]:
     """The processes that read media for this one: a server and its copy."""
     children = psutil.Process().children(recursive=True)  # also multiprocessing's own, and other tests' workers
@@ -202,16 +241,64 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path, monkeypatch: py
         list(video.small())
 
 
-def test_pictures_that_a_killed_decoder_owes_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "passing", "said"),
+    [
+        (signal.SIGKILL, True, "ended by SIGKILL"),  # for want of memory, most likely
+        (signal.SIGSEGV, False, "decoder died of it"),
+        (signal.SIGXCPU, False, "takes more than 240 s of a core"),
+    ],
+)
+def test_pictures_that_a_killed_decoder_owes_are_an_error(
+    tmp_path: Path, number: int, passing: bool, said: str
+) -> None:
     path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"], seconds=30)  # more than fits a pipe
+    end_decoders(decoders())  # those of other tests
     with media.open_video(path, full_at_s=[0.1], small_height_px=48) as video:
         batches = video.small(batch=1)
         assert len(next(batches).times_s) == 1
-        (busy,) = [p for p in decoders() if any(file.path == str(path) for file in p.open_files())]
-        busy.kill()
-        with pytest.raises(media.MediaError, match="decoder died of it"):
+        (_, busy) = decoders()
+        busy.send_signal(number)
+        with pytest.raises(media.MediaError, match=said) as raised:
             list(batches)
+    assert isinstance(raised.value, media.PassingError) == passing
     assert len(media.read_frames(path, [0.1]).times_s) == 1
+
+
+def test_only_what_the_bytes_say_is_a_verdict(tmp_path: Path) -> None:
+    """A path may lead elsewhere tomorrow."""
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for name, passing in {"text.mp4": False, "empty.mp4": True, "none.mp4": True, ".": True, "loop.mp4": True}.items():
+        with pytest.raises(media.MediaError) as raised:
+            media.probe(tmp_path / name)
+        assert isinstance(raised.value, media.PassingError) == passing, name
+
+
+def test_a_disk_that_fails_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Path("/proc/self/mem")  # its beginning cannot be read: EIO
+    if not memory.exists():
+        pytest.skip("there is no file here whose reading fails")
+    monkeypatch.setattr(process, "open_regular", lambda _: memory.open("rb", buffering=0))
+    with pytest.raises(media.PassingError, match="the disk failed"):
+        media.probe(tmp_path / "c.mp4")
+
+
+def test_a_clip_that_ends_where_its_disk_failed_is_no_short_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ffmpeg takes a failing disk for the end of the file."""
+    path = make(tmp_path / "c.mp4", *CONTAINERS["clip.mp4"], seconds=0.5)
+
+    def fail(fd: int, size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    limits = {"max_streams": 32, "max_pixels": 1 << 20}
+    with path.open("rb") as file, monkeypatch.context() as patched:
+        patched.setattr(os, "read", fail)
+        with pytest.raises(OSError, match="the disk failed"), container.open_file(file.fileno(), limits) as opened:
+            assert opened.duration
 
 
 def test_a_decoder_that_died_between_files_is_replaced(tmp_path: Path) -> None:

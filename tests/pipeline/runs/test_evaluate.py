@@ -11,9 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 import nas
-from cache_schemas.features import FeatureCache
+from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.run import RetrainRun, RunFileError, read_run, write_run
 from pipeline.params import Params
 from pipeline.runs.cache import cache_identity
@@ -54,8 +55,51 @@ def test_only_the_test_split_is_scored(finished: tuple[Workspace, dict[str, Any]
     index = make_index()
     assert set(scores["clip_id"]) == set(index.loc[index["split"] == "test", "clip_id"])
     assert list(scores) == [
-        "clip_id", "window", "start_s", "subject_id", "category", "method", "label", "network", "seed", "score",
+        "clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category",
+        "network", "seed", "score",
     ]  # fmt: skip
+
+
+def test_a_fake_clip_without_a_fake_window_is_a_fake_clip(tmp_path: Path) -> None:
+    """The half second that is fake may be too little in each window, or where no face is seen."""
+    index, unseen = make_index(), ["s04-RVFA", "s09-FVRA", "s09-FVFA"]
+    hidden = index["clip_id"].isin(unseen)
+    index.loc[hidden, ["label", "video_label", "audio_label", "category"]] = (0, 0, 0, "RVRA")
+    workspace = make_workspace(tmp_path, index)
+    result = evaluate(workspace, Params(), device="cpu")
+    whole = measure(make_index(), make_scores(make_index()))
+    assert result["counts"] == whole["counts"]
+    fusion = result["networks"]["fusion"]
+    for kind in ("per_category", "per_method"):
+        counts = {name: of["n_fake"] for name, of in fusion[kind].items()}
+        assert counts == {name: of["n_fake"] for name, of in whole["networks"]["fusion"][kind].items()}
+    scores = pd.read_csv(workspace.evaluate / "scores.csv")
+    assert not scores.loc[scores["clip_id"].isin(unseen), "label"].any(), "of windows each has its own"
+    of_clip = scores[scores["network"] == "fusion"].groupby("clip_id")["score"].mean()
+    labels = (of_clip.index.str[-4:] != "RVRA").astype(int)
+    assert fusion["seed_average"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, of_clip))
+
+
+def test_what_stands_in_for_missing_sound_is_not_heard(tmp_path: Path) -> None:
+    index = make_index(subjects=5, categories=("RVRA", "FVFA", "RV-", "FV-"))
+    tables = []
+    for silence in (0.0, 5.0):
+        workspace = make_workspace(tmp_path / str(silence), index, silence=silence)
+        evaluate(workspace, Params(), device="cpu")
+        tables.append(pd.read_csv(workspace.evaluate / "scores.csv"))
+    pd.testing.assert_frame_equal(*tables)
+    mute = tables[0][tables[0]["category"].str.endswith("-")]
+    assert mute[mute["network"] == "audio"].groupby("seed")["score"].nunique().tolist() == [1, 1], "nothing is known"
+    assert mute[mute["network"] == "fusion"]["score"].nunique() == 8
+
+
+def test_a_clip_that_the_manifest_does_not_know_is_named(tmp_path: Path) -> None:
+    index = make_index(subjects=5)
+    workspace = make_workspace(tmp_path, index, seeds=[0])
+    lines = workspace.manifest.read_text().splitlines(keepends=True)
+    workspace.manifest.write_text("".join(lines[:-1]))
+    with pytest.raises(FeatureCacheError, match=r"manifest\.csv lacks s04/FVFA\.mp4"):
+        evaluate(workspace, Params(), device="cpu")
 
 
 def test_files_agree_with_the_returned_metrics(finished: tuple[Workspace, dict[str, Any]]) -> None:

@@ -1,4 +1,6 @@
-"""Windows: picture and sound are cut alike."""
+"""Windows: picture and sound are cut alike, and a clip is covered to its end."""
+
+import math
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ RATE = 100
 @pytest.mark.parametrize(
     ("duration", "silence", "trim", "starts", "available"),
     [
-        (10.0, 0.3, True, (0.3, 4.3), 4.0),
-        (10.0, 0.3, False, (0.0, 4.0), 4.0),
+        (10.0, 0.4, True, (0.4, 3.2, 6.0), 4.0),
+        (10.0, 0.4, False, (0.0, 3.0, 6.0), 4.0),
+        (7.9, 0.0, True, (0.0, 3.9), 4.0),
+        (8.0, 0.0, True, (0.0, 4.0), 4.0),
         (4.0, 0.0, True, (0.0,), 4.0),
-        (3.97, 0.0, True, (0.0,), 3.97),  # a container's rounding does not make a window short
+        (4.03, 0.0, True, (0.0,), 4.0),  # a container's rounding makes no second window
+        (3.97, 0.0, True, (0.0,), 3.97),  # nor a window short
         (3.0, 0.5, True, (0.5,), 2.5),
     ],
 )
@@ -31,7 +36,30 @@ def test_plan(duration: float, silence: float, trim: bool, starts: tuple[float, 
 
 def test_long_clips_give_windows_from_beginning_to_end() -> None:
     windows = plan_windows("c", duration_s=400, leading_silence_s=0, params=WindowParams(max_per_clip=3))
-    assert windows.starts_s == (0.0, 200.0, 396.0)
+    assert windows.starts_s == (0.0, 198.0, 396.0)
+    assert windows.covered_s == 12.0
+
+
+@given(st.floats(0.3, 120), st.floats(0, 0.09), st.floats(0.5, 6), st.integers(1, 300))
+def test_windows_cover_a_clip_to_its_end(duration: float, silence: float, window: float, most: int) -> None:
+    params, rounding = WindowParams(window_s=window, max_per_clip=most), 0.05
+    windows = plan_windows("c", duration_s=duration, leading_silence_s=silence, params=params)
+    starts, length = np.array(windows.starts_s), duration - silence
+    ends = starts + windows.available_s
+    wanted = max(1, math.ceil((length - rounding) / window))
+    assert len(starts) == min(wanted, most)
+    assert windows.available_s == pytest.approx(min(length, window), abs=1e-6)
+    assert starts[0] == pytest.approx(silence, abs=1e-6)
+    assert (np.diff(starts) > 0).all()
+    assert (ends < duration + 1e-5).all(), "no window is longer than what there is"
+    gaps = np.maximum(starts[1:] - ends[:-1], 0)
+    assert windows.covered_s == pytest.approx(ends[-1] - starts[0] - gaps.sum(), abs=1e-4)
+    if wanted == 1 or most > 1:
+        assert ends[-1] == pytest.approx(duration, abs=rounding + 1e-5 if wanted == 1 else 1e-5)
+    if len(starts) == wanted:
+        assert gaps.sum() < rounding + 1e-5, "every second is in a window"
+    if len(starts) > 2:
+        assert np.diff(starts) == pytest.approx(np.full(len(starts) - 1, np.diff(starts).mean()), abs=1e-5)
 
 
 def test_short_clips_follow_the_policy() -> None:

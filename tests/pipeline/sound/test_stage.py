@@ -1,12 +1,28 @@
 """Sound to spectrograms."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from cache_schemas.manifest import read_quarantine, write_manifest
+from pipeline.manifest.facts import clip_facts
 from pipeline.media import NoAudioError
 from pipeline.params import Params, SpectrogramParams
-from pipeline.sound.stage import compute_spectrogram, from_pcm, leading_silence_s, spectrogram_key, to_pcm
+from pipeline.sound.stage import (
+    build_spectrograms,
+    compute_spectrogram,
+    from_pcm,
+    leading_silence_s,
+    spectrogram_key,
+    to_pcm,
+)
+from pipeline.workspace import Workspace
+from tests.pipeline.broken_sound import UNHEARD
+from tests.pipeline.conftest import small_params
+from tests.pipeline.test_faults import clip_of
 
 RATE = 16000
 
@@ -71,6 +87,41 @@ def test_the_key_holds_what_changes_values_and_stays_as_it_was() -> None:
     def key(**changes: object) -> str:
         return spectrogram_key(Params.model_validate(changes))
 
-    assert key() == "b1280c07be27904d"  # of shards that lie on disks
+    assert key() == "5619382b9499bf57"  # of shards that lie on disks
     assert key(windows={"missing_modality": "visual_only"}) == key()
     assert len({key(), key(windows={"window_s": 2.0}), key(spectrograms={"n_mels": 64})}) == 3
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clips with a good picture and sound that cannot be used."""
+    root = tmp_path_factory.mktemp("broken")
+    (root / "clips").mkdir()
+    for name, (make, _) in UNHEARD.items():
+        make(root / "clips" / name)
+    return root
+
+
+@pytest.mark.parametrize("answer", ["quarantine", "visual_only"])
+def test_sound_that_cannot_be_used_is_none_whatever_is_wrong_with_it(broken: Path, answer: str) -> None:
+    names = sorted(UNHEARD)
+    clips = [clip_of(broken, broken / "clips" / name, i) for i, name in enumerate(names)]
+    workspace = Workspace(broken / "work")
+    write_manifest(workspace.manifest, clips)
+    params = small_params(broken, max_failed_fraction=1.0, windows={"missing_modality": answer})
+    entries = build_spectrograms(workspace, params)
+    reasons = {row.clip_id: row.reason for row in read_quarantine(workspace.quarantine("spectrograms"))}
+    for name, clip in zip(names, clips, strict=True):
+        expected = UNHEARD[name][1]
+        if answer == "quarantine":
+            assert re.search(expected, reasons[clip.clip_id]), (name, reasons[clip.clip_id])
+            assert reasons[clip.clip_id].endswith("(missing_modality: quarantine)")
+            continue
+        info = entries[clip.clip_id].info
+        assert info["has_audio"] is False, name
+        assert re.search(expected, str(info["no_audio"])), name
+        assert info["available_s"] == info["duration_s"] == pytest.approx(1, abs=0.1)
+        found = clip_facts(broken, clip, params)
+        assert (found.reason, found.audio_codec, found.loudness_db) == ("", None, None)
+        assert found.width_px == 64
+        assert re.search(expected, found.no_audio)

@@ -155,12 +155,14 @@ def test_counts(result: dict[str, Any]) -> None:
     assert result["counts"] == {"windows": 64, "clips": 32, "subjects": 8, "real_clips": 8, "fake_clips": 24}
 
 
-def test_a_clip_is_fake_if_any_window_is() -> None:
-    index = make_index(subjects=5)
-    index.loc[1, "label"] = 1  # the second window of a real clip
-    table = clips(index)
-    assert table.loc["s00-RVRA", "label"] == 1
-    assert table.loc["s01-RVRA", "label"] == 0
+def test_a_clip_is_what_it_is_called_not_what_its_windows_are(index: pd.DataFrame, scores: pd.DataFrame) -> None:
+    real = {"label": 0, "category": "RVRA"}
+    table = clips(index.assign(**real))
+    assert (table["category"] == table.index.str[-4:]).all()
+    assert (table["label"] == (table["category"] != "RVRA")).all()
+    roc, det = curves(scores.assign(**real))
+    for made, whole in zip((roc, det), curves(scores), strict=True):
+        pd.testing.assert_frame_equal(made, whole)
 
 
 def audit(index: pd.DataFrame, network_auc: float | None = 0.9) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
 from pipeline.statistics import metrics
 
@@ -140,69 +140,34 @@ def test_chance_separability_bounds_uninformative_quantities() -> None:
     assert metrics.chance_separability(1, 1) == 1.0
 
 
-def people(n_people: int, clips_each: int, *, seed: int, effect: float) -> tuple[np.ndarray, ...]:
-    """Clips of people who each shift all of their scores together: dependent within a person."""
-    random = np.random.default_rng(seed)
-    person = np.repeat(np.arange(n_people), clips_each)
-    labels = np.tile(np.arange(clips_each) % 2, n_people)
-    scores = effect * labels + random.normal(size=n_people)[person] + 0.3 * random.normal(size=len(person))
-    return labels, scores, person
+def test_decisions_by_hand() -> None:
+    labels, scores = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 0.9])
+    assert metrics.apcer(scores[labels == 1]) == 0.25
+    assert metrics.bpcer(scores[labels == 0]) == 0.25
+    assert metrics.f1(labels, scores) == pytest.approx(0.75)
+    assert metrics.best_threshold(labels, scores) in (0.4, 0.7)
+    assert metrics.bpcer_at_apcer(labels, scores, 0.0) == 0.25  # at 0.4: the real clip of 0.6 is stopped
+    assert metrics.bpcer_at_apcer(labels, scores, 0.25) == 0  # at 0.7, and the fake one of 0.4 passes
+    assert metrics.bpcer_at_apcer(labels, scores, 1.0) == 0
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 1000))
-def test_interval_contains_the_estimate(seed: int) -> None:
-    labels, scores, person = people(15, 6, seed=seed, effect=1.0)
-    interval = metrics.bootstrap_mean_auc(labels, scores, person, resamples=300)
-    assert interval.low <= metrics.auc(labels, scores) <= interval.high
-    assert 0 <= interval.low < interval.high <= 1
+@given(labelled_scores(), st.sampled_from([0.01, 0.05, 0.1, 0.3]))
+def test_bpcer_at_apcer_is_the_least_of_all_thresholds_that_hold_it(pairs: Pairs, limit: float) -> None:
+    labels, scores = pairs
+    fake, real = scores[labels == 1], scores[labels == 0]
+    allowed = [t for t in (*np.unique(scores), 2.0) if metrics.apcer(fake, threshold=t) <= limit]
+    assert metrics.bpcer_at_apcer(labels, scores, limit) == min(metrics.bpcer(real, threshold=t) for t in allowed)
 
 
-def test_bootstrap_equals_resampling_by_hand() -> None:
-    labels, scores, person = people(8, 4, seed=2, effect=0.8)
-    scores = scores.round(1)  # ties
-    draws = np.random.default_rng(5).multinomial(8, np.full(8, 1 / 8), size=50)
-    by_hand = [roc_auc_score(np.repeat(labels, d[person]), np.repeat(scores, d[person])) for d in draws]
-    interval = metrics.bootstrap_mean_auc(labels, scores, person, resamples=50, seed=5)
-    assert [interval.low, interval.high] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]))
+@given(labelled_scores())
+def test_probabilities_are_judged_as_sklearn_does(pairs: Pairs) -> None:
+    labels, scores = pairs
+    clipped = np.clip(scores, np.finfo(float).eps, 1 - np.finfo(float).eps)
+    assert metrics.log_loss(labels, scores) == pytest.approx(log_loss(labels, clipped), rel=1e-6)
+    assert metrics.brier(labels, scores) == pytest.approx(brier_score_loss(labels, scores))
 
 
-def test_bootstrap_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = people(10, 4, seed=1, effect=0.5)
-    whole = metrics.bootstrap_mean_auc(*data, resamples=101)
-    monkeypatch.setattr(metrics, "_BOOTSTRAP_BLOCK", 7 * 40)
-    assert metrics.bootstrap_mean_auc(*data, resamples=101) == whole
-
-
-def test_clusters_widen_the_interval() -> None:
-    random = np.random.default_rng(0)
-    person = np.repeat(np.arange(20), 20)
-    labels = np.repeat(np.arange(20) % 2, 20)  # one label a person, as with one face-swap target
-    scores = 0.8 * labels + random.normal(size=20)[person] + 0.1 * random.normal(size=400)
-    by_person = metrics.bootstrap_mean_auc(labels, scores, person)
-    by_clip = metrics.bootstrap_mean_auc(labels, scores, np.arange(400))
-    assert by_person.high - by_person.low > 2 * (by_clip.high - by_clip.low)
-
-
-def test_interval_is_that_of_the_mean_over_networks() -> None:
-    labels, good, person = people(12, 6, seed=4, effect=1.5)
-    both = metrics.bootstrap_mean_auc(labels, np.stack([good, -good]), person)
-    assert (both.low, both.high) == pytest.approx((0.5, 0.5))  # each draw's AUCs are a and 1 - a
-    assert metrics.bootstrap_mean_auc(labels, np.stack([good, good]), person) == metrics.bootstrap_mean_auc(
-        labels, good, person
-    )
-
-
-def test_perfect_scores_give_a_point_interval() -> None:
-    labels = np.tile([0, 1], 10)
-    interval = metrics.bootstrap_mean_auc(labels, labels.astype(float), np.repeat(np.arange(10), 2))
-    assert (interval.low, interval.high, interval.resamples) == (1.0, 1.0, 1000)
-
-
-@pytest.mark.parametrize(
-    ("person", "reason"),
-    [([7, 7, 7, 7], "one subject only"), ([0, 0, 1, 1], "of 1000 resamples of the subjects hold both classes")],
-)
-def test_too_few_subjects_give_no_interval(person: list[int], reason: str) -> None:
-    with pytest.raises(metrics.UndefinedMetricError, match=reason):
-        metrics.bootstrap_mean_auc([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], person)
+def test_calibration_error_by_hand() -> None:
+    assert metrics.calibration_error([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5]) == pytest.approx(0)
+    assert metrics.calibration_error([0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]) == pytest.approx(0.25)
+    assert metrics.calibration_error([0, 1, 1, 1], [0.0, 1.0, 0.2, 0.2]) == pytest.approx(0.4)  # half of them by 0.8

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from pipeline.media import ffmpeg_exe
 from pipeline.synth import generate
-from pipeline.synth.clip import ffmpeg_exe, render_clip
+from pipeline.synth.clip import render_clip
 from pipeline.synth.picture import canvas_transform
 from pipeline.synth.plan import CATEGORIES, plan_clips
 from pipeline.synth.take import FPS, FRAME_PX, SAMPLE_RATE_HZ, draw_take
@@ -126,7 +127,7 @@ def test_growing_shrinking_and_changing_parameters(tmp_path: Path) -> None:
 
 
 def test_failed_clip_leaves_no_file_and_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.synth.clip.ffmpeg_exe", lambda: "/bin/false")
+    monkeypatch.setattr("pipeline.media.writing.ffmpeg_exe", lambda: "/bin/false")
     with pytest.raises(RuntimeError, match=r"id00000_t0000_RVRA.*exit 1"):
         generate(tmp_path, identities=1, clips_per_identity=1, jobs=1)
     assert not (tmp_path / "manifest.csv").exists()

@@ -1,0 +1,170 @@
+"""Strength of evidence: likelihood ratios, what they cost, and how to make them of scores.
+
+A log10 LR says how much more probable the evidence is of a fake than of a real clip: 2 is a hundred times. Costs are
+those that the speech community quotes: Cllr (Bruemmer and du Preez 2006, doi 10.1016/j.csl.2005.08.001) in bits, 0
+perfect, 1 says nothing; the detection cost of ASVspoof 5 (arXiv 2408.08739): a fake is expected in 5 % of the clips,
+and to let one pass is ten times as bad as to stop a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.isotonic import isotonic_regression
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from pipeline.statistics.metrics import Floats, two_classes
+
+COST_RATIO = (1 * 0.95) / (10 * 0.05)
+"""Of stopping a real clip and letting a fake one pass: cost of each times how often it is expected."""
+_STEPS = (0.3, 1.0, 2.0, 4.0, 6.0)
+_WORDS = ("", "weak", "moderate", "moderately strong", "strong", "very strong")
+_LEAST = 1e-12  # of a probability, so that its odds are finite
+_FOLDS = 10
+
+
+def bits(log10_lr: ArrayLike) -> Floats:
+    """log2(1 + 1 / LR): what a fake costs that has this LR; a real one costs bits(-log10_lr)."""
+    return np.asarray(np.logaddexp2(0, -np.asarray(log10_lr, np.float64) * np.log2(10)))
+
+
+def cllr(labels: ArrayLike, log10_lr: ArrayLike) -> float:
+    """The mean cost of a fake and of a real clip, averaged."""
+    y, lr = two_classes(labels, log10_lr)
+    return float((bits(lr[y == 1]).mean() + bits(-lr[y == 0]).mean()) / 2)
+
+
+def cllr_min(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """What the same ranking would cost if it were calibrated as well as it can be, by pooling adjacent violators.
+
+    weights: (clips,) how often each counts.
+    """
+    y, s = two_classes(labels, scores)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(s, kind="stable")
+    first = np.flatnonzero(np.diff(s[order], prepend=-np.inf) > 0)
+    fakes, alls = (np.add.reduceat(column[order], first) for column in (w * y, w))
+    fakes, alls = fakes[alls > 0], alls[alls > 0]
+    posterior = isotonic_regression(fakes / alls, sample_weight=alls)
+    reals, n_fake = alls - fakes, fakes.sum()
+    n_real = reals.sum()
+    with np.errstate(divide="ignore"):
+        lr = np.log10(posterior) - np.log10(1 - posterior) - np.log10(n_fake / n_real)
+    with np.errstate(invalid="ignore"):  # nobody pays an infinite cost: 0 times infinity is 0 here
+        paid = [np.nansum(n * bits(signed)) / total for n, signed, total in ((fakes, lr, n_fake), (reals, -lr, n_real))]
+    return float(sum(paid) / 2)
+
+
+def called_fake(log10_lr: ArrayLike) -> NDArray[np.bool_]:
+    """Whether the detection cost is expected to be less if the clip is stopped."""
+    return np.asarray(np.asarray(log10_lr) > np.log10(COST_RATIO))
+
+
+def act_dcf(labels: ArrayLike, log10_lr: ArrayLike) -> float:
+    """The detection cost of `called_fake`, in parts of that of the better of stopping all clips and none."""
+    y, lr = two_classes(labels, log10_lr)
+    called = called_fake(lr)
+    return float(COST_RATIO * called[y == 0].mean() + (~called[y == 1]).mean()) / min(COST_RATIO, 1)
+
+
+def min_dcf(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The same at the best threshold there is."""
+    y, s = two_classes(labels, scores)
+    real = np.sort(s[y == 0])
+    fake = np.sort(s[y == 1])
+    alarms = 1 - np.searchsorted(real, fake, "left") / len(real)
+    misses = np.searchsorted(fake, fake, "left") / len(fake)
+    return float(min(1.0, (COST_RATIO * alarms + misses).min())) / min(COST_RATIO, 1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From P(fake) to a log10 LR, by what was seen of other clips."""
+
+    kind: Literal["logistic", "isotonic"]
+    points: tuple[tuple[float, float], ...]
+    """logistic: (slope, offset) of the natural log odds; isotonic: (score, log10 LR), interpolated between."""
+    limits: tuple[float, float] = (-np.inf, np.inf)
+    """No more is ever claimed: so much evidence as the clips support that it was fitted to (`bounds`)."""
+
+    def log10_lr(self, scores: ArrayLike) -> Floats:
+        """(N,) of (N,) P(fake)."""
+        s = np.asarray(scores, np.float64)
+        if self.kind == "logistic":
+            ((slope, offset),) = self.points
+            found = (slope * _log_odds(s) + offset) / np.log(10)
+        else:
+            known, values = np.asarray(self.points).T
+            found = np.interp(s, known, values)
+        return np.asarray(np.clip(found, *self.limits))
+
+
+def calibrate(labels: ArrayLike, scores: ArrayLike) -> Calibration:
+    """The better of a logistic and an isotonic calibration, by their Cllr on clips left out in turn."""
+    y, s = two_classes(labels, scores)
+    n_folds = min(_FOLDS, int((y == 1).sum()), int((y == 0).sum()))
+    costs = {}
+    for kind, fit in _FITS.items():
+        told = np.zeros(len(y))
+        for learn, left_out in StratifiedKFold(n_folds).split(s, y) if n_folds > 1 else ():
+            told[left_out] = fit(y[learn], s[learn]).log10_lr(s[left_out])
+        costs[kind] = cllr(y, told)
+    return _FITS[min(costs, key=lambda kind: costs[kind])](y, s)
+
+
+def bounds(labels: ArrayLike, log10_lr: ArrayLike) -> tuple[float, float]:
+    """(lowest, highest) log10 LR that so many clips support, after Vergeer et al. 2016 (10.1016/j.scijus.2016.06.003).
+
+    A claim of t is supported if those who trust it, and decide by it at the prior odds at which it matters, pay no more
+    than those who do not listen, even if one more clip of each class had been misleading.
+    """
+    y, lr = two_classes(labels, log10_lr)
+    return -_highest(1 - y, -lr), _highest(y, lr)
+
+
+def in_words(log10_lr: float) -> str:
+    """As forensic reports put it (ENFSI guideline for evaluative reporting, 2015)."""
+    strength = _WORDS[int(np.searchsorted(_STEPS, abs(log10_lr), "right"))]
+    return (
+        f"{strength} support for {'a fake' if log10_lr > 0 else 'a real clip'}" if strength else "no support either way"
+    )
+
+
+def _highest(y: NDArray[np.int64], lr: Floats) -> float:
+    fake, real = np.sort(lr[y == 1]), np.sort(lr[y == 0])
+    claims = fake[fake > 0]
+    hits = (len(fake) - np.searchsorted(fake, claims, "left")) / (len(fake) + 1)
+    alarms = (len(real) - np.searchsorted(real, claims, "left") + 1) / (len(real) + 1)
+    # What the clips at or above a claim are worth themselves is a bound, too: the claim may be far beyond it.
+    return float(np.minimum(claims, np.log10(hits / alarms)).max(initial=0.0))
+
+
+def _logistic(y: NDArray[np.int64], s: Floats) -> Calibration:
+    fitted = LogisticRegression(class_weight="balanced").fit(_log_odds(s)[:, None], y)
+    found = Calibration("logistic", ((max(float(fitted.coef_[0, 0]), 0.0), float(fitted.intercept_[0])),))
+    return replace(found, limits=bounds(y, found.log10_lr(s)))
+
+
+def _isotonic(y: NDArray[np.int64], s: Floats) -> Calibration:
+    """With one misleading clip more of each class at either end, so that nothing is certain."""
+    order = np.argsort(s, kind="stable")
+    ends = np.array([1, 0])
+    pooled = isotonic_regression(np.concatenate([ends, y[order], ends]))[2:-2]
+    lr = np.log10(pooled) - np.log10(1 - pooled) - np.log10(y.sum() / (1 - y).sum())
+    known, first, counts = np.unique(s[order], return_index=True, return_counts=True)
+    values = np.add.reduceat(lr, first) / counts
+    found = Calibration("isotonic", tuple(zip(known.tolist(), values.tolist(), strict=True)))
+    return replace(found, limits=bounds(y, found.log10_lr(s)))
+
+
+_FITS: dict[str, Callable[[NDArray[np.int64], Floats], Calibration]] = {"logistic": _logistic, "isotonic": _isotonic}
+
+
+def _log_odds(scores: Floats) -> Floats:
+    clipped = np.clip(scores, _LEAST, 1 - _LEAST)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
