@@ -86,7 +86,7 @@ def _stop_early(root: Path, entries: Sequence[Entry], params: Params) -> None:
             f"{params.max_failed_fraction:g}; {commonest(refused)}"
         )
     with ThreadPoolExecutor() as pool:
-        there = list(pool.map(lambda file: os.path.lexists(root / file.path), files))
+        there = list(pool.map(partial(_are_there, root), files))
     missing = [file for file, found in zip(files, there, strict=True) if not found]
     if len(missing) > most:
         left_out = len(files_without_entry(root, params.data.layout, [entry.path for entry in entries]))
@@ -101,6 +101,10 @@ def _stop_early(root: Path, entries: Sequence[Entry], params: Params) -> None:
             f"{path_text(missing[0].path)}; {why}"
         )
     assign_splits([_clip(file, str(i), 0) for i, file in enumerate(files)], params.split, seed=params.seed)
+
+
+def _are_there(root: Path, file: LabelledFile) -> bool:
+    return all(os.path.lexists(root / name) for name in (file.path, file.audio_path))  # no name: the root itself
 
 
 def files_without_entry(root: Path, layout: str, named: Iterable[str]) -> list[str]:
