@@ -46,8 +46,8 @@ class RunsNetwork(nn.Module):
     def reshaped(self, features: Mapping[str, Tensor], how: Pass) -> dict[str, Tensor]:
         """Return {layer: (its readers, B, L, C)} of features {layer: (its readers or 1, B, L, C_in)}.
 
-        Of a window that lacks a layer it is 0, whatever the block has learnt. For a batch norm's statistics it then counts
-        as the mean of the others: how many there are shows in the variance, nothing else does.
+        Of a window that lacks a layer it is 0, whatever the block has learnt. For a batch norm's statistics it then
+        counts as the mean of the others: how many there are shows in the variance, nothing else does.
         """
         return {name: self._reshaped(name, features[name], how) for name in self.readers}
 
