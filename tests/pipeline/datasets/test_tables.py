@@ -11,6 +11,7 @@ import pytest
 from cache_schemas.manifest import ManifestError, read_manifest, read_quarantine
 from pipeline.datasets import LAYOUTS, LabelledFile, Refused
 from pipeline.manifest.build import build_manifest
+from pipeline.manifest.hashes import Hashes
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import small_params
 from tests.pipeline.datasets.test_layouts import lav_df
@@ -133,10 +134,10 @@ def test_names_that_no_file_can_have_stand_in_the_manifest_as_text(tmp_path: Pat
 def no_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are not read: what a test expects must be known before that."""
 
-    def read(path: Path) -> str:
+    def read(_: Hashes, path: Path) -> tuple[str, int]:
         raise AssertionError(f"{path} is read")
 
-    monkeypatch.setattr("pipeline.manifest.build.file_sha256", read)
+    monkeypatch.setattr(Hashes, "of", read)
 
 
 def csv_tree(root: Path, people: int, **columns: str) -> None:
