@@ -18,11 +18,10 @@ from av.video.stream import VideoStream
 
 from pipeline.decoder.codecs import CODECS
 from pipeline.decoder.first import FirstPicture
-from pipeline.decoder.messages import Block
+from pipeline.decoder.messages import UNREADABLE, Block
 from pipeline.decoder.seen import seen_packets
 
 NO_STAMP = -(2**63)
-UNREADABLE = "the disk failed while it was read"
 DISCARD, KEY, UNSEEN = 1, 2, 4
 """Flags of a packet: the decoder needs it but an edit list hides it; a decoder can begin at it; it is no picture of its
 own, but a hidden one or another's second field."""

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+UNREADABLE = "the disk failed while it was read"
 Block = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<Q")

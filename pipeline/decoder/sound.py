@@ -63,7 +63,7 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         sound = _Sound(file, track, rate_hz=request["sample_rate_hz"], max_s=limits["max_s"])
         try:
             for packet in packets:
-                if packet.stream_index == track.index:
+                if packet.stream is track:  # the empty packets at the end have no index of their own
                     sound.decode(packet)
                 elif first:
                     first.look(packet)

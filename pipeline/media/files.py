@@ -9,6 +9,8 @@ import stat
 from io import FileIO
 from pathlib import Path, PosixPath
 
+from pipeline.decoder.messages import UNREADABLE
+
 _OUTSIDE = "the path leads outside the data root"
 _libc = ctypes.CDLL(None, use_errno=True)
 _OPENAT2, _AT_FDCWD, _RESOLVE_NO_SYMLINKS = 437, -100, 0x04
@@ -94,7 +96,10 @@ def _open_without_links(path: Path, flags: int) -> int:
 
 def refuse_stand_ins(fd: int) -> None:
     """Raises PassingError where the bytes of the open file only stand for one that is somewhere else."""
-    head = os.pread(fd, 512, 0)
+    try:
+        head = os.pread(fd, 512, 0)
+    except OSError as error:
+        raise PassingError(f"{UNREADABLE} ({error.strerror})") from None
     if head.startswith(_LFS_POINTER):
         raise PassingError("a Git LFS pointer in place of the file: run `git lfs pull` where the data set was cloned")
     if not any(head) and _only_zeros(fd):

@@ -27,9 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.decoder.container import UNREADABLE
 from pipeline.decoder.jail import why_unfiltered
-from pipeline.decoder.messages import Block, read_message, readable, write_message
+from pipeline.decoder.messages import UNREADABLE, Block, read_message, readable, write_message
 from pipeline.decoder.server import AGAIN, FILE, STATUS, STOP
 from pipeline.media.files import MediaError, NoAudioError, PassingError, open_regular, refuse_stand_ins
 
@@ -279,17 +278,15 @@ def _open_in_time(path: Path, patience_s: float) -> IO[bytes]:
     opened = Future[IO[bytes]]()
 
     def open_it() -> None:
-        try:
-            file = open_regular(path)
-            refuse_stand_ins(file.fileno())
-        except Exception as error:
-            with contextlib.suppress(InvalidStateError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(InvalidStateError):  # given up, and closed
+            try:
+                file = stack.enter_context(open_regular(path))
+                refuse_stand_ins(file.fileno())
+            except Exception as error:
                 opened.set_exception(error)
-            return
-        try:
-            opened.set_result(file)
-        except InvalidStateError:  # given up
-            file.close()
+            else:
+                opened.set_result(file)
+                stack.pop_all()
 
     threading.Thread(target=open_it, daemon=True).start()
     try:

@@ -220,7 +220,7 @@ def test_sound_of_another_length_than_the_picture(tmp_path: Path, seconds: float
     path = flashing(tmp_path / "c.mp4", *H264, "-c:a", "aac", "-af", f"apad=whole_dur=4,atrim=end={seconds}")
     sound = media.read_sound(path, sample_rate_hz=RATE)
     assert sound.probe.duration_s == pytest.approx(3.0, abs=0.001)
-    assert len(sound.samples) / RATE == pytest.approx(seconds, abs=0.05)
+    assert len(sound.samples) / RATE == pytest.approx(min(seconds, 3.0), abs=0.05)  # none beyond the picture's end
     heard = clicks(sound.samples)
     assert heard == pytest.approx([at for at in AT_S if at < seconds], abs=TOLERANCE_S)
     assert flashes(media.read_frames(path, heard)) == pytest.approx(heard, abs=TOLERANCE_S)
