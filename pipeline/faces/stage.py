@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +31,7 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 4  # raise it when the same parameters give other values
+_VERSION = 5  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
@@ -150,14 +150,24 @@ def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Foll
     return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
+@contextmanager
 def _search_every(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
-) -> AbstractContextManager[_Seen]:
-    """Searches each of the pictures that may be cut, in full resolution."""
-    frames = media.read_frames(path, times_s.tolist())
-    faces = _mtcnn(params.min_face_px, device).detect(frames.pixels)
-    looks = [Look(float(t), found) for t, found in zip(times_s, faces, strict=True)]
-    return nullcontext((looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])))
+) -> Iterator[_Seen]:
+    """Searches each of the pictures that may be cut, in full resolution; following tells where the scenes end.
+
+    A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
+    """
+    with _follow(path, times_s, windows, params, device=device) as (followed, full):
+        detector, looks = _mtcnn(params.min_face_px, device), list[Look]()
+        known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
+        for first in range(0, len(times_s), _BATCH_PICTURES):
+            frames = full(first, first + _BATCH_PICTURES)
+            after = np.searchsorted(known_s, frames.times_s - 1e-6).clip(max=len(scenes) - 1)
+            before = (np.searchsorted(known_s, frames.times_s + 1e-6) - 1).clip(min=0)
+            for time_s, faces, i, j in zip(times_s[first:], detector.detect(frames.pixels), before, after, strict=False):
+                looks.append(Look(float(time_s), faces if scenes[i] == scenes[j] else faces.take([]), scenes[i]))
+        yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
 
 
 def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
