@@ -1,10 +1,11 @@
 """facenet-pytorch's MTCNN (P-, R- and O-Net, weights as they are) driven in batches over frames.
 
 The cascade is facenet-pytorch's, step for step: the same pyramid, the same area resampling, the same thresholds and
-suppression. Only a crowd is not looked at as a whole: of a picture's candidates the foremost (certain, at last
-also large) are kept, so many that no picture of a few people has more. Faster is what stands around the networks: one integral image per frame gives every level of the pyramid
-and every crop by differences of four sums, and candidates of all frames go through R- and O-Net together. The networks
-run channels-last, which on the CPU is faster than onnxruntime for all three.
+suppression. Only a crowd is not looked at as a whole: of a picture's candidates the foremost (certain, at last also
+large) are kept, so many that no picture of a few people has more. Faster is what stands around the networks: one
+integral image per frame gives every level of the pyramid and every crop by differences of four sums, and candidates of
+all frames go through R- and O-Net together. The networks run channels-last, which on the CPU is faster than onnxruntime
+for all three.
 """
 
 from __future__ import annotations
@@ -244,8 +245,8 @@ class Mtcnn:
     ) -> tuple[Tensor, ...]:
         """Those boxes that lie in their picture, the frame of each, and what the network says of each."""
         parts = []
-        for some, of in zip(boxes.split(_CROPS), image.split(_CROPS), strict=True):
-            inside, of, crops = searched.crops(some, of, size)
+        for part in zip(boxes.split(_CROPS), image.split(_CROPS), strict=True):
+            inside, of, crops = searched.crops(*part, size)
             parts.append((inside, of, *self._run(net, crops)))
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 

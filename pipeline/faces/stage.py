@@ -34,6 +34,8 @@ _Seen: TypeAlias = tuple[list[Look], _Full]
 _VERSION = 5  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
+_SMALLEST_SHARE = 1 / 18
+"""Of a picture's shorter side: smaller faces are not looked for, whatever min_face_px says."""
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
@@ -76,7 +78,9 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
-            raise media.MediaError(f"no face found in any of {len(looks)} pictures")
+            raise media.MediaError(
+                f"no face found in any of {len(looks)} pictures (are they turned, with no tag to say so?)"
+            )
         ends = looks[0].time_s, looks[-1].time_s
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
         chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
@@ -96,8 +100,7 @@ def _follow(
     """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
-    full, every = times_s.tolist(), small_every(found)
-    return follow_faces(path, found, params, device=device, full_at_s=full, spans_s=spans, every=every)
+    return follow_faces(path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans)
 
 
 @contextmanager
@@ -108,11 +111,10 @@ def follow_faces(
     *,
     device: str,
     full_at_s: Sequence[float],
-    spans_s: list[media.Span] | None = None,
-    every: int = 1,
+    spans_s: list[media.Span],
 ) -> Iterator[_Seen]:
-    """Yields what was seen in each `every`-th picture inside the spans (None: all), and the full pictures' reader."""
-    small = small_height_px(found, params)
+    """Yields what was seen inside the spans in FOLLOW_HZ of the pictures a second, and the full pictures' reader."""
+    small, every = small_height_px(found, params), small_every(found)
     with media.open_video(
         path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
     ) as video:
@@ -134,8 +136,19 @@ def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
 
 def small_height_px(found: media.Probe, params: FaceParams) -> int:
     """The height to which pictures are decoded for searching: the smallest face keeps what P-Net sees of it."""
-    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / search_px(params.min_face_px)) + 1))
+    height = _height_px(found)
+    smallest = search_px(smallest_face_px(found, params))
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / smallest) + 1))
+
+
+def smallest_face_px(found: media.Probe, params: FaceParams) -> float:
+    """The side of the smallest face that is looked for in the full pictures."""
+    height = _height_px(found)
+    return max(params.min_face_px, _SMALLEST_SHARE * min(height, height * found.width_px / found.height_px))
+
+
+def _height_px(found: media.Probe) -> int:
+    return min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
 
 
 def small_every(found: media.Probe) -> int:
@@ -145,8 +158,8 @@ def small_every(found: media.Probe) -> int:
 
 def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
     """For pictures of `small_height_px`; its boxes are those of the full pictures."""
-    shrunk = small_height_px(found, params) / min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    shrunk = small_height_px(found, params) / _height_px(found)
+    mtcnn = _mtcnn(search_px(smallest_face_px(found, params)), device)
     return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
@@ -159,13 +172,15 @@ def _search_every(
     A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
     """
     with _follow(path, times_s, windows, params, device=device) as (followed, full):
-        detector, looks = _mtcnn(params.min_face_px, device), list[Look]()
+        detector, looks = _mtcnn(smallest_face_px(media.probe(path), params), device), list[Look]()
         known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
         for first in range(0, len(times_s), _BATCH_PICTURES):
             frames = full(first, first + _BATCH_PICTURES)
             after = np.searchsorted(known_s, frames.times_s - 1e-6).clip(max=len(scenes) - 1)
             before = (np.searchsorted(known_s, frames.times_s + 1e-6) - 1).clip(min=0)
-            for time_s, faces, i, j in zip(times_s[first:], detector.detect(frames.pixels), before, after, strict=False):
+            for time_s, faces, i, j in zip(
+                times_s[first:], detector.detect(frames.pixels), before, after, strict=False
+            ):
                 looks.append(Look(float(time_s), faces if scenes[i] == scenes[j] else faces.take([]), scenes[i]))
         yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
 

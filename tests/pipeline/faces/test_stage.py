@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from cache_schemas.media import FACES, ClipWindows, write_windows
 from cache_schemas.shards import ClipResult, write_shard
 from pipeline import media
 from pipeline.faces.contact_sheets import write_contact_sheets
-from pipeline.faces.stage import clip_faces, face_key
+from pipeline.faces.following import iou
+from pipeline.faces.stage import clip_faces, face_key, smallest_face_px
 from pipeline.params import DataParams, FaceParams, Params, WindowParams
 from pipeline.shards.stage import ClipJob
 from pipeline.workspace import Workspace
@@ -118,6 +120,30 @@ def test_of_two_people_the_larger_is_kept_and_the_other_counted(tmp_path: Path) 
 def test_without_a_face_for_long_enough_the_reason_is_said(tmp_path: Path, graph: str, said: str) -> None:
     with pytest.raises(media.MediaError, match=said):
         run(film(tmp_path, graph))
+
+
+def test_the_smallest_face_grows_with_the_picture(tmp_path: Path) -> None:
+    """What is looked for in 540 lines and below is what the parameter says; in portrait the width counts."""
+    path = film(tmp_path, "[0]null", seconds=0.2)
+
+    def smallest(width: int, height: int, **faces: object) -> float:
+        found = replace(media.probe(path), width_px=width, height_px=height)
+        return smallest_face_px(found, FaceParams.model_validate(faces))
+
+    sizes = [(360, 288), (960, 540), (1280, 720), (1920, 1080), (3840, 2160), (1080, 1920)]
+    assert [round(smallest(*size)) for size in sizes] == [30, 30, 40, 60, 60, 34]
+    assert smallest(1920, 1080, min_face_px=90) == 90
+
+
+def test_the_same_face_in_more_lines_is_the_same(tmp_path: Path) -> None:
+    found = []
+    for height in (270, 720):
+        scaled = f"[1]scale=-2:{height}[face];[0][face]overlay=x={height // 2}:y=0"
+        path = film(tmp_path, scaled, seconds=0.6, size=f"{height * 16 // 9}x{height}")
+        found.append(run(path, seconds=0.6))
+    assert [result.info["presence"] for result in found] == [1.0, 1.0]
+    small, large = (result.arrays["boxes"][0].astype(float) for result in found)
+    assert iou(small * 720 / 270, large).mean() > 0.88  # the detector trembles by as much
 
 
 def test_a_face_that_leaves_is_marked_unseen(tmp_path: Path) -> None:
