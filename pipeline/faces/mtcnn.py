@@ -245,7 +245,7 @@ class Mtcnn:
     ) -> tuple[Tensor, ...]:
         """Those boxes that lie in their picture, the frame of each, and what the network says of each."""
         parts = []
-        for part in zip(boxes.split(_CROPS), image.split(_CROPS), strict=True):
+        for part in zip(torch.split(boxes, _CROPS), torch.split(image, _CROPS), strict=True):
             inside, of, crops = searched.crops(*part, size)
             parts.append((inside, of, *self._run(net, crops)))
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))

@@ -225,11 +225,15 @@ def _cut_window(
         cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
         for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)
     ]
+    # Beyond the track's ends there may be another person: what is shown there is the track's nearest picture.
+    times = frames.times_s
+    shown = seen | ((times > track.times_s[0]) & (times < track.times_s[-1])) | ~seen.any()
+    held = np.abs(times[:, None] - np.where(shown, times, np.inf)).argmin(axis=1)[where - first]
     return {
-        "crops": np.stack(crops)[where - first],
-        "boxes": faces.boxes[where - first].astype(np.float32),
+        "crops": np.stack(crops)[held],
+        "boxes": faces.boxes[held].astype(np.float32),
         "probabilities": np.where(seen, faces.probabilities, 0)[where - first].astype(np.float32),
-        "landmarks": faces.landmarks[where - first].astype(np.float32),
+        "landmarks": faces.landmarks[held].astype(np.float32),
     }
 
 

@@ -82,6 +82,8 @@ def test_where_two_take_turns_before_one_wall_a_window_shows_one_of_them(tmp_pat
     result = run(film(tmp_path, graph), search=search)
     assert result.info["scenes"] == 2
     assert (result.arrays["probabilities"][0] > 0).tolist() == [True] * 5 + [False] * 3
+    crops = result.arrays["crops"][0]
+    assert all(np.array_equal(crop, crops[4]) for crop in crops[5:])  # of the one who is gone, not of the other
 
 
 @pytest.mark.parametrize("search", ["follow", "every"])
