@@ -171,7 +171,10 @@ def our_boxes(path: Path) -> NDArray[np.float64]:
     """(frames, 4) the largest face of every frame, nan where there is none."""
     params, found = Params().faces, media.probe(path)
     torch.set_num_threads(1)  # as in a worker of the stage: ffmpeg has the other core
-    with follow_faces(path, found, params, device="cpu", full_at_s=()) as (looks, _):
+    # As the stage: some pictures a second are followed, and full ones wait for the crops.
+    end_s = float(found.times_s[-1])
+    full_at_s = np.arange(0, end_s + 1e-3, 0.5).tolist()
+    with follow_faces(path, found, params, device="cpu", full_at_s=full_at_s, spans_s=[(0, end_s)]) as (looks, _):
         boxes = np.full((len(found.times_s), 4), np.nan)
         area = np.zeros(len(boxes))
         looked = np.array([look.time_s for look in looks])

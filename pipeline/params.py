@@ -120,7 +120,12 @@ class FaceParams(_Section):
     frames: int = Field(8, ge=1, le=128, description="frames per window, evenly spaced")
     size_px: int = Field(224, ge=32, le=1024, description="side of the square crop")
     margin: float = Field(0.3, ge=0, le=2, description="added to the face box, as a fraction of its side")
-    min_face_px: int = Field(30, ge=12, description="smallest face that MTCNN looks for")
+    min_face_px: int = Field(
+        30,
+        ge=12,
+        description="smallest face that MTCNN looks for; in pictures whose shorter side is beyond 18 times it, an 18th "
+        "of that side. Of a crowd the 32 largest faces are looked at",
+    )
     min_probability: float = Field(0.9, ge=0, le=1, description="a face must be this certain once to be followed")
     min_presence: float = Field(0.5, ge=0, le=1, description="a window needs the face in so many of its frames")
     search: Literal["follow", "every"] = Field(

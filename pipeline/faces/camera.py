@@ -1,4 +1,4 @@
-"""What changes in the whole picture from one frame to the next: a camera's pan moves every face, a cut ends all."""
+"""What changes from one frame to the next: a camera's pan moves every face, a cut ends all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _FINEST = 0.15  # cycles a pixel, standard deviation: finer detail is noise and 
 _CUT = 0.5  # a cut changes the picture by at least this part of its contrast ...
 _CUT_RATIO = 3.0  # ... and so many times more than is usual around it
 CUT_AROUND = 6
+HEAD_CUT = 1 / 3
+"""As _CUT, of heads: two people before one plain wall differ by less than two pictures of unlike things, but here."""
 _THUMBNAIL = 24
+_HEAD = 1.8  # side of the square that holds the head with its hair, in parts of the face's
+_HEAD_CELLS = 16
 
 
 def camera_shifts(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -78,10 +82,39 @@ def changes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(np.abs(np.diff(small, axis=0)).mean(axis=1) / (0.5 * (contrast[1:] + contrast[:-1]) + 5.0), float)
 
 
-def cuts(changed: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether a scene begins after each change."""
+def head_changes(frames: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T - 1,) the same of the heads alone, a larger one counting more; boxes: (T, n, 4) px of the faces, n > 0.
+
+    Both frames are compared at one place, between where the face is in the one and in the other.
+    """
+    places = (boxes[1:] + boxes[:-1]) / 2
+    sides = (places[..., 2:] - places[..., :2]).max(axis=2)
+    centres = (places[..., :2] + places[..., 2:]) / 2
+    samples = _HEAD_CELLS * _SAMPLES
+    steps = _HEAD * ((np.arange(samples) + 0.5) / samples - 0.5)
+    found = np.zeros(len(places))
+    for t, (centre, side) in enumerate(zip(centres, sides, strict=True)):
+        columns, rows = (
+            (centre[:, axis, None] + side[:, None] * steps).clip(0, frames.shape[2 - axis] - 1).astype(int)
+            for axis in (0, 1)
+        )
+        heads = frames[t : t + 2, rows[:, :, None], columns[:, None, :]].astype(np.float32)
+        cells = heads.reshape(2, len(side), _HEAD_CELLS, _SAMPLES, _HEAD_CELLS, _SAMPLES, 3).mean(axis=(3, 5))
+        contrast = cells.std(axis=(2, 3, 4)).mean(axis=0) + 5.0
+        found[t] = np.average(np.abs(cells[1] - cells[0]).mean(axis=(1, 2, 3)) / contrast, weights=side**2 + 1e-9)
+    return found
+
+
+def cuts(changed: NDArray[np.float64], *, least: float = _CUT) -> NDArray[np.bool_]:
+    """(n,) whether a scene begins after each change; none after one that is nan, which says nothing of the others."""
+    found, known = np.zeros(len(changed), dtype=bool), ~np.isnan(changed)
+    found[known] = _sudden(changed[known], least)
+    return found
+
+
+def _sudden(changed: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
     found = np.zeros(len(changed), dtype=bool)
-    for i in np.flatnonzero(changed > _CUT):
+    for i in np.flatnonzero(changed > least):
         around = np.delete(changed[max(0, i - CUT_AROUND) : i + CUT_AROUND + 1], min(int(i), CUT_AROUND))
         found[i] = len(around) == 0 or changed[i] > _CUT_RATIO * np.median(around)
     return found

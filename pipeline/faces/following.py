@@ -5,7 +5,8 @@ O-Net alone looks at the frame in the middle, where the faces should be if they 
 what lies between is interpolated; where they moved unevenly, or a face comes or goes, both halves are looked at in the
 same way. So a still head costs little, a fast one more, and the frame in which a known face goes is found.
 Faces move evenly beside what the camera does: its own movement is measured from frame to frame.
-A scene cut ends everything: the frames on both of its sides are key frames, and nothing is followed across.
+A scene cut ends everything: the frames on both of its sides are key frames, and nothing is followed across. What the
+whole picture does not tell, as where two people take turns before one wall, the heads do: then it is all done again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.faces.camera import CUT_AROUND, camera_shifts, changes, cuts
+from pipeline.faces.camera import CUT_AROUND, HEAD_CUT, camera_shifts, changes, cuts, head_changes
 from pipeline.faces.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.faces.tracks import Look, joined, matched_faces
 
@@ -101,7 +102,7 @@ class Follower:
         self._min_probability = min_probability
         self._shrunk = shrunk
         self._last: tuple[float, NDArray[np.uint8], _Seen] | None = None
-        self._changed: NDArray[np.float64] = np.zeros(0)
+        self._changed, self._heads_changed = np.zeros(0), np.zeros(0)
         self._scene = 0
         self._searched_s, self._searched_scene = -np.inf, -1
         self.looks: list[Look] = []
@@ -111,12 +112,12 @@ class Follower:
         if len(frames) == 0:
             return
         chunk = self._begin(times_s, frames)
-        self._search_keys(chunk)
-        keys = sorted(chunk.known)
-        spans = [(a, b) for a, b in pairwise(keys) if chunk.scenes[a] == chunk.scenes[b]]
-        while spans := [(a, b) for a, b in spans if b - a > 1]:
-            spans = self._halve(chunk, spans)
-        self._fill(chunk)
+        before = dict(chunk.known), self._searched_s, self._searched_scene
+        self._follow(chunk)
+        if (cut := self._cut_at_heads(chunk)).any():
+            chunk.scenes += np.concatenate([[0], np.cumsum(cut)])
+            chunk.known, self._searched_s, self._searched_scene = before
+            self._follow(chunk)
         done = 0 if self._last is None else 1
         self.looks += [
             Look(float(chunk.times_s[i]), seen.faces, int(chunk.scenes[i]), seen.bias)
@@ -134,12 +135,31 @@ class Follower:
             time, frame, known[0] = self._last
             times_s, frames = np.concatenate([[time], times_s]), np.concatenate([frame[None], frames])
         changed = changes(frames)
-        before = self._changed[-CUT_AROUND:]
-        cut = cuts(np.concatenate([before, changed]))[len(before) :]
-        self._changed = changed
+        self._changed = np.concatenate([self._changed[-CUT_AROUND:], changed])
+        cut = cuts(self._changed)[len(self._changed) - len(changed) :]
         scenes = self._scene + np.concatenate([[0], np.cumsum(cut)]).astype(np.int64)
         camera = np.concatenate([np.zeros((1, 2)), camera_shifts(frames).cumsum(axis=0)]) / self._shrunk
         return _Chunk(times_s, frames, scenes, known, camera)
+
+    def _follow(self, chunk: _Chunk) -> None:
+        self._search_keys(chunk)
+        spans = _spans(chunk)
+        while spans := [(a, b) for a, b in spans if b - a > 1]:
+            spans = self._halve(chunk, spans)
+        self._fill(chunk)
+
+    def _cut_at_heads(self, chunk: _Chunk) -> NDArray[np.bool_]:
+        """(T - 1,) whether the faces that were followed from each frame to the next are other people's."""
+        changed = np.full(len(chunk.frames) - 1, np.nan)
+        for a, b in _spans(chunk):
+            left, right = (chunk.known[i].faces for i in (a, b))
+            pairs = np.array(matched_faces(left, right), int).reshape(-1, 2)
+            if len(pairs):
+                share = np.linspace(0, 1, b - a + 1)[:, None, None]
+                boxes = (1 - share) * left.boxes[pairs[:, 0]] + share * right.boxes[pairs[:, 1]]
+                changed[a:b] = head_changes(chunk.frames[a : b + 1], boxes * self._shrunk)
+        self._heads_changed = np.concatenate([self._heads_changed[-CUT_AROUND:], changed])
+        return cuts(self._heads_changed, least=HEAD_CUT)[len(self._heads_changed) - len(changed) :]
 
     def _search_keys(self, chunk: _Chunk) -> None:
         """Searches the key frames: some as a whole, the others around the faces of the nearest that is known."""
@@ -219,11 +239,9 @@ class Follower:
 
     def _fill(self, chunk: _Chunk) -> None:
         """Takes for known, where the camera moved the faces, what is between two looks."""
-        for a, b in pairwise(sorted(chunk.known)):
+        for a, b in _spans(chunk):
             path_px = np.abs(np.diff(chunk.camera[a : b + 1], axis=0)).sum(axis=0).max(initial=0)
-            if chunk.scenes[a] != chunk.scenes[b] or len(chunk.known[a].faces) == 0:
-                continue
-            if path_px > _FILLED * chunk.known[a].faces.sides.min():
+            if len(chunk.known[a].faces) and path_px > _FILLED * chunk.known[a].faces.sides.min():
                 for i in range(a + 1, b):
                     plan = self._plan(chunk, (a, b), i)
                     chunk.known[i] = plan.seen.take(list(range(plan.both)))
@@ -246,6 +264,11 @@ class Follower:
     def _others(self, faces: Faces, known: list[int]) -> NDArray[np.int64]:
         """Those certain enough to be followed that are not among the known."""
         return np.setdiff1d(np.flatnonzero(faces.probabilities >= self._min_probability), known)
+
+
+def _spans(chunk: _Chunk) -> list[tuple[int, int]]:
+    """From each frame that is known to the next one of its scene."""
+    return [(a, b) for a, b in pairwise(sorted(chunk.known)) if chunk.scenes[a] == chunk.scenes[b]]
 
 
 def _middle(span: tuple[int, int]) -> int:

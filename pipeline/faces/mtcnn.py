@@ -1,9 +1,11 @@
 """facenet-pytorch's MTCNN (P-, R- and O-Net, weights as they are) driven in batches over frames.
 
 The cascade is facenet-pytorch's, step for step: the same pyramid, the same area resampling, the same thresholds and
-suppression. Faster is what stands around the networks: one integral image per frame gives every level of the pyramid
-and every crop by differences of four sums, and candidates of all frames go through R- and O-Net together. The networks
-run channels-last, which on the CPU is faster than onnxruntime for all three.
+suppression. Only a crowd is not looked at as a whole: of a picture's candidates the foremost (certain, at last also
+large) are kept, so many that no picture of a few people has more. Faster is what stands around the networks: one
+integral image per frame gives every level of the pyramid and every crop by differences of four sums, and candidates of
+all frames go through R- and O-Net together. The networks run channels-last, which on the CPU is faster than onnxruntime
+for all three.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ _PASS_PIXELS = {"cpu": 40_000, "cuda": 16_000_000}
 """Pixels of a pyramid's level in one pass of P-Net: on the CPU what stays in the cache."""
 _BATCH_PIXELS = 6_000_000  # pixels of frames whose integral images (12 bytes a pixel) are held at once
 _NET_BATCH = {"cpu": 8, "cuda": 512}  # crops in one pass of R- or O-Net, by the same rule
+MOST_FACES = 32  # of one picture
+_MOST_SQUARES, _MOST_REFINED = 2000, 400  # so many of a picture's candidates R-Net and O-Net look at
+_CROPS = 4000  # that are held at once
 _CONTEXT = 1.07  # what R-Net hands to O-Net is wider than the box that comes out; so a known box is widened by as much
 _LEAST = 0.5  # around a known face the first level looked at is the one for faces of at least this part of its size ...
 _NEAR_LEVELS = 3  # ... and so many in all: in those the known one shows
@@ -216,23 +221,34 @@ class Mtcnn:
 
     def _second(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """R-Net: the squares that it takes for faces, moved by its regression."""
-        boxes, image, crops = searched.crops(boxes, image, 24)
-        offsets, scores = self._run(self._r, crops)
+        boxes, image, offsets, scores = self._shown(self._r, searched, boxes, image, 24)
         passed = scores[:, 1] > THRESHOLDS[1]
         boxes, image, offsets, score = boxes[passed], image[passed], offsets[passed], scores[passed, 1]
         kept = batched_nms(boxes, score, image, 0.7)
+        kept = kept[_foremost(_width(boxes[kept]) * score[kept], image[kept], _MOST_REFINED)]
         return _squared(_moved(boxes[kept], offsets[kept])), image[kept]
 
     def _third(self, searched: _Searched, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """O-Net: boxes with probabilities (n, 5), landmarks (n, 5, 2), frames (n,)."""
-        boxes, image, crops = searched.crops(boxes, image, 48)
-        offsets, points, scores = self._run(self._o, crops)
+        boxes, image, offsets, points, scores = self._shown(self._o, searched, boxes, image, 48)
         passed = scores[:, 1] > THRESHOLDS[2]
         boxes, image, score = boxes[passed], image[passed], scores[passed, 1:]
         points = _landmarks(boxes, points[passed])
         boxes = torch.cat([_moved(boxes, offsets[passed]), score], dim=1)
-        kept = _nms_of_smaller(boxes, image, 0.7)
+        frames = [torch.nonzero(image == i)[:, 0] for i in range(len(searched.sums))]
+        kept = torch.cat([which[_nms_of_smaller(boxes[which], 0.7)] for which in frames])
+        kept = kept[_foremost(_width(boxes[kept]) * boxes[kept, 4], image[kept], MOST_FACES)]
         return boxes[kept], points[kept], image[kept]
+
+    def _shown(
+        self, net: torch.nn.Module, searched: _Searched, boxes: Tensor, image: Tensor, size: int
+    ) -> tuple[Tensor, ...]:
+        """Those boxes that lie in their picture, the frame of each, and what the network says of each."""
+        parts = []
+        for part in zip(torch.split(boxes, _CROPS), torch.split(image, _CROPS), strict=True):
+            inside, of, crops = searched.crops(*part, size)
+            parts.append((inside, of, *self._run(net, crops)))
+        return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
     def _run(self, net: torch.nn.Module, crops: Tensor) -> tuple[Tensor, ...]:
         if len(crops) == 0:  # which the networks do not survive
@@ -289,6 +305,7 @@ def _cell_boxes(cell: Tensor, scale: float | Tensor) -> Tensor:
 def _merged(candidates: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     """Squares (n, 4) of all levels' candidates (m, 9), and the frame of each."""
     kept = batched_nms(candidates[:, :4], candidates[:, 4], image, 0.7)
+    kept = kept[_foremost(candidates[kept, 4], image[kept], _MOST_SQUARES)]
     boxes, image = candidates[kept], image[kept]
     sides = (boxes[:, 2:4] - boxes[:, :2]).repeat(1, 2)
     return _squared(boxes[:, :4] + boxes[:, 5:] * sides), image
@@ -356,16 +373,28 @@ def _landmarks(squares: Tensor, points: Tensor) -> Tensor:
     return size * points.view(-1, 2, 5).transpose(1, 2) + squares[:, None, :2] - 1
 
 
-def _nms_of_smaller(boxes: Tensor, image: Tensor, threshold: float) -> Tensor:
+def _foremost(weight: Tensor, image: Tensor, most: int) -> Tensor:
+    """Which to keep, in their order: of each frame the `most` of largest weight."""
+    order = weight.argsort(descending=True, stable=True)
+    order = order[image[order].argsort(stable=True)]
+    counts = image.bincount()
+    rank = torch.arange(len(weight), device=weight.device) - (counts.cumsum(0) - counts)[image[order]]
+    return order[rank < most].sort().values
+
+
+def _width(boxes: Tensor) -> Tensor:
+    return boxes[:, 2] - boxes[:, 0]
+
+
+def _nms_of_smaller(boxes: Tensor, threshold: float) -> Tensor:
     """What is kept, best first: overlap is measured against the smaller box, which drops a box inside another."""
     order = boxes[:, 4].argsort(descending=True, stable=True)
-    sorted_boxes, sorted_image = boxes[order], image[order]
+    sorted_boxes = boxes[order]
     first = torch.maximum(sorted_boxes[:, None, :2], sorted_boxes[None, :, :2])
     last = torch.minimum(sorted_boxes[:, None, 2:4], sorted_boxes[None, :, 2:4])
     common = (last - first + 1).clamp(min=0).prod(dim=2)
     area = (sorted_boxes[:, 2:4] - sorted_boxes[:, :2] + 1).prod(dim=1)
     clash = common / torch.minimum(area[:, None], area[None, :]) > threshold
-    clash &= sorted_image[:, None] == sorted_image[None, :]
     clash_rows = clash.cpu().numpy()
     alive = np.ones(len(boxes), dtype=bool)
     for i in range(len(boxes)):

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,6 +34,8 @@ _Seen: TypeAlias = tuple[list[Look], _Full]
 _VERSION = 5  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
+_SMALLEST_SHARE = 1 / 18
+"""Of a picture's shorter side: smaller faces are not looked for, whatever min_face_px says."""
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
@@ -83,7 +85,9 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
-            raise media.MediaError(f"no face found in any of {len(looks)} pictures")
+            raise media.MediaError(
+                f"no face found in any of {len(looks)} pictures (are they turned, with no tag to say so?)"
+            )
         ends = looks[0].time_s, looks[-1].time_s
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
         chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
@@ -103,8 +107,7 @@ def _follow(
     """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
     found = media.probe(path)
-    full, every = times_s.tolist(), small_every(found)
-    return follow_faces(path, found, params, device=device, full_at_s=full, spans_s=spans, every=every)
+    return follow_faces(path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans)
 
 
 @contextmanager
@@ -115,11 +118,10 @@ def follow_faces(
     *,
     device: str,
     full_at_s: Sequence[float],
-    spans_s: list[media.Span] | None = None,
-    every: int = 1,
+    spans_s: list[media.Span],
 ) -> Iterator[_Seen]:
-    """Yields what was seen in each `every`-th picture inside the spans (None: all), and the full pictures' reader."""
-    small = small_height_px(found, params)
+    """Yields what was seen inside the spans in FOLLOW_HZ of the pictures a second, and the full pictures' reader."""
+    small, every = small_height_px(found, params), small_every(found)
     with media.open_video(
         path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
     ) as video:
@@ -141,8 +143,19 @@ def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
 
 def small_height_px(found: media.Probe, params: FaceParams) -> int:
     """The height to which pictures are decoded for searching: the smallest face keeps what P-Net sees of it."""
-    height = min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / search_px(params.min_face_px)) + 1))
+    height = _height_px(found)
+    smallest = search_px(smallest_face_px(found, params))
+    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / smallest) + 1))
+
+
+def smallest_face_px(found: media.Probe, params: FaceParams) -> float:
+    """The side of the smallest face that is looked for in the full pictures."""
+    height = _height_px(found)
+    return max(params.min_face_px, _SMALLEST_SHARE * min(height, height * found.width_px / found.height_px))
+
+
+def _height_px(found: media.Probe) -> int:
+    return min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
 
 
 def small_every(found: media.Probe) -> int:
@@ -152,19 +165,31 @@ def small_every(found: media.Probe) -> int:
 
 def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
     """For pictures of `small_height_px`; its boxes are those of the full pictures."""
-    shrunk = small_height_px(found, params) / min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-    mtcnn = _mtcnn(search_px(params.min_face_px), device)
+    shrunk = small_height_px(found, params) / _height_px(found)
+    mtcnn = _mtcnn(search_px(smallest_face_px(found, params)), device)
     return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
+@contextmanager
 def _search_every(
     path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
-) -> AbstractContextManager[_Seen]:
-    """Searches each of the pictures that may be cut, in full resolution."""
-    frames = media.read_frames(path, times_s.tolist())
-    faces = _mtcnn(params.min_face_px, device).detect(frames.pixels)
-    looks = [Look(float(t), found) for t, found in zip(times_s, faces, strict=True)]
-    return nullcontext((looks, lambda first, last: media.Frames(times_s[first:last], frames.pixels[first:last])))
+) -> Iterator[_Seen]:
+    """Searches each of the pictures that may be cut, in full resolution; following tells where the scenes end.
+
+    A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
+    """
+    with _follow(path, times_s, windows, params, device=device) as (followed, full):
+        detector, looks = _mtcnn(smallest_face_px(media.probe(path), params), device), list[Look]()
+        known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
+        for first in range(0, len(times_s), _BATCH_PICTURES):
+            frames = full(first, first + _BATCH_PICTURES)
+            after = np.searchsorted(known_s, frames.times_s - 1e-6).clip(max=len(scenes) - 1)
+            before = (np.searchsorted(known_s, frames.times_s + 1e-6) - 1).clip(min=0)
+            for time_s, faces, i, j in zip(
+                times_s[first:], detector.detect(frames.pixels), before, after, strict=False
+            ):
+                looks.append(Look(float(time_s), faces if scenes[i] == scenes[j] else faces.take([]), scenes[i]))
+        yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
 
 
 def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
@@ -207,11 +232,15 @@ def _cut_window(
         cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
         for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)
     ]
+    # Beyond the track's ends there may be another person: what is shown there is the track's nearest picture.
+    times = frames.times_s
+    shown = seen | ((times > track.times_s[0]) & (times < track.times_s[-1])) | ~seen.any()
+    held = np.abs(times[:, None] - np.where(shown, times, np.inf)).argmin(axis=1)[where - first]
     return {
-        "crops": np.stack(crops)[where - first],
-        "boxes": faces.boxes[where - first].astype(np.float32),
+        "crops": np.stack(crops)[held],
+        "boxes": faces.boxes[held].astype(np.float32),
         "probabilities": np.where(seen, faces.probabilities, 0)[where - first].astype(np.float32),
-        "landmarks": faces.landmarks[where - first].astype(np.float32),
+        "landmarks": faces.landmarks[held].astype(np.float32),
     }
 
 

@@ -104,11 +104,15 @@ def matched_faces(left: Faces, right: Faces, *, shift: float = _MAX_SHIFT) -> li
     larger = np.maximum(sides[0][:, None], sides[1][None, :])
     distance = np.linalg.norm(centres[0][:, None] - centres[1][None, :], axis=2) / larger
     distance[larger / np.minimum(sides[0][:, None], sides[1][None, :]) > _MAX_SCALE] = np.inf
+    near = np.flatnonzero((distance < shift) & np.isfinite(distance))
     pairs: list[tuple[int, int]] = []
-    while np.isfinite(distance).any() and distance.min() < shift:
-        i, j = (int(v) for v in np.unravel_index(distance.argmin(), distance.shape))
-        pairs.append((i, j))
-        distance[i, :] = distance[:, j] = np.inf
+    free: list[set[int]] = [set(range(n)) for n in distance.shape]
+    for at in near[np.argsort(distance.flat[near], kind="stable")]:
+        i, j = divmod(int(at), distance.shape[1])
+        if i in free[0] and j in free[1]:
+            pairs.append((i, j))
+            free[0].remove(i)
+            free[1].remove(j)
     return pairs
 
 

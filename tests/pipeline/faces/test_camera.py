@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.faces.camera import camera_shifts
+from pipeline.faces.camera import camera_shifts, cuts, head_changes
 from tests.pipeline.moving_face import noisy, scene, with_face
 
 GROUND = np.random.default_rng(3).normal(size=(40, 60))
@@ -41,3 +41,25 @@ def test_too_few_or_too_small_pictures_do_not_move() -> None:
     assert camera_shifts(scene()[None]).shape == (0, 2)
     assert camera_shifts(np.zeros((3, 2, 300, 3), np.uint8)).tolist() == [[0, 0]] * 2
     assert np.isfinite(camera_shifts(np.zeros((3, 100, 100, 3), np.uint8))).all()
+
+
+def test_only_what_is_sudden_beside_what_is_usual_is_a_cut() -> None:
+    calm, restless = [0.05, 0.1, 0.08, 0.06], [0.4, 0.5, 0.45, 0.38]
+    assert np.flatnonzero(cuts(np.array([*calm, 0.6, *calm]))).tolist() == [4]
+    assert not cuts(np.array([*restless, 0.6, *restless])).any()
+    assert not cuts(np.array([*calm, 0.4, *calm])).any()
+    assert np.flatnonzero(cuts(np.array([*calm, 0.4, np.nan, *calm]), least=0.3)).tolist() == [4]
+
+
+def test_heads_are_compared_where_the_faces_are() -> None:
+    """A new ground counts for nothing, another head before the same ground for much; the larger of two counts more."""
+    ground = noisy(view(150, 80)[None])[0]
+    one, other = with_face(ground, 60, 0), with_face(ground[:, ::-1], 60, 0)
+    box = np.array([130.0, 30, 210, 130])
+    assert head_changes(np.stack([one, other]), np.stack([[box]] * 2)) < 0.3
+    bare = np.stack([one, ground])
+    assert head_changes(bare, np.stack([[box]] * 2)) > 0.5
+    elsewhere = np.array([0.0, 200, 40, 240])
+    both = head_changes(bare, np.stack([[box, elsewhere]] * 2))
+    assert 0.75 < both / head_changes(bare, np.stack([[box]] * 2)) < 1
+    assert head_changes(bare, np.stack([[box + 900]] * 2)) == pytest.approx(0, abs=0.5)  # beyond the picture: its edge

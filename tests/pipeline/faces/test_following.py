@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.faces.camera import changes
 from pipeline.faces.following import Follower, iou
 from pipeline.faces.mtcnn import Faces, Mtcnn
 from pipeline.faces.tracks import Track, link_tracks
@@ -97,6 +98,20 @@ def test_a_scene_cut_ends_a_track_at_the_frame(detector: Counting) -> None:
     frames = [with_face(scene(90), 60, 0)] * 11 + [with_face(scene(200, 288), 70, 10, 0.45)] * 9
     tracks, _, times = follow(frames, detector)
     assert [list(np.flatnonzero(track.seen_at(times))) for track in tracks] == [list(range(11)), list(range(11, 20))]
+
+
+def test_another_head_at_the_same_place_before_the_same_ground_is_another_track(detector: Counting) -> None:
+    """Mirrored and darker, so small that the whole picture hardly changes; a head that turns as slowly is one track."""
+    one = with_face(scene(), 130, 60, 0.3)
+    other = np.ascontiguousarray(with_face(np.ascontiguousarray(scene()[:, ::-1]), 78, 62, 0.3)[:, ::-1])
+    lit = np.abs(other.astype(int) - scene()).max(axis=2, keepdims=True) > 0
+    other = np.where(lit, (other * 0.6).astype(np.uint8), other)
+    assert changes(np.stack([one, other]))[0] < 0.45
+    for chunk in (64, 7):
+        tracks, _, times = follow([one] * 14 + [other] * 12, detector, chunk=chunk)
+        assert [list(np.flatnonzero(t.seen_at(times))) for t in tracks] == [list(range(14)), list(range(14, 26))]
+    slowly = [(one + (other.astype(float) - one) * t / 25).astype(np.uint8) for t in range(26)]
+    assert len(follow(slowly, detector)[0]) == 1
 
 
 def test_a_face_that_comes_and_goes_is_found_to_the_frame(detector: Counting) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from pipeline.faces import mtcnn
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import Faces, Mtcnn, search_px
-from tests.pipeline.moving_face import noisy, scene, with_face
+from tests.pipeline.moving_face import noisy, photograph, scene, with_face
 
 torch = pytest.importorskip("torch")
 
@@ -117,3 +117,21 @@ def test_faces_are_taken_and_interpolated() -> None:
     assert faces.above(0.8).probabilities.tolist() == [0.9]
     assert faces.take([]).boxes.shape == (0, 4)
     assert faces.take([1, 0]).towards(faces, 0.25).probabilities == pytest.approx([0.85, 0.75])
+
+
+def test_of_a_crowd_the_foremost_are_looked_at_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """360 small faces and a large one: R- and O-Net look at a bounded part of what P-Net takes for faces."""
+    crowd = np.tile(photograph(0.07)[:30], (15, 24, 1))
+    large = photograph(0.3)
+    crowd[: len(large), : large.shape[1]] = large
+    monkeypatch.setattr(mtcnn, "_MOST_SQUARES", 900)
+    monkeypatch.setattr(mtcnn, "_MOST_REFINED", 250)
+    looked: list[int] = []
+    detector = Mtcnn(12)
+    run = detector._run
+    monkeypatch.setattr(detector, "_run", lambda net, crops: looked.append(len(crops)) or run(net, crops))
+    faces, alone = detector.detect(crowd[None])[0], Mtcnn(40).detect(crowd[None])[0]
+    assert len(faces) == mtcnn.MOST_FACES
+    assert sum(looked) <= 900 + 250
+    foremost = faces.sides.argmax()
+    assert iou(faces.boxes[foremost][None], alone.boxes[:1]) > 0.8

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import Faces
-from pipeline.faces.tracks import Look, Track, link_tracks
+from pipeline.faces.tracks import Look, Track, link_tracks, matched_faces
 
 STEP_S = 0.1
 
@@ -71,6 +71,30 @@ def test_a_scene_cut_and_a_long_absence_end_a_track() -> None:
     assert len(link_tracks(looks([face(50, 50, 40)] * 4, scenes=[0, 0, 1, 1]))) == 2
     assert len(link_tracks(looks([face(50, 50, 40)] + [NOBODY] * 10 + [face(50, 50, 40)]))) == 1
     assert len(link_tracks(looks([face(50, 50, 40)] + [NOBODY] * 25 + [face(50, 50, 40)]))) == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 12), st.integers(0, 12))
+def test_the_nearest_two_that_are_free_are_matched_first(seed: int, here: int, there: int) -> None:
+    """Also where some are as near as others: places are whole pixels."""
+    draw = np.random.default_rng(seed)
+    left, right = (
+        together(NOBODY, *(face(*draw.integers(0, 60, 2), side) for side in draw.integers(20, 50, n)))
+        for n in (here, there)
+    )
+    want: list[tuple[int, int]] = []
+    for _ in range(min(here, there)):
+        free = [
+            (np.linalg.norm((left.boxes[i] - right.boxes[j]).reshape(2, 2).sum(axis=0)) / 2 / max(sides), i, j)
+            for i in range(here)
+            for j in range(there)
+            if max(sides := (left.sides[i], right.sides[j])) / min(sides) <= 1.8
+            and i not in [pair[0] for pair in want]
+            and j not in [pair[1] for pair in want]
+        ]
+        near = [pair for pair in free if pair[0] < 0.7]
+        want += [min(near)[1:]] if near else []
+    assert matched_faces(left, right) == want
 
 
 def track_of(times: NDArray[np.float64], x: NDArray[np.float64], side: float = 80.0) -> Track:
