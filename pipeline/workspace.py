@@ -56,6 +56,8 @@ class Workspace:
     """sweep.csv, its summary and figure."""
     baselines = _Place("baselines")
     """baselines.csv, baselines.json and its figure."""
+    protocols = _Place("protocols")
+    """A folder a protocol: its table, scores, people and figure."""
 
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""

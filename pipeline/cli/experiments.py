@@ -1,4 +1,4 @@
-"""Commands over many runs at once: `oracle`, `sweep` and `baselines`."""
+"""Commands over many runs at once: `oracle`, `sweep`, `baselines` and `protocol`."""
 
 from __future__ import annotations
 
@@ -98,36 +98,69 @@ def sweep(
 def baselines(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
-    folds: Annotated[
-        int, typer.Option(min=0, help="so many splits by people instead of one; every clip is tested once")
-    ] = 0,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
     """Train what a searched network has to beat: probes, one modality alone, late and designed fusion, other searches.
 
     All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
-    are kept: a killed run goes on where it was. With --folds 5 a small data set is used whole: each fifth is scored by
-    networks that were trained and chosen on other people, and all clips are measured together.
+    are kept: a killed run goes on where it was. `bmnas protocol people` uses a small data set whole.
     """
     from pipeline.experiments.baselines import run_baselines
-    from pipeline.params import ParamsError
 
-    if folds in (1, 2):
-        raise ParamsError(f"command line: --folds {folds}: allowed: 0, or 3 and more (train, val and test)")
     workspace, settings = setup(params, work, scheduler, workers)
-    table = run_baselines(workspace, settings, folds)
+    table = run_baselines(workspace, settings)
     categories = [name for name in ("RVFA", "FVRA", "FVFA", "FV-") if f"auc_{name}" in table]
-    what = f"All clips, each tested in one of {folds} folds" if folds else "Test split"
-    shown = Table(title=f"{what}: clip AUC, mean over seeds, with 95 % intervals over subjects")
+    shown = Table(title="Test split: clip AUC, mean over seeds, with 95 % intervals over subjects")
     for name in ("method", "all", *categories, "EER", "parameters"):
         shown.add_column(name, justify="left" if name == "method" else "right")
     for row in table.to_dict("records"):
         aucs = [_interval(row, "auc"), *(_interval(row, f"auc_{name}") for name in categories)]
         shown.add_row(escape(row["method"]), *aucs, _number(row["eer"]), f"{row['parameters']:,}")
     Console(width=None if Console().is_terminal else 160).print(shown)
-    path = workspace.baselines / ("folds.csv" if folds else "baselines.csv")
-    Console().print(f"baselines: {escape(str(path.resolve()))}", soft_wrap=True)
+    path = (workspace.baselines / "baselines.csv").resolve()
+    Console().print(f"baselines: {escape(str(path))}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Example: [bold]bmnas protocol leave-one-source-out[/bold]   (then open work/protocols/.../heatmap.svg)"
+)
+def protocol(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="people | in-data-set | cross-data-set | leave-one-source-out | leave-one-method-out | "
+            "leave-one-group-out, or a YAML file with kind, by, folds, only, methods",
+            show_default=False,
+        ),
+    ],
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+) -> None:
+    """Train and test by a protocol: on other people, or on sources, methods or groups of which nothing was seen.
+
+    Runs search, retraining and test of every fold, and the probes beside them, over one cache. Nobody who is tested was
+    learnt from. Writes a table, a heat map, the scores and each fold's people to work/protocols/NAME. Finished runs are
+    kept: a killed protocol goes on where it was.
+    """
+    from pipeline.experiments.folds import read_protocol
+    from pipeline.experiments.protocols import run_protocol
+
+    workspace, settings = setup(params, work, scheduler, workers)
+    title, chosen = read_protocol(name)
+    table = run_protocol(workspace, settings, title, chosen)
+    shown = Table(title=f"{title}: clip AUC of the seeds' mean score, with 95 % intervals over people")
+    for column in ("trained on", "tested on", "method", "AUC", "one seed", "fakes missed", "reals accused"):
+        shown.add_column(column, justify="right" if column in ("AUC", "one seed") else "left")
+    for row in table.to_dict("records"):
+        rates = [_number(row[key], 2) for key in ("fakes_missed", "reals_accused")]
+        held = f"{row['tested_on']} ({row['real']} real, {row['fake']} fake)"
+        texts = [escape(row["trained_on"]), escape(held), escape(row["method"])]
+        shown.add_row(*texts, _interval(row, "auc"), _number(row["auc_one"]), *rates)
+    Console(width=None if Console().is_terminal else 160).print(shown)
+    Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:

@@ -3,106 +3,47 @@
 work/baselines/baselines.csv    one row a method, the best clip AUC on the test split first
 work/baselines/baselines.json   the same in full: per category, per method of forgery, per seed
 work/baselines/baselines.svg    AUC with its interval over subjects
-work/baselines/folds.*          the same three with folds: every clip scored by networks that have not seen its people
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-import nas
-from cache_schemas.files import digest, write_json, write_text
-from cache_schemas.manifest import read_manifest
-from cache_schemas.runs import FinishedRuns, ScoredRow
+from cache_schemas.files import write_json, write_text
+from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
-from nas.baselines import train_design
-from pipeline.experiments.methods import Floats, methods, plain
-from pipeline.experiments.probes import probes, stacked
+from pipeline.experiments.methods import Floats, plain
+from pipeline.experiments.probes import stacked
+from pipeline.experiments.scored import run_methods
 from pipeline.figures.experiments import baselines_svg, standalone
-from pipeline.manifest.splits import deal_folds
 from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows, clip_index, open_cache
 from pipeline.runs.evaluate import score_table
-from pipeline.runs.jobs import Batch, Job, JobError, do
-from pipeline.runs.keys import code_version
+from pipeline.runs.jobs import JobError
 from pipeline.statistics.measure import measure_network
 from pipeline.workspace import Workspace
 
-Split = tuple[str, ...]
-"""(N,) train, val or test"""
 
-
-MethodRun = tuple[str, int, int]
-"""A method's name, which of the splits, and a seed."""
-
-
-def run_baselines(workspace: Workspace, params: Params, folds: int = 0) -> pd.DataFrame:
-    """One row a method; finished methods are not done again.
-
-    folds: 0: the cache's own split; else so many splits by people, in which every clip is in the test split once. All
-    clips are then measured together, each by the scores of the networks that were neither trained nor chosen on its
-    people.
-    """
+def run_baselines(workspace: Workspace, params: Params) -> pd.DataFrame:
+    """One row a method, on the cache's own split; finished methods are not done again."""
     source = Source.of(workspace, params)
     windows, index = source.windows(), clip_index(workspace, open_cache(workspace, params))
-    splits = fold_splits(workspace, index, folds, params.seed) if folds else [tuple(windows.split)]
-    by_method: dict[str, list[tuple[Split, ScoredRow]]] = {}
-    for split, of_split in zip(splits, _run_methods(source, splits), strict=True):
-        joined = late_fusion(of_split, replace(windows, split=list(split)))
-        for name, rows in (of_split | joined).items():
-            by_method.setdefault(name, []).extend((split, row) for row in rows)
-    results = {name: _measured(index, scored, params.seed) for name, scored in by_method.items()}
-    stem = "folds" if folds else "baselines"
-    write_json(workspace.baselines / f"{stem}.json", {"cache": source.identity, "methods": results})
+    (rows,) = run_methods("baselines", source, [tuple(windows.split)])
+    test = np.array(windows.split) == "test"
+    results = {
+        name: _measured(index[test], test, of_method, params.seed)
+        for name, of_method in (rows | late_fusion(rows, windows)).items()
+    }
+    write_json(workspace.baselines / "baselines.json", {"cache": source.identity, "methods": results})
     table = summary(results).assign(cache=source.identity)
-    write_table(workspace.baselines / f"{stem}.csv", table)
-    write_text(workspace.baselines / f"{stem}.svg", standalone(baselines_svg(table)))
+    write_table(workspace.baselines / "baselines.csv", table)
+    write_text(workspace.baselines / "baselines.svg", standalone(baselines_svg(table)))
     return table
-
-
-def fold_splits(workspace: Workspace, index: pd.DataFrame, folds: int, seed: int) -> list[Split]:
-    """One split per fold: it is the test split, the next one the val split. index: FeatureCache.index."""
-    used = set(index["clip_id"])
-    clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in used]
-    fold = index["clip_id"].map(deal_folds(clips, folds, seed=seed)).to_numpy()
-    names = {0: "test", 1: "val"}
-    return [tuple(names.get((f - k) % folds, "train") for f in fold) for k in range(folds)]
-
-
-def _run_methods(source: Source, splits: Sequence[Split]) -> list[dict[str, list[ScoredRow]]]:
-    """Per split, the rows of every method, in the order of `methods`."""
-    params, known = source.params, methods(source.windows(), source.params)
-    code = code_version(nas.search, nas.retrain, train_design, methods, *probes.values())
-    named = [digest(split) for split in splits]
-    seeds = {name: params.seeds if method.random else (0,) for name, method in known.items()}
-    job = Job(
-        "baselines",
-        source,
-        [(name, place, seed) for place in range(len(splits)) for name in known for seed in seeds[name]],
-        lambda run: ["baseline", code, known[run[0]].settings, run[0], named[run[1]], run[2]],
-        partial(run_method, splits=tuple(splits)),
-        lambda run: run[:2],
-        FinishedRuns(Workspace(source.work).runs / "baselines", ScoredRow),
-    )
-    rows = do(job)
-    return [{name: [rows[name, place, s] for s in seeds[name]] for name in known} for place in range(len(splits))]
-
-
-def run_method(source: Source, batch: Batch[MethodRun], splits: Sequence[Split]) -> list[ScoredRow]:
-    """One row per seed of a method."""
-    (name, place, _), seeds = batch.runs[0], [seed for *_, seed in batch.runs]
-    windows = replace(source.windows(), split=list(splits[place]))
-    outcomes = methods(windows, source.params)[name].run(windows, seeds)
-    return [
-        ScoredRow(method=name, seed=s, failed=o.failed, parameters=o.parameters, scores=o.scores.tolist())
-        for s, o in zip(seeds, outcomes, strict=True)
-    ]
 
 
 def late_fusion(rows: Mapping[str, Sequence[ScoredRow]], windows: Windows) -> dict[str, list[ScoredRow]]:
@@ -137,15 +78,11 @@ def _inside(row: ScoredRow) -> Floats:
     return np.clip(row.scores, 1e-9, 1 - 1e-9)
 
 
-def _measured(index: pd.DataFrame, scored: Sequence[tuple[Split, ScoredRow]], seed: int) -> dict[str, Any]:
-    """One method's entry of baselines.json. A seed that failed on one split is left out on all."""
-    failed = {row.seed: row.failed for _, row in scored if row.failed}
-    tables = []
-    for split, row in scored:
-        if row.seed not in failed:
-            test = np.array(split) == "test"
-            tables.append(score_table(index[test], row.method, row.seed, np.array(row.scores)[test]))
-    found = {"parameters": max(row.parameters for _, row in scored), "failed": failed}
+def _measured(index: pd.DataFrame, test: NDArray[np.bool_], rows: Sequence[ScoredRow], seed: int) -> dict[str, Any]:
+    """One method's entry of baselines.json; index: of the test windows, which are `test` of those that are scored."""
+    failed = {row.seed: row.failed for row in rows if row.failed}
+    tables = [score_table(index, r.method, r.seed, np.array(r.scores)[test]) for r in rows if not r.failed]
+    found = {"parameters": max(row.parameters for row in rows), "failed": failed}
     return (measure_network(pd.concat(tables, ignore_index=True), seed) if tables else {}) | found
 
 

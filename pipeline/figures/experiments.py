@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,3 +129,29 @@ def baselines_svg(table: pd.DataFrame) -> str:
     axes.set_yticks(range(len(table)), list(table["method"]), fontsize=7.5)
     axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="clip AUC on the test split, 95 % interval over subjects")
     return _svg(figure, "baselines")
+
+
+@mpl.rc_context(_STYLE)
+def protocol_svg(table: pd.DataFrame, *, description: str) -> str:
+    """A heat map of AUCs: trainings by methods, or, where a training has several tests, by tests (the first method's).
+
+    table: rows of a protocol's table.csv. What is not defined stays empty.
+    """
+    matrix = (table.groupby(["trained_on", "method"], sort=False)["tested_on"].nunique() > 1).any()
+    shown, column = (table[table["method"] == table["method"].iloc[0]], "tested_on") if matrix else (table, "method")
+    grid = shown.pivot_table(index="trained_on", columns=column, values="auc", sort=False, dropna=False)
+    figure, (axes,) = _figure(2.6 + 1.1 * grid.shape[1], 1.6 + 0.3 * len(grid), 1, 1)
+    image = axes.imshow(grid.to_numpy(float), vmin=0.5, vmax=1, cmap="viridis", aspect="auto")
+    for (y, x), value in np.ndenumerate(grid.to_numpy(float)):
+        if np.isfinite(value):
+            dark = value > _LIGHT_AUC
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color="black" if dark else "white")
+    axes.set_xticks(range(grid.shape[1]), [textwrap.fill(str(name), 16) for name in grid.columns], fontsize=7.5)
+    axes.set_yticks(range(len(grid)), list(grid.index), fontsize=7.5)
+    axes.set(xlabel="tested on" if matrix else "", ylabel="trained on", title=textwrap.fill(description, 70))
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label="clip AUC", shrink=0.8)
+    return _svg(figure, "protocol")
+
+
+_LIGHT_AUC = 0.8  # the colours of more are light

@@ -1,17 +1,15 @@
 """Baselines on a small cache: every method once, kept, measured like the searched network."""
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import pipeline.experiments.baselines
-from cache_schemas.manifest import Clip, write_manifest
+import pipeline.experiments.scored
 from cache_schemas.runs import ScoredRow
 from pipeline.experiments.baselines import late_fusion, run_baselines
 from pipeline.experiments.methods import SEARCHES, Method, Outcome, methods
@@ -50,7 +48,7 @@ def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, mon
     def never(*batch: object) -> None:
         raise AssertionError("a finished method was run again")
 
-    monkeypatch.setattr(pipeline.experiments.baselines, "run_method", never)
+    monkeypatch.setattr(pipeline.experiments.scored, "run_method", never)
     pd.testing.assert_frame_equal(run_baselines(workspace, small()), table)
 
 
@@ -86,47 +84,6 @@ def test_late_fusion_joins_the_scores_of_one_seed(workspace: Workspace) -> None:
     assert auc(windows.labels, joined["late fusion, logistic regression"][0].scores) == 1.0
 
 
-def test_folds_score_every_clip_by_networks_that_have_not_seen_its_people(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index = make_index(windows=1)
-    workspace = make_workspace(tmp_path, index)
-    partner = {f"s{i:02d}": f"s{i ^ 1:02d}" for i in range(20)}  # lends its face and voice
-    write_manifest(workspace.manifest, [_clip(row, partner) for row in index.to_dict("records")])
-    splits = []
-
-    def run(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
-        split = np.array(windows.split)
-        splits.append(split)
-        right = windows.labels.astype(float)
-        return [Outcome(np.where(split == "test", 1 - right, right) + seed / 100, 7) for seed in seeds]
-
-    names = ("visual only, MLP", "audio only, MLP")
-    methods = {n: Method(n, run) for n in names}
-    monkeypatch.setattr(pipeline.experiments.baselines, "methods", lambda windows, params: methods)
-    table = run_baselines(workspace, small(), folds=5)
-    row = table.set_index("method").loc["visual only, MLP"]
-    assert (row["auc"], row["seeds"], row["parameters"]) == (0.0, 3, 7), "only scores of clips not seen count"
-    assert (row["auc_RVFA_low"], row["auc_RVFA"], row["auc_RVFA_high"]) == (0.0, 0.0, 0.0)
-    tested = np.zeros(len(index), dtype=int)
-    for split in splits[::2]:
-        subjects = {name: set(index["subject_id"][split == name]) for name in ("train", "val", "test")}
-        assert all(subjects.values())
-        for name, people in subjects.items():
-            lenders = {partner[person] for person in people}
-            assert people | lenders == people, f"{name} shares people with another split"
-        tested += split == "test"
-    assert (tested == 1).all()
-    assert (workspace.baselines / "folds.csv").exists()
-    assert not (workspace.baselines / "baselines.csv").exists()
-
-
-def _clip(row: Mapping[Hashable, Any], partner: Mapping[str, str]) -> Clip:
-    names = ("clip_id", "path", "dataset", "subject_id", "video_label", "audio_label", "label", "category", "method")
-    known = {name: row[name] for name in (*names, "split", "file_bytes")}
-    return Clip(**known, source_id=partner[row["subject_id"]], target_id="", split_kind="official")
-
-
 def test_a_seed_that_fails_is_named_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +98,7 @@ def test_a_seed_that_fails_is_named_and_the_others_are_measured(
     known = {n: Method(n, run) for n in ("visual only, MLP", "audio only, MLP")} | {
         "hopeless": Method("hopeless", fails)
     }
-    monkeypatch.setattr(pipeline.experiments.baselines, "methods", lambda windows, params: known)
+    monkeypatch.setattr(pipeline.experiments.scored, "methods", lambda windows, params: known)
     table = run_baselines(workspace, small()).set_index("method")
     assert tuple(table.loc["visual only, MLP", ["auc", "seeds", "failed"]]) == (1.0, 2, "it diverged")
     assert tuple(table.loc["late fusion, mean", ["auc", "seeds", "failed"]]) == (1.0, 2, "it diverged")

@@ -1,0 +1,124 @@
+"""Command `protocol`: what is worth on clips of which nothing like was seen, and what was like what is seen.
+
+work/protocols/NAME/table.csv     one row a training, what it was tested on, and a method
+work/protocols/NAME/protocol.json the same, the protocol itself, and what could not be trained
+work/protocols/NAME/scores.csv    P(fake) of every tested clip, method and seed
+work/protocols/NAME/people.csv    who learnt, chose and was tested in every fold
+work/protocols/NAME/heatmap.svg   trainings by methods, or by what they were tested on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cache_schemas.files import write_json, write_text
+from cache_schemas.manifest import Clip, read_manifest
+from cache_schemas.runs import ScoredRow
+from cache_schemas.tables import write_table
+from pipeline.experiments.folds import Fold, Protocol, Skipped, folds_of
+from pipeline.experiments.methods import methods, searches
+from pipeline.experiments.scored import run_methods
+from pipeline.figures.experiments import protocol_svg, standalone
+from pipeline.params import Params, ParamsError
+from pipeline.runs.cache import Source, clip_index, open_cache
+from pipeline.runs.jobs import JobError
+from pipeline.statistics.measure import clips as one_a_clip
+from pipeline.statistics.protocol import measure_protocol, val_thresholds
+from pipeline.workspace import Workspace
+
+
+def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Protocol) -> pd.DataFrame:
+    """The rows of table.csv; finished runs are not done again.
+
+    Raises ManifestError when the clips allow no training, ParamsError for a method that there is not.
+    """
+    source = Source.of(workspace, params)
+    index = clip_index(workspace, open_cache(workspace, params))
+    there = set(index["clip_id"])
+    clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in there]
+    found = folds_of(protocol, clips, seed=params.seed)
+    folds = [each for each in found if isinstance(each, Fold)]
+    skipped = [each for each in found if isinstance(each, Skipped)]
+    names = _method_names(protocol, source)
+    place = index["clip_id"].map({clip.clip_id: i for i, clip in enumerate(clips)}).to_numpy()
+    splits = [tuple(np.array(fold.split, object)[place]) for fold in folds]
+    rows = run_methods(f"protocol {name}", source, splits, set(names.values()))
+    label = one_a_clip(index)["label"].to_dict()
+    parts = [
+        _scores(fold, [(clip, label[clip.clip_id]) for clip in clips], _by_clip(index, split, of_fold, names))
+        for fold, split, of_fold in zip(folds, splits, rows, strict=True)
+    ]
+    scores = pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
+    if scores.empty:
+        reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
+        raise JobError(f"protocol {name}: every run failed; the first one: {reasons[0]}")
+    table = measure_protocol(scores, seed=params.seed).assign(cache=source.identity)
+    folder = workspace.protocols / name
+    write_table(folder / "scores.csv", scores)
+    write_table(folder / "people.csv", _people(folds, clips))
+    write_table(folder / "table.csv", table)
+    content = {"protocol": protocol.model_dump(mode="json"), "cache": source.identity, "rows": _plain(table)}
+    write_json(folder / "protocol.json", content | {"skipped": [vars(each) for each in skipped]})
+    write_text(folder / "heatmap.svg", standalone(protocol_svg(table, description=protocol.description)))
+    return table
+
+
+def _method_names(protocol: Protocol, source: Source) -> dict[str, str]:
+    """{as the protocol calls it: as `methods` does}."""
+    own = source.params.search
+    known = list(methods(source.windows(), source.params))
+    called = {"search": next(name for name, config in searches(own).items() if config == own)}
+    found = {name: called.get(name, name) for name in protocol.methods}
+    unknown = [name for name, real in found.items() if real not in known]
+    if unknown:
+        raise ParamsError(f"protocol: methods: {unknown[0]!r}: allowed: search, {', '.join(known)}")
+    return found
+
+
+def _by_clip(
+    index: pd.DataFrame, split: Sequence[str], rows: Mapping[str, Sequence[ScoredRow]], names: Mapping[str, str]
+) -> pd.DataFrame:
+    """clip_id, method, seed, score: the mean P(fake) over a clip's windows, of the runs that are well."""
+    whose = index.loc[[bool(side) for side in split], "clip_id"].to_numpy()
+    parts = [
+        pd.Series(row.scores, whose).groupby(level=0, sort=False).mean().rename("score").rename_axis("clip_id")
+        .reset_index().assign(method=name, seed=row.seed)
+        for name, real in names.items()
+        for row in rows[real]
+        if not row.failed
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _scores(fold: Fold, clips: Sequence[tuple[Clip, int]], scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of scores.csv; clips: each with its label."""
+    if scores.empty:
+        return scores
+    rows = [
+        (clip.clip_id, side, fold.trained_on, tested_on, clip.subject_id, label)
+        for (clip, label), side, tested_on in zip(clips, fold.split, fold.tested_as, strict=True)
+        if side in ("val", "test")
+    ]
+    columns = ["clip_id", "side", "trained_on", "tested_on", "person", "label"]
+    found = pd.DataFrame(rows, columns=columns).merge(scores, on="clip_id")
+    thresholds = val_thresholds(found[found["side"] == "val"])
+    tested = found[found["side"] == "test"].drop(columns="side")
+    return tested.assign(threshold=tested["method"].map(thresholds))
+
+
+def _people(folds: Sequence[Fold], clips: Sequence[Clip]) -> pd.DataFrame:
+    rows = []
+    for number, fold in enumerate(folds):
+        sides = {(side, person) for side, clip in zip(fold.split, clips, strict=True) if side for person in clip.people}
+        rows += [(number, fold.trained_on, side, person) for side, person in sorted(sides)]
+    return pd.DataFrame(rows, columns=["fold", "trained_on", "side", "person"])
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows in JSON's types, without what is not defined."""
+    rows = table.to_dict("records")
+    return [{str(key): value for key, value in row.items() if not pd.isna(value)} for row in rows]

@@ -1,0 +1,191 @@
+"""The command `protocol` on a small cache: what is measured, kept and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pipeline.experiments.protocols
+import pipeline.experiments.scored
+from cache_schemas.manifest import Clip, write_manifest
+from cache_schemas.tables import read_table
+from pipeline.cli import app
+from pipeline.experiments.folds import BUILT_IN, Protocol
+from pipeline.experiments.methods import Method, Outcome
+from pipeline.experiments.protocols import run_protocol
+from pipeline.params import ParamsError
+from pipeline.runs.cache import Windows
+from pipeline.statistics.metrics import auc
+from pipeline.statistics.protocol import MEAN, measure_protocol, val_thresholds
+from pipeline.workspace import Workspace
+from tests.pipeline.run_fixture import make_index, make_workspace
+from tests.pipeline.small_experiments import small
+
+NAMES = ("dataset", "subject_id", "video_label", "audio_label", "label", "category", "method", "split", "file_bytes")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """20 people, each lending face and voice to one other, in two data sets."""
+    index = make_index(windows=2)
+    index = index.assign(dataset=np.where(index["subject_id"].str[1:].astype(int) // 2 % 2, "a", "b"))
+    work = make_workspace(tmp_path_factory.mktemp("work"), index)
+    clips = index.drop_duplicates("clip_id").to_dict("records")
+    write_manifest(
+        work.manifest,
+        [
+            Clip(
+                **{name: row[name] for name in (*NAMES, "clip_id", "path")},
+                source_id=f"s{int(row['subject_id'][1:]) ^ 1:02d}",
+                target_id="",
+                split_kind="official",
+            )
+            for row in clips
+        ],
+    )
+    return work
+
+
+def known(splits: list[np.ndarray] | None = None) -> dict[str, Method]:
+    """A method that is right on what it learns from and wrong on what it is tested on, and one that always fails."""
+
+    def run(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+        split, right = np.array(windows.split), windows.labels.astype(float)
+        assert all(len(x) == len(split) for x in windows.features.values())
+        if splits is not None:
+            splits.append(split)
+        return [
+            Outcome(np.where(split == "test", 0.9 - 0.8 * right, 0.1 + 0.8 * right) + seed / 100, 7) for seed in seeds
+        ]
+
+    def fail(windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+        return [Outcome(failed="it never works") for _ in seeds]
+
+    return {"wrong": Method("wrong", run), "hopeless": Method("hopeless", fail)}
+
+
+@pytest.fixture
+def methods(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    splits: list[np.ndarray] = []
+    for module in (pipeline.experiments.protocols, pipeline.experiments.scored):
+        monkeypatch.setattr(module, "methods", lambda windows, params: known(splits))
+    monkeypatch.setattr(pipeline.experiments.protocols, "searches", lambda own: {"wrong": own})
+    return splits
+
+
+def protocol_of(name: str) -> Protocol:
+    return BUILT_IN[name].model_copy(update={"methods": ("search", "hopeless")})
+
+
+def test_only_scores_of_clips_that_were_not_seen_count(workspace: Workspace, methods: list[np.ndarray]) -> None:
+    table = run_protocol(workspace, small(), "people", protocol_of("people"))
+    (row,) = table.to_dict("records")
+    assert (row["trained_on"], row["tested_on"], row["method"], row["seeds"]) == ("other people", "all", "search", 3)
+    assert (row["auc"], row["auc_low"], row["auc_high"], row["auc_one"]) == (0, 0, 0, 0)
+    assert (row["fakes_missed"], row["reals_accused"]) == (1, 1)
+    assert row["real"] + row["fake"] == workspace_clips(workspace)
+    folder = workspace.protocols / "people"
+    people = pd.read_csv(folder / "people.csv")
+    for _, fold in people.groupby("fold"):
+        train, val, test = (set(fold.loc[fold["side"] == side, "person"]) for side in ("train", "val", "test"))
+        assert min(len(train), len(val), len(test)) > 0
+        assert len(train | val | test) == len(train) + len(val) + len(test)
+    assert (folder / "heatmap.svg").read_text().startswith("<svg")
+    stored = json.loads((folder / "protocol.json").read_text())
+    assert (stored["rows"][0]["auc"], stored["skipped"], stored["protocol"]["kind"]) == (0, [], "people")
+    scores = read_table(folder / "scores.csv")
+    assert auc(*scores.groupby("clip_id").agg(label=("label", "first"), score=("score", "mean")).to_numpy().T) == 0
+
+
+def workspace_clips(workspace: Workspace) -> int:
+    return len(read_table(workspace.manifest))
+
+
+def test_a_left_out_source_takes_no_part_in_training(workspace: Workspace, methods: list[np.ndarray]) -> None:
+    table = run_protocol(workspace, small(), "sources", protocol_of("leave-one-source-out"))
+    assert list(table["trained_on"]) == ["all but a", "all but b", MEAN]
+    assert list(table["tested_on"]) == ["a", "b", "2 tests"]
+    assert {side for split in methods for side in split} == {"train", "val", "test"}
+
+
+def test_a_matrix_of_data_sets(workspace: Workspace, methods: list[np.ndarray]) -> None:
+    table = run_protocol(workspace, small(), "cross", protocol_of("cross-data-set"))
+    pairs = set(zip(table["trained_on"], table["tested_on"], strict=True))
+    assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"), (MEAN, "2 tests")}
+
+
+def test_what_is_finished_is_kept(
+    workspace: Workspace, methods: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_protocol(workspace, small(), "people", protocol_of("people"))
+
+    def never(*batch: object) -> None:
+        raise AssertionError("a finished method was run again")
+
+    monkeypatch.setattr(pipeline.experiments.scored, "run_method", never)
+    pd.testing.assert_frame_equal(run_protocol(workspace, small(), "people", protocol_of("people")), first)
+
+
+def test_a_method_that_there_is_not_is_named(workspace: Workspace) -> None:
+    wrong = BUILT_IN["people"].model_copy(update={"methods": ("search", "magic")})
+    with pytest.raises(ParamsError, match=r"'magic': allowed: search, logistic regression"):
+        run_protocol(workspace, small(), "people", wrong)
+
+
+def test_real_methods_over_one_cache(workspace: Workspace) -> None:
+    chosen = ("search", "logistic regression, all layers")
+    one = BUILT_IN["leave-one-source-out"].model_copy(update={"methods": chosen})
+    table = run_protocol(workspace, small(seeds=(0, 1)), "real", one)
+    assert list(table["method"].unique()) == list(chosen)
+    assert table["auc"].between(0, 1).all()
+
+
+def scored(trained_on: str, tested_on: str, labels: Sequence[int], scores: Sequence[float]) -> pd.DataFrame:
+    n = len(labels)
+    return pd.DataFrame(
+        {
+            "clip_id": [f"{tested_on}{i}" for i in range(n)],
+            "person": [f"p{i % 4}" for i in range(n)],
+            "label": labels,
+            "score": scores,
+            "trained_on": trained_on,
+            "tested_on": tested_on,
+            "method": "m",
+            "seed": 0,
+            "threshold": 0.5,
+        }
+    )
+
+
+def test_measured_by_hand() -> None:
+    """A single-class test counts at the threshold alone; the mean leaves out what was trained on."""
+    parts = [
+        scored("a", "a", [0, 1] * 4, [0.1, 0.9] * 4),
+        scored("a", "b", [0, 1] * 4, [0.9, 0.1] * 4),
+        scored("b", "a", [0, 1] * 4, [0.2, 0.6] * 3 + [0.6, 0.4]),
+        scored("b", "c", [1, 1, 1, 1], [0.9, 0.2, 0.8, 0.7]),
+    ]
+    table = measure_protocol(pd.concat(parts, ignore_index=True), seed=0).set_index(["trained_on", "tested_on"])
+    assert list(table["auc"].iloc[:3]) == [1, 0, pytest.approx(13.5 / 16)]
+    assert np.isnan(table.loc[("b", "c"), "auc"])
+    assert table.loc[("b", "c"), "fakes_missed"] == 0.25
+    assert table.loc[(MEAN, "2 tests"), "auc"] == pytest.approx(13.5 / 32)
+
+
+def test_thresholds_are_the_best_on_val() -> None:
+    val = pd.DataFrame(
+        {"method": "m", "clip_id": list("abcd"), "label": [0, 0, 1, 1], "seed": 0, "score": [0.1, 0.3, 0.35, 0.9]}
+    )
+    assert val_thresholds(val) == {"m": 0.35}
+
+
+def test_the_command_prints_a_table(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, ["protocol", "-h"])
+    assert "leave-one-source-out" in result.stdout
