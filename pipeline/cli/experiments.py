@@ -150,16 +150,25 @@ def protocol(
 
     workspace, settings = setup(params, work, scheduler, workers)
     title, chosen = read_protocol(name)
-    table = run_protocol(workspace, settings, title, chosen)
+    found = run_protocol(workspace, settings, title, chosen)
     shown = Table(title=f"{title}: clip AUC of the seeds' mean score, with 95 % intervals over people")
     for column in ("trained on", "tested on", "method", "AUC", "one seed", "fakes missed", "reals accused"):
         shown.add_column(column, justify="right" if column in ("AUC", "one seed") else "left")
-    for row in table.to_dict("records"):
+    for row in found.table.to_dict("records"):
         rates = [_number(row[key], 2) for key in ("fakes_missed", "reals_accused")]
         held = f"{row['tested_on']} ({row['real']} real, {row['fake']} fake)"
         texts = [escape(row["trained_on"]), escape(held), escape(row["method"])]
         shown.add_row(*texts, _interval(row, "auc"), _number(row["auc_one"]), *rates)
     Console(width=None if Console().is_terminal else 160).print(shown)
+    for each in found.skipped:
+        Console().print(escape(f"not trained: {each.trained_on}: {each.reason}"), soft_wrap=True)
+    if found.adds:
+        adds = found.adds
+        Console().print(
+            f"[bold]{escape(adds['method'])} adds {adds['difference']:+.3f}[/] ({adds['low']:+.3f} to "
+            f"{adds['high']:+.3f}) to the strongest control, {escape(adds['control'])}: mean AUC of {adds['tests']} tests, paired",
+            soft_wrap=True,
+        )
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ work/protocols/NAME/heatmap.svg   trainings by methods, or by what they were tes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
+from pipeline.experiments.controls import CONTROLS, property_scores
 from pipeline.experiments.folds import Fold, Protocol, Skipped, folds_of
 from pipeline.experiments.methods import methods, searches
 from pipeline.experiments.scored import run_methods
@@ -27,12 +29,22 @@ from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
 from pipeline.statistics.measure import clips as one_a_clip
-from pipeline.statistics.protocol import measure_protocol, val_thresholds
+from pipeline.statistics.protocol import measure_protocol, val_thresholds, what_is_added
 from pipeline.workspace import Workspace
 
 
-def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Protocol) -> pd.DataFrame:
-    """The rows of table.csv; finished runs are not done again.
+@dataclass(frozen=True)
+class Outcome:
+    """table: the rows of table.csv; adds: what the first method adds to the strongest of the others, None where no
+    test has both classes."""
+
+    table: pd.DataFrame
+    adds: dict[str, Any] | None
+    skipped: Sequence[Skipped]
+
+
+def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Protocol) -> Outcome:
+    """What a protocol comes to; finished runs are not done again.
 
     Raises ManifestError when the clips allow no training, ParamsError for a method that there is not.
     """
@@ -47,24 +59,36 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     place = index["clip_id"].map({clip.clip_id: i for i, clip in enumerate(clips)}).to_numpy()
     splits = [tuple(np.array(fold.split, object)[place]) for fold in folds]
     rows = run_methods(f"protocol {name}", source, splits, set(names.values()))
-    label = one_a_clip(index)["label"].to_dict()
+    of_clip = one_a_clip(index).loc[[clip.clip_id for clip in clips]]
     parts = [
-        _scores(fold, [(clip, label[clip.clip_id]) for clip in clips], _by_clip(index, split, of_fold, names))
+        _scores(
+            fold,
+            list(zip(clips, of_clip["label"], strict=True)),
+            [*_by_clip(index, split, of_fold, names), property_scores(of_clip, fold.split)],
+        )
         for fold, split, of_fold in zip(folds, splits, rows, strict=True)
     ]
-    scores = pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
-    if scores.empty:
-        reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
+    scores = pd.concat(parts, ignore_index=True)
+    reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
+    if all(reasons):
         raise JobError(f"protocol {name}: every run failed; the first one: {reasons[0]}")
     table = measure_protocol(scores, seed=params.seed).assign(cache=source.identity)
+    first = next(iter(names))
+    adds = what_is_added(scores, first, [*(n for n in names if n != first), *CONTROLS], seed=params.seed)
     folder = workspace.protocols / name
     write_table(folder / "scores.csv", scores)
     write_table(folder / "people.csv", _people(folds, clips))
     write_table(folder / "table.csv", table)
-    content = {"protocol": protocol.model_dump(mode="json"), "cache": source.identity, "rows": _plain(table)}
-    write_json(folder / "protocol.json", content | {"skipped": [vars(each) for each in skipped]})
+    content = {
+        "protocol": protocol.model_dump(mode="json"),
+        "cache": source.identity,
+        "adds": adds,
+        "rows": _plain(table),
+        "skipped": [vars(each) for each in skipped],
+    }
+    write_json(folder / "protocol.json", content)
     write_text(folder / "heatmap.svg", standalone(protocol_svg(table, description=protocol.description)))
-    return table
+    return Outcome(table, adds, skipped)
 
 
 def _method_names(protocol: Protocol, source: Source) -> dict[str, str]:
@@ -81,30 +105,27 @@ def _method_names(protocol: Protocol, source: Source) -> dict[str, str]:
 
 def _by_clip(
     index: pd.DataFrame, split: Sequence[str], rows: Mapping[str, Sequence[ScoredRow]], names: Mapping[str, str]
-) -> pd.DataFrame:
-    """clip_id, method, seed, score: the mean P(fake) over a clip's windows, of the runs that are well."""
+) -> list[pd.DataFrame]:
+    """clip_id, method, seed, score: the mean P(fake) over a clip's windows, of each run that is well."""
     whose = index.loc[[bool(side) for side in split], "clip_id"].to_numpy()
-    parts = [
+    return [
         pd.Series(row.scores, whose).groupby(level=0, sort=False).mean().rename("score").rename_axis("clip_id")
         .reset_index().assign(method=name, seed=row.seed)
         for name, real in names.items()
         for row in rows[real]
         if not row.failed
     ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _scores(fold: Fold, clips: Sequence[tuple[Clip, int]], scores: pd.DataFrame) -> pd.DataFrame:
+def _scores(fold: Fold, clips: Sequence[tuple[Clip, int]], scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of scores.csv; clips: each with its label."""
-    if scores.empty:
-        return scores
     rows = [
         (clip.clip_id, side, fold.trained_on, tested_on, clip.subject_id, label)
         for (clip, label), side, tested_on in zip(clips, fold.split, fold.tested_as, strict=True)
         if side in ("val", "test")
     ]
     columns = ["clip_id", "side", "trained_on", "tested_on", "person", "label"]
-    found = pd.DataFrame(rows, columns=columns).merge(scores, on="clip_id")
+    found = pd.DataFrame(rows, columns=columns).merge(pd.concat(scores, ignore_index=True), on="clip_id")
     thresholds = val_thresholds(found[found["side"] == "val"])
     tested = found[found["side"] == "test"].drop(columns="side")
     return tested.assign(threshold=tested["method"].map(thresholds))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.statistics import metrics
+from pipeline.statistics.compare import drawn_p
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
@@ -43,6 +44,46 @@ def measure_protocol(scores: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     methods = dict.fromkeys(row["method"] for row in rows)
     means = [_mean([(r, d) for r, d in zip(rows, drawn, strict=True) if r["method"] == name]) for name in methods]
     return pd.DataFrame([*rows, *(mean for mean in means if mean)])
+
+
+def what_is_added(scores: pd.DataFrame, method: str, others: Sequence[str], *, seed: int) -> dict[str, Any] | None:
+    """{method, control, difference, low, high, p, tests}: of the AUCs' means over the unseen tests, paired.
+
+    The control is the strongest of the others by that mean; both are measured in the same draws of people. None where
+    no test has both classes.
+    """
+    values: dict[str, list[float]] = {}
+    drawn: dict[str, list[Floats]] = {}
+    tests = [
+        (names, of)
+        for names, of in scores.groupby(["trained_on", "tested_on"], sort=False)
+        if of["label"].nunique() == 2 and of["person"].nunique() > 1
+    ]
+    tests = [(names, of) for names, of in tests if names[0] != names[1]] or tests
+    for _, of in tests:
+        for name in (method, *others):
+            mine = of[of["method"] == name].groupby("clip_id").agg(
+                label=("label", "first"), person=("person", "first"), score=("score", "mean")
+            )  # fmt: skip
+            if len(mine):
+                draws = draw_people(mine["person"], draws=_DRAWS, seed=seed)
+                values.setdefault(name, []).append(metrics.auc(mine["label"], mine["score"]))
+                drawn.setdefault(name, []).append(drawn_metrics(mine["label"], mine["score"], draws)["auc"])
+    means = {name: float(np.mean(each)) for name, each in values.items() if len(each) == len(tests)}
+    if method not in means or len(means) == 1:
+        return None
+    control = max((name for name in means if name != method), key=lambda name: means[name])
+    difference = np.nanmean(drawn[method], axis=0) - np.nanmean(drawn[control], axis=0)
+    span = interval(difference)
+    return {
+        "method": method,
+        "control": control,
+        "difference": means[method] - means[control],
+        "low": span.low,
+        "high": span.high,
+        "p": drawn_p(difference),
+        "tests": len(tests),
+    }
 
 
 def _measured(of: pd.DataFrame, seed: int) -> tuple[dict[str, Any], Floats | None]:

@@ -15,13 +15,15 @@ import pipeline.experiments.scored
 from cache_schemas.manifest import Clip, write_manifest
 from cache_schemas.tables import read_table
 from pipeline.cli import app
+from pipeline.experiments.controls import CONTROLS, property_scores
 from pipeline.experiments.folds import BUILT_IN, Protocol
 from pipeline.experiments.methods import Method, Outcome
 from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
+from pipeline.statistics.measure import SHORTCUTS
 from pipeline.statistics.metrics import auc
-from pipeline.statistics.protocol import MEAN, measure_protocol, val_thresholds
+from pipeline.statistics.protocol import MEAN, measure_protocol, val_thresholds, what_is_added
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import small
@@ -83,11 +85,15 @@ def protocol_of(name: str) -> Protocol:
 
 
 def test_only_scores_of_clips_that_were_not_seen_count(workspace: Workspace, methods: list[np.ndarray]) -> None:
-    table = run_protocol(workspace, small(), "people", protocol_of("people"))
-    (row,) = table.to_dict("records")
+    found = run_protocol(workspace, small(), "people", protocol_of("people"))
+    row, *controls = found.table.to_dict("records")
+    assert [each["method"] for each in controls] == list(CONTROLS)
     assert (row["trained_on"], row["tested_on"], row["method"], row["seeds"]) == ("other people", "all", "search", 3)
     assert (row["auc"], row["auc_low"], row["auc_high"], row["auc_one"]) == (0, 0, 0, 0)
     assert (row["fakes_missed"], row["reals_accused"]) == (1, 1)
+    assert found.adds
+    assert (found.adds["method"], found.adds["tests"]) == ("search", 1)
+    assert found.adds["high"] < 0
     assert row["real"] + row["fake"] == workspace_clips(workspace)
     folder = workspace.protocols / "people"
     people = pd.read_csv(folder / "people.csv")
@@ -99,6 +105,7 @@ def test_only_scores_of_clips_that_were_not_seen_count(workspace: Workspace, met
     stored = json.loads((folder / "protocol.json").read_text())
     assert (stored["rows"][0]["auc"], stored["skipped"], stored["protocol"]["kind"]) == (0, [], "people")
     scores = read_table(folder / "scores.csv")
+    scores = scores[scores["method"] == "search"]
     assert auc(*scores.groupby("clip_id").agg(label=("label", "first"), score=("score", "mean")).to_numpy().T) == 0
 
 
@@ -107,14 +114,15 @@ def workspace_clips(workspace: Workspace) -> int:
 
 
 def test_a_left_out_source_takes_no_part_in_training(workspace: Workspace, methods: list[np.ndarray]) -> None:
-    table = run_protocol(workspace, small(), "sources", protocol_of("leave-one-source-out"))
+    table = run_protocol(workspace, small(), "sources", protocol_of("leave-one-source-out")).table
+    table = table[table["method"] == "search"]
     assert list(table["trained_on"]) == ["all but a", "all but b", MEAN]
     assert list(table["tested_on"]) == ["a", "b", "2 tests"]
     assert {side for split in methods for side in split} == {"train", "val", "test"}
 
 
 def test_a_matrix_of_data_sets(workspace: Workspace, methods: list[np.ndarray]) -> None:
-    table = run_protocol(workspace, small(), "cross", protocol_of("cross-data-set"))
+    table = run_protocol(workspace, small(), "cross", protocol_of("cross-data-set")).table
     pairs = set(zip(table["trained_on"], table["tested_on"], strict=True))
     assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"), (MEAN, "2 tests")}
 
@@ -122,13 +130,13 @@ def test_a_matrix_of_data_sets(workspace: Workspace, methods: list[np.ndarray]) 
 def test_what_is_finished_is_kept(
     workspace: Workspace, methods: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run_protocol(workspace, small(), "people", protocol_of("people"))
+    first = run_protocol(workspace, small(), "people", protocol_of("people")).table
 
     def never(*batch: object) -> None:
         raise AssertionError("a finished method was run again")
 
     monkeypatch.setattr(pipeline.experiments.scored, "run_method", never)
-    pd.testing.assert_frame_equal(run_protocol(workspace, small(), "people", protocol_of("people")), first)
+    pd.testing.assert_frame_equal(run_protocol(workspace, small(), "people", protocol_of("people")).table, first)
 
 
 def test_a_method_that_there_is_not_is_named(workspace: Workspace) -> None:
@@ -140,8 +148,8 @@ def test_a_method_that_there_is_not_is_named(workspace: Workspace) -> None:
 def test_real_methods_over_one_cache(workspace: Workspace) -> None:
     chosen = ("search", "logistic regression, all layers")
     one = BUILT_IN["leave-one-source-out"].model_copy(update={"methods": chosen})
-    table = run_protocol(workspace, small(seeds=(0, 1)), "real", one)
-    assert list(table["method"].unique()) == list(chosen)
+    table = run_protocol(workspace, small(seeds=(0, 1)), "real", one).table
+    assert list(table["method"].unique()) == [*chosen, *CONTROLS]
     assert table["auc"].between(0, 1).all()
 
 
@@ -175,6 +183,41 @@ def test_measured_by_hand() -> None:
     assert np.isnan(table.loc[("b", "c"), "auc"])
     assert table.loc[("b", "c"), "fakes_missed"] == 0.25
     assert table.loc[(MEAN, "2 tests"), "auc"] == pytest.approx(13.5 / 32)
+
+
+def test_a_property_that_tells_the_label_is_found_out() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    clips = pd.DataFrame({name: random.standard_normal(120) for name in SHORTCUTS}, [f"c{i}" for i in range(120)])
+    clips = clips.assign(
+        label=labels, has_audio=True, fps=np.where(labels, 25.0, np.where(random.random(120) < 0.9, 30, 25))
+    )
+    found = property_scores(clips, ["train"] * 60 + ["val"] * 20 + ["test"] * 30 + [""] * 10)
+    assert found.groupby("method").size().to_dict() == dict.fromkeys(CONTROLS, 110)
+    for _, of in found.groupby("method"):
+        tested = of.set_index("clip_id").loc[[f"c{i}" for i in range(80, 110)], "score"]
+        assert auc(labels[80:110], tested) > 0.85
+
+
+def test_what_is_added_is_paired_and_against_the_strongest() -> None:
+    """Two systems that agree but for one clip: the difference is far more certain than either."""
+    random = np.random.default_rng(1)
+    labels, good = np.arange(200) % 2, random.random(200)
+    good = np.clip(good * 0.6 + 0.4 * labels, 0, 1)
+    close, weak = np.where(np.arange(200) == 7, 0.0, good), random.random(200)
+    table = pd.concat(
+        [
+            scored("x", "y", list(labels), list(score)).assign(method=name, person=[f"p{i // 5}" for i in range(200)])
+            for name, score in (("ours", good), ("close", close), ("weak", weak))
+        ],
+        ignore_index=True,
+    )
+    found = what_is_added(table, "ours", ["weak", "close"], seed=0)
+    assert found
+    assert found["control"] == "close"
+    assert found["difference"] == pytest.approx(auc(labels, good) - auc(labels, close))
+    assert 0 <= found["low"] <= found["difference"] <= found["high"] < 0.04
+    assert what_is_added(table[table["label"] == 1], "ours", ["weak"], seed=0) is None
 
 
 def test_thresholds_are_the_best_on_val() -> None:
