@@ -166,7 +166,8 @@ def protocol(
         adds = found.adds
         Console().print(
             f"[bold]{escape(adds['method'])} adds {adds['difference']:+.3f}[/] ({adds['low']:+.3f} to "
-            f"{adds['high']:+.3f}) to the strongest control, {escape(adds['control'])}: mean AUC of {adds['tests']} tests, paired",
+            f"{adds['high']:+.3f}) to the strongest control, {escape(adds['control'])}: "
+            f"mean AUC of {adds['tests']} tests, paired",
             soft_wrap=True,
         )
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
