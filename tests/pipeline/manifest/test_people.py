@@ -159,6 +159,13 @@ def test_small_groups_even_each_other_out(size: int) -> None:
     assert Counter(c.split for c in used) == {"train": 24, "val": 8, "test": 8}
 
 
+def test_a_share_that_is_whole_is_met_exactly() -> None:
+    """1 - 0.1 - 0.3 is a little more than 0.6: that is no fraction of a person to round up."""
+    clips = [clip(i, [f"p{i}"], group="first" if i < 9 else "second") for i in range(14)]
+    used, _ = assign_splits(clips, SplitParams(kind="people", val=0.1, test=0.3), seed=0)
+    assert sum(c.split == "train" for c in used if c.group == "second") == 3
+
+
 def test_people_with_real_clips_and_donors_are_shared_out_alike() -> None:
     """Half of the people occur in fakes of others only; a tenth has most of the real clips."""
     chance = np.random.default_rng(0)
