@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cache_schemas.segments import MIN_FAKE_S, Segments, overlap_s, parse_segmen
 from cache_schemas.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
-SPLIT_KINDS = ("subject", "official")
+SPLIT_KINDS = ("subject", "people", "official")
 
 
 class ManifestError(ValueError):
@@ -64,7 +64,7 @@ class Clip:
     official_split: str = ""
     """What the data set's authors put the clip into: train, val or test; empty where they do not say."""
     split_kind: str = "subject"
-    """How `split` was made: by subject (no person is ever in two splits) or official (people may be)."""
+    """How `split` was made: by subject or people (no person is ever in two splits) or official (people may be)."""
     video_segments: Segments = ()
     """The fake seconds of the picture. None, with a fake picture: it is fake throughout."""
     audio_segments: Segments = ()
@@ -123,11 +123,14 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
 
 
 def write_manifest(path: Path, clips: list[Clip]) -> None:
-    """Replaces `path` by the manifest; raises ManifestError when a subject is in two splits made by subject."""
+    """Replaces `path` by the manifest; raises ManifestError when a person is in two splits that are not official."""
     check_splits(clips)
+    write_table(path, _frame(clips))
+
+
+def _frame(clips: Iterable[Clip]) -> pd.DataFrame:
     frame = pd.DataFrame([_row(clip) for clip in clips], columns=list(COLUMNS))
-    frame["audio_label"] = frame["audio_label"].astype("Int64")
-    write_table(path, frame)
+    return frame.astype({"audio_label": "Int64"})
 
 
 def _row(clip: Clip) -> dict[str, object]:
@@ -136,8 +139,8 @@ def _row(clip: Clip) -> dict[str, object]:
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """The clips in `path`; raises ManifestError when a column is missing, a value is wrong, or a subject is in two
-    splits made by subject. Columns that older manifests lack may be missing.
+    """The clips in `path`; raises ManifestError when a column is missing, a value is wrong, or a person is in two
+    splits that are not official. Columns that older manifests lack may be missing.
     """
     try:
         frame = read_table(path, dtype=str, keep_default_na=False)
@@ -159,6 +162,28 @@ def _clip(path: Path, number: int, row: Mapping[Hashable, str]) -> Clip:
 
 
 @dataclass(frozen=True)
+class Unused:
+    """A clip of the data set that is in no split, though nothing is wrong with it, and why."""
+
+    clip: Clip
+    """Its `split` is empty."""
+    reason: str
+
+
+def write_unused(path: Path, rows: Sequence[Unused]) -> None:
+    """Replaces `path` by the list: the manifest's columns and the reason."""
+    write_table(path, _frame(row.clip for row in rows).assign(reason=[row.reason for row in rows]))
+
+
+def read_unused(path: Path) -> list[Unused]:
+    """The list in `path`; empty when there is no such file."""
+    if not path.exists():
+        return []
+    rows = read_table(path, dtype=str, keep_default_na=False).to_dict("records")
+    return [Unused(_clip(path, number, row), row["reason"]) for number, row in enumerate(rows, start=1)]
+
+
+@dataclass(frozen=True)
 class Leak:
     """A person who stands in more than one split: {split: their clips there}, in the order of SPLITS."""
 
@@ -169,6 +194,11 @@ class Leak:
     def splits(self) -> tuple[str, ...]:
         """The splits, in order."""
         return tuple(self.clips)
+
+    @property
+    def donor_only(self) -> bool:
+        """Whether they are the subject of clips in one split at most: in the others, source or target."""
+        return sum(any(clip.subject_id == self.person for clip in found) for found in self.clips.values()) < 2
 
 
 def find_leaks(clips: Iterable[Clip], split_of: Callable[[Clip], str] = lambda clip: clip.split) -> list[Leak]:
@@ -186,13 +216,13 @@ def find_leaks(clips: Iterable[Clip], split_of: Callable[[Clip], str] = lambda c
 
 
 def check_splits(clips: list[Clip]) -> None:
-    """Raises ManifestError when a split is unknown, or one made by subject has a person in two."""
+    """Raises ManifestError when a split is unknown, or somebody is in two splits that are not official."""
     for clip in clips:
         for name, allowed in (("split", SPLITS), ("split_kind", SPLIT_KINDS), ("official_split", ("", *SPLITS))):
             if getattr(clip, name) not in allowed:
                 choices = ", ".join(filter(None, allowed))
                 raise ManifestError(f"clip {clip.path}: {name} {getattr(clip, name)!r} is not one of {choices}")
-    leaks = find_leaks(clip for clip in clips if clip.split_kind == "subject")
+    leaks = find_leaks(clip for clip in clips if clip.split_kind != "official")
     if leaks:
         (first, ones), (second, others) = list(leaks[0].clips.items())[:2]
         raise ManifestError(

@@ -58,12 +58,13 @@ class SynthParams(_Section):
 class SplitParams(_Section):
     """How clips are split."""
 
-    kind: Literal["subject", "official"] = Field(
+    kind: Literal["subject", "people", "official"] = Field(
         "subject",
-        description="nobody (subject, source, target) in two splits, or the data set's own splits, leaks reported",
+        description="nobody (subject, source, target) in two splits, who shares clips in the same; or the people of "
+        "every group dealt out and clips with people of two splits left out; or the data set's own, leaks reported",
     )
-    val: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for validation")
-    test: float = Field(0.2, gt=0, lt=1, description="fraction of the clips for the test")
+    val: float = Field(0.2, gt=0, lt=1, description="fraction of the clips (kind people: of the people) for validation")
+    test: float = Field(0.2, gt=0, lt=1, description="the same for the test")
 
     @model_validator(mode="after")
     def _leave_train(self) -> SplitParams:

@@ -24,6 +24,8 @@ class Workspace:
 
     manifest = _Place("manifest", "manifest.csv")
     """clip_id, path, labels, split: one row a clip."""
+    unused = _Place("manifest", "unused.csv")
+    """The same of the clips that `split.kind: people` leaves out, and why. No stage computes them."""
     hashes = _Place("hashes.txt")
     """What `bmnas manifest` knows of files' content. No stage's output: DVC removes those first."""
     check = _Place("check")

@@ -61,7 +61,8 @@ def manifest(
     ] = "",
     root: Annotated[str, typer.Option(help="folder of the clips, in place of data.root", metavar="FOLDER")] = "",
     split: Annotated[
-        str, typer.Option(help="subject | official (the data set's own), in place of split.kind", metavar="KIND")
+        str,
+        typer.Option(help="subject | people | official (the data set's own), in place of split.kind", metavar="KIND"),
     ] = "",
     check: Annotated[
         bool, typer.Option("--check", help="measure the clips and print what to know before using them")
@@ -71,9 +72,11 @@ def manifest(
 ) -> None:
     """List a data set's clips with their labels, and split them so that nobody is in two splits.
 
-    Official splits are kept as they are; people who stand in two of them are reported. --check also writes
-    WORK/check/manifest.json; what it measured of a clip it does not measure again.
+    --split people deals people out, as many of each group, and leaves out clips with people of two splits; it says
+    what that costs. Official splits are kept as they are; people who stand in two of them are reported. --check also
+    writes WORK/check/manifest.json; what it measured of a clip it does not measure again.
     """
+    from cache_schemas.manifest import read_unused
     from pipeline.manifest.build import build_manifest
     from pipeline.manifest.check import check_manifest
     from pipeline.manifest.show import print_check, print_splits
@@ -86,7 +89,7 @@ def manifest(
     settings = parse_params(content, source="command line")
     clips = build_manifest(workspace, settings)
     if not check:
-        print_splits(clips, str(workspace.manifest), console)
+        print_splits(clips, read_unused(workspace.unused), str(workspace.manifest), console)
         return
     result = check_manifest(workspace, settings)
     if as_json:

@@ -23,6 +23,7 @@ from cache_schemas.manifest import (
     find_leaks,
     write_manifest,
     write_quarantine,
+    write_unused,
 )
 from cache_schemas.paths import path_text, plain_text
 from pipeline import media
@@ -68,8 +69,9 @@ def build_manifest(workspace: Workspace, params: Params) -> list[Clip]:
             f"{params.max_failed_fraction:g}; {commonest(quarantined)}; all reasons are in "
             f"{workspace.quarantine('manifest')}"
         )
-    result = assign_splits(sorted(unique, key=lambda clip: clip.path), params.split, seed=params.seed)
+    result, unused = assign_splits(sorted(unique, key=lambda clip: clip.path), params.split, seed=params.seed)
     write_manifest(workspace.manifest, result)
+    write_unused(workspace.unused, unused)
     if leaks := find_leaks(result):
         console.print(f"[bold red]LEAK:[/] {escape(describe_leaks(leaks))}", soft_wrap=True, highlight=False)
     return result
@@ -150,7 +152,11 @@ def describe_leaks(leaks: Sequence[Leak], *, most: int = 10) -> str:
         for leak in leaks[:most]
     ]
     more = f" and {len(leaks) - most} more" if len(leaks) > most else ""
-    return f"{'; '.join(parts)}: {', '.join(shown)}{more}. What is learnt of a face or a voice can pass for skill."
+    donors = sum(leak.donor_only for leak in leaks)
+    only = f" {donors} of them are the subject in one split at most, elsewhere source or target." if donors else ""
+    return (
+        f"{'; '.join(parts)}: {', '.join(shown)}{more}.{only} What is learnt of a face or a voice can pass for skill."
+    )
 
 
 def _labels(clip: Clip) -> tuple[object, ...]:

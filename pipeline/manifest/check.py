@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,17 @@ from typing import Any
 import pandas as pd
 
 from cache_schemas.files import write_json
-from cache_schemas.manifest import SPLITS, Clip, Leak, Quarantined, find_leaks, read_manifest, read_quarantine
+from cache_schemas.manifest import (
+    SPLITS,
+    Clip,
+    Leak,
+    Quarantined,
+    Unused,
+    find_leaks,
+    read_manifest,
+    read_quarantine,
+    read_unused,
+)
 from cache_schemas.paths import path_name, path_text
 from pipeline.datasets import LAYOUTS
 from pipeline.manifest.build import files_without_entry
@@ -41,17 +51,19 @@ _MOST_VALUES = 20
 
 def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
     """What there is to know of the workspace's manifest; also written to `workspace.check`."""
-    clips = read_manifest(workspace.manifest)
+    clips, unused = read_manifest(workspace.manifest), read_unused(workspace.unused)
     facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
     quarantined = read_quarantine(workspace.quarantine("manifest"))
     identity = LAYOUTS[params.data.layout].identity
-    named = [*(row.path for row in quarantined), *(path for clip in clips for path in (clip.path, clip.audio_path))]
+    listed = [*clips, *(row.clip for row in unused)]
+    named = [*(row.path for row in quarantined), *(path for clip in listed for path in (clip.path, clip.audio_path))]
     root, layout = Path(params.data.root), params.data.layout
     left_out = [path_text(path) for path in files_without_entry(root, layout, map(path_name, named))]
     result = check(
         clips,
         facts,
         quarantined,
+        unused=unused,
         left_out=left_out,
         split=params.split,
         windows=params.windows,
@@ -66,6 +78,7 @@ def check(
     facts: Mapping[str, ClipFacts],
     quarantined: Sequence[Quarantined],
     *,
+    unused: Sequence[Unused] = (),
     left_out: Sequence[str] = (),
     split: SplitParams,
     windows: WindowParams,
@@ -73,10 +86,12 @@ def check(
 ) -> dict[str, Any]:
     """The content of check/manifest.json: plain JSON types, nothing is NaN.
 
-    quarantined: those of the manifest stage; left_out: files that no entry of the data set names; identity: what a
-    person is in this layout.
+    quarantined, unused: those of the manifest stage; left_out: files that no entry of the data set names; identity:
+    what a person is in this layout.
     """
     table = clip_table(clips, facts)
+    splits_of = {"split": lambda clip: clip.split, "official": lambda clip: clip.official_split}
+    everything = [*clips, *(row.clip for row in unused)]
     result: dict[str, Any] = {
         "schema_version": 1,
         "clips": len(clips),
@@ -84,12 +99,11 @@ def check(
         "unusable": unusable(facts, quarantined),
         "left_out": {"files": len(left_out), "first": list(left_out[:_MOST_VALUES])},
         "counts": counts(clips),
+        "kept": kept(clips, unused),
         "groups": groups(clips),
         "people": people(clips),
-        "leaks": {
-            "split": [_leak(leak) for leak in find_leaks(clips)],
-            "official": [_leak(leak) for leak in find_leaks(clips, lambda clip: clip.official_split)],
-        },
+        "leaks": {kind: [_leak(leak) for leak in find_leaks(everything, of)] for kind, of in splits_of.items()},
+        "seen_in_train": {kind: seen_in_train(everything, of) for kind, of in splits_of.items()},
         "duplicates": duplicates(clips, quarantined),
         "segments": segments(clips, facts),
         "seconds": seconds(clips, facts, windows),
@@ -122,8 +136,25 @@ def counts(clips: Sequence[Clip]) -> list[dict[str, Any]]:
     return [{"split": s, "category": c, "method": m, "clips": number} for (s, c, m), number in ordered]
 
 
+def kept(clips: Sequence[Clip], unused: Sequence[Unused]) -> list[dict[str, Any]]:
+    """Per category and method, how many clips are in a split, of how many that there are."""
+    used = Counter((clip.category, clip.method) for clip in clips)
+    found = used + Counter((row.clip.category, row.clip.method) for row in unused)
+    return [{"category": c, "method": m, "kept": used[c, m], "of": number} for (c, m), number in sorted(found.items())]
+
+
+def seen_in_train(clips: Sequence[Clip], split_of: Callable[[Clip], str]) -> dict[str, dict[str, int]]:
+    """For val and test, how many clips have somebody in them, as subject, source or target, who is in train."""
+    trained = {person for clip in clips if split_of(clip) == "train" for person in clip.people}
+    found: dict[str, dict[str, int]] = {}
+    for split in ("val", "test"):
+        there = [clip for clip in clips if split_of(clip) == split]
+        found[split] = {"clips": sum(not trained.isdisjoint(clip.people) for clip in there), "of": len(there)}
+    return found
+
+
 def groups(clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    """Clips and subjects per demographic group, where the data set says, by name."""
+    """Clips, per class and per split, and subjects per demographic group, where the data set says, by name."""
     found: dict[str, list[Clip]] = {}
     for clip in clips:
         if clip.group:
@@ -134,6 +165,7 @@ def groups(clips: Sequence[Clip]) -> list[dict[str, Any]]:
             "real_clips": sum(not clip.label for clip in those),
             "fake_clips": sum(clip.label for clip in those),
             "subjects": len({clip.subject_id for clip in those}),
+            "splits": {split: sum(clip.split == split for clip in those) for split in SPLITS},
         }
         for name, those in sorted(found.items())
     ]
@@ -164,7 +196,8 @@ def people(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def _leak(leak: Leak) -> dict[str, Any]:
-    return {"person": leak.person, "clips": {split: len(found) for split, found in leak.clips.items()}}
+    clips = {split: len(found) for split, found in leak.clips.items()}
+    return {"person": leak.person, "clips": clips, "donor_only": leak.donor_only}
 
 
 def duplicates(clips: Sequence[Clip], quarantined: Sequence[Quarantined]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from cache_schemas.manifest import Clip
-from pipeline.manifest.check import CLASSES, LABELS, LOUD_AUC, NUMBERS, people
+from cache_schemas.manifest import SPLITS, Clip, Unused
+from pipeline.manifest.check import CLASSES, LABELS, LOUD_AUC, NUMBERS, counts, kept, people
 
 _MOST_ROWS = 40
 _MOST_VALUES = 3
@@ -20,7 +20,9 @@ _MOST_LETTERS = 16
 
 def print_check(result: Mapping[str, Any], console: Console) -> None:
     """Counts, people, properties and what each gives away; the warnings last, where they are read."""
-    console.print(_counts(result["counts"]))
+    console.print(_counts(result["counts"], result["kept"]))
+    if lost := _lost(result["kept"]):
+        console.print(lost, highlight=False)
     if result["groups"]:
         console.print(_groups(result["groups"]))
     console.print(_people(result["people"]))
@@ -42,24 +44,47 @@ def print_check(result: Mapping[str, Any], console: Console) -> None:
     console.print(_warnings(result["warnings"]))
 
 
-def print_splits(clips: Sequence[Clip], path: str, console: Console) -> None:
-    """How many clips and people each split of the manifest at `path` holds."""
+def print_splits(clips: Sequence[Clip], unused: Sequence[Unused], path: str, console: Console) -> None:
+    """How many clips and people each split of the manifest at `path` holds, and what no split holds."""
     console.print(f"{len(clips)} clips in {escape(path)}", soft_wrap=True)
     table = Table("split", "clips", "real", "fake", "subjects")
     for split, count in people(clips)["splits"].items():
         table.add_row(split, *(str(count[key]) for key in ("clips", "real_clips", "fake_clips", "subjects")))
     console.print(table, soft_wrap=False)
+    of_all = kept(clips, unused)
+    if lost := _lost(of_all):
+        console.print(_counts(counts(clips), of_all), soft_wrap=False)
+        console.print(lost, highlight=False)
 
 
-def _counts(counts: list[dict[str, Any]]) -> Table:
+def _lost(kept: Sequence[Mapping[str, Any]]) -> str:
+    """What is in no split, in words; empty where all is in one."""
+    used, there = (sum(entry[key] for entry in kept) for key in ("kept", "of"))
+    if used == there:
+        return ""
+    parts = []
+    for category in dict.fromkeys(entry["category"] for entry in kept):
+        those = [entry for entry in kept if entry["category"] == category]
+        parts.append(f"{category} {sum(e['kept'] for e in those)} of {sum(e['of'] for e in those)}")
+    return (
+        f"{there - used} of {there} clips are not used: their people are in different splits (manifest/unused.csv "
+        f"lists them). Kept: {', '.join(parts)}."
+    )
+
+
+def _counts(counts: list[dict[str, Any]], kept: Sequence[Mapping[str, Any]]) -> Table:
+    """With a column of what is kept where not all is."""
     splits = list(dict.fromkeys(entry["split"] for entry in counts))
-    rows: dict[tuple[str, str], dict[str, int]] = {}
+    rows: dict[tuple[str, str], dict[str, int]] = {(entry["category"], entry["method"]): {} for entry in kept}
+    shares = {(entry["category"], entry["method"]): f"{entry['kept'] / entry['of']:.0%}" for entry in kept}
+    some = any(entry["kept"] < entry["of"] for entry in kept)
     for entry in counts:
-        rows.setdefault((entry["category"], entry["method"]), {})[entry["split"]] = entry["clips"]
-    table = Table("category", "method", *splits, title="Clips")
+        rows[entry["category"], entry["method"]][entry["split"]] = entry["clips"]
+    table = Table("category", "method", *splits, *(["kept"] if some else []), title="Clips")
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], -sum(item[1].values())))
     for (category, method), found in ordered[:_MOST_ROWS]:
-        table.add_row(category, escape(method), *(str(found.get(split, 0)) for split in splits))
+        numbers = [str(found.get(split, 0)) for split in splits]
+        table.add_row(category, escape(method), *numbers, *([shares[category, method]] if some else []))
     table.caption = _left_out(len(ordered))
     return table
 
@@ -69,9 +94,10 @@ def _left_out(rows: int) -> str | None:
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("group", "real", "fake", "subjects", title="Groups")
+    table = Table("group", "real", "fake", "subjects", *SPLITS, title="Groups")
     for entry in groups[:_MOST_ROWS]:
-        table.add_row(escape(entry["group"]), *(str(entry[key]) for key in ("real_clips", "fake_clips", "subjects")))
+        numbers = [*(entry[key] for key in ("real_clips", "fake_clips", "subjects")), *entry["splits"].values()]
+        table.add_row(escape(entry["group"]), *map(str, numbers))
     table.caption = _left_out(len(groups))
     return table
 
@@ -148,9 +174,10 @@ def _print_leaks(leaks: Mapping[str, Any], console: Console) -> None:
     titles = {"split": "People in more than one split", "official": "People in more than one official split"}
     for kind, title in titles.items():
         if leaks[kind]:
-            table = Table("person", "clips", title=title, title_style="bold red")
+            table = Table("person", "clips", "as", title=title, title_style="bold red")
             for leak in leaks[kind][:_MOST_ROWS]:
-                table.add_row(escape(leak["person"]), ", ".join(f"{s}: {n}" for s, n in leak["clips"].items()))
+                role = "subject in one at most" if leak["donor_only"] else "subject in several"
+                table.add_row(escape(leak["person"]), ", ".join(f"{s}: {n}" for s, n in leak["clips"].items()), role)
             table.caption = _left_out(len(leaks[kind]))
             console.print(table)
         else:

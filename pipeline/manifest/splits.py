@@ -1,4 +1,6 @@
-"""Who goes into which split: by connected components of the identity graph, or as the data set's authors say."""
+"""Who goes into which split: by connected components of the identity graph, person by person, or as the data set's
+authors say.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,46 @@ from dataclasses import replace
 
 import numpy as np
 
-from cache_schemas.manifest import SPLITS, Clip, ManifestError
+from cache_schemas.manifest import SPLITS, Clip, ManifestError, Unused
+from pipeline.manifest.people import deal_people
 from pipeline.params import SplitParams
 
 
-def assign_splits(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]:
-    """The clips with their split, by `split.kind`; raises ManifestError when that cannot be done."""
+def assign_splits(clips: Sequence[Clip], split: SplitParams, *, seed: int) -> tuple[list[Clip], list[Unused]]:
+    """(the clips with their split, by `split.kind`; those that are in none); raises ManifestError when that cannot be
+    done.
+    """
     if split.kind == "official":
-        return _official(clips, split, seed=seed)
-    dealt = _deal(clips, {"train": 1 - split.val - split.test, "val": split.val, "test": split.test}, seed=seed)
-    return [replace(clip, split=dealt[clip.clip_id], split_kind="subject") for clip in clips]
+        return _official(clips, split, seed=seed), []
+    shares = {"train": 1 - split.val - split.test, "val": split.val, "test": split.test}
+    if split.kind == "people":
+        return _by_people(clips, shares, seed=seed)
+    dealt = _deal(clips, shares, seed=seed)
+    return [replace(clip, split=dealt[clip.clip_id], split_kind="subject") for clip in clips], []
+
+
+def _by_people(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> tuple[list[Clip], list[Unused]]:
+    """Everybody in one split, and the clips whose people are all in the same."""
+    split_of = deal_people(clips, shares, seed=seed)
+    used: list[Clip] = []
+    unused: list[Unused] = []
+    for clip in clips:
+        sides = {person: split_of[person] for person in sorted(clip.people)}
+        if len(set(sides.values())) == 1:
+            used.append(replace(clip, split=split_of[clip.subject_id], split_kind="people"))
+        else:
+            who = ", ".join(f"{person} in {side}" for person, side in sides.items())
+            reason = f"its people are in different splits: {who}"
+            unused.append(Unused(replace(clip, split="", split_kind="people"), reason))
+    lacking = [name for name in shares if not any(clip.split == name for clip in used)]
+    if lacking:
+        there = sum(side in lacking for side in split_of.values())
+        raise ManifestError(
+            f"split.kind is people, but no clip is left for {' and '.join(lacking)}: {there} of {len(split_of)} people "
+            f"go there, and {len(unused)} of {len(clips)} clips have people of several splits; give that split a "
+            "larger share (split.val, split.test), or use split.kind: subject"
+        )
+    return used, unused
 
 
 def identity_components(clips: Sequence[Clip]) -> list[list[Clip]]:
@@ -38,7 +70,7 @@ def identity_components(clips: Sequence[Clip]) -> list[list[Clip]]:
     return list(groups.values())
 
 
-def _official(clips: list[Clip], split: SplitParams, *, seed: int) -> list[Clip]:
+def _official(clips: Sequence[Clip], split: SplitParams, *, seed: int) -> list[Clip]:
     """The authors' splits, leaks and all. Where they publish no labels for one of val and test, the other is the
     test split, and val is dealt out of their train split by subject.
     """
@@ -79,7 +111,8 @@ def _deal(clips: Sequence[Clip], shares: dict[str, float], *, seed: int) -> dict
     if len(groups) < len(names):
         raise ManifestError(
             f"{len(groups)} unrelated subjects cannot fill {', '.join(names)}: at least {len(names)} are needed, more "
-            "is better (people who share a clip, as source, target or subject, count as one)"
+            "is better (people who share a clip, as source, target or subject, count as one; split.kind: people parts "
+            "them and leaves out what they share)"
         )
     categories = sorted({clip.category for clip in clips})
     # (groups, categories)

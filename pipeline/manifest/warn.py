@@ -23,7 +23,7 @@ def warnings(result: Mapping[str, Any], split: SplitParams) -> list[str]:
     """One sentence or two for each thing that is wrong or looks wrong, the gravest kind first."""
     kinds = (_leaks(result), _shortcuts(result), _copies(result), _unusable(result), _segments(result))
     found = [text for kind in kinds for text in kind]
-    return [*found, *_splits(result, split), *_people(result)]
+    return [*found, *_splits(result, split), *_groups(result, split), *_people(result, split)]
 
 
 def _leaks(result: Mapping[str, Any]) -> Iterator[str]:
@@ -33,7 +33,15 @@ def _leaks(result: Mapping[str, Any]) -> Iterator[str]:
             clips = sum(sum(leak["clips"].values()) for leak in leaks)
             first = ", ".join(f"{leak['person']} in {' and '.join(leak['clips'])}" for leak in leaks[:5])
             more = ", ..." if len(leaks) > 5 else ""
-            yield f"{what} LEAK: {len(leaks)} people stand in more than one, in {clips} clips ({first}{more})."
+            yield (
+                f"{what} LEAK: {len(leaks)} people stand in more than one, in {clips} clips ({first}{more}). "
+                f"{sum(leak['donor_only'] for leak in leaks)} of them are the subject in one split at most, elsewhere "
+                f"source or target. Somebody of train is in {_seen(result['seen_in_train'][kind])}."
+            )
+
+
+def _seen(found: Mapping[str, Mapping[str, int]]) -> str:
+    return " and ".join(f"{n['clips']} of {n['of']} {split} clips" for split, n in found.items() if n["of"])
 
 
 def _shortcuts(result: Mapping[str, Any]) -> Iterator[str]:
@@ -110,9 +118,21 @@ def _splits(result: Mapping[str, Any], split: SplitParams) -> Iterator[str]:
         yield small
 
 
-def _people(result: Mapping[str, Any]) -> Iterator[str]:
+def _groups(result: Mapping[str, Any], split: SplitParams) -> Iterator[str]:
+    """Whether splits that could hold each group do not."""
+    large = [entry["splits"] for entry in result["groups"] if entry["subjects"] >= len(entry["splits"])]
+    there = {name: sum(splits[name] > 0 for splits in large) for name in (large[0] if large else ())}
+    if split.kind != "people" and any(number < len(large) for number in there.values()):
+        shown = ", ".join(f"{number} in {name}" for name, number in there.items())
+        yield (
+            f"The splits part the demographic groups: of {len(large)}, {shown}. What is learnt of some people is "
+            "measured on people of another kind; split.kind: people deals the people of every group."
+        )
+
+
+def _people(result: Mapping[str, Any], split: SplitParams) -> Iterator[str]:
     who = result["people"]
-    if result["clips"] and who["largest_group_clips"] > _LARGE_GROUP * result["clips"]:
+    if split.kind == "subject" and result["clips"] and who["largest_group_clips"] > _LARGE_GROUP * result["clips"]:
         yield (
             f"One group of people who share clips holds {who['largest_group_clips']} of {result['clips']} clips: it "
             "must lie in one split, so the splits are uneven."

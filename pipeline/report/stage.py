@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from markupsafe import Markup
 import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_text
-from cache_schemas.manifest import SPLITS, Quarantined, read_quarantine, write_quarantine
+from cache_schemas.manifest import (
+    SPLITS,
+    Quarantined,
+    find_leaks,
+    read_manifest,
+    read_quarantine,
+    read_unused,
+    write_quarantine,
+)
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
@@ -48,13 +56,15 @@ def build_report(workspace: Workspace, params: Params) -> Path:
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)
+    index = clip_index(workspace, cache)
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
     page = render(
         metrics=metrics,
         parameters=_yaml(retrain.params),
         changed=_changed(retrain.params, params.model_dump(mode="json")),
         features=_yaml(cache.attributes),
-        data=data_counts(clip_index(workspace, cache)),
+        data=data_counts(index),
+        people=people_counts(workspace, set(index["clip_id"])),
         quarantine=quarantine_summary(quarantined),
         architectures=_architectures(search, list(cache.layers)),
         plots=_plots(workspace, metrics, search, retrain),
@@ -114,7 +124,7 @@ def interval(value: Mapping[str, Any]) -> Markup:
 
 
 def data_counts(index: pd.DataFrame) -> dict[str, Any]:
-    """Clips per split and category, and clips, windows and subjects per split, and how many subjects are in two.
+    """Clips per split and category, and clips, windows and subjects per split.
 
     index: as `pipeline.runs.cache.clip_index` gives it.
     """
@@ -133,8 +143,14 @@ def data_counts(index: pd.DataFrame) -> dict[str, Any]:
                 "subjects": int(part["subject_id"].nunique()),
             }
         )
-    shared = int((table.groupby("subject_id")["split"].nunique() > 1).sum())
-    return {"categories": categories, "rows": rows, "shared_subjects": shared}
+    return {"categories": categories, "rows": rows}
+
+
+def people_counts(workspace: Workspace, used: Collection[str]) -> dict[str, int]:
+    """How many people are in two splits, of them as donors only, in clips that are used; and clips in no split."""
+    leaks = find_leaks(clip for clip in read_manifest(workspace.manifest) if clip.clip_id in used)
+    donors = sum(leak.donor_only for leak in leaks)
+    return {"shared": len(leaks), "donors": donors, "unused": len(read_unused(workspace.unused))}
 
 
 def quarantine_summary(rows: Sequence[Quarantined]) -> dict[str, Any]:

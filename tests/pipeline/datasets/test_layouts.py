@@ -379,7 +379,7 @@ def test_a_leak_of_official_splits_is_reported_with_people_splits_and_clips(
     said = " ".join(capsys.readouterr().err.split())
     assert "LEAK: 1 people stand in train and val: 000001 (train: 2 clips, val: 1 clips)" in said
     result = check_manifest(workspace, params)
-    assert result["leaks"]["split"] == [{"person": "000001", "clips": {"train": 2, "val": 1}}]
+    assert result["leaks"]["split"] == [{"person": "000001", "clips": {"train": 2, "val": 1}, "donor_only": False}]
     told = "The splits LEAK: 1 people stand in more than one, in 3 clips"
     assert any(text.startswith(told) for text in result["warnings"])
     # By subject the person is kept together, and the official splits' leak is still told.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from markupsafe import Markup
 from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
-from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
+from cache_schemas.manifest import (
+    Quarantined,
+    Unused,
+    read_manifest,
+    read_quarantine,
+    write_manifest,
+    write_quarantine,
+    write_unused,
+)
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
@@ -166,6 +175,11 @@ def build(tmp_path: Path, **kinds: Any) -> Workspace:
     return workspace
 
 
+def text_of(workspace: Workspace) -> str:
+    """The text of its report, built anew."""
+    return Page(build_report(workspace, Params()).read_text(encoding="utf-8")).text
+
+
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take seconds, and many tests are about words."""
@@ -272,8 +286,27 @@ def test_data_counts() -> None:
     assert counts["rows"][0]["categories"] == [6, 6, 6, 6]
 
 
-def test_subjects_who_stand_in_two_splits_are_counted() -> None:
-    index = make_index()
-    assert data_counts(index)["shared_subjects"] == 0
-    moved = index["clip_id"] == "s00-FVFA"
-    assert data_counts(index.assign(split=index["split"].where(~moved, "test")))["shared_subjects"] == 1
+@pytest.mark.usefixtures("without_plots")
+@pytest.mark.parametrize("role", ["subject_id", "source_id"])
+def test_who_stands_in_two_splits_is_told(tmp_path: Path, role: str) -> None:
+    """As subject, or as the donor of a test fake only. Clips that the cache does not hold do not count."""
+    workspace = build(tmp_path)
+    assert "Nobody stands in two splits" in text_of(workspace)
+    clips = [replace(clip, split_kind="official") for clip in read_manifest(workspace.manifest)]
+    trained = next(clip.subject_id for clip in clips if clip.split == "train")
+    number = next(i for i, clip in enumerate(clips) if clip.split == "test")
+    write_manifest(workspace.manifest, [*clips, replace(clips[number], clip_id="unknown", target_id="s01")])
+    assert "Nobody stands in two splits" in text_of(workspace)
+    clips[number] = replace(clips[number], **{role: trained})
+    write_manifest(workspace.manifest, clips)
+    donors = 1 if role == "source_id" else 0
+    told = f"1 people stand in more than one split (the data set's official ones), {donors} of them"
+    assert told in text_of(workspace)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_clips_that_no_split_holds_are_counted(tmp_path: Path) -> None:
+    workspace = build(tmp_path)
+    clips = read_manifest(workspace.manifest)
+    write_unused(workspace.unused, [Unused(replace(clip, split=""), "people of two") for clip in clips[:3]])
+    assert "3 more clips are in no split" in text_of(workspace)
