@@ -83,7 +83,8 @@ class _Outcome:
     def per(self, seconds: float) -> str:
         """Throughput in words."""
         seconds = max(seconds, 1e-3)
-        return f"{self.clips / seconds:.3g} clips/s, {self.media_s / seconds:.3g}x real time"
+        real_time = f", {self.media_s / seconds:.3g}x real time" if self.media_s else ""  # what failed has no length
+        return f"{self.clips / seconds:.3g} clips/s{real_time}"
 
 
 def run_shard_stage(

@@ -165,7 +165,7 @@ def test_a_face_that_leaves_is_marked_unseen(tmp_path: Path) -> None:
     assert result.info["presence"] == 0.75
 
 
-@pytest.mark.parametrize("size", ["288x512", "24x24", "720x64"])
+@pytest.mark.parametrize("size", ["288x512", "24x24", "720x64", "8x8", "4000x16"])
 def test_pictures_of_any_shape(tmp_path: Path, size: str) -> None:
     path = film(tmp_path, f"{PLACED}=x=10:y=0", size=size)
     if size == "288x512":
