@@ -100,8 +100,8 @@ def _splits(result: Mapping[str, Any], split: SplitParams) -> Iterator[str]:
         share = count["clips"] / total
         if split.kind == "subject" and abs(share - wanted[name]) > _OFF_SHARE:
             yield (
-                f"The {name} split holds {share:.0%} of the clips, not {wanted[name]:.0%}: the clips of people who share "
-                "some are not parted, nor the last of a category that has few."
+                f"The {name} split holds {share:.0%} of the clips, not {wanted[name]:.0%}: people who share clips "
+                "stay together, and a category of few clips cannot be in all."
             )
     real, fake = (sum(count[key] for count in per_split.values()) for key in ("real_clips", "fake_clips"))
     if max(real, fake) > _ONE_SIDED * min(real, fake):
