@@ -23,6 +23,7 @@ from pipeline.faces.crops import cut_crop, poses
 from pipeline.faces.following import Follower
 from pipeline.faces.mtcnn import CELL_PX, Mtcnn, search_px
 from pipeline.faces.tracks import Look, Track, link_tracks
+from pipeline.faces.turned import quarter_turns
 from pipeline.params import FaceParams, Params
 from pipeline.shards.stage import ClipJob, run_shard_stage
 from pipeline.shards.windows import frame_times
@@ -31,15 +32,17 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 5  # raise it when the same parameters give other values
+_VERSION = 6  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
 _SMALLEST_SHARE = 1 / 18
 """Of a picture's shorter side: smaller faces are not looked for, whatever min_face_px says."""
+_PERHAPS_TURNED = "are they turned, with no tag to say so?"
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
 _PERSON_S = 0.5  # a face that is seen for less is no person to count
+_UPRIGHT_LOOKS = 4  # so many pictures tell which way up a clip's faces are
 
 
 def face_key(params: Params) -> str:
@@ -85,13 +88,12 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
-            raise media.MediaError(
-                f"no face found in any of {len(looks)} pictures (are they turned, with no tag to say so?)"
-            )
+            raise media.MediaError(f"no face found in any of {len(looks)} pictures ({_PERHAPS_TURNED})")
         ends = looks[0].time_s, looks[-1].time_s
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
         chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
         cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
+        _refuse_turned(cut, where, full, _mtcnn(params.faces.min_face_px, device_of(params.compute)))
     info = {
         "people": int(seen[_persons(tracks)].sum(axis=0).max()),
         "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
@@ -206,9 +208,22 @@ def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FacePara
     if not chosen:
         raise media.MediaError(
             f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
-            f"{params.min_presence:g})"
+            f"{params.min_presence:g}; {_PERHAPS_TURNED})"
         )
     return chosen
+
+
+def _refuse_turned(
+    cut: dict[int, dict[str, NDArray[Any]]], where: NDArray[np.int64], full: _Full, mtcnn: Mtcnn
+) -> None:
+    """Raises MediaError where the faces that were cut stand on their side or head."""
+    seen = [(w, f) for w, window in cut.items() for f in np.flatnonzero(window["probabilities"])]
+    some = [seen[i] for i in np.linspace(0, len(seen) - 1, min(len(seen), _UPRIGHT_LOOKS)).round().astype(int)]
+    if some:
+        frames = [full(number, number + 1).pixels[0] for number in (int(where[w, f]) for w, f in some)]
+        turns = quarter_turns(mtcnn, frames, np.stack([cut[w]["boxes"][f] for w, f in some]).astype(float))
+        if turns:
+            raise media.MediaError(f"the face is turned by {90 * turns} degrees clockwise, with no tag to say so")
 
 
 def _persons(tracks: list[Track]) -> NDArray[np.bool_]:

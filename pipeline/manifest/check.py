@@ -300,9 +300,10 @@ def _tell(table: pd.DataFrame, name: str, label: str) -> dict[str, Any]:
     chance = {"chance": chance_auc(labelled)}
     if name in NUMBERS:
         return shortcut_auc(labelled, name) | chance
-    best: dict[str, Any] = {"auc": None, "known": 0, "clips": len(labelled), "reason": "known for no clip"}
+    told: list[dict[str, Any]] = []
     for value in labelled[name].value_counts().head(_MOST_VALUES).index:
         is_it = (labelled[name] == value).astype(float).where(labelled[name].notna())
-        each = shortcut_auc(labelled.assign(is_it=is_it), "is_it") | {"value": str(value)}
-        best = max(best, each, key=lambda entry: entry["auc"] or 0)
-    return best | chance
+        each = shortcut_auc(labelled.assign(is_it=is_it), "is_it")
+        told.append(each if each["auc"] is None else each | {"value": str(value)})
+    unknown = {"auc": None, "known": 0, "clips": len(labelled), "reason": "known for no clip"}
+    return max(told, key=lambda entry: entry["auc"] or 0, default=unknown) | chance

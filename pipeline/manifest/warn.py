@@ -104,12 +104,12 @@ def _splits(result: Mapping[str, Any], split: SplitParams) -> Iterator[str]:
     for name, count in per_split.items():
         lacking = everywhere - {entry["category"] for entry in result["counts"] if entry["split"] == name}
         if lacking:
-            yield f"The {name} split has no {' and no '.join(sorted(lacking))} clips."
+            yield f"The {name} split lacks {', '.join(sorted(lacking))} clips."
         share = count["clips"] / total
         if split.kind == "subject" and abs(share - wanted[name]) > _OFF_SHARE:
             yield (
                 f"The {name} split holds {share:.0%} of the clips, not {wanted[name]:.0%}: people who share clips "
-                "cannot be parted."
+                "stay together, and a category of few clips cannot be in all."
             )
     real, fake = (sum(count[key] for count in per_split.values()) for key in ("real_clips", "fake_clips"))
     if max(real, fake) > _ONE_SIDED * min(real, fake):

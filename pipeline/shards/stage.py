@@ -83,7 +83,8 @@ class _Outcome:
     def per(self, seconds: float) -> str:
         """Throughput in words."""
         seconds = max(seconds, 1e-3)
-        return f"{self.clips / seconds:.3g} clips/s, {self.media_s / seconds:.3g}x real time"
+        real_time = f", {self.media_s / seconds:.3g}x real time" if self.media_s else ""  # what failed has no length
+        return f"{self.clips / seconds:.3g} clips/s{real_time}"
 
 
 def run_shard_stage(
@@ -111,13 +112,14 @@ def run_shard_stage(
     deleted; else those of other parameters and clips stay. Raises StageError when more clips than
     `max_failed_fraction` fail.
     """
+    folder = folder.resolve()  # one name for a shard, whoever wrote it from wherever
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if job.name not in done or (retry and done[job.name].reason)]
     new = _Outcome()
     if pending:
         killers = {row.clip_id for row in read_quarantine(workspace.quarantine(schema.stage)) if _DEADLY in row.reason}
         root = Path(params.data.root).resolve()
-        task = _ShardTask(folder.resolve(), schema, key, (), root, process, params, most_at_once)
+        task = _ShardTask(folder, schema, key, (), root, process, params, most_at_once)
         with (
             session(params.compute),
             progress_bar(schema.stage, total=len(jobs), unit="clips", done=len(jobs) - len(pending)) as advance,
@@ -125,7 +127,7 @@ def run_shard_stage(
             new = _compute(task, pending, killers, advance)
     for entry in (entry for path in new.shards for entry in shard_entries(path, schema, key)):
         done[entry.clip_id, entry.plan] = entry
-    lost = f"its result is not there: do all workers see {folder.resolve()}?"
+    lost = f"its result is not there: do all workers see {folder}?"
     found = {job.clip.clip_id: done[job.name] for job in jobs if job.name in done}
     reasons = {clip_id: entry.reason or refuse(entry) for clip_id, entry in found.items()}
     again = {job.clip.clip_id for job in jobs} - found.keys()

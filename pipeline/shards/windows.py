@@ -31,9 +31,7 @@ def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, p
     start = leading_silence_s if params.trim_silence else 0.0
     length = duration_s - start
     if length < MIN_AVAILABLE_S:
-        raise MediaError(
-            f"too short: {max(length, 0):.2f} s of picture and sound, at least {MIN_AVAILABLE_S:g} s needed"
-        )
+        raise MediaError(f"too short: {max(length, 0):.2f} s that can be used, at least {MIN_AVAILABLE_S:g} s needed")
     if length + _FRAME_S < params.window_s and params.short_clip == "quarantine":
         raise MediaError(
             f"shorter than a window: {length:.2f} s of {params.window_s:g} s, and short_clip is quarantine"

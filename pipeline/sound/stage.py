@@ -81,12 +81,15 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         video, no_audio = media.probe(path), str(error)
     # Without usable sound the picture decides; with it, a window is where both are.
     sound_s = video.duration_s if samples is None else len(samples) / rate
-    windows = plan_windows(
-        job.clip.clip_id,
-        duration_s=min(video.duration_s, sound_s),
-        leading_silence_s=leading_silence,
-        params=params.windows,
-    )
+    try:
+        windows = plan_windows(
+            job.clip.clip_id,
+            duration_s=min(video.duration_s, sound_s),
+            leading_silence_s=leading_silence,
+            params=params.windows,
+        )
+    except media.MediaError as error:
+        raise media.MediaError("; ".join(filter(None, (str(error), no_audio)))) from None
     heard = np.zeros(1, np.float32) if samples is None else samples
     waves = window_samples(heard, windows, sample_rate_hz=rate, params=params.windows)
     info = {

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache_schemas.manifest import Clip
 from cache_schemas.media import ClipWindows
 from pipeline import media
 from pipeline.params import SpectrogramParams, WindowParams
@@ -146,6 +147,18 @@ def test_flash_and_click_through_both_stages(tmp_path: Path, name: str) -> None:
         flash = frames.times_s.reshape(wanted.shape)[w, bright[w].argmax()] - start
         click = columns[w].argmax() * 0.010
         assert abs(flash - click) < TOLERANCE_S, (w, flash, click)
+
+
+@pytest.mark.parametrize("name", ["edited.mp4", "shifted.ts", "late.mkv"])
+def test_fake_seconds_count_from_the_first_shown_picture(tmp_path: Path, name: str) -> None:
+    """The flashes are the fake seconds: a window around each is fake, those between are not."""
+    path = CLIPS[name](tmp_path / name)
+    hidden_s = 0.3 if name == "edited.mp4" else 0.0
+    segments = tuple((at - hidden_s - 0.05, at - hidden_s + 0.1) for at in AT_S)
+    clip = Clip("c", "c", "d", "s", "", "", 1, 0, 1, "FVRA", "m", "train", 1, video_segments=segments)
+    for at in flashes(media.read_frames(path, media.probe(path).times_s.tolist())):
+        assert clip.labels_between(at - 0.06, at + 0.14) == (1, 0)
+        assert clip.labels_between(at + 0.2, at + 0.4) == (0, 0)
 
 
 def test_the_last_window_is_whole(tmp_path: Path) -> None:

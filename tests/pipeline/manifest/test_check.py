@@ -164,6 +164,17 @@ def test_a_planted_shortcut_is_loud(
     assert any(f"{name} " in text and " 1.00" in text for text in result["warnings"])
 
 
+def test_what_is_known_of_one_class_only_is_known_but_tells_nothing() -> None:
+    """Only real clips have sound, all of one codec: there is nothing to compare it with."""
+    mute = dict.fromkeys(("audio_codec", "loudness_db", "channels", "sample_rate_hz", "leading_silence_s"))
+    result = checked(balanced(), lambda each: ClipFacts(**{**vars(FACTS), **(mute if each.label else {})}))
+    heard = sum(not each.label for each in balanced())
+    for name in ("audio_codec", "loudness_db"):
+        told = next(each for each in result["shortcuts"] if each["property"] == name)["label"]
+        assert (told["auc"], told["known"], told["clips"]) == (None, heard, heard)
+        assert "value" not in told
+
+
 def test_how_many_seconds_are_used() -> None:
     lengths = {
         "c0": {"duration_s": 9.0, "sound_s": 8.6, "leading_silence_s": 0.2},  # 0.4 s without sound, 0.2 s of silence
@@ -188,7 +199,7 @@ def test_uneven_data_are_called_so() -> None:
     rest = [clip(100 + i, [f"r{i}"], split=("val", "test")[i % 2]) for i in range(3)]
     said = " ".join(checked(hub + rest)["warnings"])
     for text in (
-        "The val split has no FVRA clips.",
+        "The val split lacks FVRA clips.",
         "The train split holds 93% of the clips, not 60%",
         "3 real and 40 fake clips",
         "holds 40 of 43 clips",

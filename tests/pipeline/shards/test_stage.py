@@ -146,6 +146,20 @@ def test_shards_of_other_parameters_and_clips_stay_until_they_are_pruned(
     assert len(stage.took) == 6
 
 
+def test_what_a_run_has_just_computed_is_not_pruned_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The work folder is given as the command line gives it: relative, here to a folder that is a link."""
+    stage = Stage(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stage.workspace = Workspace(Path("link/work"))
+    assert stage.run(prune=True) == (ALL, {})
+    assert "shard" not in capsys.readouterr().err
+    assert stage.run(prune=True) == (ALL, {})
+    assert stage.took == []
+
+
 def test_a_file_that_is_not_what_the_manifest_saw_is_no_verdict_on_it(tmp_path: Path) -> None:
     """It is being copied, or was replaced: what its bytes say now is not said of the clip."""
     path = tmp_path / "0.mp4"
