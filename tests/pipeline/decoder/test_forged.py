@@ -46,7 +46,8 @@ def test_what_is_not_forged_is_read(tmp_path: Path, forger: None) -> None:
         {"width_px": 64.5}, {"width_px": "wide"}, {"height_px": None}, {"tick_s": 0}, {"tick_s": -1.0},
         {"tick_s": float("nan")}, {"tick_s": 1e308}, {"tick_s": "soon"}, {"codec": 7}, {"codec": "h264" * 1000},
         {"container": None}, {"audio": [1]}, {"audio": {"codec": "aac"}}, {"audio": {"more": 1}},
-        {"matrix": [1] * 9999}, {"matrix": 3}, {"bit_depth": "8" * 999}, {"pixel_aspect": float("inf")}, {"n_audio": "many"},
+        {"matrix": [1] * 9999}, {"matrix": 3}, {"bit_depth": "8" * 999}, {"pixel_aspect": float("inf")},
+        {"n_audio": "many"},
     ],
     ids=lambda header: json.dumps(header)[:40],
 )  # fmt: skip
