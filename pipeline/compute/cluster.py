@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -101,7 +102,8 @@ def local_client(workers: int, threads: int) -> Iterator[Any]:
     """A client of so many worker processes on this machine, each with so many threads to compute with.
 
     They talk by TLS with a certificate of their own: other users of this machine reach their ports, too, and a
-    scheduler runs what it is sent.
+    scheduler runs what it is sent. Their folder is one that nobody else can have made before, as Dask's usual one is:
+    it holds pickles.
     """
     import dask
     from distributed import Client, LocalCluster
@@ -118,7 +120,8 @@ def local_client(workers: int, threads: int) -> Iterator[Any]:
     }
     with (
         _environment(environment | KEEP_FREED_MEMORY),
-        dask.config.set(settings),
+        tempfile.TemporaryDirectory(prefix="bmnas-", dir=dask.config.get("temporary-directory")) as folder,
+        dask.config.set(settings | {"temporary-directory": folder}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

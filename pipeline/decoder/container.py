@@ -120,16 +120,18 @@ def _not_accepted(what: str, decoder: str) -> str:
     return f"the {what}'s codec ({decoder}) is none that is accepted: convert the file to H.264 and AAC"
 
 
-def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: array[int]) -> Iterator[Packet[Any]]:
+def read_packets(
+    container: InputContainer, tracks: Tracks, limits: dict[str, Any], rows: array[int]
+) -> Iterator[Packet[Any]]:
     """Every packet of both tracks that can be decoded, and empty ones at the end; `rows` tells of the picture's.
 
-    A track's packets before its first key packet are passed over, and so is what lies beyond `max_s`. RefusedError
-    where the picture is encrypted.
+    A track's packets before its first key packet are passed over, and so is what lies beyond `max_s` of the limits.
+    RefusedError where the picture is encrypted, or there are more than `max_pictures`.
     rows: (packets, 4): pts, dts, duration, flags; of what was read.
     """
     video = tracks[0].index
     both = [track for track in tracks if track]
-    lasts = {track.index: max_s / float(track.time_base or 1e-9) for track in both}
+    lasts = {track.index: limits["max_s"] / float(track.time_base or 1e-9) for track in both}
     ends: dict[int, float] = {}  # of the tracks that have begun: the last stamp that is wanted
     beyond = dict.fromkeys(lasts, 0)
     is_seen = seen_packets(tracks[0])
@@ -148,6 +150,8 @@ def read_packets(container: InputContainer, tracks: Tracks, max_s: float, rows: 
             if index == video:
                 if packet.has_sidedata("encryption_info"):
                     raise RefusedError("the picture is encrypted")
+                if len(rows) >= 4 * limits["max_pictures"]:
+                    raise RefusedError(f"the clip has more than {limits['max_pictures']} pictures")
                 flags = DISCARD * packet.is_discard | KEY * key | UNSEEN * (not is_seen(packet))
                 pts, dts = (NO_STAMP if stamp is None else stamp for stamp in (pts, dts))
                 rows.extend((pts, dts, packet.duration or 0, flags))
@@ -193,7 +197,7 @@ def list_packets(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict
     with open_file(fd, limits, **UNDECODED, **request["options"]) as container:
         tracks = find_tracks(container, limits)
         rows, first = array("q"), FirstPicture(tracks[0])
-        for packet in read_packets(container, tracks, limits["max_s"], rows):
+        for packet in read_packets(container, tracks, limits, rows):
             if packet.stream is tracks[0]:
                 first.look(packet)
         return describe(container, tracks, first, limits["max_pixels"]), {"packets": rows.tobytes()}

@@ -30,7 +30,7 @@ _ALLOWED = {
     "read": (0, 63), "readv": (19, 65), "pread64": (17, 67), "lseek": (8, 62), "recvmsg": (47, 212),
     "write": (1, 64), "writev": (20, 66), "close": (3, 57), "dup": (32, 23), "fstat": (5, 80),
     "newfstatat": (262, 79),  # by which newer C libraries ask for the size of an open file
-    "munmap": (11, 215), "mremap": (25, 216), "madvise": (28, 233), "brk": (12, 214),
+    "munmap": (11, 215), "mremap": (25, 216), "brk": (12, 214),
     "futex": (202, 98), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "uname": (63, 160),
     "getpid": (39, 172), "gettid": (186, 178), "getrusage": (98, 165), "getrandom": (318, 278), "sysinfo": (99, 179),
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "gettimeofday": (96, 169), "restart_syscall": (219, 128),
@@ -45,10 +45,12 @@ _REFUSED = {
 }  # fmt: skip
 """What libraries try and can do without. Any other call is the process's end."""
 _FCNTL, _PRCTL, _MMAP, _MPROTECT, _PRLIMIT = (72, 25), (157, 167), (9, 222), (10, 226), (302, 261)
-_SECCOMP = (317, 277)
+_MADVISE, _SECCOMP = (28, 233), (317, 277)
 _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_DUPFD_CLOEXEC = 0, 1, 2, 3, 1030
 _PR_SET_PDEATHSIG, _PR_GET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 1, 21, 38, 39
 _PROT_EXEC = 4
+_ADVICE = (4, 8, 14)
+"""What allocators say: not needed, free, huge pages. Root may also say that the memory is broken; it is gone then."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SET_MODE_FILTER, _SPEC_ALLOW = 1, 4
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -135,6 +137,7 @@ def _filter() -> bytes:
         add(call, _step(_RETURN, _ALLOW))
     add(_FCNTL, *_one_of(1, (_F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_DUPFD_CLOEXEC)))
     add(_PRCTL, *_one_of(0, (_PR_GET_SECCOMP, _PR_GET_NO_NEW_PRIVS)))
+    add(_MADVISE, *_one_of(2, _ADVICE))
     for call in (_MMAP, _MPROTECT):
         add(call, _argument(2), _step(_MASKED, _PROT_EXEC, 1, 0), _step(_RETURN, _ALLOW), _step(_RETURN, _ERROR))
     asks = [_argument(0), _step(_EQUAL, 0, 0, 5), _argument(2), _step(_EQUAL, 0, 0, 3), _argument(2, upper=True)]

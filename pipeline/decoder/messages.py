@@ -16,6 +16,7 @@ Block = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<Q")
 _MOST_PIECES = 1024  # that `writev` takes at once
+_MOST_HEADER_BYTES = 1 << 20
 
 
 def write_message(fd: int, header: dict[str, Any], **blocks: Block) -> None:
@@ -29,7 +30,10 @@ def read_message(fd: int) -> tuple[dict[str, Any], dict[str, memoryview]]:
     """(header, blocks), not copied; ValueError where there is none."""
     # What is sealed may be mapped in this way only.
     data = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)).toreadonly()
-    begin = _LENGTH.size + _LENGTH.unpack(data[: _LENGTH.size])[0]
+    (length,) = _LENGTH.unpack(data[: _LENGTH.size])
+    if length > _MOST_HEADER_BYTES:  # parsed, it would be many times as large
+        raise ValueError("the header is too long")
+    begin = _LENGTH.size + length
     header = json.loads(bytes(data[_LENGTH.size : begin]))
     blocks = {}
     for name, size in header.pop("blocks").items():

@@ -59,7 +59,7 @@ def read_sound(request: dict[str, Any], fd: int, samples_fd: int) -> tuple[dict[
         if track is None:
             raise NoSoundError(why_no_sound(container))
         first = FirstPicture(tracks[0]) if tracks else None
-        packets = read_packets(container, tracks, limits["max_s"], rows) if tracks else _packets_of(container, track)
+        packets = read_packets(container, tracks, limits, rows) if tracks else _packets_of(container, track)
         sound = _Sound(file, track, rate_hz=request["sample_rate_hz"], max_s=limits["max_s"])
         try:
             for packet in packets:

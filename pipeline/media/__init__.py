@@ -19,7 +19,8 @@ from pipeline.media.files import (
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
 from pipeline.media.process import one_file
 from pipeline.media.sound import Sound, read_sound
-from pipeline.media.timeline import AudioInfo, Probe, probe
+from pipeline.media.timeline import Probe, probe
+from pipeline.media.told import AudioInfo
 from pipeline.media.wall import Isolation, isolation
 from pipeline.media.writing import ffmpeg_exe, write_clip
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.media.files import MediaError
 from pipeline.media.process import Process, memory_files, reading
 from pipeline.media.timeline import Probe, probe
+from pipeline.media.told import nonsense
 
 MAX_FRAME_HEIGHT_PX = 1080  # taller pictures are scaled down to it: no crop needs more, and memory stays bounded
 _PIPE_BYTES = 1 << 20
@@ -73,16 +74,16 @@ class Video:
         """The pictures inside the spans, in order, the first alone; each batch is new memory."""
         width, height = self.small_size_px
         frame_bytes = width * height * 3
-        seen = 0
+        seen, last = 0, -1
         while (data := self._read((batch if seen else 1) * frame_bytes)).size:
             count = len(data) // frame_bytes
             if count == 0:
                 break  # the decoder was killed: the answer says why
             pixels = data[: count * frame_bytes].reshape(count, height, width, 3)
             # A picture's number is written before its pixels.
-            numbers = np.frombuffer(os.pread(self._small_numbers.fileno(), 8 * count, 8 * seen), np.int64)
+            numbers = _read_numbers(self._small_numbers, seen, count, last, self.probe)
             yield Frames(self.probe.times_s[numbers], pixels)
-            seen += count
+            seen, last = seen + count, int(numbers[-1])
         self._process.result()
         if seen == 0:
             raise MediaError("no picture could be decoded")
@@ -166,9 +167,21 @@ def _read_back(files: Sequence[IO[bytes]], size: tuple[int, int], found: Probe) 
     count = os.fstat(numbers_file.fileno()).st_size // 8
     if count == 0:
         raise MediaError("no picture could be decoded")
-    numbers = np.frombuffer(os.pread(numbers_file.fileno(), 8 * count, 0), np.int64)
+    numbers = _read_numbers(numbers_file, 0, count, -1, found)
     width, height = size
+    if os.fstat(pixels_file.fileno()).st_size != count * height * width * 3:
+        raise nonsense()
     return Frames(found.times_s[numbers], np.memmap(pixels_file, np.uint8, "r", shape=(count, height, width, 3)))
+
+
+def _read_numbers(file: IO[bytes], begin: int, count: int, last: int, found: Probe) -> NDArray[np.int64]:
+    """`count` of the decoder's numbers of pictures, ascending from behind `last`; MediaError where they are none."""
+    pictures = len(found.times_s)
+    data = os.pread(file.fileno(), 8 * count, 8 * begin) if count <= pictures else b""
+    numbers = np.frombuffer(data, np.int64) if len(data) == 8 * count else np.zeros(0, np.int64)
+    if len(numbers) == 0 or numbers[0] <= last or (numbers[1:] <= numbers[:-1]).any() or numbers[-1] >= pictures:
+        raise nonsense()
+    return numbers
 
 
 def _choose(frames: Frames, times_s: Sequence[float]) -> Frames:

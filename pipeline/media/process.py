@@ -35,6 +35,8 @@ from pipeline.media.files import MediaError, NoAudioError, PassingError, open_re
 MAX_SECONDS = 3600.0  # longer clips are read to here
 MAX_PIXELS = 8192 * 4352
 MAX_STREAMS = 32
+MAX_PICTURES = 1 << 20
+"""Of a clip: an hour of 290 a second."""
 MAX_OUTPUT_BYTES = 2 << 30
 MAX_MEMORY_BYTES = 4 << 30
 """Of a decoder's address space. The largest picture, H.264's 16 references to it and a scaled copy fit into it."""
@@ -131,6 +133,7 @@ class Process:
             "max_streams": MAX_STREAMS,
             "max_pixels": MAX_PIXELS,
             "max_s": MAX_SECONDS,
+            "max_pictures": MAX_PICTURES,
             "memory_bytes": MAX_MEMORY_BYTES,
             "output_bytes": MAX_OUTPUT_BYTES,
             "cpu_s": CPU_SECONDS,
@@ -164,6 +167,7 @@ class Process:
             _seal(output, write=False)  # or older kernels would not let it be mapped as it is
         try:
             header, blocks = read_message(self._answer.fileno())
+            header = _printable(header)
             error = _explain(header) if "error" in header else None
         except Exception as nonsense:
             raise MediaError("the decoder's answer makes no sense") from nonsense
@@ -323,7 +327,6 @@ _REASONS = (
 
 
 def _explain(header: dict[str, Any]) -> Exception:
-    header = {name: _printable(header[name]) for name in ("error", "reason", "log")}
     if found := re.search(r"Picture size (\d+x\d+) exceeds", header["log"]):
         return MediaError(f"the picture is {found[1]}: more than {MAX_PIXELS} pixels")
     if kind := _KINDS.get(header["error"]):
@@ -333,6 +336,10 @@ def _explain(header: dict[str, Any]) -> Exception:
     return next((type(error)(*error.args) for sign, error in _REASONS if sign in told), other)
 
 
-def _printable(text: str) -> str:
-    """It goes into lists and to terminals."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+def _printable(told: Any) -> Any:
+    """The same with texts that can go into lists and to terminals."""
+    if isinstance(told, dict):
+        return {name: _printable(each) for name, each in told.items()}
+    if isinstance(told, str):
+        return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in told)
+    return told

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.files import MediaError, NoAudioError, PassingError
-from pipeline.media.process import MAX_SECONDS, memory_files, reading
-from pipeline.media.timeline import AudioInfo, Probe, describe, probe
+from pipeline.media.process import memory_files, reading
+from pipeline.media.timeline import Probe, describe, probe
+from pipeline.media.told import ToldOfSound, check_told
+
+_LOUDEST = 1e6
+"""Full scale is 1, and some programs write floats up to 32768. The power of what is far louder is no float."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
     if audio is None:
         header, blocks, decoded = _decode(path, sample_rate_hz=sample_rate_hz, alone=False)
         found = describe(path, header, blocks["packets"])
-        start_s = 0.0 if header["start_s"] is None else header["start_s"] - found.shown_s
+        start = check_told(header, ToldOfSound).start_s
+        start_s = 0.0 if start is None else start - found.shown_s
     else:
         found, start_s = probe(path), 0.0
         try:
@@ -44,15 +49,15 @@ def read_sound(path: Path, *, sample_rate_hz: int, audio: Path | None = None) ->
             raise
         except MediaError as error:
             raise NoAudioError(f"its sound's file: {error}") from error
-        found = replace(found, n_audio=1, audio=AudioInfo(**header["audio"]))
-    first, last = (round(seconds * sample_rate_hz) for seconds in (start_s, min(found.duration_s, MAX_SECONDS)))
+        found = replace(found, n_audio=1, audio=check_told(header, ToldOfSound).audio)
+    first, last = (round(seconds * sample_rate_hz) for seconds in (start_s, found.duration_s))
     heard = decoded[max(-first, 0) : max(last - first, 0)]
     if len(heard) == 0:
         raise NoAudioError("the sound track lies outside the picture's time")
-    if not np.isfinite(heard).all():
-        raise NoAudioError("the sound track decodes to values that are not finite")
     samples = np.zeros(max(first, 0) + len(heard), np.float32)
-    samples[max(first, 0) :] = heard
+    samples[max(first, 0) :] = heard  # the decoder may still write to its own
+    if not -_LOUDEST <= samples.min() <= samples.max() <= _LOUDEST:
+        raise NoAudioError("the sound track decodes to values that are not finite, or louder than any sound")
     return Sound(samples, sample_rate_hz, found)
 
 

@@ -12,22 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.decoder.container import DISCARD, KEY, NO_STAMP, UNSEEN
 from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_SECONDS, reading
+from pipeline.media.process import MAX_PICTURES, MAX_SECONDS, reading
+from pipeline.media.told import AudioInfo, Told, check_told, nonsense
 
 _SOUGHT_BY_DTS = {"mpeg", "mpegts"}
 """Formats without an index: their readers look for the packet that is decoded at the time that is asked for."""
 _AROUND, _STRAY_S, _STRAY_STEPS = 15, 10.0, 20
 """So many packets on each side are looked at; a stamp may be so far off, and so many of the usual steps."""
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """The first sound track, as the headers describe it."""
-
-    codec: str
-    sample_rate_hz: int
-    channels: str
-    """The layout's name: mono, stereo, 5.1, "8 channels"."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,8 @@ def _list_packets(path: Path, **options: str) -> tuple[dict[str, Any], dict[str,
 
 def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
     """What the decoder told of the file; raises MediaError when there is no picture in it."""
-    pictures = parse_packets(rows, header)
+    told = check_told(header, Told)
+    pictures = parse_packets(rows, told)
     if len(pictures.pts_s) == 0:
         raise MediaError("no picture: the video stream is empty")
     pts = pictures.pts_s[pictures.order]
@@ -89,31 +81,25 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
     step = float(np.median(steps)) if len(steps) else float(pictures.durations_s[0])
     times = pts - pts[0]
     times = times[times <= MAX_SECONDS]
-    duration = float(times[-1]) + max(step, 0.0)
+    duration = min(float(times[-1]) + max(step, 0.0), MAX_SECONDS)
     shown = float(pts[0]) + (_moved_s(path, pictures) if pictures.hidden else 0.0)
     return Probe(
-        container=header["container"],
-        codec=header["codec"],
+        **told.model_dump(exclude={"tick_s", "start_s", "audio"}),
         duration_s=duration,
         fps=1 / step if step > 0 else 0.0,
-        width_px=header["width_px"],
-        height_px=header["height_px"],
-        n_audio=header["n_audio"],
-        audio=AudioInfo(**header["audio"]) if header["audio"] else None,
+        audio=told.audio,
         times_s=times,
         origin_s=float(pts[0]),
         shown_s=shown,
         stamps=pictures.stamps[: len(times)],
         keys=pictures.keys,
-        **{name: header[name] for name in ("pixel_aspect", "transfer", "bit_depth", "interlaced")},
-        matrix=tuple(header["matrix"]),
     )
 
 
 def _moved_s(path: Path, pictures: Packets) -> float:
     """How much later than its stamp the first picture is shown: less than a picture's time."""
     header, blocks = _list_packets(path, advanced_editlist="0")
-    plain = parse_packets(blocks["packets"], header)
+    plain = parse_packets(blocks["packets"], check_told(header, Told))
     if len(plain.pts_s) != len(pictures.pts_s) + pictures.hidden:
         return 0.0  # several edits: each may be moved on its own
     moved = float(plain.pts_s[pictures.hidden] - pictures.pts_s[0])
@@ -139,12 +125,14 @@ class Packets:
     None where packets lack stamps."""
 
 
-def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
+def parse_packets(rows: memoryview, told: Told) -> Packets:
     """The listed packets that are a picture and are shown; MediaError where nothing says when."""
+    if len(rows) % 32 or len(rows) > 32 * MAX_PICTURES:
+        raise nonsense()
     table = np.frombuffer(rows, np.int64).reshape(-1, 4)
     pts, dts, durations, flags = table[(table[:, 3] & UNSEEN) == 0].T
     shown = (flags & DISCARD) == 0
-    times = _times(pts, dts, durations, stray=stray_stamps(pts, header["tick_s"])) if len(pts) else pts.astype(float)
+    times = _times(pts, dts, durations, stray=stray_stamps(pts, told.tick_s)) if len(pts) else pts.astype(float)
     order = np.argsort(times[shown], kind="stable")
     ascending = times[shown][order]
     # Where packets lack stamps, `times` are right as a set only, and a stamp belongs to the picture of that time.
@@ -158,12 +146,12 @@ def parse_packets(rows: memoryview, header: dict[str, Any]) -> Packets:
     stamps[places[given]] = pts[given]
     keys = given[((flags[given] & KEY) != 0) & complete]
     return Packets(
-        pts_s=times[shown] * header["tick_s"],
-        durations_s=durations[shown] * header["tick_s"],
+        pts_s=times[shown] * told.tick_s,
+        durations_s=durations[shown] * told.tick_s,
         order=order,
         stamps=stamps,
         hidden=int((~shown).sum()),
-        keys=_jumps(places[keys], dts[keys], stamps, by_dts=header["container"] in _SOUGHT_BY_DTS),
+        keys=_jumps(places[keys], dts[keys], stamps, by_dts=told.container in _SOUGHT_BY_DTS),
     )
 
 

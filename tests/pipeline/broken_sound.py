@@ -35,6 +35,11 @@ def not_finite(path: Path) -> Path:
     return path
 
 
+def as_loud_as_nothing(path: Path) -> Path:
+    """Finite, but its power is not."""
+    return make_clip(path, *MPEG4, "-c:a", "pcm_f32le", sound="aevalsrc=1e25*sin(2764*t):s=8000")
+
+
 def undecodable(path: Path) -> Path:
     whole = make_clip(path.with_name(f"whole.{path.suffix[1:]}"), *H264, "-c:a", "flac")
     return copy_clip(whole, path, "-bsf:a", "noise=amount=1")
@@ -50,6 +55,7 @@ def shifted(path: Path, *, picture_s: float = 0, sound_s: float = 0) -> Path:
 BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unknown.mp4": (of_an_unknown_codec, "the sound's codec is not known"),
     "nan.mov": (not_finite, "not finite"),
+    "loud.mkv": (as_loud_as_nothing, "louder than any sound"),
     "noise.mkv": (undecodable, "empty or cannot be decoded"),
     "empty.mkv": (
         lambda p: copy_clip(make_clip(p.with_name("e.mkv")), p, "-bsf:a", "noise=amount=0:drop=1"),

@@ -1,7 +1,9 @@
 """Tasks over worker processes."""
 
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from distributed import Client
@@ -51,6 +53,23 @@ def test_nobody_else_on_this_machine_can_send_work() -> None:
                 with pytest.raises(OSError, match=r"closed|certificate|reset"):
                     Client(**stranger, timeout=5)
         assert client.submit(square, 3).result()[0] == 9
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_workers_lay_down_is_out_of_others_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes Dask's folder first owns it: what lies in it is read as pickles, and its links are followed."""
+    precious, trap = tmp_path / "precious", tmp_path / "dask-scratch-space"
+    precious.write_text("kept")
+    trap.mkdir()
+    trap.chmod(0o777)
+    (trap / "global.lock").symlink_to(precious)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with local_client(1, 1) as client:
+        (place,) = client.run(lambda dask_worker: dask_worker.local_directory).values()
+        above = [folder for folder in Path(place).parents if folder.is_relative_to(tmp_path) and folder != tmp_path]
+        assert above[-1].stat().st_mode & 0o077 == 0
+    assert precious.read_text() == "kept"
+    assert set(tmp_path.iterdir()) == {precious, trap}
 
 
 def slow_square(task: int) -> int:

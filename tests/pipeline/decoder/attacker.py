@@ -15,7 +15,6 @@ import resource
 import signal
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,10 +117,10 @@ def fork(_: _GIVEN) -> None:
 
 
 def start_a_thread(_: _GIVEN) -> None:
-    try:
-        threading.Thread(target=str).start()
-    except RuntimeError as error:
-        raise OSError(1, str(error)) from None
+    thread, work = ctypes.c_void_p(), ctypes.cast(libc.getpid, ctypes.c_void_p)
+    if number := libc.pthread_create(ctypes.byref(thread), None, work, None):
+        raise OSError(number, "pthread_create")
+    libc.pthread_join(thread, None)
 
 
 def signal_the_server(_: _GIVEN) -> None:
@@ -142,11 +141,17 @@ def trace_the_server(_: _GIVEN) -> None:
     libc.ptrace(17, SERVER, None, None)
 
 
+def _set_limit(cpu_s: int) -> None:
+    if libc.setrlimit(resource.RLIMIT_CPU, struct.pack("NN", cpu_s, cpu_s)):  # glibc calls prlimit64
+        raise OSError(ctypes.get_errno(), "setrlimit")
+
+
 def raise_a_limit(_: _GIVEN) -> None:
-    try:
-        resource.setrlimit(resource.RLIMIT_CPU, (9999, 9999))
-    except ValueError as error:
-        raise OSError(1, str(error)) from None
+    _set_limit(9999)
+
+
+def lower_a_limit(_: _GIVEN) -> None:
+    _set_limit(resource.getrlimit(resource.RLIMIT_CPU)[1] - 1)  # anybody may, so that only the wall refuses it
 
 
 def raise_a_limit_of_the_server(_: _GIVEN) -> None:
@@ -194,6 +199,7 @@ def shrink_an_earlier_answer(given: _GIVEN) -> None:
 
 
 def write_to_the_terminal(_: _GIVEN) -> None:
+    # Not the filter's doing: what it says is sent to nowhere before anything is read.
     if os.fstat(2).st_rdev == os.fstat(1).st_rdev:
         raise OSError(1, "it goes where the output goes: nowhere")
 
@@ -209,8 +215,13 @@ def become_a_user(_: _GIVEN) -> None:
 def load_a_module(_: _GIVEN) -> None:
     try:
         importlib.import_module("colorsys")
-    except ImportError as error:
-        raise OSError(1, str(error)) from None
+    except ImportError:  # importlib keeps the kernel's answer to itself
+        _c_open(os.fsencode(Path(os.__file__).with_name("colorsys.py")))
+
+
+def advise_the_kernel(_: _GIVEN) -> None:
+    # Harmless, as allocators' advice is; but root may call memory broken by it, and it is gone for the machine.
+    mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).madvise(18)  # MADV_WIPEONFORK
 
 
 def call_by_the_old_number(_: _GIVEN) -> None:
@@ -228,7 +239,8 @@ ATTACKS: dict[str, Callable[[_GIVEN], None]] = {
         read_secret, read_own_environment, read_memory_of_the_server, read_memory_by_call, write_a_file, delete_a_file,
         list_a_folder, change_folder, change_root, mount, connect_by_tcp, connect_to_a_unix_socket,
         make_a_pair_of_sockets, send_a_file_away, run_a_program, fork, start_a_thread, signal_the_server,
-        signal_the_client, signal_by_a_descriptor, trace_the_server, raise_a_limit, raise_a_limit_of_the_server,
+        signal_the_client, signal_by_a_descriptor, trace_the_server, raise_a_limit, lower_a_limit,
+        raise_a_limit_of_the_server, advise_the_kernel,
         make_code, make_data_code, make_a_memory_file, write_beyond_the_limit, grow_the_answer, change_the_question,
         seal_the_answer, write_to_the_terminal, set_a_timer_for_later, become_a_user, load_a_module,
         shrink_an_earlier_answer, call_by_the_old_number, use_a_ring,
