@@ -29,6 +29,9 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         if lasting:
             sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say who could not be written
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if lasting:

@@ -16,6 +16,8 @@ from pipeline import media
 _RECENT_NS = 2 * 10**9
 """A file written so shortly before it is read may be written again within a tick of its disk's clock."""
 
+_DIGITS = 2 * hashlib.sha256().digest_size
+
 
 class Hashes:
     """What is known of files' content, in a text file: a line holds a digest and the state that the file was in.
@@ -34,9 +36,10 @@ class Hashes:
         self._store.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._store.open("a+", encoding="utf-8")
         self._file.seek(0)
-        for line in self._file:  # of a line that a killed run was writing the state is no file's
+        for line in self._file:
             digest, _, state = line.rstrip("\n").partition(" ")
-            self._known[state] = digest
+            if len(digest) == _DIGITS:  # a killed run may not have come to its line's end, or to its state's
+                self._known[state] = digest
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:

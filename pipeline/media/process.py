@@ -314,6 +314,7 @@ _KINDS = {"broken": RuntimeError, "no sound": NoAudioError, "refused": MediaErro
 _REASONS = (
     (UNREADABLE, PassingError(UNREADABLE)),
     ("Cannot allocate memory", PassingError("it needs more memory than a decoder is given, or than there is")),
+    ("No space left on device", PassingError("there is no room, in memory or on a disk, for what it decodes to")),
     ("moov atom not found", MediaError("cut short, or not a media file: it has no index (moov atom not found)")),
     ("Format not on whitelist", MediaError("not a container that is accepted (playlists never are)")),
     ("not on whitelist", MediaError("refers to another file or address, which is refused")),

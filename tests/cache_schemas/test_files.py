@@ -1,5 +1,6 @@
 """Atomic files: whole or not at all."""
 
+import errno
 import json
 import os
 import stat
@@ -25,6 +26,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> N
         fail()
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "shard.h5"):
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it, without a name
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/shard\.h5'"):
+        write()
 
 
 def test_a_file_that_others_link_to_is_replaced_not_edited(tmp_path: Path) -> None:

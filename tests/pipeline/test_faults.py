@@ -254,3 +254,16 @@ def test_more_streams_than_allowed_are_refused(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "many.mkv", "-map", "0", *maps, *H264, "-c:a", "pcm_s16le", seconds=0.3)
     _, reasons = run(tmp_path, path)
     assert "streams" in reasons["many.mkv"]
+
+
+def test_more_pictures_than_allowed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs the worker memory, and a packet of nothing is a picture."""
+    monkeypatch.setattr(process, "MAX_PICTURES", 24)
+    _, reasons = run(tmp_path, plain(tmp_path / "a.mp4"))
+    assert reasons == {"a.mp4": "the clip has more than 24 pictures"}
+
+
+def test_a_picture_that_is_shown_for_years_lasts_no_longer_than_clips_are_read(tmp_path: Path) -> None:
+    late = ["-vf", "setpts=N*2000000/TB", "-fps_mode", "passthrough", "-frames:v", "2"]
+    path = make_clip(tmp_path / "years.mkv", *late, *H264, sound=None)
+    assert media.probe(path).duration_s == process.MAX_SECONDS

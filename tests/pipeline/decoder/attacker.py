@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import fcntl
 import importlib
 import mmap
@@ -297,12 +298,17 @@ def fail(_: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Any]]:
     raise KeyError("a fault of ours")
 
 
+def find_no_room(_: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the kernel says where memory, or a disk that stands in for it, is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def which(_: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Which copy reads; it holds on to its answer."""
     HELD.append(os.dup(fd - 1))
     return {"pid": os.getpid()}, {"block": bytes(100)}
 
 
-for function in (attack, environment, nonsense, fail, which):
+for function in (attack, environment, nonsense, fail, find_no_room, which):
     server.FUNCTIONS[function.__name__] = function
 serve = server.serve

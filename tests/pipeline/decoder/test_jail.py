@@ -173,6 +173,11 @@ def test_a_fault_of_ours_is_told_with_its_place(target: Target) -> None:
         target.ask("fail")
 
 
+def test_want_of_room_is_no_verdict_on_the_file(target: Target) -> None:
+    with pytest.raises(media.PassingError, match="no room"):
+        target.ask("find_no_room")
+
+
 @needs_wall
 def test_what_is_in_force_is_measured_in_a_copy(target: Target) -> None:
     found = media.isolation()
