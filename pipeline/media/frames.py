@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.files import MediaError
-from pipeline.media.process import Process, memory_files, reading
+from pipeline.media.process import Process, memory_files, reading, senseless
 from pipeline.media.timeline import Probe, probe
 
 MAX_FRAME_HEIGHT_PX = 1080  # taller pictures are scaled down to it: no crop needs more, and memory stays bounded
@@ -73,16 +73,16 @@ class Video:
         """The pictures inside the spans, in order, the first alone; each batch is new memory."""
         width, height = self.small_size_px
         frame_bytes = width * height * 3
-        seen = 0
+        seen, last = 0, -1
         while (data := self._read((batch if seen else 1) * frame_bytes)).size:
             count = len(data) // frame_bytes
             if count == 0:
                 break  # the decoder was killed: the answer says why
             pixels = data[: count * frame_bytes].reshape(count, height, width, 3)
             # A picture's number is written before its pixels.
-            numbers = np.frombuffer(os.pread(self._small_numbers.fileno(), 8 * count, 8 * seen), np.int64)
+            numbers = _read_numbers(self._small_numbers, seen, count, self.probe, behind=last)
             yield Frames(self.probe.times_s[numbers], pixels)
-            seen += count
+            seen, last = seen + count, int(numbers[-1])
         self._process.result()
         if seen == 0:
             raise MediaError("no picture could be decoded")
@@ -166,9 +166,21 @@ def _read_back(files: Sequence[IO[bytes]], size: tuple[int, int], found: Probe) 
     count = os.fstat(numbers_file.fileno()).st_size // 8
     if count == 0:
         raise MediaError("no picture could be decoded")
-    numbers = np.frombuffer(os.pread(numbers_file.fileno(), 8 * count, 0), np.int64)
+    numbers = _read_numbers(numbers_file, 0, count, found)
     width, height = size
+    if os.fstat(pixels_file.fileno()).st_size != count * height * width * 3:
+        raise senseless()
     return Frames(found.times_s[numbers], np.memmap(pixels_file, np.uint8, "r", shape=(count, height, width, 3)))
+
+
+def _read_numbers(file: IO[bytes], first: int, count: int, found: Probe, *, behind: int = -1) -> NDArray[np.int64]:
+    """(count,) the pictures that the decoder says it wrote, ascending, and all behind that one; MediaError if not."""
+    if count <= len(found.times_s):
+        numbers = np.frombuffer(os.pread(file.fileno(), 8 * count, 8 * first), np.int64)
+        listed = len(numbers) == count and ((numbers > behind) & (numbers < len(found.times_s))).all()
+        if listed and (np.diff(numbers) > 0).all():
+            return numbers
+    raise senseless()
 
 
 def _choose(frames: Frames, times_s: Sequence[float]) -> Frames:

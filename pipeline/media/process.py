@@ -166,7 +166,7 @@ class Process:
             header, blocks = read_message(self._answer.fileno())
             error = _explain(header) if "error" in header else None
         except Exception as nonsense:
-            raise MediaError("the decoder's answer makes no sense") from nonsense
+            raise senseless() from nonsense
         if error:
             raise error
         return header, blocks
@@ -247,6 +247,11 @@ def reading(
 def too_long() -> PassingError:
     """The reason of a clip that was given up."""
     return PassingError(f"decoding took longer than {WALL_SECONDS:g} s")
+
+
+def senseless() -> MediaError:
+    """What is told of a file whose decoder answers what no decoder would."""
+    return MediaError("the decoder's answer makes no sense")
 
 
 def memory_file() -> IO[bytes]:
