@@ -31,7 +31,7 @@ from pipeline.workspace import Workspace
 _Full: TypeAlias = Callable[[int, int], media.Frames]
 """(first, last) -> the full pictures of these numbers, `last` not among them."""
 _Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 5  # raise it when the same parameters give other values
+_VERSION = 6  # raise it when the same parameters give other values
 FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
 SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
 _SMALLEST_SHARE = 1 / 18
@@ -129,6 +129,7 @@ def follow_faces(
         batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
         for frames in _read_ahead(video.small(batch)):
             follower.add(frames.times_s, frames.pixels)
+        follower.finish()
         yield follower.looks, video.full
 
 

@@ -213,7 +213,10 @@ def test_a_split_of_one_class_is_refused(
 ) -> None:
     """Clips without sound have no audio label: they are left out, not taken for real ones."""
     clips = [clip(i, split, video, audio) for i, split in enumerate(["train", "train", "val"])]
-    sources = [WindowSource(c, 0, 0.0, (Path("f"), 0), (Path("s"), 0), "", {"available_s": 4.0, "has_audio": True}) for c in clips]
+    sources = [
+        WindowSource(c, 0, 0.0, (Path("f"), 0), (Path("s"), 0), "", {"available_s": 4.0, "has_audio": True})
+        for c in clips
+    ]
     monkeypatch.setattr(pretrain, "window_sources", lambda *_: sources)
     with pytest.raises(PretrainError, match=f"the train split has {0 if audio is None else 2} usable windows"):
         run_pretrain(Workspace(tmp_path), params_for("audio"))
