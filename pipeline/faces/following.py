@@ -140,7 +140,7 @@ class Follower:
         self._times_s, self._frames = self._times_s[end - 1 :], self._frames[end - 1 :].copy()
 
     def _begin(self, end: int) -> _Chunk:
-        """The frames before `end`; the first was the last of the chunk before, so that faces are followed from there."""
+        """The frames before `end`, from the last one of the chunk before on: faces are followed from there."""
         frames = self._frames[:end]
         changed = changes(self._frames)
         before = self._changed[-CUT_AROUND:]
