@@ -102,6 +102,7 @@ class Parts:
         follower = new_follower(self.found, self.params.faces, device="cpu")
         for frames in self.small:
             follower.add(frames.times_s, frames.pixels)
+        follower.finish()
         return follower.looks
 
     def crop(self) -> list[NDArray[np.uint8]]:

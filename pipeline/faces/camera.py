@@ -15,7 +15,9 @@ _FINEST = 0.15  # cycles a pixel, standard deviation: finer detail is noise and 
 _CUT = 0.5  # a cut changes the picture by at least this part of its contrast ...
 _CUT_RATIO = 3.0  # ... and so many times more than is usual around it
 CUT_AROUND = 6
-HEAD_CUT = 1 / 3
+CUT_AHEAD = 2
+"""Whether it is a cut is told when so many more pictures are there: a movement goes on."""
+_HEAD_CUT = 1 / 3
 """As _CUT, of heads: two people before one plain wall differ by less than two pictures of unlike things, but here."""
 _THUMBNAIL = 24
 _HEAD = 1.8  # side of the square that holds the head with its hair, in parts of the face's
@@ -105,16 +107,26 @@ def head_changes(frames: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArr
     return found
 
 
-def cuts(changed: NDArray[np.float64], *, least: float = _CUT) -> NDArray[np.bool_]:
-    """(n,) whether a scene begins after each change; none after one that is nan, which says nothing of the others."""
-    found, known = np.zeros(len(changed), dtype=bool), ~np.isnan(changed)
-    found[known] = _sudden(changed[known], least)
-    return found
-
-
-def _sudden(changed: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+def cuts(changed: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether a scene begins after each change of the whole picture."""
     found = np.zeros(len(changed), dtype=bool)
-    for i in np.flatnonzero(changed > least):
-        around = np.delete(changed[max(0, i - CUT_AROUND) : i + CUT_AROUND + 1], min(int(i), CUT_AROUND))
+    for i in np.flatnonzero(changed > _CUT):
+        around = _around(changed, int(i), CUT_AROUND)
         found[i] = len(around) == 0 or changed[i] > _CUT_RATIO * np.median(around)
     return found
+
+
+def head_cuts(changed: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether another's head is shown after each change of heads (nan: there was none).
+
+    A head that moves at once looks as new as another's, but for several pictures: a cut stands alone.
+    """
+    found = np.zeros(len(changed), dtype=bool)
+    for i in np.flatnonzero(changed > _HEAD_CUT):
+        around = _around(changed, int(i), CUT_AHEAD)
+        found[i] = changed[i] > _CUT_RATIO * np.nan_to_num(around).max(initial=0)
+    return found
+
+
+def _around(changed: NDArray[np.float64], i: int, reach: int) -> NDArray[np.float64]:
+    return np.delete(changed[max(0, i - reach) : i + reach + 1], min(i, reach))

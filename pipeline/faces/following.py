@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.faces.camera import CUT_AROUND, HEAD_CUT, camera_shifts, changes, cuts, head_changes
+from pipeline.faces.camera import CUT_AHEAD, CUT_AROUND, camera_shifts, changes, cuts, head_changes, head_cuts
 from pipeline.faces.mtcnn import THRESHOLDS, Faces, Mtcnn
 from pipeline.faces.tracks import Look, joined, matched_faces
 
@@ -101,7 +101,9 @@ class Follower:
         self._mtcnn = mtcnn
         self._min_probability = min_probability
         self._shrunk = shrunk
-        self._last: tuple[float, NDArray[np.uint8], _Seen] | None = None
+        self._times_s, self._frames = np.zeros(0), np.zeros((0, 1, 1, 3), np.uint8)
+        self._last: _Seen | None = None
+        """Of the first of these frames; None before any was followed. The others wait for what comes behind them."""
         self._changed, self._heads_changed = np.zeros(0), np.zeros(0)
         self._scene = 0
         self._searched_s, self._searched_scene = -np.inf, -1
@@ -109,37 +111,45 @@ class Follower:
 
     def add(self, times_s: NDArray[np.float64], frames: NDArray[np.uint8]) -> None:
         """times_s: (T,) increasing, after all earlier ones; frames: (T, H, W, 3) uint8 RGB, of one size."""
-        if len(frames) == 0:
+        self._times_s = np.concatenate([self._times_s, times_s])
+        self._frames = np.concatenate([self._frames, frames]) if len(self._frames) else frames
+        self._advance(len(self._frames) - CUT_AHEAD)
+
+    def finish(self) -> None:
+        """To be called when there are no more frames."""
+        self._advance(len(self._frames))
+
+    def _advance(self, end: int) -> None:
+        """Follows through the frames before `end`."""
+        done = 0 if self._last is None else 1
+        if end <= done:
             return
-        chunk = self._begin(times_s, frames)
+        chunk = self._begin(end)
         before = dict(chunk.known), self._searched_s, self._searched_scene
         self._follow(chunk)
         if (cut := self._cut_at_heads(chunk)).any():
             chunk.scenes += np.concatenate([[0], np.cumsum(cut)])
             chunk.known, self._searched_s, self._searched_scene = before
             self._follow(chunk)
-        done = 0 if self._last is None else 1
         self.looks += [
             Look(float(chunk.times_s[i]), seen.faces, int(chunk.scenes[i]), seen.bias)
             for i, seen in sorted(chunk.known.items())
             if i >= done
         ]
-        end = len(chunk.frames) - 1
-        self._last = float(chunk.times_s[end]), chunk.frames[end].copy(), chunk.known[end]
-        self._scene = int(chunk.scenes[end])
+        self._last, self._scene = chunk.known[end - 1], int(chunk.scenes[end - 1])
+        self._times_s, self._frames = self._times_s[end - 1 :], self._frames[end - 1 :].copy()
 
-    def _begin(self, times_s: NDArray[np.float64], frames: NDArray[np.uint8]) -> _Chunk:
-        """The chunk with the last frame of the one before in front, so that faces are followed from there."""
-        known = {}
-        if self._last is not None:
-            time, frame, known[0] = self._last
-            times_s, frames = np.concatenate([[time], times_s]), np.concatenate([frame[None], frames])
-        changed = changes(frames)
-        self._changed = np.concatenate([self._changed[-CUT_AROUND:], changed])
-        cut = cuts(self._changed)[len(self._changed) - len(changed) :]
+    def _begin(self, end: int) -> _Chunk:
+        """The frames before `end`, from the last one of the chunk before on: faces are followed from there."""
+        frames = self._frames[:end]
+        changed = changes(self._frames)
+        before = self._changed[-CUT_AROUND:]
+        cut = cuts(np.concatenate([before, changed]))[len(before) :][: end - 1]
+        self._changed = np.concatenate([before, changed[: end - 1]])
         scenes = self._scene + np.concatenate([[0], np.cumsum(cut)]).astype(np.int64)
         camera = np.concatenate([np.zeros((1, 2)), camera_shifts(frames).cumsum(axis=0)]) / self._shrunk
-        return _Chunk(times_s, frames, scenes, known, camera)
+        known = {} if self._last is None else {0: self._last}
+        return _Chunk(self._times_s[:end], frames, scenes, known, camera)
 
     def _follow(self, chunk: _Chunk) -> None:
         self._search_keys(chunk)
@@ -158,8 +168,12 @@ class Follower:
                 share = np.linspace(0, 1, b - a + 1)[:, None, None]
                 boxes = (1 - share) * left.boxes[pairs[:, 0]] + share * right.boxes[pairs[:, 1]]
                 changed[a:b] = head_changes(chunk.frames[a : b + 1], boxes * self._shrunk)
-        self._heads_changed = np.concatenate([self._heads_changed[-CUT_AROUND:], changed])
-        return cuts(self._heads_changed, least=HEAD_CUT)[len(self._heads_changed) - len(changed) :]
+        end = len(changed)
+        here, before = chunk.known[end].faces.boxes * self._shrunk, self._heads_changed[-CUT_AHEAD:]
+        ahead = self._frames[end:] if len(here) else self._frames[:0]
+        behind = head_changes(ahead, np.repeat(here[None], len(ahead), axis=0))
+        self._heads_changed = np.concatenate([before, changed])
+        return head_cuts(np.concatenate([before, changed, behind]))[len(before) :][:end]
 
     def _search_keys(self, chunk: _Chunk) -> None:
         """Searches the key frames: some as a whole, the others around the faces of the nearest that is known."""

@@ -131,6 +131,7 @@ def follow_faces(
         batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
         for frames in _read_ahead(video.small(batch)):
             follower.add(frames.times_s, frames.pixels)
+        follower.finish()
         yield follower.looks, video.full
 
 

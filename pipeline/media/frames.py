@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.files import MediaError
-from pipeline.media.process import Process, memory_files, reading
+from pipeline.media.process import Process, memory_files, nonsense, reading
 from pipeline.media.timeline import Probe, probe
-from pipeline.media.told import nonsense
 
 MAX_FRAME_HEIGHT_PX = 1080  # taller pictures are scaled down to it: no crop needs more, and memory stays bounded
 _PIPE_BYTES = 1 << 20

@@ -169,8 +169,8 @@ class Process:
             header, blocks = read_message(self._answer.fileno())
             header = _printable(header)
             error = _explain(header) if "error" in header else None
-        except Exception as nonsense:
-            raise MediaError("the decoder's answer makes no sense") from nonsense
+        except Exception as fault:
+            raise nonsense() from fault
         if error:
             raise error
         return header, blocks
@@ -251,6 +251,11 @@ def reading(
 def too_long() -> PassingError:
     """The reason of a clip that was given up."""
     return PassingError(f"decoding took longer than {WALL_SECONDS:g} s")
+
+
+def nonsense() -> MediaError:
+    """The reason of a clip about which the decoder says what cannot be."""
+    return MediaError("the decoder's answer makes no sense")
 
 
 def memory_file() -> IO[bytes]:

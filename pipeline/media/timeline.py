@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.decoder.container import DISCARD, KEY, NO_STAMP, UNSEEN
 from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_PICTURES, MAX_SECONDS, reading
-from pipeline.media.told import AudioInfo, Told, check_told, nonsense
+from pipeline.media.process import MAX_PICTURES, MAX_SECONDS, nonsense, reading
+from pipeline.media.told import AudioInfo, Told, check_told
 
 _SOUGHT_BY_DTS = {"mpeg", "mpegts"}
 """Formats without an index: their readers look for the packet that is decoded at the time that is asked for."""

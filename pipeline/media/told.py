@@ -8,17 +8,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_PIXELS
+from pipeline.media.process import MAX_PIXELS, nonsense
 
 _Name = Annotated[str, Field(max_length=1000)]
 _Count = Annotated[int, Field(ge=0, le=2**31)]
 """No number in a container's header is larger."""
-
-
-def nonsense() -> MediaError:
-    """The reason of a clip about which the decoder says what cannot be."""
-    return MediaError("the decoder's answer makes no sense")
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,15 @@ def nonsense(request: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str
     os._exit(0)
 
 
+def forge(request: dict[str, Any], _: int, *outputs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `read_pictures`, but the numbers are `numbers`; the last `missing` of the black pictures are not written."""
+    numbers = request["numbers"]
+    for i, (width, height, *_) in enumerate(request["sizes"]):
+        os.write(outputs[2 * i], struct.pack(f"<{len(numbers)}q", *numbers))
+        os.write(outputs[2 * i + 1], bytes((len(numbers) - request["missing"]) * width * height * 3))
+    return {}, {}
+
+
 def fail(_: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A fault of our own."""
     raise KeyError("a fault of ours")
@@ -309,6 +318,6 @@ def which(_: dict[str, Any], fd: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"pid": os.getpid()}, {"block": bytes(100)}
 
 
-for function in (attack, environment, nonsense, fail, find_no_room, which):
+for function in (attack, environment, nonsense, forge, fail, find_no_room, which):
     server.FUNCTIONS[function.__name__] = function
 serve = server.serve

@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import pytest
 
 from pipeline import media
 from pipeline.decoder.jail import why_unfiltered
-from pipeline.media import process
+from pipeline.decoder.messages import Block
+from pipeline.media import frames, process
+from tests.pipeline.clips import make_clip
 from tests.pipeline.decoder.attacker import ATTACKS
 
 needs_wall = pytest.mark.skipif(bool(why_unfiltered()), reason=why_unfiltered())
@@ -156,6 +158,38 @@ def test_an_answer_that_makes_no_sense_is_the_files_fault(target: Target, answer
         pytest.raises(media.MediaError, match="makes no sense"),
     ):
         reading.result()
+
+
+_MOST, _LEAST = 2**63 - 1, -(2**63)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        *(([0, 13], 0), ([-1, 2], 0), ([_LEAST], 0), ([_MOST], 0), ([2**62, -(2**62) - 1, 3], 0), ([3, 2], 0)),
+        *(([1, 1], 0), (list(range(13)) * 2, 0), ([0, 1], 1)),
+    ],
+)
+def test_pictures_that_are_none_are_the_files_fault(
+    target: Target, monkeypatch: pytest.MonkeyPatch, numbers: list[int], missing: int
+) -> None:
+    """The clip has 13 pictures."""
+    clip = make_clip(target.folder / "forged.mp4", seconds=0.5)
+
+    def forged(_: str, path: Path, outputs: Sequence[int], request: dict[str, Any], **blocks: Block) -> Any:
+        return process.reading("forge", path, outputs, {**request, "numbers": numbers, "missing": missing}, **blocks)
+
+    monkeypatch.setattr(frames, "reading", forged)
+    with pytest.raises(media.MediaError, match="makes no sense"):
+        media.read_frames(clip, [0.0])
+    with pytest.raises(media.MediaError, match="makes no sense"):
+        _read_all(clip)
+
+
+def _read_all(clip: Path) -> None:
+    with media.open_video(clip, full_at_s=[0.1], small_height_px=24) as video:
+        list(video.small(batch=2))
+        video.full()
 
 
 def test_what_it_says_cannot_steer_a_terminal(target: Target) -> None:

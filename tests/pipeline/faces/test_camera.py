@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.faces.camera import camera_shifts, cuts, head_changes
+from pipeline.faces.camera import camera_shifts, cuts, head_changes, head_cuts
 from tests.pipeline.moving_face import noisy, scene, with_face
 
 GROUND = np.random.default_rng(3).normal(size=(40, 60))
@@ -48,7 +48,15 @@ def test_only_what_is_sudden_beside_what_is_usual_is_a_cut() -> None:
     assert np.flatnonzero(cuts(np.array([*calm, 0.6, *calm]))).tolist() == [4]
     assert not cuts(np.array([*restless, 0.6, *restless])).any()
     assert not cuts(np.array([*calm, 0.4, *calm])).any()
-    assert np.flatnonzero(cuts(np.array([*calm, 0.4, np.nan, *calm]), least=0.3)).tolist() == [4]
+
+
+def test_only_a_change_of_heads_that_stands_alone_is_a_cut() -> None:
+    calm = [0.05, 0.1, 0.08, 0.06]
+    assert np.flatnonzero(head_cuts(np.array([*calm, 0.4, *calm]))).tolist() == [4]
+    assert np.flatnonzero(head_cuts(np.array([*calm, 0.4, np.nan, *calm]))).tolist() == [4]
+    assert not head_cuts(np.array([*calm, 0.4, 0.1, 0.2, *calm])).any()  # it goes on to move
+    assert not head_cuts(np.array([*calm, 0.2, 0.4, *calm])).any()
+    assert not head_cuts(np.array([*calm, 0.3, *calm])).any()
 
 
 def test_heads_are_compared_where_the_faces_are() -> None:

@@ -43,6 +43,7 @@ def follow(
     follower = Follower(detector, min_probability=0.9)
     for i in range(0, len(frames), chunk):
         follower.add(times[i : i + chunk], pictures[i : i + chunk])
+    follower.finish()
     return link_tracks(follower.looks), follower, times
 
 
@@ -112,6 +113,18 @@ def test_another_head_at_the_same_place_before_the_same_ground_is_another_track(
         assert [list(np.flatnonzero(t.seen_at(times))) for t in tracks] == [list(range(14)), list(range(14, 26))]
     slowly = [(one + (other.astype(float) - one) * t / 25).astype(np.uint8) for t in range(26)]
     assert len(follow(slowly, detector)[0]) == 1
+
+
+def test_a_head_that_turns_at_once_is_one_track(detector: Counting) -> None:
+    """Aside and out of the light within four pictures, wherever the chunks end."""
+    one = with_face(scene(), 130, 60, 0.3)
+    other = with_face(scene(), 136, 62, 0.3)
+    lit = np.abs(other.astype(int) - scene()).max(axis=2, keepdims=True) > 0
+    other = np.where(lit, (other * 0.4).astype(np.uint8), other)
+    turn = [(one + (other.astype(float) - one) * share).astype(np.uint8) for share in (0.3, 0.7)]
+    frames = [one] * 14 + turn + [other] * 12
+    for chunk in (64, 14, 15, 16):
+        assert len(follow(frames, detector, chunk=chunk)[0]) == 1
 
 
 def test_a_face_that_comes_and_goes_is_found_to_the_frame(detector: Counting) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import facenet_pytorch
 import numpy as np
 import pytest
 from matplotlib.cbook import get_sample_data
@@ -148,15 +149,17 @@ def test_the_smallest_face_grows_with_the_picture(tmp_path: Path) -> None:
     assert smallest(1920, 1080, min_face_px=90) == 90
 
 
-def test_the_same_face_in_more_lines_is_the_same(tmp_path: Path) -> None:
-    found = []
-    for height in (270, 720):
-        scaled = f"[1]scale=-2:{height}[face];[0][face]overlay=x={height // 2}:y=0"
-        path = film(tmp_path, scaled, seconds=0.6, size=f"{height * 16 // 9}x{height}")
-        found.append(run(path, seconds=0.6))
-    assert [result.info["presence"] for result in found] == [1.0, 1.0]
-    small, large = (result.arrays["boxes"][0].astype(float) for result in found)
-    assert iou(small * 720 / 270, large).mean() > 0.88  # the detector trembles by as much
+@pytest.mark.parametrize("height", [270, 720])
+def test_in_any_number_of_lines_the_face_is_where_facenet_pytorch_sees_it(tmp_path: Path, height: int) -> None:
+    """Its own boxes of one photograph in 270 and in 540 lines overlap by 0.94 only, and ours are of 360."""
+    scaled = f"[1]scale=-2:{height}[face];[0][face]overlay=x={height // 2}:y=0"
+    path = film(tmp_path, scaled, seconds=0.6, size=f"{height * 16 // 9}x{height}")
+    result = run(path, seconds=0.6, frames=4)
+    assert result.info["presence"] == 1.0
+    theirs = facenet_pytorch.MTCNN()
+    pictures = media.read_frames(path, [0.075, 0.225, 0.375, 0.525]).pixels
+    boxes = np.stack([theirs.detect(Image.fromarray(picture))[0][0] for picture in pictures]).astype(float)
+    assert iou(result.arrays["boxes"][0].astype(float), boxes).mean() > 0.9
 
 
 def test_a_face_that_leaves_is_marked_unseen(tmp_path: Path) -> None:
