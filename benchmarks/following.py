@@ -1,7 +1,6 @@
-"""`python -m benchmarks.following --before FOLDER`: what following costs now and in an earlier version, in one run.
+"""`python -m benchmarks.following --before FOLDER`: what the stage costs now and in an earlier version, in one run.
 
-FOLDER is a checkout of that version. Each side decodes and follows the first WINDOW_S of clips of several sizes, as the
-stage does.
+FOLDER is a checkout of that version. Each side decodes, follows and cuts the first WINDOW_S of clips of several sizes.
 """
 
 from __future__ import annotations
@@ -10,14 +9,16 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.real_clips import clip_path, listed_clips
 from benchmarks.versions import compare_versions
+from cache_schemas.manifest import Clip
+from cache_schemas.media import ClipWindows
 from pipeline import media
-from pipeline.faces.stage import follow_faces
+from pipeline.faces.stage import clip_faces
 from pipeline.params import Params
+from pipeline.shards.stage import ClipJob
 
 CLIPS = ("grid-0327", "hyperlips-0356", "w2lnoise-0376", "hyperlips-0363", "dfdc-0440")
 """360x288, and two each of 720 and of 1080 lines."""
@@ -37,12 +38,10 @@ def parts() -> dict[str, Callable[[], None]]:
 
 
 def follow(path: Path) -> None:
-    """Decodes and follows a window, and reads the pictures of which crops would be cut."""
-    params, found = Params().faces, media.probe(path)
-    end_s = min(WINDOW_S, found.duration_s)
-    full_at_s = np.linspace(0, end_s, params.frames, endpoint=False).tolist()
-    with follow_faces(path, found, params, device="cpu", full_at_s=full_at_s, spans_s=[(0, end_s)]) as (_, full):
-        full(0, len(full_at_s))
+    """A window's crops: all but 8 pictures' cutting is decoding and following."""
+    clip = Clip(path.stem, path.name, "", "", "", "", 0, None, 0, "", "", "test", 0)
+    windows = ClipWindows(path.stem, (0.0,), min(WINDOW_S, media.probe(path).duration_s))
+    clip_faces(ClipJob(clip, "", windows), path, Params())
 
 
 if __name__ == "__main__":

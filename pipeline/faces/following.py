@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.faces.camera import CUT_AHEAD, CUT_AROUND, camera_shifts, changes, cuts, head_changes, head_cuts
-from pipeline.faces.mtcnn import THRESHOLDS, Faces, Mtcnn
+from pipeline.faces.mtcnn import MOST_FACES, THRESHOLDS, Faces, Mtcnn
 from pipeline.faces.tracks import Look, joined, matched_faces
 
 KEY_S = 0.64  # at most so much time between key frames
@@ -190,11 +190,14 @@ class Follower:
         self._search_around(chunk, others, expected, [True] * len(others))
 
     def _search_around(self, chunk: _Chunk, where: list[int], expected: list[Faces], must: list[bool]) -> None:
-        """Searches these frames around the expected faces, and as a whole where one that must be there is missing."""
+        """Searches these frames around the expected faces, and as a whole where one that must be there is missing.
+
+        Of a crowd as many as are kept are found around them, too: not all the same, but the whole shows no more.
+        """
         boxes = [faces.boxes for faces in expected]
         found = self._mtcnn.detect_near(chunk.frames[where], boxes, shrunk=self._shrunk)
         lost = [
-            there and len(matched_faces(*pair)) < max(1, len(pair[0]))
+            there and len(pair[1]) < MOST_FACES and len(matched_faces(*pair)) < max(1, len(pair[0]))
             for there, *pair in zip(must, expected, found, strict=True)
         ]
         whole = [i for i, gone in zip(where, lost, strict=True) if gone]
