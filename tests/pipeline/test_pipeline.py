@@ -235,7 +235,7 @@ def test_every_kind_of_unusable_clip_is_quarantined_with_a_reason(synth_root: Pa
     assert sorted(reasons) == sorted(f"{name}.mp4" for name in bad)
     for name, word in {
         "mute": "no sound track",
-        "noface": "no face found in any of 8 pictures",
+        "noface": "no face found in any of 9 pictures",
         "silent": "silent throughout",
         "cut": "no index",
         "text": "not a media file",

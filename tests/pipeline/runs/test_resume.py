@@ -43,6 +43,7 @@ def rough(calm: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
     """The same cache, nothing done."""
     monkeypatch.setitem(pipeline.runs.jobs.MOST_RUNS, "cpu", 1)
     shutil.copytree(calm.features, tmp_path / "features.zarr")
+    shutil.copytree(calm.manifest.parent, tmp_path / "manifest")
     return Workspace(tmp_path)
 
 
