@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from pipeline.faces.sums import cells, integral, resized
+
 THRESHOLDS = (0.6, 0.7, 0.7)  # facenet-pytorch's defaults for the three networks
 DEFAULT_FACE_PX = 20  # the smallest face that facenet-pytorch looks for by default
 _FACTOR = 0.709
@@ -116,7 +118,7 @@ class Mtcnn:
         found: list[Faces] = []
         for i in range(0, n_frames, step):
             batch = torch.from_numpy(np.ascontiguousarray(frames[i : i + step])).to(self.device)
-            searched = _Searched(_integral(batch), shrunk)
+            searched = _Searched(integral(batch), shrunk)
             found += self._narrowed(searched, *self._candidates(searched.sums, levels))
         return found
 
@@ -135,7 +137,7 @@ class Mtcnn:
         places = torch.from_numpy(np.concatenate(list(boxes))).float().to(self.device)
         sides = (places[:, 2:] - places[:, :2]).amax(dim=1).clamp(min=1)
         level = torch.floor(torch.log(_LEAST * sides / self.min_face_px) / -math.log(_FACTOR)).clamp(min=0)
-        searched = _Searched(_integral(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)), shrunk)
+        searched = _Searched(integral(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)), shrunk)
         found = []
         for k in range(_NEAR_LEVELS):
             scale = CELL_PX / self.min_face_px * _FACTOR ** (level + k)
@@ -176,7 +178,7 @@ class Mtcnn:
         images: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=self.device)]
         for height, width, scale in levels:
             step = max(1, _PASS_PIXELS[self.device.type] // (height * width))
-            level = [self._level(_resized(sums[i : i + step], (height, width))) for i in range(0, len(sums), step)]
+            level = [self._level(resized(sums[i : i + step], (height, width))) for i in range(0, len(sums), step)]
             offsets, score = (torch.cat(parts) for parts in zip(*level, strict=True))
             image, row, column = torch.nonzero(score >= THRESHOLDS[0], as_tuple=True)
             cell = torch.stack([column, row], dim=1).float()
@@ -278,8 +280,8 @@ class _Searched:
         last = torch.minimum(last, torch.tensor([columns - 1, rows - 1], device=last.device))
         inside = (last > first).all(dim=1)
         boxes, image, first, last = boxes[inside], image[inside], first[inside], last[inside]
-        left, right = _cells(last[:, 0] - first[:, 0], size)
-        top, bottom = _cells(last[:, 1] - first[:, 1], size)
+        left, right = cells(last[:, 0] - first[:, 0], size)
+        top, bottom = cells(last[:, 1] - first[:, 1], size)
         edges = (top + first[:, 1:], bottom + first[:, 1:], left + first[:, :1], right + first[:, :1])
         return boxes, image, self.means(image, *edges)
 
@@ -313,36 +315,6 @@ def _merged(candidates: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
 
 def _normal(pictures: Tensor) -> Tensor:
     return ((pictures - 127.5) * 0.0078125).contiguous(memory_format=torch.channels_last)
-
-
-def _integral(frames: Tensor) -> Tensor:
-    """(N, H + 1, W + 1, 3) int32 sums of all pixels above and to the left of (N, H, W, 3) uint8.
-
-    A sum may overflow: differences of sums are right modulo 2**32, and a crop's total is far below.
-    """
-    n_frames, height, width, channels = frames.shape
-    sums = torch.zeros(n_frames, height + 1, width + 1, channels, dtype=torch.int32, device=frames.device)
-    torch.cumsum(frames.cumsum(1, dtype=torch.int32), 2, dtype=torch.int32, out=sums[:, 1:, 1:])
-    return sums
-
-
-def _resized(sums: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 3, *size) float: what `interpolate(mode="area")` makes of the whole frames."""
-    lengths = torch.tensor([sums.shape[1] - 1, sums.shape[2] - 1], device=sums.device)
-    top, bottom = (edge[0] for edge in _cells(lengths[:1], size[0]))
-    left, right = (edge[0] for edge in _cells(lengths[1:], size[1]))
-    bands = sums.index_select(1, bottom) - sums.index_select(1, top)
-    total = bands.index_select(2, right) - bands.index_select(2, left)
-    area = (bottom - top)[:, None, None] * (right - left)[:, None]
-    return (total / area).permute(0, 3, 1, 2)
-
-
-def _cells(lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """(first, end), (n, size) each: `size` cells of every length; they overlap by one where it does not divide."""
-    cell = torch.arange(size, device=lengths.device)
-    first = cell * lengths[:, None] // size
-    end = ((cell + 1) * lengths[:, None] + size - 1) // size
-    return first, end
 
 
 def _cut(frame: NDArray[np.uint8], square: list[float]) -> Tensor:

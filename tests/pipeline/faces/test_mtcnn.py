@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from pipeline.faces import mtcnn
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import Faces, Mtcnn, search_px
+from pipeline.faces.sums import integral
 from tests.pipeline.moving_face import noisy, photograph, scene, with_face
 
 torch = pytest.importorskip("torch")
@@ -95,7 +96,7 @@ def test_onet_alone_confirms_a_face_and_denies_an_empty_place(frames: NDArray[np
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 200), st.integers(0, 100), st.sampled_from([24, 48]))
 def test_crops_are_those_of_area_interpolation(width: int, height: int, left: int, top: int, size: int) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (101, 203, 3), dtype=np.uint8)
-    sums = mtcnn._integral(torch.from_numpy(frame)[None])
+    sums = integral(torch.from_numpy(frame)[None])
     box = torch.tensor([[left + 1.4, top + 1.4, left + width + 0.3, top + height + 0.3]])
     searched = mtcnn._Searched(sums, 1.0)
     kept, _, crop = searched.crops(box, torch.zeros(1, dtype=torch.long), size)
