@@ -85,7 +85,8 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
     seek = _follow if params.faces.search == "follow" else _search_every
-    with seek(path, times, windows, params.faces, device=device_of(params.compute)) as (looks, full):
+    found, device = media.probe(path), device_of(params.compute)
+    with seek(path, times, windows, params.faces, found=found, device=device) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
             raise media.MediaError(f"no face found in any of {len(looks)} pictures ({_PERHAPS_TURNED})")
@@ -93,7 +94,7 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
         chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
         cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
-        _refuse_turned(cut, where, full, _mtcnn(params.faces.min_face_px, device_of(params.compute)))
+        _refuse_turned(cut, where, full, _mtcnn(params.faces.min_face_px, device))
     info = {
         "people": int(seen[_persons(tracks)].sum(axis=0).max()),
         "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
@@ -104,11 +105,16 @@ def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
 
 
 def _follow(
-    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+    path: Path,
+    times_s: NDArray[np.float64],
+    windows: ClipWindows,
+    params: FaceParams,
+    *,
+    found: media.Probe,
+    device: str,
 ) -> AbstractContextManager[_Seen]:
     """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
-    found = media.probe(path)
     return follow_faces(path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans)
 
 
@@ -175,14 +181,20 @@ def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Foll
 
 @contextmanager
 def _search_every(
-    path: Path, times_s: NDArray[np.float64], windows: ClipWindows, params: FaceParams, *, device: str
+    path: Path,
+    times_s: NDArray[np.float64],
+    windows: ClipWindows,
+    params: FaceParams,
+    *,
+    found: media.Probe,
+    device: str,
 ) -> Iterator[_Seen]:
     """Searches each of the pictures that may be cut, in full resolution; following tells where the scenes end.
 
     A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
     """
-    with _follow(path, times_s, windows, params, device=device) as (followed, full):
-        detector, looks = _mtcnn(smallest_face_px(media.probe(path), params), device), list[Look]()
+    with _follow(path, times_s, windows, params, found=found, device=device) as (followed, full):
+        detector, looks = _mtcnn(smallest_face_px(found, params), device), list[Look]()
         known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
         for first in range(0, len(times_s), _BATCH_PICTURES):
             frames = full(first, first + _BATCH_PICTURES)
