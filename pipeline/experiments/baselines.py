@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from cache_schemas.files import write_json, write_text
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
+from pipeline.controls.probes import stacked
 from pipeline.experiments.methods import Floats, plain
-from pipeline.experiments.probes import stacked
 from pipeline.experiments.scored import run_methods
 from pipeline.figures.experiments import baselines_svg, standalone
 from pipeline.params import Params

@@ -15,7 +15,7 @@ import nas
 from cache_schemas.run import NetworkName
 from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_design
 from nas.space import Space
-from pipeline.experiments.probes import probe_sets, probes
+from pipeline.controls.probes import probe_sets, probes
 from pipeline.params import Params
 from pipeline.runs.cache import Windows
 from pipeline.runs.jobs import all_results

@@ -20,7 +20,7 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
-from pipeline.experiments.controls import CONTROLS, property_scores
+from pipeline.controls.properties import CONTROLS, property_scores
 from pipeline.experiments.folds import Fold, Protocol, Skipped, folds_of
 from pipeline.experiments.methods import methods, searches
 from pipeline.experiments.scored import run_methods

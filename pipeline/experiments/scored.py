@@ -12,8 +12,8 @@ import nas
 from cache_schemas.files import digest
 from cache_schemas.runs import FinishedRuns, ScoredRow
 from nas.baselines import train_design
+from pipeline.controls.probes import probes
 from pipeline.experiments.methods import Method, methods
-from pipeline.experiments.probes import probes
 from pipeline.runs.cache import Source, Windows
 from pipeline.runs.jobs import Batch, Job, do
 from pipeline.runs.keys import code_version

@@ -15,7 +15,7 @@ import pipeline.experiments.scored
 from cache_schemas.manifest import Clip, write_manifest
 from cache_schemas.tables import read_table
 from pipeline.cli import app
-from pipeline.experiments.controls import CONTROLS, property_scores
+from pipeline.controls.properties import CONTROLS, property_scores
 from pipeline.experiments.folds import BUILT_IN, Protocol
 from pipeline.experiments.methods import Method, Outcome
 from pipeline.experiments.protocols import run_protocol

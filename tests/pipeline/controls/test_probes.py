@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.experiments.probes import probe_sets, probes, stacked
+from pipeline.controls.probes import probe_sets, probes, stacked
 from pipeline.statistics.metrics import auc
 
 SPLIT = ["train"] * 200 + ["val"] * 100 + ["test"] * 100

@@ -1,0 +1,1 @@
+"""What a result must beat: what knows nothing of faces and voices, and what is simpler than a search."""
