@@ -91,14 +91,11 @@ def drawn_metrics(
 
 
 def drawn_cllr_min(labels: ArrayLike, scores: ArrayLike, draws: Draws) -> Floats:
-    """(draws,) of `evidence.cllr_min`: each draw is calibrated anew, in about a millisecond for 20,000 clips."""
+    """(draws,) of `evidence.cllr_min`: each draw is calibrated anew."""
     y, s = metrics.two_classes(labels, scores)
-    found = np.full(len(draws.counts), np.nan)
-    for row, counts in enumerate(draws.counts):
-        weights = counts[draws.member].astype(np.float64)
-        if (weights * y).any() and (weights * (1 - y)).any():
-            found[row] = evidence.cllr_min(y, s, weights)
-    return found
+    block = max(1, _BLOCK // len(y))
+    weights = (draws.counts[i : i + block, draws.member] for i in range(0, len(draws.counts), block))
+    return np.concatenate([evidence.cllr_mins(y, s, rows.astype(np.float64)) for rows in weights])
 
 
 def _ranked(y: Ints, s: Floats, draws: Draws) -> dict[str, Floats]:
