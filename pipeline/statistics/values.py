@@ -101,14 +101,14 @@ def drawn_points(
     y: Ints, s: Floats, chosen: Chosen | str, draws: Draws, only: Collection[str] = METRICS
 ) -> dict[str, Floats]:
     """{metric: (draws,)} of those that are defined."""
+    fast = not {"average_precision", "min_dcf"} & set(only)
     try:
         if isinstance(chosen, str):
-            found = drawn_metrics(y, s, draws)
+            found = drawn_metrics(y, s, draws, fast=fast)
             found = {name: values for name, values in found.items() if name in _RANKING}
         else:
-            found = drawn_metrics(
-                y, s, draws, threshold=chosen.threshold, log10_lr=chosen.calibration.log10_lr(s)
-            )  # fmt: skip
+            lr = chosen.calibration.log10_lr(s)
+            found = drawn_metrics(y, s, draws, threshold=chosen.threshold, log10_lr=lr, fast=fast)
         if "cllr_min" in only:
             found["cllr_min"] = drawn_cllr_min(y, s, draws.of(slice(None), most=int(_CALIBRATED * len(draws.counts))))
     except UndefinedMetricError:
