@@ -25,6 +25,8 @@ from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows, clip_index, open_cache
 from pipeline.runs.evaluate import score_table
 from pipeline.runs.jobs import JobError
+from pipeline.runs.keys import settings_of
+from pipeline.runs.looks import mark
 from pipeline.statistics.measure import measure_network
 from pipeline.workspace import Workspace
 
@@ -39,6 +41,8 @@ def run_baselines(workspace: Workspace, params: Params) -> pd.DataFrame:
         name: _measured(index[test], test, of_method, params.seed)
         for name, of_method in (rows | late_fusion(rows, windows)).items()
     }
+    settings = (settings_of(params.search), settings_of(params.retrain), params.seeds)
+    mark(workspace, index, "baselines", source.identity, *settings)
     write_json(workspace.baselines / "baselines.json", {"cache": source.identity, "methods": results})
     table = summary(results).assign(cache=source.identity)
     write_table(workspace.baselines / "baselines.csv", table)
