@@ -7,13 +7,12 @@ with "not checked" and tells why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cache_schemas.manifest import SPLITS, Leak
+from cache_schemas.manifest import Leak, leaks_between
 from cache_schemas.run import RetrainEntry
 from pipeline.statistics import metrics
 from pipeline.statistics.measure import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
@@ -136,21 +135,6 @@ def _leaked(leaks: Sequence[Leak], what: str) -> str:
     pairs = (f"{n['people']} in {one} and {other}" for (one, other), n in leaks_between(leaks).items())
     names = ", ".join(leak.person for leak in leaks[:_MOST_NAMES]) + (", ..." if len(leaks) > _MOST_NAMES else "")
     return f"{len(leaks)} {what} ({'; '.join(pairs)}): {names}; what is learnt of them can pass for skill"
-
-
-def leaks_between(leaks: Sequence[Leak]) -> dict[tuple[str, str], dict[str, int]]:
-    """{(split, split): {people, donors, clips}}: who stands in both, who of them as donor only, and their clips there.
-
-    Pairs that share nobody are left out.
-    """
-    found = {}
-    for pair in combinations(SPLITS, 2):
-        both = [leak for leak in leaks if set(pair) <= set(leak.splits)]
-        if both:
-            clips = {clip.clip_id for leak in both for split in pair for clip in leak.clips[split]}
-            donors = sum(leak.donor_only for leak in both)
-            found[pair] = {"people": len(both), "donors": donors, "clips": len(clips)}
-    return found
 
 
 def check_epochs(entries: Sequence[RetrainEntry], val: Mapping[tuple[str, int], pd.DataFrame], why_not: str) -> Finding:

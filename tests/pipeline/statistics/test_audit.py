@@ -19,7 +19,6 @@ from pipeline.statistics.audit import (
     check_properties,
     check_random_weights,
     check_trained,
-    leaks_between,
 )
 from pipeline.statistics.measure import clips as one_a_clip
 from tests.pipeline.run_fixture import make_index
@@ -135,15 +134,6 @@ def test_people_apart_are_no_finding_and_unnamed_donors_are_not_checked() -> Non
     assert not [each for each in check_people(find_leaks(HONEST), official=True, donors_named=True) if each["found"]]
     unnamed = by_name(check_people([], official=True, donors_named=False))["a donor in two splits"]
     assert (unnamed["found"], unnamed["says"][:13]) == (False, "not checked: ")
-
-
-def test_leaks_are_counted_per_pair_of_splits() -> None:
-    planted = [*HONEST, clip(4, "test", "c", "a"), clip(5, "val", "b", "a"), clip(6, "val", "c")]
-    assert leaks_between(find_leaks(planted)) == {
-        ("train", "val"): {"people": 1, "donors": 1, "clips": 2},  # a: 0; 5
-        ("train", "test"): {"people": 1, "donors": 1, "clips": 2},  # a: 0; 4
-        ("val", "test"): {"people": 2, "donors": 1, "clips": 5},  # a: 5; 4, and c: 6; 2, 3, 4
-    }
 
 
 def val_windows(seed: int = 0, n: int = 60) -> pd.DataFrame:
