@@ -16,7 +16,7 @@ from cache_schemas.manifest import Leak, leaks_between
 from cache_schemas.run import RetrainEntry
 from pipeline.statistics import metrics
 from pipeline.statistics.measure import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
-from pipeline.statistics.metrics import Floats, UndefinedMetricError
+from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
 Finding = dict[str, Any]
@@ -214,7 +214,7 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     """
     check = "random weights score"
     mean = scores.groupby(["system", "clip_id"], sort=False)["score"].mean()
-    if RANDOM not in mean.index.get_level_values("system"):
+    if not {RANDOM, FUSION} <= set(mean.index.get_level_values("system")):
         return _not_checked(check, "there are no scores of random weights: the control's features are not in the cache")
     mine, theirs = mean.loc[RANDOM], mean.loc[FUSION]
     about = clips.loc[mine.index]
@@ -230,8 +230,8 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
         return _not_checked(check, str(error))
     scoring = low > 0.5 and (random[0] > SHORTCUT_AUC or added.low <= 0)
     says = (
-        f"random weights reach an AUC of {random[0]:.3f} (at least {low:.3f}, {_SURE:.1%} sure), fusion {fusion[0]:.3f}: "
-        f"it adds {fusion[0] - random[0]:+.3f} ({added.low:+.3f} to {added.high:+.3f})"
+        f"random weights reach an AUC of {random[0]:.3f} (at least {low:.3f}, {_SURE:.1%} sure), fusion "
+        f"{fusion[0]:.3f}: it adds {fusion[0] - random[0]:+.3f} ({added.low:+.3f} to {added.high:+.3f})"
     )
     if scoring:
         says += "; what tells fake from real here can be read without anything learnt of faces or voices"
@@ -239,7 +239,7 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
 
 
 def check_files(clips: pd.DataFrame) -> Finding:
-    """Whether one file stands in two splits. clips: clip_id, split, path and audio_path of each, "" for no such file."""
+    """Whether one file stands in two splits. clips: clip_id, split, path and audio_path of each ("": no such file)."""
     check = "one file in two splits"
     named = pd.concat([clips[["split", name]].set_axis(["split", "file"], axis=1) for name in ("path", "audio_path")])
     named = named[named["file"] != ""]

@@ -1,4 +1,4 @@
-"""The leaks of published splits, as `manifest --check` tells them: of each layout's own table, and of a CSV's column."""
+"""The leaks of published splits, as `manifest --check` tells them: of a layout's own table, and of a CSV's column."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ def av_deepfake1m(root: Path) -> None:
 
 def csv(root: Path) -> None:
     """a is in train, and lends her face to b in test."""
-    rows = ("0.mp4,d,real,,train", "1.mp4,a,real,,train", "2.mp4,c,real,,val", "3.mp4,b,real,,test", "4.mp4,b,fake,a,test")
+    rows = (
+        "0.mp4,d,real,,train",
+        "1.mp4,a,real,,train",
+        "2.mp4,c,real,,val",
+        "3.mp4,b,real,,test",
+        "4.mp4,b,fake,a,test",
+    )
     (root / "manifest.csv").write_text("\n".join(["path,subject_id,video_label,source_id,split,audio_label"] + [
         f"{row},real" for row in rows
     ]))  # fmt: skip
@@ -51,17 +57,18 @@ def csv(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["subject", "official"])
 @pytest.mark.parametrize(
-    ("layout", "write", "person", "splits", "donors"),
+    ("layout", "write", "found"),
     [
-        ("lav-df", lav_df, "id00001", ["train", "val"], 0),
-        ("av-deepfake1m", av_deepfake1m, "id00001", ["train", "val"], 0),
-        ("csv", csv, "a", ["train", "test"], 1),
+        ("lav-df", lav_df, ("id00001", ["train", "val"], 0)),
+        ("av-deepfake1m", av_deepfake1m, ("id00001", ["train", "val"], 0)),
+        ("csv", csv, ("a", ["train", "test"], 1)),
     ],
 )
 def test_published_splits_that_leak_are_told(
-    tmp_path: Path, layout: str, write: Any, person: str, splits: list[str], donors: int, kind: Any
+    tmp_path: Path, layout: str, write: Any, found: tuple[str, list[str], int], kind: Any
 ) -> None:
     """Whether they are used or only published."""
+    person, splits, donors = found
     write(tmp_path)
     files = [entry for entry in LAYOUTS[layout].read(tmp_path) if isinstance(entry, LabelledFile)]
     split = SplitParams(kind=kind, val=0.3, test=0.3)

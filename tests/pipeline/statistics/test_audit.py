@@ -124,8 +124,9 @@ def test_a_donor_in_two_splits_is_named_as_one() -> None:
 def test_a_subject_in_two_splits_is_named() -> None:
     found = by_name(check_people(find_leaks([*HONEST, clip(4, "test", "a")]), official=False, donors_named=True))
     assert found["a person in two splits"]["found"]
-    assert "1 people are the subject of clips in two splits (1 in train and test): a" in (
-        found["a person in two splits"]["says"]
+    assert (
+        "1 people are the subject of clips in two splits (1 in train and test): a"
+        in (found["a person in two splits"]["says"])
     )
     assert not found["a donor in two splits"]["found"]
 
@@ -271,7 +272,9 @@ def test_a_file_in_two_splits_is_named_whatever_goes_with_it() -> None:
 def test_a_test_clip_that_was_learnt_from_is_named() -> None:
     index = make_index(subjects=10)
     assert not check_trained(index, trained_on="i", identity="i")["found"]
-    planted = index.assign(split=index["split"].mask((index["clip_id"] == "s04-RVFA") & (index["window"] == 1), "train"))
+    planted = index.assign(
+        split=index["split"].mask((index["clip_id"] == "s04-RVFA") & (index["window"] == 1), "train")
+    )
     found = check_trained(planted, trained_on="i", identity="i")
     assert found["found"]
     assert "1 of 8 test clips have windows in train or val, the first is s04/RVFA.mp4" in found["says"]
