@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,21 @@ def audit(
         ),
         checks.check_epochs(run.entries, val, "the networks were trained on another cache, with another val split"),
         checks.check_random_weights(table, scores[scores["split"] == "test"], seed=seed),
-        checks.check_files(files),
+        checks.check_files(files, _pictures(cache)),
         checks.check_trained(index, trained_on=run.cache, identity=identity),
     ]
+
+
+def _pictures(cache: FeatureCache) -> pd.DataFrame:
+    """split, path and pictures of every window that has some: a digest of its features in the smallest visual layer."""
+    index = cache.index[["split", "path"]]
+    layers = {name: channels for name, channels in cache.layers.items() if name.startswith("visual/")}
+    if not layers:
+        return index.iloc[:0].assign(pictures="")
+    layer = min(layers, key=lambda name: layers[name])
+    rows = cache.load(layers=[layer])[layer].flatten(1).numpy()
+    names = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
+    return index.assign(pictures=names)[rows.any(axis=1)]
 
 
 def _val_windows(run: RetrainRun, index: pd.DataFrame, scores: pd.DataFrame) -> Mapping[tuple[str, int], pd.DataFrame]:

@@ -71,7 +71,7 @@ def check_properties(clips: pd.DataFrame, *, trimmed: bool) -> list[Finding]:
         if tells:
             says += ": a detector that sees nothing else looks right on these clips"
             if check == "leading silence" and trimmed:
-                says += "; windows begin behind it, so that what is left of it is the sound's late begin"
+                says += "; windows begin behind it, so that no network hears it"
         found.append(_finding(check, tells, says))
     return found
 
@@ -238,18 +238,28 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     return _finding(check, scoring, says)
 
 
-def check_files(clips: pd.DataFrame) -> Finding:
-    """Whether one file stands in two splits. clips: clip_id, split, path and audio_path of each ("": no such file)."""
+def check_files(clips: pd.DataFrame, windows: pd.DataFrame) -> Finding:
+    """Whether one file, or one content, stands in two splits.
+
+    clips: clip_id, split, path and audio_path of each ("": no such file); windows: split, path and pictures (what names
+    the features of a window's pictures: equal only where the pictures are, in a copy in another container, too).
+    """
     check = "one file in two splits"
     named = pd.concat([clips[["split", name]].set_axis(["split", "file"], axis=1) for name in ("path", "audio_path")])
     named = named[named["file"] != ""]
-    for what, table, name in (("file", named, "file"), ("content", clips, "clip_id")):
+    for what, table, name in (("files", named, "file"), ("contents", clips, "clip_id")):
         splits = table.groupby(name, sort=False)["split"].unique()
         shared = splits[splits.map(len) > 1]
         if len(shared):
             first = f"{shared.index[0]} in {' and '.join(shared.iloc[0])}"
-            return _finding(check, True, f"{len(shared)} of one {what} stand in two splits or more: {first}")
-    return _finding(check, False, f"the files of {len(clips)} clips stand in one split each")
+            return _finding(check, True, f"{len(shared)} {what} stand in two splits or more: {first}")
+    twins = windows[windows.groupby("pictures")["split"].transform("nunique") > 1]
+    if len(twins):
+        first = twins[twins["pictures"] == twins["pictures"].iloc[0]].drop_duplicates("split")
+        where = " and ".join(f"{path} ({split})" for path, split in zip(first["path"], first["split"], strict=True))
+        says = f"the pictures of {twins['path'].nunique()} clips are, to the bit, those of clips in another split: {where}"
+        return _finding(check, True, says)
+    return _finding(check, False, f"the files and pictures of {len(clips)} clips stand in one split each")
 
 
 def check_trained(index: pd.DataFrame, *, trained_on: str, identity: str) -> Finding:

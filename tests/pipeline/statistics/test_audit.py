@@ -255,7 +255,8 @@ def test_without_the_control_it_is_not_checked() -> None:
 
 
 def files(*rows: tuple[str, str, str, str]) -> dict[str, Any]:
-    return check_files(pd.DataFrame(rows, columns=["clip_id", "split", "path", "audio_path"]))
+    table = pd.DataFrame(rows, columns=["clip_id", "split", "path", "audio_path"])
+    return check_files(table, table.assign(pictures=table["path"]))
 
 
 def test_a_file_in_two_splits_is_named_whatever_goes_with_it() -> None:
@@ -263,10 +264,21 @@ def test_a_file_in_two_splits_is_named_whatever_goes_with_it() -> None:
     assert not files(*clean)["found"]
     picture = files(*clean, ("c4", "train", "b.mp4", "third.wav"))
     assert (picture["found"], picture["says"]) == (
-        True, "1 of one file stand in two splits or more: b.mp4 in test and train",
+        True, "1 files stand in two splits or more: b.mp4 in test and train",
     )  # fmt: skip
     assert files(*clean, ("c4", "val", "d.mp4", "other.wav"))["found"]
     assert files(*clean, ("c1", "val", "copy.mp4", ""))["found"]
+
+
+def test_pictures_in_two_splits_are_named_whatever_their_files_are() -> None:
+    clean = pd.DataFrame(
+        {"clip_id": ["a", "b", "c"], "split": ["train", "train", "test"], "path": ["a.mp4", "b.mp4", "c.mkv"],
+         "audio_path": ""}
+    )  # fmt: skip
+    assert not check_files(clean, clean.assign(pictures=["1", "1", "2"]))["found"]
+    found = check_files(clean, clean.assign(pictures=["1", "2", "2"]))
+    assert found["found"]
+    assert found["says"].endswith("2 clips are, to the bit, those of clips in another split: b.mp4 (train) and c.mkv (test)")
 
 
 def test_a_test_clip_that_was_learnt_from_is_named() -> None:
