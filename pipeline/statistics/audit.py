@@ -257,7 +257,9 @@ def check_files(clips: pd.DataFrame, windows: pd.DataFrame) -> Finding:
     if len(twins):
         first = twins[twins["pictures"] == twins["pictures"].iloc[0]].drop_duplicates("split")
         where = " and ".join(f"{path} ({split})" for path, split in zip(first["path"], first["split"], strict=True))
-        says = f"the pictures of {twins['path'].nunique()} clips are, to the bit, those of clips in another split: {where}"
+        says = (
+            f"the pictures of {twins['path'].nunique()} clips are, to the bit, those of clips in another split: {where}"
+        )
         return _finding(check, True, says)
     return _finding(check, False, f"the files and pictures of {len(clips)} clips stand in one split each")
 

@@ -1,4 +1,4 @@
-"""Cheats planted in a whole run, each named by evaluate in words; an honest run has no finding. And looks at its test."""
+"""Cheats planted in a whole run, each named by evaluate; an honest run has no finding. And looks at its test split."""
 
 from __future__ import annotations
 
@@ -123,9 +123,7 @@ def test_a_person_who_only_lends_a_face_to_another_split_is_named(workspace: Wor
 
 
 def test_a_file_in_two_splits_is_named(workspace: Workspace) -> None:
-    changed_manifest(
-        workspace, lambda clip: replace(clip, path="s00/RVRA.mp4") if clip.clip_id == "s04-RVRA" else clip
-    )
+    changed_manifest(workspace, lambda clip: replace(clip, path="s00/RVRA.mp4") if clip.clip_id == "s04-RVRA" else clip)
     assert list(findings(workspace)) == ["one file in two splits"]
 
 
@@ -148,9 +146,7 @@ def test_a_property_that_tells_the_label_is_named(
     assert says in found[check]
 
 
-def test_features_of_random_weights_that_score_are_named(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_random_weights_that_score_are_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = FeatureCache.open(workspace.features).index["label"].to_numpy(float)
     random = np.random.default_rng(0)
 

@@ -278,7 +278,9 @@ def test_pictures_in_two_splits_are_named_whatever_their_files_are() -> None:
     assert not check_files(clean, clean.assign(pictures=["1", "1", "2"]))["found"]
     found = check_files(clean, clean.assign(pictures=["1", "2", "2"]))
     assert found["found"]
-    assert found["says"].endswith("2 clips are, to the bit, those of clips in another split: b.mp4 (train) and c.mkv (test)")
+    assert found["says"].endswith(
+        "2 clips are, to the bit, those of clips in another split: b.mp4 (train) and c.mkv (test)"
+    )
 
 
 def test_a_test_clip_that_was_learnt_from_is_named() -> None:
