@@ -58,7 +58,7 @@ def _pictures(cache: FeatureCache) -> pd.DataFrame:
     layer = min(layers, key=lambda name: layers[name])
     rows = cache.load(layers=[layer])[layer].flatten(1).numpy()
     names = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
-    return index.assign(pictures=names).loc[rows.any(axis=1)]
+    return index.assign(pictures=names).iloc[np.flatnonzero(rows.any(axis=1))]
 
 
 def _val_windows(run: RetrainRun, index: pd.DataFrame, scores: pd.DataFrame) -> Mapping[tuple[str, int], pd.DataFrame]:
