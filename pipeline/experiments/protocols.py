@@ -30,8 +30,8 @@ from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
 from pipeline.runs.keys import settings_of
 from pipeline.runs.looks import mark
-from pipeline.statistics.measure import clips as one_a_clip
 from pipeline.statistics.protocol import measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
 

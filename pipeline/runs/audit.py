@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,6 @@ def _val_windows(run: RetrainRun, index: pd.DataFrame, scores: pd.DataFrame) -> 
     return {key: table for key, table in found.items() if key in wanted}
 
 
-def told(findings: list[checks.Finding]) -> list[str]:
+def told(findings: Sequence[checks.Finding]) -> list[str]:
     """Those that found something, in a line each."""
-    return [f"{each['check']}: {each['says']}" for each in findings if each["found"]]
+    return [f"Audit: {each['check']}: {each['says']}" for each in findings if each["found"]]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from cache_schemas.files import digest
 from cache_schemas.looks import Look, add_look, read_looks
+from cache_schemas.run import RetrainRun
 from pipeline.compute.progress import console
+from pipeline.params import Params
+from pipeline.runs.keys import settings_of
 from pipeline.workspace import Workspace
 
 
@@ -31,6 +35,24 @@ def looks_at(workspace: Workspace, index: pd.DataFrame) -> dict[str, Any]:
         console.print(f"[yellow]{workspace.looks}: damaged, and not counted: line {lines}", soft_wrap=True)
     by = Counter(look.command for look in found if look.test == test)
     return {"times": by.total(), "test": test, "by": dict(by.most_common())}
+
+
+def settings_of_networks(run: RetrainRun) -> list[Any]:
+    """All that decides what the retrained networks score: how they were found and trained, on which cache."""
+    params = Params.model_validate(run.params)
+    networks = [[entry.network, entry.seed, entry.genotype] for entry in run.entries]
+    return [run.cache, settings_of(params.search), settings_of(params.retrain), networks]
+
+
+def often(looks: Mapping[str, Any]) -> list[str]:
+    """A line that says so, where a test split was looked at more than once; looks: what `looks_at` gives, or {}."""
+    if looks.get("times", 0) < 2:
+        return []
+    by = ", ".join(f"{command} {times}" for command, times in looks["by"].items())
+    return [
+        f"This test set has been looked at {looks['times']} times ({by}): figures drift upwards with every choice made "
+        "by them"
+    ]
 
 
 def _test(index: pd.DataFrame) -> str:

@@ -15,13 +15,14 @@ import pandas as pd
 from cache_schemas.manifest import Leak, leaks_between
 from cache_schemas.run import RetrainEntry
 from pipeline.statistics import metrics
-from pipeline.statistics.measure import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
 from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.statistics.shortcuts import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
+from pipeline.statistics.systems import FUSION
 
 Finding = dict[str, Any]
 
-FUSION, RANDOM = "fusion", "random weights"
+RANDOM = "random weights"
 
 _PROPERTIES = {
     "leading silence": ("leading_silence_s",),

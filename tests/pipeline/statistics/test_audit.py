@@ -20,7 +20,7 @@ from pipeline.statistics.audit import (
     check_random_weights,
     check_trained,
 )
-from pipeline.statistics.measure import clips as one_a_clip
+from pipeline.statistics.tables import clips as one_a_clip
 from tests.pipeline.run_fixture import make_index
 
 Random = np.random.Generator
