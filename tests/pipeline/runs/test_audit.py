@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import safetensors.torch
 
@@ -17,7 +16,6 @@ import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.manifest import Clip, read_manifest, write_manifest
 from cache_schemas.run import RetrainRun, read_run, write_run
-from pipeline.params import Params
 from pipeline.runs.audit import told
 from pipeline.runs.cache import Source
 from pipeline.runs.evaluate import evaluate
@@ -122,6 +120,13 @@ def test_a_person_who_only_lends_a_face_to_another_split_is_named(workspace: Wor
 def test_a_file_in_two_splits_is_named(workspace: Workspace) -> None:
     changed_manifest(workspace, lambda clip: replace(clip, path="s00/RVRA.mp4") if clip.clip_id == "s04-RVRA" else clip)
     assert list(findings(workspace)) == ["one file in two splits"]
+
+
+def test_a_file_under_another_name_in_another_split_is_named(tmp_path: Path) -> None:
+    """A remuxed file has other bytes, and the same pictures: so, to the bit, the same features."""
+    found = findings(make_workspace(tmp_path, make_index(), seeds=[0], copies={"s04-RVRA": "s00-RVRA"}))
+    assert list(found) == ["one file in two splits"]
+    assert "s00/RVRA.mp4 (train) and s04/RVRA.mp4 (test)" in found["one file in two splits"]
 
 
 @pytest.mark.parametrize(
