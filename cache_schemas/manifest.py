@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -213,6 +214,21 @@ def find_leaks(clips: Iterable[Clip], split_of: Callable[[Clip], str] = lambda c
         for person, found in sorted(where.items())
         if len(found) > 1
     ]
+
+
+def leaks_between(leaks: Sequence[Leak]) -> dict[tuple[str, str], dict[str, int]]:
+    """{(split, split): {people, donors, clips}}: how many stand in both, how many of them as the subject in one of the
+    two at most, and in how many clips. Pairs that share nobody are left out.
+    """
+    found = {}
+    for pair in combinations(SPLITS, 2):
+        of_pair = [leak for leak in leaks if set(pair) <= set(leak.splits)]
+        both = [Leak(leak.person, {split: leak.clips[split] for split in pair}) for leak in of_pair]
+        if both:
+            clips = {clip.clip_id for leak in both for of_split in leak.clips.values() for clip in of_split}
+            donors = sum(leak.donor_only for leak in both)
+            found[pair] = {"people": len(both), "donors": donors, "clips": len(clips)}
+    return found
 
 
 def check_splits(clips: list[Clip]) -> None:

@@ -52,6 +52,8 @@ class Workspace:
     """report.html and quarantine.csv."""
     runs = _Place("runs")
     """Finished searches, trainings and baselines, of all commands. No stage's output: DVC removes those first."""
+    looks = _Place("looks.jsonl")
+    """Every look at a test split, a line each. No stage's output: DVC removes those first."""
     oracle = _Place("oracle")
     """oracle.json, its tables and figure."""
     sweep = _Place("sweep")

@@ -25,6 +25,8 @@ from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows, clip_index, open_cache
 from pipeline.runs.evaluate import clip_table, score_table, with_ends
 from pipeline.runs.jobs import JobError
+from pipeline.runs.keys import settings_of
+from pipeline.runs.looks import mark
 from pipeline.statistics.measure import measure_systems
 from pipeline.workspace import Workspace
 
@@ -45,6 +47,8 @@ def run_baselines(workspace: Workspace, params: Params) -> pd.DataFrame:
         }
         for name, of_method in rows.items()
     }
+    settings = (settings_of(params.search), settings_of(params.retrain), params.seeds)
+    mark(workspace, index, "baselines", source.identity, *settings)
     write_json(workspace.baselines / "baselines.json", {"cache": source.identity, "methods": results})
     table = summary(results).assign(cache=source.identity)
     write_table(workspace.baselines / "baselines.csv", table)

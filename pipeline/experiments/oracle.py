@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,10 @@ from cache_schemas.tables import write_table
 from nas.genotype import notation
 from nas.space import Space
 from pipeline.params import Params
-from pipeline.runs.cache import Source
+from pipeline.runs.cache import Source, open_cache
 from pipeline.runs.jobs import JobError, failures
+from pipeline.runs.keys import settings_of
+from pipeline.runs.looks import mark
 from pipeline.runs.retrain import train
 from pipeline.workspace import Workspace
 
@@ -51,6 +53,8 @@ def run_oracle(workspace: Workspace, params: Params, question: Question) -> Orac
     well, failed = train_all("oracle", source, genotypes, question.seeds)
     if not well:
         raise JobError(f"oracle: a training of every architecture failed; the first one: {failed[0].reason}")
+    index = open_cache(workspace, params).index
+    mark(workspace, index, "oracle", source.identity, asdict(question), settings_of(params.retrain))
     entries = rank(well)
     table = OracleTable(
         cache=source.identity,

@@ -28,6 +28,8 @@ from pipeline.figures.experiments import protocol_svg, standalone
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
+from pipeline.runs.keys import settings_of
+from pipeline.runs.looks import mark
 from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, val_thresholds, what_is_added
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
@@ -75,6 +77,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     tests = tests_of(scores, seed=params.seed)
     table = measure_protocol(tests).assign(cache=source.identity)
     adds = what_is_added(tests, protocol.methods[0])
+    _mark(source, index, name, protocol)
     folder = workspace.protocols / name
     write_table(folder / "scores.csv", scores)
     write_table(folder / "people.csv", _people(folds, clips))
@@ -90,6 +93,14 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     write_json(folder / "protocol.json", content)
     write_text(folder / "heatmap.svg", standalone(protocol_svg(table, description=protocol.description)))
     return Outcome(table, adds, skipped)
+
+
+def _mark(source: Source, index: pd.DataFrame, name: str, protocol: Protocol) -> None:
+    """One look: every clip is tested, those of the cache's own test split among them."""
+    params = source.params
+    settings = (settings_of(params.search), settings_of(params.retrain), params.seeds, params.seed)
+    what = protocol.model_dump(mode="json", exclude={"description"})
+    mark(Workspace(source.work), index, f"protocol {name}", source.identity, what, *settings)
 
 
 def _method_names(protocol: Protocol, source: Source) -> dict[str, str]:

@@ -19,7 +19,9 @@ from cache_schemas.tables import write_table
 from nas.genotype import notation
 from pipeline.figures.experiments import standalone, sweep_svg
 from pipeline.params import Params, ParamsError
-from pipeline.runs.cache import Source
+from pipeline.runs.cache import Source, open_cache
+from pipeline.runs.keys import settings_of
+from pipeline.runs.looks import mark
 from pipeline.runs.retrain import Training, train
 from pipeline.runs.search import search_all
 from pipeline.workspace import Workspace
@@ -59,10 +61,13 @@ class Grid:
 def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool) -> pd.DataFrame:
     """One row a run; writes sweep.csv, summary.csv (mean and spread over seeds) and sweep.svg."""
     source = Source.of(workspace, params)
-    searches = [(config, seed) for config in grid.configs(params.search) for seed in grid.seeds]
+    configs = grid.configs(params.search)
+    searches = [(config, seed) for config in configs for seed in grid.seeds]
     rows = search_all("sweep", source, searches)
     found = [_training(row) for row in rows if row.found is not None]
     trained = train("sweep, retrained", source, found, test=True) if retrain and found else {}
+    if trained:
+        _mark(source, configs, grid.seeds)
     table = pd.DataFrame([_row(grid, row, trained) | {"cache": source.identity} for row in rows])
     columns = {"val_auc": "validation AUC at the end of the search", "entropy": "entropy of the choices, 1: uniform"}
     if retrain:
@@ -71,6 +76,14 @@ def run_sweep(workspace: Workspace, params: Params, grid: Grid, *, retrain: bool
     write_table(workspace.sweep / "summary.csv", _summary(table, list(grid.axes), list(columns)))
     write_text(workspace.sweep / "sweep.svg", standalone(sweep_svg(table, list(grid.axes), columns)))
     return table
+
+
+def _mark(source: Source, configs: Sequence[nas.SearchConfig], seeds: Sequence[int]) -> None:
+    """A look a point of the grid: whoever reads the table can choose among so many."""
+    workspace, params = Workspace(source.work), source.params
+    index = open_cache(workspace, params).index
+    for config in configs:
+        mark(workspace, index, "sweep", source.identity, settings_of(config), settings_of(params.retrain), seeds)
 
 
 def _training(row: SearchRow) -> Training:

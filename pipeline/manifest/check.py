@@ -18,6 +18,7 @@ from cache_schemas.manifest import (
     Quarantined,
     Unused,
     find_leaks,
+    leaks_between,
     read_manifest,
     read_quarantine,
     read_unused,
@@ -92,6 +93,7 @@ def check(
     table = clip_table(clips, facts)
     splits_of = {"split": lambda clip: clip.split, "official": lambda clip: clip.official_split}
     everything = [*clips, *(row.clip for row in unused)]
+    leaks = {kind: find_leaks(everything, of) for kind, of in splits_of.items()}
     result: dict[str, Any] = {
         "schema_version": 1,
         "clips": len(clips),
@@ -102,7 +104,8 @@ def check(
         "kept": kept(clips, unused),
         "groups": groups(clips),
         "people": people(clips),
-        "leaks": {kind: [_leak(leak) for leak in find_leaks(everything, of)] for kind, of in splits_of.items()},
+        "leaks": {kind: [_leak(leak) for leak in found] for kind, found in leaks.items()},
+        "leaks_between": {kind: _between(found) for kind, found in leaks.items()},
         "seen_in_train": {kind: seen_in_train(everything, of) for kind, of in splits_of.items()},
         "duplicates": duplicates(clips, quarantined),
         "segments": segments(clips, facts),
@@ -198,6 +201,11 @@ def people(clips: Sequence[Clip]) -> dict[str, Any]:
 def _leak(leak: Leak) -> dict[str, Any]:
     clips = {split: len(found) for split, found in leak.clips.items()}
     return {"person": leak.person, "clips": clips, "donor_only": leak.donor_only}
+
+
+def _between(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
+    """Per pair of splits that share somebody: {splits, people, donors, clips}."""
+    return [{"splits": list(pair), **found} for pair, found in leaks_between(leaks).items()]
 
 
 def duplicates(clips: Sequence[Clip], quarantined: Sequence[Quarantined]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.params import SplitParams
@@ -36,8 +36,18 @@ def _leaks(result: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"{what} LEAK: {len(leaks)} people stand in more than one, in {clips} clips ({first}{more}). "
                 f"{sum(leak['donor_only'] for leak in leaks)} of them are the subject in one split at most, elsewhere "
-                f"source or target. Somebody of train is in {_seen(result['seen_in_train'][kind])}."
+                f"source or target. {_between(result['leaks_between'][kind])}. Somebody of train is in "
+                f"{_seen(result['seen_in_train'][kind])}."
             )
+
+
+def _between(pairs: Sequence[Mapping[str, Any]]) -> str:
+    shown = (
+        f"{' and '.join(pair['splits'])} share {pair['people']} ({pair['donors']} as donors only) in "
+        f"{pair['clips']} clips"
+        for pair in pairs
+    )
+    return "; ".join(shown)
 
 
 def _seen(found: Mapping[str, Mapping[str, int]]) -> str:

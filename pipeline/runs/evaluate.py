@@ -1,8 +1,8 @@
 """The evaluate stage: networks and controls on val and test, scored once, measured per window and per clip.
 
 clips.csv, scores.csv        see cache_schemas.evaluation: all numbers come from these two alone
-metrics.json                 see pipeline.statistics.measure; and its seed, which cache it is of, and which one the
-                             networks were trained on
+metrics.json                 see pipeline.statistics.measure; and its seed, which cache it is of, which one the networks
+                             were trained on, the audit's findings, and how often the test split was looked at
 summary.json                 the few numbers of it that `dvc metrics` shows
 roc.csv                      system, fpr, tpr: clip level, scores averaged over the seeds; det.csv: system, fpr, fnr
 reliability.csv              predicted, observed, n: of the searched network; tippett.csv: clips, log10_lr, share
@@ -31,8 +31,10 @@ from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
 from pipeline.params import Params
+from pipeline.runs.audit import audit, told
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
 from pipeline.runs.controls import control_scores
+from pipeline.runs.looks import looks_at, mark, often, settings_of_networks
 from pipeline.runs.scoring import score_windows
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
@@ -67,6 +69,9 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     clips = clip_table(workspace, index)
     result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
     result = measure(clips, scores, seed=params.seed) | result
+    result["audit"] = audit(workspace, run, cache, clips, scores, seed=params.seed)
+    mark(workspace, index, "evaluate", identity, *settings_of_networks(run))
+    result["looks"] = looks_at(workspace, index)
     write_results(workspace.evaluate, clips, scores, result)
     return result
 
@@ -181,6 +186,8 @@ def print_metrics(result: Mapping[str, Any], console: Console) -> None:
     for warning in (result["small_set_reason"], result["shortcuts"]["warning"]):
         if warning:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
+    for line in (*told(result.get("audit", ())), *often(result.get("looks", {}))):
+        console.print(line, style="yellow", markup=False)
 
 
 def _text(value: Mapping[str, Any], interval: bool) -> str:

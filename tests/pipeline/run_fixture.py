@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,14 +127,20 @@ def make_genotype(network: str, seed: int = 0) -> nas.Genotype:
 
 
 def make_workspace(
-    root: Path, index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1), silence: float = 0.0
+    root: Path,
+    index: pd.DataFrame,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    silence: float = 0.0,
+    copies: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Workspace:
     """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip.
 
-    silence: added to the audio features that are stored of windows without sound.
+    silence: added to the audio features that are stored of windows without sound; copies: {clip: another one, whose
+    visual features it has}.
     """
     workspace = Workspace(root)
-    _write_cache(workspace.features, index, silence)
+    _write_cache(workspace.features, index, silence, copies)
     write_manifest(workspace.manifest, [_clip(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
     found, trained = [], []
     for network in NETWORKS:
@@ -168,7 +175,7 @@ def _clip(row: Mapping[Hashable, Any]) -> Clip:
     )  # fmt: skip
 
 
-def _write_cache(path: Path, index: pd.DataFrame, silence: float) -> None:
+def _write_cache(path: Path, index: pd.DataFrame, silence: float, copies: Mapping[str, str]) -> None:
     writer, random, rows = FeatureCacheWriter(path), np.random.default_rng(2), {}
     for variant in VARIANTS:
         windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
@@ -177,6 +184,10 @@ def _write_cache(path: Path, index: pd.DataFrame, silence: float) -> None:
         if variant.modality == "audio":
             for x in features.values():
                 x[~index["has_audio"].to_numpy()] += silence
+        else:
+            for x in features.values():
+                for copy, original in copies.items():
+                    x[index["clip_id"] == copy] = x[index["clip_id"] == original]
         writer.add_variant(variant)
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)
@@ -242,5 +253,8 @@ def _retrain_entry(workspace: Workspace, network: Any, seed: int, genotype: nas.
         spec=compact.spec(),
         weights=weights,
         best_epoch=3,
-        curves=[{"epoch": e, "train_loss": 0.6 - 0.1 * e, "val_loss": 0.6, "val_auc": 0.6} for e in range(5)],
+        curves=[
+            {"epoch": e, "train_loss": 0.6 - 0.1 * e, "val_loss": 0.6 + 0.01 * abs(e - 3), "val_auc": 0.6}
+            for e in range(5)
+        ],
     )

@@ -14,6 +14,7 @@ from cache_schemas.runs import ScoredRow
 from pipeline.experiments.baselines import late_fusion, run_baselines
 from pipeline.experiments.methods import SEARCHES, Method, Outcome, methods
 from pipeline.runs.cache import Source, Windows
+from pipeline.runs.looks import looks_at
 from pipeline.statistics.metrics import auc
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -50,6 +51,7 @@ def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, mon
 
     monkeypatch.setattr(pipeline.experiments.scored, "run_method", never)
     pd.testing.assert_frame_equal(run_baselines(workspace, small()), table)
+    assert looks_at(workspace, make_index())["by"] == {"baselines": 1}, "the same again is the same look"
 
 
 def test_a_lost_method_alone_is_done_again(workspace: Workspace, table: pd.DataFrame) -> None:

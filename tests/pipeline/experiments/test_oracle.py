@@ -25,6 +25,7 @@ from pipeline.figures.experiments import oracle_svg
 from pipeline.report.stage import build_report
 from pipeline.runs.cache import Source
 from pipeline.runs.jobs import JobError
+from pipeline.runs.looks import looks_at
 from pipeline.runs.retrain import run_retrain
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_index, make_workspace, write_evaluation
@@ -53,6 +54,7 @@ def test_the_table_is_ranked_by_the_mean_test_auc_and_written_as_csv(workspace: 
     assert [e.test_auc for e in table.entries] == sorted((e.test_auc for e in table.entries), reverse=True)
     assert table.noise == pytest.approx(np.sqrt(np.mean([np.var(e.test_aucs, ddof=1) for e in table.entries])))
     rows = pd.read_csv(workspace.oracle / "oracle.csv")
+    assert looks_at(workspace, make_index())["by"]["oracle"] == 1
     columns = ["rank", "architecture", "parameters", "val_auc", "val_auc_std", "test_auc", "test_auc_std"]
     assert list(rows.columns) == columns
     assert list(rows["architecture"]) == [entry.architecture for entry in table.entries]

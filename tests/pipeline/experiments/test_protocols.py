@@ -21,6 +21,7 @@ from pipeline.experiments.methods import Method, Outcome
 from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
+from pipeline.runs.looks import looks_at
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.protocol import MEAN, measure_protocol, tests_of, val_thresholds, what_is_added
 from pipeline.statistics.shortcuts import SHORTCUTS
@@ -137,6 +138,7 @@ def test_what_is_finished_is_kept(
 
     monkeypatch.setattr(pipeline.experiments.scored, "run_method", never)
     pd.testing.assert_frame_equal(run_protocol(workspace, small(), "people", protocol_of("people")).table, first)
+    assert looks_at(workspace, make_index())["by"]["protocol people"] == 1, "the same again is the same look"
 
 
 def test_a_method_that_there_is_not_is_named(workspace: Workspace) -> None:

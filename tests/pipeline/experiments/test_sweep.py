@@ -15,6 +15,7 @@ from nas.genotype import notation
 from pipeline.experiments.sweep import Grid, run_sweep
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Source
+from pipeline.runs.looks import looks_at
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import SEARCH, Counted, failing, small
@@ -78,6 +79,7 @@ def test_every_row_is_what_a_search_alone_gives_and_a_larger_grid_repeats_nothin
     larger = Grid.parse(["temperature=1,5,10", "channels=4,6"], 2, BASE)
     again = run_sweep(workspace, small(), larger, retrain=False)
     assert counted.runs == 12
+    assert looks_at(workspace, make_index())["by"] == {"sweep": 4}, "a point each, and none without retraining"
     kept = again[again["temperature"] < 10].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, table[kept.columns])
 

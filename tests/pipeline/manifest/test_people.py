@@ -233,7 +233,12 @@ def test_a_subject_of_two_splits_is_told_from_a_donor() -> None:
     assert {leak.person: leak.donor_only for leak in find_leaks(clips)} == {
         "both": False, "donor": True, "stranger": True,
     }  # fmt: skip
-    told, _ = checked([replace(each, split_kind="official") for each in clips], kind="official")
+    told, result = checked([replace(each, split_kind="official") for each in clips], kind="official")
+    assert "train and test share 2 (1 as donors only) in 4 clips; val and test share 1 (1 as donors only)" in told
+    assert result["leaks_between"]["split"] == [
+        {"splits": ["train", "test"], "people": 2, "donors": 1, "clips": 4},
+        {"splits": ["val", "test"], "people": 1, "donors": 1, "clips": 2},
+    ]
     assert "2 of them are the subject in one split at most" in told
     assert "Somebody of train is in 0 of 1 val clips and 2 of 3 test clips." in told
 

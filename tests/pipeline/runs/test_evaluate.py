@@ -133,7 +133,10 @@ def test_files_agree_with_the_returned_metrics(finished: tuple[Workspace, dict[s
     assert json.loads((workspace.evaluate / "summary.json").read_text()) == result["summary"]
     identity = cache_identity(FeatureCache.open(workspace.features))
     tables = read_clips(workspace.evaluate / "clips.csv"), read_scores(workspace.evaluate / "scores.csv")
-    assert result == measure(*tables) | {"seed": 0, "cache": identity, "trained_on": ""}
+    assert [each["check"] for each in result["audit"]][:2] == ["leading silence", "resolution"]
+    assert (result["looks"]["times"], result["looks"]["by"]) == (1, {"evaluate": 1})
+    about = {"seed": 0, "cache": identity, "trained_on": "", "audit": result["audit"], "looks": result["looks"]}
+    assert result == measure(*tables) | about
     assert list(pd.read_csv(workspace.evaluate / "roc.csv")) == ["system", "fpr", "tpr"]
     assert list(pd.read_csv(workspace.evaluate / "det.csv")) == ["system", "fpr", "fnr"]
 
@@ -200,7 +203,11 @@ def printed(result: dict[str, Any]) -> str:
 def test_print_shows_the_numbers_and_the_warnings() -> None:
     index = make_index()
     result = measured(index)
-    text = printed(result)
+    audit = [{"check": "resolution", "found": True, "says": "it tells"}, {"check": "x", "found": False, "says": "no"}]
+    text = printed(result | {"audit": audit, "looks": {"times": 7, "test": "t", "by": {"sweep": 4, "evaluate": 3}}})
+    assert "Audit: resolution: it tells" in text
+    assert text.count("Audit: ") == 1
+    assert "This test set has been looked at 7 times (sweep 4, evaluate 3)" in " ".join(text.split())
     for name in ("fusion", "visual", "audio"):
         clip, one = result["systems"][name]["clip"], result["systems"][name]["one_network"]["auc"]
         assert f"{clip['auc']['value']:.3f} ({clip['auc']['low']:.2f}-{clip['auc']['high']:.2f})" in text
