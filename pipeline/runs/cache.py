@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features.upkeep import both_indexes
 from cache_schemas.manifest import SPLITS, read_manifest, read_quarantine
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
@@ -96,20 +97,32 @@ class Source:
         """The workspace's cache as it is now; raises FeatureCacheError when it was made with other parameters."""
         return cls(workspace.root.resolve(), params, cache_identity(open_cache(workspace, params)))
 
+    def control(self) -> Source | None:
+        """The same windows by backbones with random weights; None where the cache has none (`no_control` says why)."""
+        control = _opened(Workspace(self.work), self.identity).control()
+        return None if control is None else replace(self, identity=cache_identity(control))
+
     def windows(self) -> Windows:
         """The cache on this process's device, loaded once; raises FeatureCacheError when it is another one by now."""
         return _windows(Workspace(self.work), self.identity, device_of(self.params.compute))
 
 
+def _opened(workspace: Workspace, identity: str) -> FeatureCache:
+    """The workspace's cache or its control, whichever has the identity; raises FeatureCacheError where neither does."""
+    cache = FeatureCache.open(workspace.features)
+    found = {cache_identity(one): one for one in reversed(both_indexes(cache))}
+    if identity not in found:
+        raise FeatureCacheError(
+            f"{cache.path} is no longer the cache that this work was planned on (it was {identity}, it is "
+            f"{cache_identity(cache)}): nothing was computed on it; give the command again, and keep `bmnas features` "
+            "from running beside it"
+        )
+    return found[identity]
+
+
 @lru_cache(maxsize=1)
 def _windows(workspace: Workspace, identity: str, device: str) -> Windows:
-    cache = FeatureCache.open(workspace.features)
-    found = cache_identity(cache)
-    if found != identity:
-        raise FeatureCacheError(
-            f"{cache.path} is no longer the cache that this work was planned on (it was {identity}, it is {found}): "
-            "nothing was computed on it; give the command again, and keep `bmnas features` from running beside it"
-        )
+    cache = _opened(workspace, identity)
     split = list(cache.index["split"])
     for name in SPLITS:
         if name not in split:
