@@ -102,6 +102,10 @@ class Source:
         control = _opened(Workspace(self.work), self.identity).control()
         return None if control is None else replace(self, identity=cache_identity(control))
 
+    def no_control(self) -> str:
+        """Why the cache has no control."""
+        return _opened(Workspace(self.work), self.identity).no_control
+
     def windows(self) -> Windows:
         """The cache on this process's device, loaded once; raises FeatureCacheError when it is another one by now."""
         return _windows(Workspace(self.work), self.identity, device_of(self.params.compute))
