@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,9 @@ from pipeline.params import Params
 from pipeline.workspace import Workspace
 
 __all__ = ["Source", "Windows", "cache_identity", "open_cache"]
+
+_NO_PROPERTIES = ("key", "reason", "no_audio", "passing")
+"""What the check notes of a clip beside its properties."""
 
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
@@ -52,7 +57,8 @@ def _sound_decides(workspace: Workspace, cache: FeatureCache, params: Params) ->
 
 
 def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
-    """The cache's index with a column more: `clip_category`, what the manifest says of the whole clip.
+    """The cache's index with columns more: `clip_category`, what the manifest says of the whole clip, and whatever else
+    `bmnas manifest --check` has measured, once it has measured every clip.
 
     Raises FeatureCacheError when the manifest lacks a clip of the cache.
     """
@@ -63,7 +69,21 @@ def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
         raise FeatureCacheError(
             f"{workspace.manifest} lacks {unknown.iloc[0]}, which {cache.path} holds: run `bmnas features` again"
         )
-    return index
+    facts = _facts(workspace.check / "facts.jsonl")
+    if not facts.keys() >= set(index["clip_id"]):  # of some clips alone they would tell which were measured
+        return index
+    names = {name for clip_id in index["clip_id"] for name in facts[clip_id]} - {*index, *_NO_PROPERTIES}
+    return index.assign(**{name: [facts[clip_id].get(name) for clip_id in index["clip_id"]] for name in sorted(names)})
+
+
+def _facts(path: Path) -> dict[str, dict[str, Any]]:
+    """{clip_id: what the check measured}, without a line that it is writing now."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            found[row["clip_id"]] = row
+    return found
 
 
 @dataclass(frozen=True)
