@@ -42,7 +42,7 @@ DERIVED = {
 PROPERTIES: Mapping[str, str] = {**SHORTCUTS, **DERIVED, **MEASURED, **NAMED}
 """{property: what to call it}."""
 _FEWEST, _MOST_NAMES = 5, 100
-"""A name of fewer clips, or beyond so many of a property, is as good as not known."""
+"""Names of fewer clips, or beyond so many of a property, count as one."""
 
 
 def properties_of(clips: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +91,8 @@ def property_scores(clips: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
 
 def _category(names: pd.Series[str]) -> pd.Series[str]:
     counts = names.value_counts()
-    return names.where(names.isin(counts[counts >= _FEWEST].index[:_MOST_NAMES])).astype("category")
+    common = names.isin(counts[counts >= _FEWEST].index[:_MOST_NAMES])
+    return names.where(common, "another").where(names.notna(), "not known").astype("category")
 
 
 def _learnt(properties: pd.DataFrame, labels: NDArray[np.int64], sides: NDArray[np.object_]) -> NDArray[np.float64]:

@@ -26,7 +26,10 @@ from tests.cache_schemas.features.small_cache import (
 )
 from tests.cache_schemas.features.test_garbage import HOUR, grow_old
 
-RANDOM = tuple(of.model_copy(update={"backbone": {"name": of.name, "weights_sha256": "0"}}) for of in (VISUAL, AUDIO))
+RANDOM = tuple(
+    VariantAttributes(**of.model_dump() | {"backbone": {"name": of.name, "weights_sha256": "0"}})
+    for of in (VISUAL, AUDIO)
+)
 
 
 def keys_of(windows: list[str], variants: tuple[VariantAttributes, ...]) -> dict[VariantAttributes, list[str]]:

@@ -13,8 +13,9 @@ import pytest
 from cache_schemas.features import FeatureCache
 from pipeline.controls.properties import CONTROLS, MEASURED, NAMED, PROPERTIES, properties_of, property_scores
 from pipeline.runs.cache import clip_index
-from pipeline.statistics.measure import SHORTCUTS, clips
 from pipeline.statistics.metrics import auc
+from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 
