@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,7 @@ def property_scores(clips: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _category(names: pd.Series[str]) -> pd.Series[str]:
+def _category(names: pd.Series[Any]) -> pd.Series[Any]:
     counts = names.value_counts()
     common = names.isin(counts[counts >= _FEWEST].index[:_MOST_NAMES])
     return names.where(common, "another").where(names.notna(), "not known").astype("category")

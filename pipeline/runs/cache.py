@@ -73,7 +73,8 @@ def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
     if not facts.keys() >= set(index["clip_id"]):  # of some clips alone they would tell which were measured
         return index
     names = {name for clip_id in index["clip_id"] for name in facts[clip_id]} - {*index, *_NO_PROPERTIES}
-    return index.assign(**{name: [facts[clip_id].get(name) for clip_id in index["clip_id"]] for name in sorted(names)})
+    known = [{name: facts[clip_id].get(name) for name in sorted(names)} for clip_id in index["clip_id"]]
+    return index.join(pd.DataFrame(known, index.index))
 
 
 def _facts(path: Path) -> dict[str, dict[str, Any]]:
