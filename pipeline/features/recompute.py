@@ -149,8 +149,10 @@ def _compare(
         found.problems.append(f"{where}: the clip has no such window today")
         return
     found.rows += 1
-    chosen = [(cache, *of) for cache, backbones in indexes if view < cache.views for of in backbones.items()]
-    for cache, variant, backbone in chosen:
+    of_variant = {v: (cache, b) for cache, backbones in reversed(indexes) for v, b in backbones.items()}
+    for variant, (cache, backbone) in of_variant.items():
+        if view >= cache.views:
+            continue
         stored = {name: arrays[row["start_s"]][name] for name in STORED[backbone.input][1]}
         windows = input_views(
             stored,
