@@ -1,4 +1,6 @@
-"""What a feature cache holds, named by content: work/features.json, on which everything behind the cache depends."""
+"""What a feature cache holds, named by content: work/features.json, on which everything behind the cache depends, and
+work/control.json, on which what stands beside its results depends.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +55,25 @@ class CacheContent(BaseModel, extra="forbid", frozen=True):
             layers=cache.layers,
             backbones={f"{variant.modality}/{variant.name}": variant.backbone for variant in cache.variants},
         )
+
+    def write(self, path: Path) -> None:
+        """Replaces `path`."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+class ControlContent(BaseModel, extra="forbid", frozen=True):
+    """work/control.json: the identity of the features of random weights, or why there are none."""
+
+    schema_name: Literal["bmnas.features.control"] = "bmnas.features.control"
+    schema_version: Literal[1] = 1
+    identity: str = ""
+    reason: str = ""
+
+    @classmethod
+    def of(cls, cache: FeatureCache) -> ControlContent:
+        """That of a cache."""
+        control = cache.control()
+        return cls(reason=cache.no_control) if control is None else cls(identity=cache_identity(control))
 
     def write(self, path: Path) -> None:
         """Replaces `path`."""

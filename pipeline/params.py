@@ -194,6 +194,11 @@ class FeatureParams(_Section):
         1, ge=1, le=64, description="variants of every window to train on, V; the first is the window itself"
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
+    random_control: bool = Field(
+        True,
+        description="the same windows by the same backbones with random weights, too: a control beside every result, "
+        "for twice the passes",
+    )
 
     @field_validator("visual", "audio")
     @classmethod
@@ -255,8 +260,9 @@ class Params(_Section):
     compute: ComputeParams = ComputeParams()
 
     def of_features(self) -> dict[str, Any]:
-        """The sections that decide what a window's features are, plain JSON."""
-        return self.model_dump(mode="json", include={"windows", "spectrograms", "faces", "features"})
+        """The sections that decide what a window's features are, plain JSON; whether there is a control does not."""
+        sections = {"windows", "spectrograms", "faces", "features"}
+        return self.model_dump(mode="json", include=sections, exclude={"features": {"random_control"}})
 
 
 def load_params(path: Path) -> Params:

@@ -42,6 +42,8 @@ class Workspace:
     """The feature cache, one Zarr v3 hierarchy."""
     content = _Place("features.json")
     """What the feature cache holds, named by content: what DVC compares."""
+    control = _Place("control.json")
+    """The same of its control, the features of random weights."""
     search = _Place("search")
     """search.json and curves.csv."""
     retrain = _Place("retrain")

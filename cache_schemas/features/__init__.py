@@ -2,6 +2,7 @@
 
 from cache_schemas.features.layout import (
     INDEX_COLUMNS,
+    Control,
     FeatureCacheError,
     Geometry,
     IndexAttributes,
@@ -13,6 +14,7 @@ from cache_schemas.features.writer import FeatureCacheWriter
 
 __all__ = [
     "INDEX_COLUMNS",
+    "Control",
     "FeatureCache",
     "FeatureCacheError",
     "FeatureCacheWriter",

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import FeatureCacheError, VariantAttributes, keys_text
+from cache_schemas.features.layout import Control, FeatureCacheError, VariantAttributes, keys_text
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.staging import remove_empty, staging_folder
-from cache_schemas.features.stored import StoredRows, members, size_of, stored_variants
-from cache_schemas.features.upkeep import remove_shard, row_source
+from cache_schemas.features.stored import StoredRows, members, open_root, size_of, stored_variants
+from cache_schemas.features.upkeep import both_indexes, remove_shard, row_source
 from cache_schemas.features.writer import FeatureCacheWriter, remove_folder
 
 STALE_SECONDS = 3600.0
@@ -36,17 +36,20 @@ def collect_garbage(path: Path, *, older_than_seconds: float) -> int:
         _remove_leftovers(path)
         cache = FeatureCache.open(path)
         young = _young_indexes(path, older_than_seconds)
-        keys = {variant: keys_text(cache.row_keys(variant)) for variant in cache.variants}
-        kept = {variant for one in (cache, *young) for variant in one.variants}
+        indexes = both_indexes(cache)
+        keys = [{variant: keys_text(one.row_keys(variant)) for variant in one.variants} for one in indexes]
+        kept = {variant for one in (*indexes, *young) for variant in one.variants}
         old: list[tuple[StoredRows, int]] = []
         for variant in stored_variants(str(path)):
             if variant in kept:
                 pinned = [one.rows(variant) for one in young if variant in one.variants]
-                old += _repack(writer, variant, keys.get(variant, []), pinned)
-        writer.finish(cache.index, keys, cache.index_attributes)
-        current = FeatureCache.open(path).index_name
+                live = [key for of_index in keys for key in of_index.get(variant, [])]
+                old += _repack(writer, variant, live, pinned)
+        control = Control(keys[1], indexes[1].index_attributes) if indexes[1:] else open_root(str(path))[1].no_control
+        writer.finish(cache.index, keys[0], cache.index_attributes, control=control)
+        current = [one.index_name for one in both_indexes(FeatureCache.open(path))]
         for name in members(str(path), "index"):
-            if name not in {current, *(one.index_name for one in young)}:
+            if name not in {*current, *(one.index_name for one in young)}:
                 remove_folder(path / "index" / name)
         for variant in stored_variants(str(path)):
             if variant not in kept:

@@ -1,7 +1,7 @@
 """What a feature cache looks like on disk, declared once. Any Zarr v3 reader can read it, and checks what it reads.
 
     features.zarr/
-      zarr.json                            RootAttributes: which index counts
+      zarr.json                            RootAttributes: which index counts, and which is its control
       visual/<variant>/                    VariantAttributes: the backbone, and all that makes its features
         <layer>                            (rows, L, C_in): as the networks read them
         key                                (rows, 16) uint8: what a row holds; a shard counts once its keys are there
@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -80,6 +80,10 @@ class RootAttributes(BaseModel, extra="forbid", frozen=True):
     schema_name: Literal["bmnas.features"] = "bmnas.features"
     schema_version: int = SCHEMA_VERSION
     index: str = ""
+    control: str = ""
+    """The index of the same windows by the same backbones with random weights; empty: there is none."""
+    no_control: str = ""
+    """Why there is none, where a run has tried."""
 
 
 class VariantAttributes(BaseModel, extra="forbid", frozen=True):
@@ -119,6 +123,15 @@ class IndexAttributes(BaseModel, extra="forbid", frozen=True):
     """The sections of params.yaml that decide what a window's features are."""
     versions: dict[str, str]
     """Of the stages' code and of the libraries, for the record."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a second index is made of, that of random weights: the same windows in the same order."""
+
+    rows: Mapping[VariantAttributes, Sequence[str]]
+    """The keys of every variant, view by view of one window after the other: (N * V,)"""
+    attributes: IndexAttributes
 
 
 @dataclass(frozen=True)

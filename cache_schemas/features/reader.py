@@ -19,6 +19,7 @@ from cache_schemas.features.layout import (
     REMEDY,
     FeatureCacheError,
     IndexAttributes,
+    RootAttributes,
     VariantAttributes,
     attributes_digest,
     bytes_text,
@@ -34,9 +35,9 @@ class FeatureCache:
     index_name: another whenever the cache holds other windows, labels or features.
     """
 
-    def __init__(self, path: str, group: zarr.Group, index_name: str) -> None:
+    def __init__(self, path: str, group: zarr.Group, index_name: str, root: RootAttributes) -> None:
         self.path, self.index_name = path, index_name
-        self._group = group
+        self._group, self._root = group, root
         where = f"{path}/index/{index_name}"
         index = group.get(f"index/{index_name}")
         if not isinstance(index, zarr.Group):
@@ -66,7 +67,19 @@ class FeatureCache:
         if not name:
             raise FeatureCacheError(f"{url}: the features stage did not finish: run `bmnas features` again")
         with explained(url):
-            return cls(url, group, name)
+            return cls(url, group, name, root)
+
+    def control(self) -> FeatureCache | None:
+        """The same windows in the same order by the same backbones with random weights; None: see `no_control`."""
+        if self.index_name != self._root.index or not self._root.control:
+            return None
+        with explained(self.path):
+            return FeatureCache(self.path, self._group, self._root.control, RootAttributes())
+
+    @property
+    def no_control(self) -> str:
+        """Why there is no control."""
+        return self._root.no_control or "no run has computed features of random weights: run `bmnas features`"
 
     @functools.cached_property
     def index(self) -> pd.DataFrame:

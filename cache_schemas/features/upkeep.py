@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cache_schemas.features.layout import KEYS, REMEDY, FeatureCacheError, VariantAttributes, keys_text
+from cache_schemas.features.layout import (
+    KEYS,
+    REMEDY,
+    Control,
+    FeatureCacheError,
+    RootAttributes,
+    VariantAttributes,
+    keys_text,
+)
 from cache_schemas.features.reader import FeatureCache
 from cache_schemas.features.stored import StoredRows, members, noted, open_root, read_rows, size_of, stored_rows
 from cache_schemas.features.writer import FeatureCacheWriter, RowSource, index_is_whole, remove_folder, set_index
@@ -28,7 +36,7 @@ class VariantSummary:
     variant: VariantAttributes
     rows: int
     used: int
-    """Rows that the index points to."""
+    """Rows that the index points to, or its control does."""
     shards: int
     bytes: int
     layer_bytes: dict[str, int]
@@ -38,7 +46,7 @@ class VariantSummary:
 
 def summarise(url: Path | str) -> list[VariantSummary]:
     """One entry a variant of the cache at a path or URL."""
-    cache = FeatureCache.open(url) if open_root(str(url))[1].index else None
+    indexes = both_indexes(FeatureCache.open(url)) if open_root(str(url))[1].index else []
     found = []
     for stored in stored_rows(str(url)):
         variant = stored.variant
@@ -48,7 +56,7 @@ def summarise(url: Path | str) -> list[VariantSummary]:
             VariantSummary(
                 variant,
                 rows=len(rows),
-                used=len(np.unique(cache.rows(variant))) if cache and variant in cache.variants else 0,
+                used=_used(variant, indexes),
                 shards=len(np.unique(rows // stored.shard_rows)),
                 bytes=size_of(f"{url}/{variant.path}"),
                 layer_bytes={layer: size_of(f"{url}/{variant.array(layer)}") for layer in variant.layers},
@@ -56,6 +64,17 @@ def summarise(url: Path | str) -> list[VariantSummary]:
             )
         )
     return found
+
+
+def _used(variant: VariantAttributes, indexes: Sequence[FeatureCache]) -> int:
+    rows = [one.rows(variant).ravel() for one in indexes if variant in one.variants]
+    return len(np.unique(np.concatenate(rows))) if rows else 0
+
+
+def both_indexes(cache: FeatureCache) -> list[FeatureCache]:
+    """The index, and that of its control, if it has one."""
+    control = cache.control()
+    return [cache] if control is None else [cache, control]
 
 
 def shard_count(url: Path | str) -> int:
@@ -87,12 +106,17 @@ def verify(url: Path | str, advance: Advance = lambda _: None) -> Verification:
                 found.damaged.append((stored.variant, number))
             advance(1)
     for name in members(str(url), "index"):
-        if name != root.index and not index_is_whole(str(url), name):
+        if name not in (root.index, root.control) and not index_is_whole(str(url), name):
             remedy = "Nobody needs it to compute: `bmnas cache gc --older-than 0` takes it away"
             found.problems.append(f"{url}/index/{name}, of an earlier run, is damaged. {remedy}")
     if root.index:
         with noted(found.problems):
-            _verify_index(FeatureCache.open(url), committed, found)
+            cache, *control = both_indexes(FeatureCache.open(url))
+            _verify_index(cache, found)
+            for index in (cache, *control):
+                _verify_rows(index, committed, found)
+                if not all(np.array_equal(index.column(name), cache.column(name)) for name in ("clip_id", "start_s")):
+                    found.problems.append(f"{url}: its control is of other windows. {REMEDY}")
     return found
 
 
@@ -114,18 +138,21 @@ def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[
     return used
 
 
-def _verify_index(cache: FeatureCache, committed: dict[str, set[int]], found: Verification) -> None:
-    url, index = cache.path, cache.index
-    rows = {variant: cache.rows(variant) for variant in cache.variants}
+def _verify_rows(cache: FeatureCache, committed: dict[str, set[int]], found: Verification) -> None:
+    url, rows = cache.path, {variant: cache.rows(variant) for variant in cache.variants}
     if not index_is_whole(url, cache.index_name):
         found.problems.append(f"{url}/index/{cache.index_name}: its name does not fit its content. {REMEDY}")
     for variant, numbers in rows.items():
         if variant.path not in committed:
             found.problems.append(f"{url}: the index names {variant.path}, which is missing or damaged. {REMEDY}")
-        elif numbers.shape != (len(index), cache.views) or not committed[variant.path].issuperset(numbers.flat):
+        elif numbers.shape != (len(cache), cache.views) or not committed[variant.path].issuperset(numbers.flat):
             found.problems.append(f"{url}: the index points to rows that {variant.path} does not have. {REMEDY}")
         if len(np.unique(numbers)) != numbers.size:
             found.problems.append(f"{url}: two windows share a row of {variant.path}. {REMEDY}")
+
+
+def _verify_index(cache: FeatureCache, found: Verification) -> None:
+    url, index = cache.path, cache.index
     if index.duplicated(["clip_id", "start_s"]).any():
         found.problems.append(f"{url}: the index holds a window twice. {REMEDY}")
     for subject, splits in _in_two_splits(index).items():
@@ -143,7 +170,7 @@ def drop(path: Path, damaged: Sequence[tuple[VariantAttributes, int]]) -> None:
     """Forgets damaged shards and the index, so that `bmnas features` computes what was in them again."""
     writer = FeatureCacheWriter(path)
     with writer.lock():
-        set_index(path, "")
+        set_index(path, RootAttributes())
         remove_folder(path / "index")
         for variant, number in damaged:
             remove_shard(StoredRows(str(path), variant), number)
@@ -180,17 +207,35 @@ def merge(path: Path, source: Path | str) -> dict[str, int]:
             rows = np.array(list(new.values()), np.int64)
             writer.append(of.variant, list(new), row_source(of, rows), of.versions(rows))
             added[of.variant.path] = len(new)
-        index, keys = _joined_index(ours[0], theirs) if ours else theirs.index, {}
-        for variant in theirs.variants:
-            views_of = {window: views for cache in (*ours, theirs) for window, views in _window_keys(cache, variant)}
-            keys[variant] = [key for window in _windows(index) for key in views_of[window]]
-        writer.finish(index, keys, theirs.index_attributes)
+        index, caches = _joined_index(ours[0], theirs) if ours else theirs.index, [*ours, theirs]
+        control = _joined_control(index, caches)
+        writer.finish(index, _joined_keys(index, caches), theirs.index_attributes, control=control)
     return added
 
 
-def _joined_index(ours: FeatureCache, theirs: FeatureCache) -> pd.DataFrame:
+def _joined_keys(index: pd.DataFrame, caches: Sequence[FeatureCache]) -> dict[VariantAttributes, list[str]]:
+    keys = {}
+    for variant in caches[-1].variants:
+        views_of = {window: views for cache in caches for window, views in _window_keys(cache, variant)}
+        keys[variant] = [key for window in _windows(index) for key in views_of[window]]
+    return keys
+
+
+def _joined_control(index: pd.DataFrame, caches: Sequence[FeatureCache]) -> Control | str:
+    """Of random weights as of the others; where one of the caches has none, the next run computes what is missing."""
+    controls = [control for cache in caches if (control := cache.control())]
+    if len(controls) < len(caches) or not _alike(controls[0], controls[-1]):
+        return "it was merged from caches of which not all had it: run `bmnas features`"
+    return Control(_joined_keys(index, controls), controls[-1].index_attributes)
+
+
+def _alike(ours: FeatureCache, theirs: FeatureCache) -> bool:
     mine, other = ours.index_attributes, theirs.index_attributes
-    if mine.model_dump(exclude={"versions"}) != other.model_dump(exclude={"versions"}):
+    return mine.model_dump(exclude={"versions"}) == other.model_dump(exclude={"versions"})
+
+
+def _joined_index(ours: FeatureCache, theirs: FeatureCache) -> pd.DataFrame:
+    if not _alike(ours, theirs):
         raise FeatureCacheError(
             f"{ours.path} and {theirs.path} were made with other parameters or backbones: their rows lie side by side "
             "now; run `bmnas features` with the parameters you want to make an index of them"

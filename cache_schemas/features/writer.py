@@ -28,6 +28,7 @@ from cache_schemas.features.layout import (
     INDEX_COLUMNS,
     KEY_BYTES,
     KEYS,
+    Control,
     FeatureCacheError,
     Geometry,
     IndexAttributes,
@@ -62,7 +63,7 @@ class FeatureCacheWriter:
         with written(path), self.lock():
             # Empty: the machine lost its power. All but the name of the index is still there, and that is found anew.
             if not root.exists() or (not root.stat().st_size and not [*path.glob("*/*/checksum")]):
-                set_index(path, "")
+                set_index(path, RootAttributes())
         open_root(str(path))
 
     @contextmanager
@@ -221,34 +222,55 @@ class FeatureCacheWriter:
             sync(file.parent)
 
     def finish(
-        self, index: pd.DataFrame, rows: Mapping[VariantAttributes, Sequence[str]], attributes: IndexAttributes
+        self,
+        index: pd.DataFrame,
+        rows: Mapping[VariantAttributes, Sequence[str]],
+        attributes: IndexAttributes,
+        *,
+        control: Control | str = "",
     ) -> None:
         """Writes the index, one row a window in manifest order, and makes it the one that counts.
 
-        rows: the keys of every variant, view by view of one window after the other: (N * V,). A reader sees the old
-        index or the new one; old ones stay until `gc`.
+        rows: the keys of every variant, view by view of one window after the other: (N * V,). control: a second index
+        of the same windows, or why there is none; "" leaves what the index has, and an index that is new has none. A
+        reader sees the old index with its control or the new one; old ones stay until `gc`.
         """
         with self.lock():
-            numbers: dict[str, NDArray[np.int64]] = {}
-            for variant, keys in rows.items():
-                present = self.stored(variant).keys()
-                if lost := [key for key in keys if key not in present]:
-                    raise FeatureCacheError(
-                        f"{self.path}: {len(lost)} rows of {variant.path} are not there, though they were computed: "
-                        f"do all workers see {staging_folder(self.path)}? Run the command again"
-                    )
-                numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
             dtypes = {name: object if kind == "string" else kind for name, kind in INDEX_COLUMNS.items()}
             columns = {name: index[name].to_numpy(dtype=dtype) for name, dtype in dtypes.items()}
-            name = index_name(attributes, columns, numbers)
-            folder = self.path / "index" / name
-            with written(folder):
-                _write_group(folder.parent, {})
-                if not index_is_whole(self.path, name):
-                    remove_folder(folder)
-                    with _new_folder(folder) as new:
-                        create_index(new, attributes, columns, numbers)
-                set_index(self.path, name)
+            name = self._write_index(columns, rows, attributes)
+            found = open_root(str(self.path))[1]
+            if isinstance(control, Control):
+                found = RootAttributes(control=self._write_index(columns, control.rows, control.attributes))
+            elif control or found.index != name:
+                found = RootAttributes(no_control=control)
+            set_index(self.path, found.model_copy(update={"index": name}))
+
+    def _write_index(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        rows: Mapping[VariantAttributes, Sequence[str]],
+        attributes: IndexAttributes,
+    ) -> str:
+        """The name of an index that is there now. Who calls holds the lock."""
+        numbers: dict[str, NDArray[np.int64]] = {}
+        for variant, keys in rows.items():
+            present = self.stored(variant).keys()
+            if lost := [key for key in keys if key not in present]:
+                raise FeatureCacheError(
+                    f"{self.path}: {len(lost)} rows of {variant.path} are not there, though they were computed: "
+                    f"do all workers see {staging_folder(self.path)}? Run the command again"
+                )
+            numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
+        name = index_name(attributes, columns, numbers)
+        folder = self.path / "index" / name
+        with written(folder):
+            _write_group(folder.parent, {})
+            if not index_is_whole(self.path, name):
+                remove_folder(folder)
+                with _new_folder(folder) as new:
+                    create_index(new, attributes, columns, numbers)
+        return name
 
 
 def index_is_whole(path: Path | str, name: str) -> bool:
@@ -261,9 +283,11 @@ def index_is_whole(path: Path | str, name: str) -> bool:
         return False
 
 
-def set_index(path: Path, name: str) -> None:
-    """Makes an index the one that counts; "" for none."""
-    _write_json(path / "zarr.json", group_document(RootAttributes(index=name).model_dump()))
+def set_index(path: Path, root: RootAttributes) -> None:
+    """Makes an index the one that counts, with its control if it has one."""
+    said = {name: value for name, value in root.model_dump().items() if value or name == "index"}
+    with written(path):
+        _write_json(path / "zarr.json", group_document(said))
 
 
 @contextmanager

@@ -56,6 +56,9 @@ def cache_info(cache: CacheUrl = str(CACHE)) -> None:
         f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB in all",
         soft_wrap=True,
     )
+    control = opened.control()
+    named = ", ".join(variant.path for variant in control.variants) if control else f"none: {opened.no_control}"
+    Console().print(f"control, of random weights: {escape(named)}", soft_wrap=True)
 
 
 def _stage(variant: VariantAttributes, layer: str) -> str:
@@ -170,15 +173,15 @@ def cache_migrate(cache: CachePath = CACHE) -> None:
 
 @app.command("stats", epilog="Example: [bold]bmnas cache stats[/bold]")
 def cache_stats(cache: CacheUrl = str(CACHE)) -> None:
-    """Print each layer's mean, spread, range and dead channels, out of core."""
+    """Print each layer's mean, spread, range and dead channels, out of core; then those of random weights."""
     from cache_schemas.features import FeatureCache
-    from cache_schemas.features.upkeep import layer_statistics
+    from cache_schemas.features.upkeep import both_indexes, layer_statistics
     from pipeline.compute.progress import progress_bar
 
-    opened = FeatureCache.open(cache)
+    indexes = both_indexes(FeatureCache.open(cache))
     tables: dict[str, Table] = {}
-    with progress_bar("stats", total=len(opened.layers), unit="layers") as advance:
-        for row in layer_statistics(opened):
+    with progress_bar("stats", total=sum(len(one.layers) for one in indexes), unit="layers") as advance:
+        for opened, row in ((one, row) for one in indexes for row in layer_statistics(one)):
             variant = opened.variant_of(row["layer"])
             numbers = [f"{row[name]:.4g}" for name in ("mean", "std", "min", "max")]
             table = tables.setdefault(variant.path, Table("layer", "channels", "mean", "std", "min", "max", "dead"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,20 +16,69 @@ from pipeline.statistics.shortcuts import SHORTCUTS
 
 TOGETHER, BEST_ALONE = "properties, all together", "property, the best on val"
 CONTROLS = (TOGETHER, BEST_ALONE)
+MEASURED = {
+    "bit_depth": "bit depth",
+    "pixel_aspect": "shape of a pixel",
+    "interlaced": "interlacing",
+    "sample_rate_hz": "sample rate",
+    "sound_s": "length of the sound",
+}
+"""Numbers that only `bmnas manifest --check` measures, and what to call them."""
+NAMED = {
+    "container": "container",
+    "video_codec": "video codec",
+    "audio_codec": "audio codec",
+    "channels": "channels",
+    "transfer": "transfer curve",
+}
+"""The same of names."""
+DERIVED = {
+    "has_audio": "whether there is sound",
+    "bit_rate_kbps": "bit rate",
+    "pixels": "pixels of a picture",
+    "aspect": "aspect ratio",
+    "file_type": "ending of the file's name",
+}
+"""What follows from the cache's index."""
+PROPERTIES: Mapping[str, str] = {**SHORTCUTS, **DERIVED, **MEASURED, **NAMED}
+"""{property: what to call it}."""
+_FEWEST, _MOST_NAMES = 5, 100
+"""Names of fewer clips, or beyond so many of a property, count as one."""
+
+
+def properties_of(clips: pd.DataFrame) -> pd.DataFrame:
+    """(clips, properties) float, or categories where a property is a name; columns as in PROPERTIES.
+
+    clips: one row a clip with SHORTCUTS' columns, has_audio, path, and those of MEASURED and NAMED that are known.
+    """
+    known = clips.assign(
+        bit_rate_kbps=clips["file_bytes"] * 0.008 / clips["duration_s"].where(clips["duration_s"] > 0),
+        pixels=clips["width_px"] * clips["height_px"],
+        aspect=clips["width_px"] / clips["height_px"].where(clips["height_px"] > 0),
+        file_type=[PurePosixPath(path).suffix.lower() for path in clips["path"]],
+    )
+    names = {*NAMED, "file_type"}
+    return pd.DataFrame(
+        {
+            name: _category(known[name]) if name in names else known[name].astype(float)
+            for name in PROPERTIES
+            if name in known
+        }
+    )
 
 
 def property_scores(clips: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
     """clip_id, method, seed, score of every clip that is part of the split, by each of CONTROLS.
 
-    clips: one row a clip, by clip_id, with its label and SHORTCUTS' columns; split: (clips,). A small boosted forest
-    learns from the train clips; NaN is a value, too.
+    clips: as for `properties_of`, by clip_id, with their label; split: (clips,). A small boosted forest learns from the
+    train clips; what is not known is a value, too.
     """
-    properties = clips[list(SHORTCUTS)].assign(has_audio=clips["has_audio"].astype(float)).to_numpy(float)
+    properties = properties_of(clips)
     labels, sides = clips["label"].to_numpy(int), np.array(split, object)
     scores: Mapping[str, NDArray[np.float64]] = {
         TOGETHER: _learnt(properties, labels, sides),
         BEST_ALONE: max(
-            (_learnt(column[:, None], labels, sides) for column in properties.T),
+            (_learnt(properties[[name]], labels, sides) for name in properties),
             key=lambda told: auc(labels[sides == "val"], told[sides == "val"]),
         ),
     }
@@ -39,11 +90,17 @@ def property_scores(clips: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _learnt(
-    properties: NDArray[np.float64], labels: NDArray[np.int64], sides: NDArray[np.object_]
-) -> NDArray[np.float64]:
+def _category(names: pd.Series[Any]) -> pd.Series[Any]:
+    counts = names.value_counts()
+    common = names.isin(counts[counts >= _FEWEST].index[:_MOST_NAMES])
+    return names.where(common, "another").where(names.notna(), "not known").astype("category")
+
+
+def _learnt(properties: pd.DataFrame, labels: NDArray[np.int64], sides: NDArray[np.object_]) -> NDArray[np.float64]:
     """P(fake) of every clip, (N,)."""
-    forest = HistGradientBoostingClassifier(max_iter=50, max_depth=3, min_samples_leaf=5, random_state=0)
+    forest = HistGradientBoostingClassifier(
+        max_iter=50, max_depth=3, min_samples_leaf=_FEWEST, random_state=0, categorical_features="from_dtype"
+    )
     train = sides == "train"
     told: NDArray[np.float64] = forest.fit(properties[train], labels[train]).predict_proba(properties)[:, 1]
     return told

@@ -20,10 +20,11 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
+from pipeline.compute.progress import console
 from pipeline.controls.properties import property_scores
 from pipeline.experiments.folds import Fold, Protocol, Skipped, folds_of
 from pipeline.experiments.methods import methods, searches
-from pipeline.experiments.scored import run_methods
+from pipeline.experiments.scored import Split, run_methods
 from pipeline.figures.experiments import protocol_svg, standalone
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
@@ -33,6 +34,9 @@ from pipeline.runs.looks import mark
 from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, val_thresholds, what_is_added
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
+
+PROBE = "logistic regression, all layers"
+"""Of random weights, in every protocol; the search only where the protocol has it."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,19 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     place = index["clip_id"].map({clip.clip_id: i for i, clip in enumerate(clips)}).to_numpy()
     splits = [tuple(np.array(fold.split, object)[place]) for fold in folds]
     rows = run_methods(f"protocol {name}", source, splits, set(names.values()))
+    random, random_rows = _random_weights(name, source, splits, names)
     of_clip = one_a_clip(index).loc[[clip.clip_id for clip in clips]]
     parts = [
         _scores(
             fold,
             list(zip(clips, of_clip["label"], strict=True)),
-            [*_by_clip(index, split, of_fold, names), property_scores(of_clip, fold.split)],
+            [
+                *_by_clip(index, split, of_fold, names),
+                *_by_clip(index, split, of_random, random),
+                property_scores(of_clip, fold.split),
+            ],
         )
-        for fold, split, of_fold in zip(folds, splits, rows, strict=True)
+        for fold, split, of_fold, of_random in zip(folds, splits, rows, random_rows, strict=True)
     ]
     scores = pd.concat(parts, ignore_index=True)
     reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
@@ -113,6 +122,22 @@ def _method_names(protocol: Protocol, source: Source) -> dict[str, str]:
     if unknown:
         raise ParamsError(f"protocol: methods: {unknown[0]!r}: allowed: search, {', '.join(known)}")
     return found
+
+
+def _random_weights(
+    name: str, source: Source, splits: Sequence[Split], names: Mapping[str, str]
+) -> tuple[dict[str, str], Sequence[Mapping[str, list[ScoredRow]]]]:
+    """What features that know nothing come to: ({as the table calls it: as `methods` does}, their rows per split).
+
+    The protocol's own search and a probe, over the cache's control; nothing where it has none.
+    """
+    control = source.control()
+    if control is None:
+        console.print(f"protocol {name}: without random weights: {source.no_control()}", markup=False, soft_wrap=True)
+        return {}, [{} for _ in splits]
+    chosen = {called: real for called, real in names.items() if called == "search"} | {PROBE: PROBE}
+    rows = run_methods(f"protocol {name}, random weights", control, splits, set(chosen.values()))
+    return {f"random weights, {called}": real for called, real in chosen.items()}, rows
 
 
 def _by_clip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cache_schemas.features import FeatureCache, VariantAttributes
+from cache_schemas.features.upkeep import both_indexes
 from cache_schemas.files import file_sha256
 from cache_schemas.manifest import Clip, clip_id_of
 from cache_schemas.media import ClipWindows
@@ -63,7 +64,7 @@ def verify_sample(
     """
     cache = FeatureCache.open(path)
     params = _params_of(cache, given)
-    backbones = _backbones_of(cache, params)
+    indexes = [(one, _backbones_of(one, _params_of(one, given))) for one in both_indexes(cache)]
     drawn = np.random.default_rng(seed).permutation(len(cache) * cache.views)[:count]
     found, listed = Sample(), {clip.clip_id: clip for clip in clips}
     chosen = pd.DataFrame({"position": drawn // cache.views, "view": drawn % cache.views})
@@ -75,7 +76,7 @@ def verify_sample(
             found.problems.append(f"clip {clip_id} ({index['path']}) cannot be computed again: {error}")
         else:
             for position, view in rows.itertuples(index=False):
-                _compare(cache, backbones, arrays, position=position, view=view, params=params, found=found)
+                _compare(indexes, arrays, position=position, view=view, params=params, found=found)
         advance(len(rows))
     return found
 
@@ -133,8 +134,7 @@ def _clip(row: pd.Series[Any]) -> Clip:
 
 
 def _compare(
-    cache: FeatureCache,
-    backbones: Mapping[VariantAttributes, Backbone],
+    indexes: Sequence[tuple[FeatureCache, Mapping[VariantAttributes, Backbone]]],
     arrays: Mapping[float, Mapping[str, Any]],
     *,
     position: int,
@@ -142,14 +142,17 @@ def _compare(
     params: Params,
     found: Sample,
 ) -> None:
-    """Adds one row of every backbone to what was found."""
-    row = cache.index.iloc[position]
+    """Adds one row of every backbone to what was found, those with random weights included: they have view 0."""
+    row = indexes[0][0].index.iloc[position]
     where = f"clip {row['clip_id']} ({row['path']}), window from {row['start_s']:g} s, view {view}"
     if row["start_s"] not in arrays:
         found.problems.append(f"{where}: the clip has no such window today")
         return
     found.rows += 1
-    for variant, backbone in backbones.items():
+    of_variant = {v: (cache, b) for cache, backbones in reversed(indexes) for v, b in backbones.items()}
+    for variant, (cache, backbone) in of_variant.items():
+        if view >= cache.views:
+            continue
         stored = {name: arrays[row["start_s"]][name] for name in STORED[backbone.input][1]}
         windows = input_views(
             stored,

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.content import CacheContent
+from cache_schemas.content import CacheContent, ControlContent
 from cache_schemas.features import (
+    Control,
     FeatureCache,
     FeatureCacheWriter,
     IndexAttributes,
@@ -59,33 +60,80 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
     writer = FeatureCacheWriter(workspace.features)
     with writer.at_work(), session(params.compute):
         columns = [_as_stored(writer, column, sources, params) for column in describe(params, sources)]
-        for column in columns:
-            writer.add_variant(column.variant)
-        fresh, refused = _fill(writer, columns, sources, params)
+        fresh, refused = _fill("features", writer, columns, sources, params)
         failed = _failed_windows(columns, sources, refused)
         _quarantine(workspace, sources, failed, params)
         kept = [i for i in range(len(sources)) if i not in failed]
         rows = {c.variant: [c.keys[i * views + v] for i in kept for v in range(views)] for c in columns}
-        writer.finish(_index([sources[i] for i in kept]), rows, _index_attributes(columns, params))
-    console.print(
-        f"features: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
-        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} "
-        f"clips)" + (f"; {len(failed)} in quarantine" if failed else "")
-    )
+        index, attributes = _index([sources[i] for i in kept]), _index_attributes(columns, params)
+        writer.finish(index, rows, attributes)
+        _say("features", sources, fresh, f"; {len(failed)} in quarantine" if failed else "")
+        cache = FeatureCache.open(workspace.features)
+        CacheContent.of(cache).write(workspace.content)
+        control = _control(writer, columns, [sources[i] for i in kept], params)
+        writer.finish(index, rows, attributes, control=control)
+    if isinstance(control, str):
+        console.print(f"features, random weights: left out: {control}", markup=False, soft_wrap=True)
     cache = FeatureCache.open(workspace.features)
-    CacheContent.of(cache).write(workspace.content)
+    ControlContent.of(cache).write(workspace.control)
     return cache
 
 
+def _say(title: str, sources: Sequence[WindowSource], fresh: set[tuple[str, float]], more: str = "") -> None:
+    console.print(
+        f"{title}: {len({s.clip.clip_id for s in sources})} clips, {len(sources)} windows: "
+        f"{len(sources) - len(fresh)} already done, {len(fresh)} computed (of {len({clip for clip, _ in fresh})} "
+        f"clips){more}"
+    )
+
+
+def _control(
+    writer: FeatureCacheWriter, columns: Sequence[Column], sources: list[WindowSource], params: Params
+) -> Control | str:
+    """The same windows by the same backbones with random weights, or why there are none. Takes nothing from the cache.
+
+    columns: those of the windows themselves, finished.
+    """
+    if not params.features.random_control:
+        return "params.yaml says features.random_control: false"
+    wanted = with_random_weights(params)
+    try:
+        described = describe(wanted, sources)
+    except Exception as error:  # a backbone of one's own may raise anything
+        return f"a backbone cannot be had with weights: seed:0: {error}"
+    for one, column in zip(columns, described, strict=True):
+        same = bare_identity(one.variant.backbone) == bare_identity(column.variant.backbone)
+        if same and not one.params.weights.startswith("seed:"):
+            return f"backbone {column.params.name} is the same with weights: {column.params.weights}"
+    drawn = [_as_stored(writer, column, sources, wanted) for column in described]
+    title = "features, random weights"
+    fresh, refused = _fill(title, writer, drawn, sources, wanted)
+    if refused:
+        return next(iter(refused.values()))
+    _say(title, sources, fresh)
+    return Control({column.variant: column.keys for column in drawn}, _index_attributes(drawn, wanted))
+
+
+def with_random_weights(params: Params) -> Params:
+    """The parameters of the control: all as it is, but for the weights. It is not trained on, so one view is enough."""
+    lists: dict[str, Any] = {
+        modality: tuple(one.model_copy(update={"weights": "seed:0"}) for one in getattr(params.features, modality))
+        for modality in MODALITIES
+    }
+    return params.model_copy(update={"features": params.features.model_copy(update={**lists, "views": 1})})
+
+
 def _fill(
-    writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
+    title: str, writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
 ) -> tuple[set[tuple[str, float]], dict[str, str]]:
     """Computes what is missing: ({(clip, start) that were computed}, {key: why its row cannot be stored})."""
     fresh: set[tuple[str, float]] = set()
     refused: dict[str, str] = {}
+    for column in columns:
+        writer.add_variant(column.variant)
     pieces = _missing_pieces(writer, columns, sources, params)
     for _ in range(ROUNDS):
-        refused |= _compute(writer, columns, pieces, params)
+        refused |= _compute(title, writer, columns, pieces, params)
         fresh |= {(stored.clip_id, stored.start_s) for piece in pieces for stored, _ in piece.rows}
         again = _missing_pieces(writer, columns, sources, params)
         pieces = [piece for piece in again if not refused.keys() >= set(piece.keys)]
@@ -141,14 +189,16 @@ def _missing_pieces(
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
-def _compute(writer: FeatureCacheWriter, columns: list[Column], pieces: list[Piece], params: Params) -> dict[str, str]:
+def _compute(
+    title: str, writer: FeatureCacheWriter, columns: list[Column], pieces: list[Piece], params: Params
+) -> dict[str, str]:
     """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
     total, waiting = sum(len(column.keys) for column in columns), 0
     refused: dict[str, str] = {}
     tasks = piece_tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
     shown: dict[int, int] = {}
     done = total - sum(len(piece.keys) for piece in pieces)
-    with progress_bar("features", total=total, unit="rows", done=done) as advance:
+    with progress_bar(title, total=total, unit="rows", done=done) as advance:
 
         def heard(task: Sequence[Piece], share: float) -> None:
             rows = sum(len(piece.keys) for piece in task[: round(share * len(task))])

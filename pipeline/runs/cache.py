@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.content import cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheError
+from cache_schemas.features.upkeep import both_indexes
 from cache_schemas.manifest import SPLITS, read_manifest, read_quarantine
 from cache_schemas.run import NetworkName
 from pipeline.compute.machine import device_of
@@ -21,6 +24,9 @@ from pipeline.params import Params
 from pipeline.workspace import Workspace
 
 __all__ = ["Source", "Windows", "cache_identity", "open_cache"]
+
+_NO_PROPERTIES = ("key", "reason", "no_audio", "passing")
+"""What the check notes of a clip beside its properties."""
 
 
 def open_cache(workspace: Workspace, params: Params) -> FeatureCache:
@@ -51,7 +57,8 @@ def _sound_decides(workspace: Workspace, cache: FeatureCache, params: Params) ->
 
 
 def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
-    """The cache's index with a column more: `clip_category`, what the manifest says of the whole clip.
+    """The cache's index with columns more: `clip_category`, what the manifest says of the whole clip, and whatever else
+    `bmnas manifest --check` has measured, once it has measured every clip.
 
     Raises FeatureCacheError when the manifest lacks a clip of the cache.
     """
@@ -62,7 +69,22 @@ def clip_index(workspace: Workspace, cache: FeatureCache) -> pd.DataFrame:
         raise FeatureCacheError(
             f"{workspace.manifest} lacks {unknown.iloc[0]}, which {cache.path} holds: run `bmnas features` again"
         )
-    return index
+    facts = _facts(workspace.check / "facts.jsonl")
+    if not facts.keys() >= set(index["clip_id"]):  # of some clips alone they would tell which were measured
+        return index
+    names = {name for clip_id in index["clip_id"] for name in facts[clip_id]} - {*index, *_NO_PROPERTIES}
+    known = [{name: facts[clip_id].get(name) for name in sorted(names)} for clip_id in index["clip_id"]]
+    return index.join(pd.DataFrame(known, index.index))
+
+
+def _facts(path: Path) -> dict[str, dict[str, Any]]:
+    """{clip_id: what the check measured}, without a line that it is writing now."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            found[row["clip_id"]] = row
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,20 +118,36 @@ class Source:
         """The workspace's cache as it is now; raises FeatureCacheError when it was made with other parameters."""
         return cls(workspace.root.resolve(), params, cache_identity(open_cache(workspace, params)))
 
+    def control(self) -> Source | None:
+        """The same windows by backbones with random weights; None where the cache has none (`no_control` says why)."""
+        control = _opened(Workspace(self.work), self.identity).control()
+        return None if control is None else replace(self, identity=cache_identity(control))
+
+    def no_control(self) -> str:
+        """Why the cache has no control."""
+        return _opened(Workspace(self.work), self.identity).no_control
+
     def windows(self) -> Windows:
         """The cache on this process's device, loaded once; raises FeatureCacheError when it is another one by now."""
         return _windows(Workspace(self.work), self.identity, device_of(self.params.compute))
 
 
+def _opened(workspace: Workspace, identity: str) -> FeatureCache:
+    """The workspace's cache or its control, whichever has the identity; raises FeatureCacheError where neither does."""
+    cache = FeatureCache.open(workspace.features)
+    found = {cache_identity(one): one for one in reversed(both_indexes(cache))}
+    if identity not in found:
+        raise FeatureCacheError(
+            f"{cache.path} is no longer the cache that this work was planned on (it was {identity}, it is "
+            f"{cache_identity(cache)}): nothing was computed on it; give the command again, and keep `bmnas features` "
+            "from running beside it"
+        )
+    return found[identity]
+
+
 @lru_cache(maxsize=1)
 def _windows(workspace: Workspace, identity: str, device: str) -> Windows:
-    cache = FeatureCache.open(workspace.features)
-    found = cache_identity(cache)
-    if found != identity:
-        raise FeatureCacheError(
-            f"{cache.path} is no longer the cache that this work was planned on (it was {identity}, it is {found}): "
-            "nothing was computed on it; give the command again, and keep `bmnas features` from running beside it"
-        )
+    cache = _opened(workspace, identity)
     split = list(cache.index["split"])
     for name in SPLITS:
         if name not in split:

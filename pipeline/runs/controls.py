@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from cache_schemas.features import FeatureCache
 from pipeline.compute.progress import console
-from pipeline.controls.probes import probes
+from pipeline.controls.probes import Probe, logistic_regression, probes
 from pipeline.controls.properties import property_scores
-from pipeline.runs.cache import Source, clip_index
+from pipeline.runs.cache import Source, Windows, clip_index
 from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 
+RANDOM_WEIGHTS = "random weights"
 Scores = dict[str, NDArray[np.float64]]
 
 
@@ -26,13 +30,25 @@ def control_scores(source: Source) -> Scores:
         if len(set(windows.labels[np.array(windows.split) == split])) < 2:
             console.print(f"[yellow]evaluate: without controls: {split} holds one class only")
             return {}
-    return _probes(source) | _properties(source)
+    return _random_weights(source) | _properties(source) | _probes(source)
+
+
+def _random_weights(source: Source) -> Scores:
+    control = source.control()
+    if control is None:
+        console.print(f"[yellow]evaluate: without random weights: {escape(source.no_control())}", soft_wrap=True)
+        return {}
+    return {RANDOM_WEIGHTS: _probe(control.windows(), logistic_regression)}
 
 
 def _probes(source: Source) -> Scores:
     windows = source.windows()
+    return {f"{kind}, all layers": _probe(windows, probe) for kind, probe in probes.items()}
+
+
+def _probe(windows: Windows, probe: Callable[..., Probe]) -> NDArray[np.float64]:
     plain = {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}  # without their views
-    return {f"{kind}, all layers": probe(plain, windows.labels, windows.split).scores for kind, probe in probes.items()}
+    return probe(plain, windows.labels, windows.split).scores
 
 
 def _properties(source: Source) -> Scores:

@@ -30,6 +30,7 @@ from cache_schemas.run import RetrainRun, RunFileError, read_run
 from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
+from pipeline.controls.sound import OTHER_SOUND, other_sound
 from pipeline.params import Params
 from pipeline.runs.audit import audit, told
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
@@ -65,6 +66,7 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
         )
     windows = with_ends(index, cache)
     tables = [*_networks(workspace, run, cache, windows, device), *_controls(workspace, params, windows)]
+    tables += _other_sound(workspace, run, cache, windows, device=device, seed=params.seed)
     scores = pd.concat(tables, ignore_index=True)
     clips = clip_table(workspace, index)
     result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
@@ -106,6 +108,22 @@ def _networks(
         features = cache.load(split)
         for entry in run.entries:
             yield score_table(mine, entry.network, entry.seed, score_windows(workspace, entry, features, device))
+
+
+def _other_sound(
+    workspace: Workspace, run: RetrainRun, cache: FeatureCache, windows: pd.DataFrame, *, device: str, seed: int
+) -> Iterator[pd.DataFrame]:
+    """The fusion networks' scores of pictures with another clip's sound."""
+    if not windows["has_audio"].any():
+        console.print(f"[yellow]evaluate: without {OTHER_SOUND}: no window has sound")
+        return
+    for split in ("val", "test"):
+        mine = windows[windows["split"] == split]
+        if mine.empty:
+            continue
+        features = other_sound(cache.load(split), mine, seed)
+        for entry in (entry for entry in run.entries if entry.network == "fusion"):
+            yield score_table(mine, OTHER_SOUND, entry.seed, score_windows(workspace, entry, features, device))
 
 
 def _controls(workspace: Workspace, params: Params, windows: pd.DataFrame) -> Iterator[pd.DataFrame]:

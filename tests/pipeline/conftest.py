@@ -31,6 +31,7 @@ def small_params(root: Path, **changes: object) -> Params:
     content = {
         "data": {"root": str(root), "layout": "csv"},
         "split": {"val": 0.3, "test": 0.3},
+        "features": {"random_control": False},
         "compute": {"workers": 1},
         **changes,
     }

@@ -75,6 +75,16 @@ def bursting(modality: Modality, params: BackboneParams) -> Backbone:
     return _Bursting(modality, params, (3, 5), (0, 1))
 
 
+def fragile(modality: Modality, params: BackboneParams) -> Backbone:
+    """As small, and bursting with the weights that the control has."""
+    return (_Bursting if params.weights == "seed:0" else _Counting)(modality, params, (3, 5), (0, 1))
+
+
+def deaf(modality: Modality, params: BackboneParams) -> Backbone:
+    """As small, with weights of its own whatever it is asked for."""
+    return _Counting(modality, params.model_copy(update={"weights": "seed:7"}), (3, 5), (0, 1))
+
+
 def log(modality: str, name: str, window: torch.Tensor) -> None:
     """Appends a line in one write: several processes share the file."""
     line = f"{modality} {name} {digest_of(window)}\n"

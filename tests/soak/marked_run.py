@@ -55,9 +55,9 @@ class MarkedWriter(FeatureCacheWriter):
 
         super().append(variant, keys, marked, versions)
 
-    def finish(self, *args: Any) -> None:
+    def finish(self, *args: Any, **options: Any) -> None:
         self._mark("index")
-        super().finish(*args)
+        super().finish(*args, **options)
         self._mark("finished")
 
 

@@ -111,7 +111,7 @@ def test_killed_halfway_it_leaves_no_damage(path: Path, monkeypatch: pytest.Monk
     build(path, names(30), (VISUAL, other))
     build(path, names(12, 5), (VISUAL, AUDIO))
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

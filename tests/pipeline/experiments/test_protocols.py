@@ -194,7 +194,10 @@ def test_a_property_that_tells_the_label_is_found_out() -> None:
     labels = np.arange(120) % 2
     clips = pd.DataFrame({name: random.standard_normal(120) for name in SHORTCUTS}, [f"c{i}" for i in range(120)])
     clips = clips.assign(
-        label=labels, has_audio=True, fps=np.where(labels, 25.0, np.where(random.random(120) < 0.9, 30, 25))
+        label=labels,
+        has_audio=True,
+        path="a.mp4",
+        fps=np.where(labels, 25.0, np.where(random.random(120) < 0.9, 30, 25)),
     )
     found = property_scores(clips, ["train"] * 60 + ["val"] * 20 + ["test"] * 30 + [""] * 10)
     assert found.groupby("method").size().to_dict() == dict.fromkeys(CONTROLS, 110)

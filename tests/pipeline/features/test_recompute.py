@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cache_schemas.features import FeatureCache, FeatureCacheWriter, stage_piece
+from cache_schemas.features.layout import keys_text
 from cache_schemas.features.upkeep import verify
 from cache_schemas.manifest import read_manifest
 from pipeline.faces.stage import build_faces
@@ -16,7 +17,7 @@ from pipeline.features.recompute import verify_sample
 from pipeline.features.stage import build_features, describe
 from pipeline.features.windows import window_sources
 from pipeline.manifest.build import build_manifest
-from pipeline.params import Params
+from pipeline.params import Params, parse_params
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.synth import generate
@@ -92,6 +93,25 @@ def test_a_row_of_another_window_is_found(small: Run) -> None:
     assert len(found.problems) == 2
     assert all("window from" in p and "audio/test_efficientnet" in p and "limit 0.02" in p for p in found.problems)
     assert {shard for _, shard in found.damaged} == {0}
+
+
+def test_a_row_of_another_window_with_random_weights_is_found(small: Run) -> None:
+    workspace, params = small
+    nets = {modality: [NET | {"weights": "seed:1"}] for modality in ("visual", "audio")}
+    params = parse_params(params.model_dump() | {"features": nets}, source="test")
+    control, writer = build_features(workspace, params).control(), FeatureCacheWriter(workspace.features)
+    assert control
+    variant, loaded = control.variants[0], control.load()
+    rows = {layer: loaded[layer].numpy()[::-1] for layer in variant.layers}
+    with writer.lock():
+        keys = keys_text(control.row_keys(variant))
+        writer.append(variant, keys, lambda layer, start, stop: rows[layer][start:stop])
+    assert not verify(workspace.features).problems
+    build_features(workspace, params)
+    found = verify_sample(workspace.features, params, 3, clips=read_manifest(workspace.manifest))
+    assert found.rows == 3
+    assert len(found.problems) == 3
+    assert {(of.path, shard) for of, shard in found.damaged} == {(variant.path, 1)}
 
 
 def _stage_as(workspace: Workspace, params: Params, variant: Any, names: list[str], writer: FeatureCacheWriter) -> None:
