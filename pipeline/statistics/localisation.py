@@ -6,7 +6,7 @@ Windows are what is scored, so their edges bound what can be found: `best_runs` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ Segments = Sequence[tuple[float, float]]
 Proposal = tuple[float, float, float]
 """(start, end, confidence)"""
 Proposals = Sequence[Proposal]
+Stretch = tuple[Floats, Floats, Floats]
+"""(windows,) starts, ends and scores of windows that follow one another"""
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 SHOWN_IOUS, MOST = (0.5, 0.75, 0.95), (5, 10, 20, 50, 100)
 _DRAWS = 1000  # of the people, for an interval
@@ -36,7 +38,7 @@ def segments_of(windows: pd.DataFrame) -> dict[str, Proposals]:
     is its mean score less that of the windows beside it ("outer-inner contrast"), so that the whole of an even stretch
     comes before its pieces.
     """
-    return {str(clip): _proposals(rows) for clip, rows in windows.groupby("clip_id", sort=False)}
+    return {clip: _proposals(stretches) for clip, stretches in _stretches(windows).items()}
 
 
 def best_runs(windows: pd.DataFrame, true: Mapping[str, Segments]) -> dict[str, Proposals]:
@@ -44,7 +46,7 @@ def best_runs(windows: pd.DataFrame, true: Mapping[str, Segments]) -> dict[str, 
 
     No proposals that start and end with windows can do better. windows: as of `segments_of`.
     """
-    stretches = {str(clip): list(_stretches(rows)) for clip, rows in windows.groupby("clip_id", sort=False)}
+    stretches = _stretches(windows)
     found: dict[str, Proposals] = {}
     for clip, segments in true.items():
         best = [_best_run(stretches.get(clip, ()), segment) for segment in segments]
@@ -204,18 +206,22 @@ def _labelled(clips: pd.DataFrame) -> dict[str, Segments]:
     return {clip: segments for clip, segments in found.items() if clips.at[clip, "dataset"] in timed}
 
 
-def _stretches(rows: pd.DataFrame) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """(starts, ends, scores) of a clip's windows, in parts between which seconds are in no window."""
-    rows = rows.sort_values("start_s")
-    starts, ends = rows["start_s"].to_numpy(float), rows["end_s"].to_numpy(float)
-    after_gap = starts[1:] > np.maximum.accumulate(ends)[:-1] + MIN_FAKE_S
-    parts = (np.split(each, np.flatnonzero(after_gap) + 1) for each in (starts, ends, rows["score"].to_numpy(float)))
-    yield from zip(*parts, strict=True)
+def _stretches(windows: pd.DataFrame) -> dict[str, list[Stretch]]:
+    """{clip: its windows}, in parts between which seconds are in no window."""
+    windows = windows.sort_values(["clip_id", "start_s"], kind="stable")
+    clip = windows["clip_id"].to_numpy(str)
+    starts, ends, scores = (windows[name].to_numpy(float) for name in ("start_s", "end_s", "score"))
+    latest = windows.groupby("clip_id", sort=False)["end_s"].cummax().to_numpy()
+    cuts = np.flatnonzero((clip[1:] != clip[:-1]) | (starts[1:] > latest[:-1] + MIN_FAKE_S)) + 1
+    found: dict[str, list[Stretch]] = {}
+    for first, stop in zip([0, *cuts], [*cuts, len(clip)], strict=True) if len(clip) else ():
+        found.setdefault(str(clip[first]), []).append((starts[first:stop], ends[first:stop], scores[first:stop]))
+    return found
 
 
-def _proposals(rows: pd.DataFrame) -> Proposals:
+def _proposals(stretches: Sequence[Stretch]) -> Proposals:
     found = []
-    for starts, ends, scores in _stretches(rows):
+    for starts, ends, scores in stretches:
         runs = {(i, i + 1) for i in range(len(scores))} | {_run_around(scores, i) for i in range(len(scores))}
         for first, stop in sorted(runs):
             beside = np.concatenate([scores[max(first - 1, 0) : first], scores[stop : stop + 1]])
@@ -232,7 +238,7 @@ def _run_around(scores: Floats, place: int) -> tuple[int, int]:
     return first, int(lower[split]) if split < len(lower) else len(scores)
 
 
-def _best_run(stretches: Sequence[tuple[Floats, Floats, Floats]], segment: tuple[float, float]) -> Proposal:
+def _best_run(stretches: Sequence[Stretch], segment: tuple[float, float]) -> Proposal:
     """The run of windows that overlaps the segment most, with that overlap; (0, 0, 0) where none does."""
     best: Proposal = (0.0, 0.0, 0.0)
     for starts, ends, _ in stretches:

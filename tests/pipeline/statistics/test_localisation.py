@@ -199,6 +199,7 @@ def test_what_is_measured() -> None:
     }
     assert measure_localisation(clips[clips["dataset"] == "untimed"], scores) is None
     assert measure_localisation(clips[clips["split"] == "val"], scores) is None
+    assert segments_of(scores.iloc[:0]) == {}
 
 
 def test_both_modalities_are_one_list_of_seconds() -> None:
