@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -132,33 +132,30 @@ def measure(bench: Bench, folder: Path, sample: int) -> list[Figure]:
     ]
     half = len(asked) // 2
     taken = [_timed_single(bench, folder, *each) for each in asked[:half]]
-    work = bench.fresh(folder / "protocol")
-    ours = _timed(["-m", "pipeline.cli", "protocol", str(folder / "bench.yaml")], folder, work)
+    ours = _timed(["-m", "pipeline.cli", "protocol", str(folder / "bench.yaml")], folder, bench.fresh(folder / "work"))
     taken += [_timed_single(bench, folder, *each) for each in asked[half:]]
     means = {
-        name: statistics.mean(s for (asked_name, *_), s in zip(asked, taken, strict=True) if asked_name == name)
+        name: np.mean([of for (whose, *_), of in zip(asked, taken, strict=True) if whose == name], axis=0)
         for name in commands
     }
     for name, count in commands.items():
-        Console().print(f"{name}: {means[name]:.1f} s a command, the mean of {sample}; {count} commands")
-    return _figures(bench, commands, means, ours, len(asked))
-
-
-def _figures(bench: Bench, commands: dict[str, int], means: dict[str, float], ours: float, timed: int) -> list[Figure]:
-    """ours: seconds of the protocol; timed: how many single commands the means are of."""
-    seeds, total = len(bench.params.seeds), sum(commands.values())
-    seconds = sum(means[name] * count for name, count in commands.items())
-    what = f"{bench.folds} folds, {seeds} seeds, {len(commands)} methods, against {total} commands ({timed} timed, all"
-    plain = bench.folds * seeds * len(commands)
-    theirs = {
-        f"{what} extrapolated), one after the other": seconds,
-        f"the same, {cores()} at a time, as if that slowed none": seconds / cores(),
-        f"against {plain} commands, every method for every seed (extrapolated)": sum(means.values())
-        * plain
-        / len(means),
-    }
+        wall, processor = means[name]
+        Console().print(
+            f"{name}: {wall:.1f} s a command, {processor:.1f} s of processor, mean of {sample}; {count} of it"
+        )
+    whole, processor = sum(means[name] * count for name, count in commands.items())
+    every = bench.folds * seeds * sum(wall for wall, _ in means.values())
+    what = f"{bench.folds} folds, {seeds} seeds, {len(commands)} methods"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    return [Figure(figure, taken / ours, GOAL, ours, taken, 1, machine) for figure, taken in theirs.items()]
+    return [
+        Figure(figure, theirs / mine, GOAL, mine, theirs, 1, machine)
+        for figure, mine, theirs in (
+            (f"{what}, against {sum(commands.values())} commands, extrapolated from {len(asked)}", ours[0], whole),
+            (f"the same, {cores()} commands at a time, as if that slowed none", ours[0], whole / cores()),
+            (f"against {bench.folds * seeds * len(commands)} commands, each method for each seed", ours[0], every),
+            ("processor time of the first", ours[1], processor),
+        )
+    ]
 
 
 def single(bench: Bench, method: str, fold: int, seed: int) -> None:
@@ -168,19 +165,20 @@ def single(bench: Bench, method: str, fold: int, seed: int) -> None:
     run_methods("single", Source.of(Workspace(bench.work), params), [bench.splits()[fold]], {method})
 
 
-def _timed_single(bench: Bench, folder: Path, method: str, fold: int, seed: int) -> float:
+def _timed_single(bench: Bench, folder: Path, method: str, fold: int, seed: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = bench.fresh(Path(name) / "work")
         options = ["--folds", str(bench.folds), "--single", method, str(fold), str(seed)]
         return _timed(["-m", "benchmarks.protocol", *options], folder, work)
 
 
-def _timed(command: list[str], folder: Path, work: Path) -> float:
-    """Seconds of a command of Python's, its start included."""
-    start = time.perf_counter()
+def _timed(command: list[str], folder: Path, work: Path) -> tuple[float, float]:
+    """(seconds, those of processor, its workers' too) of a command of Python's, its start included."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     options = ["--params", str(folder / "params.yaml"), "--work", str(work)]
     subprocess.run([sys.executable, *command, *options], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

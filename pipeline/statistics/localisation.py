@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.segments import MIN_FAKE_S, merge_segments, parse_segments
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import draw_people, interval
+from pipeline.statistics.systems import FUSION
+from pipeline.statistics.values import Value, affordable, people_drawn, value
 
 Segments = Sequence[tuple[float, float]]
 Proposal = tuple[float, float, float]
@@ -26,7 +27,6 @@ Stretch = tuple[Floats, Floats, Floats]
 """(windows,) starts, ends and scores of windows that follow one another"""
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 SHOWN_IOUS, MOST = (0.5, 0.75, 0.95), (5, 10, 20, 50, 100)
-_DRAWS = 1000  # of the people, for an interval
 _BLOCK = 2_000_000  # weights at once
 
 
@@ -61,15 +61,15 @@ def measure_localisation(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     the test clips of those data sets that label segments, without clips that are fake in a modality without any.
     `oracle`: what `best_runs` come to, to be read beside each value.
     """
-    clips = clips[clips["split"] == "test"].set_index("clip_id")
+    clips = clips[clips["split"] == "test"].set_index("clip_id").sort_index()
     true = _labelled(clips)
     if not any(true.values()):
         return None
-    mine = scores[(scores["split"] == "test") & (scores["system"] == "fusion") & scores["clip_id"].isin(list(true))]
-    windows = mine.groupby(["clip_id", "start_s", "end_s"], sort=False)["score"].mean().reset_index()
+    mine = scores[(scores["system"] == FUSION) & scores["clip_id"].isin(list(true))]
+    windows = mine.sort_values("seed").groupby(["clip_id", "start_s", "end_s"])["score"].mean().reset_index()
     people = clips.loc[list(true), "subject_id"].to_numpy()
     return {
-        "system": "fusion",
+        "system": FUSION,
         "clips": len(true),
         "fake_clips": sum(bool(segments) for segments in true.values()),
         "segments": _count(true),
@@ -164,33 +164,24 @@ class _Matches:
         return _share(weights @ met, len(self.hit) * (weights @ self.segments))
 
 
-def _values(matches: _Matches, people: NDArray[Any], seed: int) -> dict[str, Any]:
-    """{ap: {iou or mean: value}, ar: {most: value}}, with intervals over people; people: (clips,)."""
+def _values(matches: _Matches, people: NDArray[Any], seed: int) -> dict[str, dict[str, Value]]:
+    """{ap: {iou or mean: value}, ar: {most: value}}; people: (clips,)."""
     whole = matches.measures(np.ones((1, len(people))))
-    reason, parts = None, []
-    try:
-        draws = draw_people(people, draws=_DRAWS, seed=seed)
-        for counts in np.array_split(draws.counts, -(-_DRAWS * max(1, len(matches.clip)) // _BLOCK)):
-            parts.append(matches.measures(counts[:, draws.member].astype(np.float64)))
-    except UndefinedMetricError as error:
-        reason = str(error)
-    found: dict[str, Any] = {}
-    for kind, named in whole.items():
-        found[kind] = {
-            name: {"value": float(value[0]), **_interval([part[kind][name] for part in parts], reason)}
-            for name, value in named.items()
+    drawn: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in named} for kind, named in whole.items()}
+    draws = people_drawn(people, seed=seed)
+    if not isinstance(draws, str):
+        draws = draws.of(slice(None), most=affordable(len(matches.clip)))
+        for counts in np.array_split(draws.counts, -(-draws.counts.shape[0] * max(1, len(matches.clip)) // _BLOCK)):
+            for kind, named in matches.measures(counts[:, draws.member].astype(np.float64)).items():
+                for name, values in named.items():
+                    drawn[kind][name].append(values)
+    return {
+        kind: {
+            name: value(float(point[0]), draws if isinstance(draws, str) else np.concatenate(drawn[kind][name]))
+            for name, point in named.items()
         }
-    return found
-
-
-def _interval(parts: Sequence[Floats], reason: str | None) -> dict[str, Any]:
-    try:
-        if reason is None:
-            span = interval(np.concatenate(parts))
-            return {"low": span.low, "high": span.high, "reason": None}
-    except UndefinedMetricError as error:
-        reason = str(error)
-    return {"low": None, "high": None, "reason": reason}
+        for kind, named in whole.items()
+    }
 
 
 def _labelled(clips: pd.DataFrame) -> dict[str, Segments]:
@@ -199,7 +190,7 @@ def _labelled(clips: pd.DataFrame) -> dict[str, Segments]:
     for row in clips.itertuples():
         category = str(row.category)
         sides = [(category[:2] == "FV", row.video_segments), (category[2:] == "FA", row.audio_segments)]
-        known = [parse_segments(text if isinstance(text, str) else "") for fake, text in sides if fake]
+        known = [parse_segments(str(text)) for fake, text in sides if fake]
         if all(known):  # fake without segments: throughout, or nobody knows where
             found[str(row.Index)] = merge_segments([segment for each in known for segment in each])
     timed = {clips.at[clip, "dataset"] for clip, segments in found.items() if segments}

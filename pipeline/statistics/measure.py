@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.statistics.added import comparisons, headline, summary
+from pipeline.statistics.localisation import measure_localisation
 from pipeline.statistics.metrics import Floats
 from pipeline.statistics.shortcuts import audit_shortcuts
 from pipeline.statistics.systems import CONTROLS, FUSION, NETWORKS, measure_system
@@ -45,7 +46,7 @@ def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
         "small_set_reason": small,
         "systems": systems,
         "comparisons": compared,
-        "localisation": None,
+        "localisation": measure_localisation(clips, scores, seed=seed),
         "shortcuts": audit_shortcuts(test, table, fusion_auc),
     }
 

@@ -20,8 +20,10 @@ from pipeline.statistics.localisation import (
     overlaps,
     segments_of,
 )
+from pipeline.statistics.measure import measure
 from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people
+from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
 TRUE = {"a": [(1.0, 2.0)], "b": [(0.0, 1.0), (3.0, 4.0)], "real": []}
 
@@ -165,7 +167,7 @@ def collection() -> tuple[pd.DataFrame, pd.DataFrame]:
 
     def add(name: str, category: str, values: Sequence[float], **changes: str | float) -> None:
         row = {"clip_id": name, "subject_id": name[1:], "dataset": "timed", "split": "test", "category": category}
-        rows.append({**row, "video_segments": "", "audio_segments": np.nan} | changes)  # as pandas reads what is empty
+        rows.append({**row, "video_segments": "", "audio_segments": ""} | changes)
         for seed, shift in enumerate((-0.05, 0.05)):
             table = windows(name, [value + shift for value in values])
             scores.append(table.assign(split=rows[-1]["split"], system="fusion", seed=seed))
@@ -202,6 +204,18 @@ def test_what_is_measured() -> None:
     assert segments_of(scores.iloc[:0]) == {}
 
 
+def test_it_stands_in_the_metrics_whatever_the_rows_order() -> None:
+    index = make_index()
+    clips = make_clips(index)
+    clips = clips.assign(video_segments=np.where(clips["category"].str[0] == "F", "3.5-8", ""))
+    clips = clips.assign(audio_segments=np.where(clips["category"].str[2] == "F", "0-4;6-7", ""))
+    scores = make_scores(index, seeds=(0, 1), networks=("fusion",))
+    found = measure(clips, scores)["localisation"]
+    assert found == measure_localisation(clips, scores)
+    assert (found["clips"], found["fake_clips"], found["segments"]) == (16, 12, 16)
+    assert found == measure_localisation(clips.iloc[::-1], scores.sample(frac=1, random_state=0))
+
+
 def test_both_modalities_are_one_list_of_seconds() -> None:
     clips, scores = collection()
     clips = clips[clips["clip_id"] == "f0"].assign(category="FVFA", audio_segments="0-4.5")
@@ -219,13 +233,14 @@ def test_intervals_are_those_of_people_drawn() -> None:
     mean = scores[scores["system"] == "fusion"].groupby(["clip_id", "start_s", "end_s"])["score"].mean().reset_index()
     proposals = segments_of(mean)
     true = {row.clip_id: [(4.2, 8.0)] if row.clip_id[0] == "f" else [] for row in clips.itertuples()}
-    draws = draw_people(clips["subject_id"], draws=1000, seed=3)
+    draws = draw_people(clips.sort_values("clip_id")["subject_id"], seed=3)
+    which, place = np.unique(draws.counts, axis=0, return_inverse=True)
     drawn = []
-    for counts in draws.counts:
-        names = [(c, n) for c, m in zip(true, draws.member, strict=True) for n in range(counts[m])]
+    for counts in which:
+        names = [(c, n) for c, m in zip(sorted(true), draws.member, strict=True) for n in range(counts[m])]
         again = {f"{c} {n}": proposals[c] for c, n in names}
         drawn.append(average_precision_at(again, {f"{c} {n}": true[c] for c, n in names}, 0.5))
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(np.array(drawn)[place], [2.5, 97.5])
     value = found["ap"]["0.5"]
     assert (value["low"], value["high"]) == (pytest.approx(low), pytest.approx(high))
     one = measure_localisation(clips[clips["subject_id"] == "0"], scores)
