@@ -36,13 +36,8 @@ from pipeline.compute.machine import cores
 from pipeline.experiments.folds import DEFAULT_METHODS, Fold, Protocol, folds_of
 from pipeline.experiments.methods import methods, searches
 from pipeline.experiments.scored import Split, run_methods
-from pipeline.faces.stage import build_faces
-from pipeline.features.stage import build_features
-from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, load_params
 from pipeline.runs.cache import Source, clip_index, open_cache
-from pipeline.sound.stage import build_spectrograms
-from pipeline.synth import generate
 from pipeline.workspace import Workspace
 
 GOAL = 10.0
@@ -112,6 +107,13 @@ def main() -> None:
 
 def made(folder: Path, params: Params, *, people: int) -> tuple[Path, Params]:
     """(the workspace, its parameters) of a cache of the built-in data set, with so many people."""
+    # No single command waits for what it does not need.
+    from pipeline.faces.stage import build_faces  # noqa: PLC0415
+    from pipeline.features.stage import build_features  # noqa: PLC0415
+    from pipeline.manifest.build import build_manifest  # noqa: PLC0415
+    from pipeline.sound.stage import build_spectrograms  # noqa: PLC0415
+    from pipeline.synth import generate  # noqa: PLC0415
+
     generate(folder / "synth", identities=people, clips_per_identity=4, seed=params.seed)
     data = params.data.model_copy(update={"root": str(folder / "synth"), "layout": "synth"})
     params, work = params.model_copy(update={"data": data}), Workspace(folder / "made")
