@@ -55,7 +55,7 @@ def best_runs(windows: pd.DataFrame, true: Mapping[str, Segments]) -> dict[str, 
 
 
 def measure_localisation(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any] | None:
-    """The entry `localisation` of metrics.json; None where no test clip has labelled segments.
+    """The entry `localisation` of metrics.json; None where no test clip has labelled segments, or no fusion network.
 
     clips, scores: the rows of clips.csv and scores.csv. Measured are the seeds' mean scores of the fusion network on
     the test clips of those data sets that label segments, without clips that are fake in a modality without any.
@@ -63,9 +63,9 @@ def measure_localisation(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     """
     clips = clips[clips["split"] == "test"].set_index("clip_id").sort_index()
     true = _labelled(clips)
-    if not any(true.values()):
-        return None
     mine = scores[(scores["system"] == FUSION) & scores["clip_id"].isin(list(true))]
+    if mine.empty or not any(true.values()):
+        return None
     windows = mine.sort_values("seed").groupby(["clip_id", "start_s", "end_s"])["score"].mean().reset_index()
     people = clips.loc[list(true), "subject_id"].to_numpy()
     return {

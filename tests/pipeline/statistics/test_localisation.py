@@ -201,6 +201,7 @@ def test_what_is_measured() -> None:
     }
     assert measure_localisation(clips[clips["dataset"] == "untimed"], scores) is None
     assert measure_localisation(clips[clips["split"] == "val"], scores) is None
+    assert measure_localisation(clips, scores[scores["system"] == "audio"]) is None
     assert segments_of(scores.iloc[:0]) == {}
 
 
