@@ -43,8 +43,9 @@ lock:
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
 bench-%: setup
-	$(RUN) python -m benchmarks.$*
+	$(RUN) python -m benchmarks.$* $(ARGS)
 
-# The long tests: minutes (crash, damage, dvc_versions, fuzz, memory, million, sweep_kill) to hours (planted).
+# The long tests: minutes (crash, damage, dvc_versions, fuzz, memory, million, sweep_kill) to hours (fakeavceleb, planted).
+# ARGS="--share 0.02": options of the module, of benchmarks, too.
 soak-%: setup
-	$(RUN) python -m tests.soak.$*
+	$(RUN) python -m tests.soak.$* $(ARGS)

@@ -6,7 +6,7 @@ Nobody ever stands on two sides of a fold: whoever is in a clip that is tested i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -124,13 +124,14 @@ def _within(protocol: Protocol, clips: Sequence[Clip], seed: int) -> Iterator[Fo
 
 
 def _leave_one_out(protocol: Protocol, clips: Sequence[Clip], seed: int) -> Iterator[Fold | Skipped]:
+    by_method = protocol.by == "method"  # real clips have none: people part them, alike for every method
+    parts = list(_parts("", "", clips, protocol.folds, seed)) if by_method else []
     for value in _values(clips, protocol.by):
-        name = f"all but {value}"
-        if protocol.by == "method":  # real clips have no method: people part them
-            for fold in _parts(name, value, clips, protocol.folds, seed):
-                yield _without_method(fold, value, clips) if isinstance(fold, Fold) else fold
-            continue
-        yield _checked(_tested_whole(value, clips, protocol, seed), clips)
+        for part in parts:
+            named = replace(part, trained_on=f"all but {value}")
+            yield _without_method(named, value, clips) if isinstance(named, Fold) else named
+        if not by_method:
+            yield _checked(_tested_whole(value, clips, protocol, seed), clips)
 
 
 def _cross(protocol: Protocol, clips: Sequence[Clip], seed: int) -> Iterator[Fold | Skipped]:
@@ -190,7 +191,7 @@ def _without_method(fold: Fold, method: str, clips: Sequence[Clip]) -> Fold | Sk
         "" if clip.label and (clip.method == method) != (side == "test") else side
         for clip, side in zip(clips, fold.split, strict=True)
     ]
-    return _checked(Fold(fold.trained_on, tuple(split), _tested(split, fold.tested_as)), clips)
+    return _checked(Fold(fold.trained_on, tuple(split), _tested(split, [method] * len(split))), clips)
 
 
 def _checked(fold: Fold | Skipped, clips: Sequence[Clip]) -> Fold | Skipped:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipeline.statistics.added import comparisons, headline, measure_matched, summary
 from pipeline.statistics.calibrated import measure_calibration
+from pipeline.statistics.localisation import measure_localisation
 from pipeline.statistics.metrics import Floats
 from pipeline.statistics.people import Draws
 from pipeline.statistics.shortcuts import audit_shortcuts
@@ -52,7 +53,7 @@ def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
         "comparisons": compared,
         "matched": measure_matched(systems, draws, seed=seed),
         "calibration": measure_calibration(fusion.clip) if fusion else None,
-        "localisation": None,
+        "localisation": measure_localisation(clips, scores, seed=seed),
         "shortcuts": audit_shortcuts(test, table, entries[FUSION]["clip"]["auc"]["value"] if fusion else None),
     }
 

@@ -27,10 +27,14 @@ class TinyClips:
     _numbers: count[int] = field(default_factory=count)
 
     def put(self, path: Path, *, fake: bool = False) -> None:
-        """Writes a clip with bytes of its own: an empty MP4 box that players skip tells copies apart."""
+        """Writes a clip with bytes of its own."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        body = next(self._numbers).to_bytes(8, "big")
-        path.write_bytes((self.fake if fake else self.real) + (8 + len(body)).to_bytes(4, "big") + b"free" + body)
+        path.write_bytes(numbered(self.fake if fake else self.real, next(self._numbers)))
+
+
+def numbered(mp4: bytes, number: int) -> bytes:
+    """The same film in other bytes: with an empty box of MP4's behind it, that players skip."""
+    return mp4 + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
 
 
 def write_wav(path: Path, *, hz: float, seconds: float = SECONDS) -> None:

@@ -7,7 +7,7 @@ random keeps about as many clips as it does of the real table, 9,100).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,6 +45,17 @@ def rows(*, each: int = 50, part: float = 1.0) -> Iterator[tuple[str, ...]]:
                 second = str(two) if random.random() < third else "-"
                 name = f"00109_{k}_{one}_wavtolip.mp4"
                 yield _row((source, str(one), second), methods[k % 3], kind, (race, gender), name)
+
+
+def doubled(table: Sequence[tuple[str, ...]], most: int = 22) -> Iterator[tuple[str, ...]]:
+    """The second rows of files that stand in two: another target, and all else the same."""
+    people: dict[tuple[str, ...], set[str]] = {}
+    for cells in table:
+        people.setdefault(cells[6:8], set()).add(cells[0])
+    found = [cells for cells in table if cells[3] == "faceswap-wav2lip"]
+    for cells in found[:: max(1, len(found) // most)][:most]:
+        source, one, *rest = cells
+        yield source, min(people[cells[6:8]] - {source, one}), *rest
 
 
 def _row(who: tuple[str, str, str], method: str, kind: str, group: tuple[str, str], name: str) -> tuple[str, ...]:
