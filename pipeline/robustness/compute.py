@@ -31,7 +31,6 @@ from pipeline.features.windows import STORED, input_views
 from pipeline.params import Params
 from pipeline.robustness.degrade import (
     DEGRADATIONS,
-    Degradation,
     Degraded,
     Given,
     Modality,
@@ -196,7 +195,7 @@ def _replanned(wanted: Wanted, path: Path) -> tuple[ClipWindows, Arrays, bool]:
             raise
         found, samples = media.probe(path), np.zeros(0, np.float32)
         duration = found.duration_s
-    start, length, trimmed = _piece(wanted, duration, DEGRADATIONS[wanted.degradation])
+    start, length, trimmed = _piece(wanted, duration)
     piece = samples[round(start * rate) : round((start + length) * rate)]
     silence = 0.0
     if len(piece) and trimmed:
@@ -212,11 +211,11 @@ def _replanned(wanted: Wanted, path: Path) -> tuple[ClipWindows, Arrays, bool]:
     return moved, {at: sounds[at] | seen for at, seen in _rows(faces.starts_s, faces.arrays)}, not len(piece)
 
 
-def _piece(wanted: Wanted, duration_s: float, degradation: Degradation) -> tuple[float, float, bool]:
+def _piece(wanted: Wanted, duration_s: float) -> tuple[float, float, bool]:
     """(start, length, whether its leading silence is trimmed) of the piece of the clip that is looked at."""
     if wanted.degradation == "silence-kept" and wanted.severity:
         return 0.0, duration_s, False
-    share = degradation.values[wanted.severity - 1] if wanted.severity else 1.0
+    share = DEGRADATIONS[wanted.degradation].values[wanted.severity - 1] if wanted.severity else 1.0
     place = np.random.default_rng(wanted.seed).random()
     return place * (1 - share) * duration_s, share * duration_s, wanted.params.windows.trim_silence
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cache_schemas.features import FeatureCache
+from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import ClipWindows, read_windows
@@ -78,8 +78,8 @@ def plan(
 ) -> list[Wanted]:
     """Every clip under every condition, but for the sound of clips that have none: it cannot be degraded.
 
-    Raises StageError where the cache's rows are not what the stages would give today: points would differ from the
-    clips as they are by more than their degradation.
+    Raises StageError where the cache's rows of what is degraded are not what the stages would give today: points would
+    differ from the clips as they are by more than their degradation.
     """
     params = params_of(cache, params)
     backbones = {
@@ -89,7 +89,10 @@ def plan(
     stages = {"visual": face_key(params), "audio": spectrogram_key(params)}
     clips = {clip.clip_id: clip for clip in read_manifest(workspace.manifest)}
     windows = read_windows(workspace.windows)
-    _check_rows(workspace, params, cache, [clips[clip_id] for clip_id in clip_ids], windows)
+    anew = {DEGRADATIONS[name].modality for name in question.only}
+    for variant in cache.variants:
+        if anew & {variant.modality, "both"}:
+            _check_rows(workspace, params, cache, variant, clips=[clips[i] for i in clip_ids], windows=windows)
     mute = set(cache.index.loc[~cache.index["has_audio"], "clip_id"])
     wanted = []
     for name, severity in conditions_of(question):
@@ -115,6 +118,8 @@ def _check_rows(
     workspace: Workspace,
     params: Params,
     cache: FeatureCache,
+    variant: VariantAttributes,
+    *,
     clips: Sequence[Clip],
     windows: Mapping[str, ClipWindows],
 ) -> None:
@@ -126,13 +131,12 @@ def _check_rows(
         plan = windows_digest(windows[clip_id]) if clip_id in windows else ""
         nowhere = (workspace.root, 0)
         sources.append(WindowSource(of_clip[clip_id], 0, float(start), nowhere, nowhere, plan, {}))
-    for variant in cache.variants:
-        today = row_keys(variant, sources, params)[:: params.features.views]
-        stored = [bytes(key).hex() for key in cache.row_keys(variant)[rows, 0]]
-        other = next((s for s, one, two in zip(sources, today, stored, strict=True) if one != two), None)
-        if other is not None:
-            raise StageError(
-                f"robustness: {cache.path} holds {other.clip.path} as other windows or an older version of "
-                f"`bmnas {'faces' if variant.modality == 'visual' else 'spectrograms'}` gave it: run `bmnas "
-                "spectrograms`, `bmnas faces` and `bmnas features` again, then search and retrain"
-            )
+    today = row_keys(variant, sources, params)[:: params.features.views]
+    stored = [bytes(key).hex() for key in cache.row_keys(variant)[rows, 0]]
+    other = next((s for s, one, two in zip(sources, today, stored, strict=True) if one != two), None)
+    if other is not None:
+        stage = "faces" if variant.modality == "visual" else "spectrograms"
+        raise StageError(
+            f"robustness: {cache.path} holds {other.clip.path} as other windows or an older version of `bmnas {stage}` "
+            "gave it: run `bmnas spectrograms`, `bmnas faces` and `bmnas features` again, then search and retrain"
+        )

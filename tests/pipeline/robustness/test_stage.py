@@ -16,9 +16,10 @@ import torch
 
 import nas
 from cache_schemas.features import FeatureCache
-from cache_schemas.manifest import read_manifest
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, write_run
+from cache_schemas.shards import ClipResult
 from cache_schemas.tables import read_table
+from pipeline import media
 from pipeline.params import Params, ParamsError
 from pipeline.robustness import stage
 from pipeline.robustness.compute import Found, Wanted, compute_one
@@ -28,6 +29,7 @@ from pipeline.robustness.stage import PROBE, run_robustness
 from pipeline.runs.evaluate import score_windows
 from pipeline.shards.stage import StageError
 from pipeline.workspace import Workspace
+from tests.pipeline.clips import CODECS, make_clip
 
 Run = tuple[Workspace, Params]
 
@@ -241,6 +243,30 @@ def test_a_clip_that_nothing_is_done_to_has_the_features_that_it_has(trained: Ru
         assert abs(ones - others).max() < 1e-3
 
 
+def test_a_degraded_picture_is_shown_when_the_original_was(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a clip without a rate, and from its first picture to the last window's end."""
+    pace = "setpts='if(lt(N,10),N*0.04,0.4+(N-10)*0.1)/TB'"
+    path = make_clip(tmp_path / "odd.mkv", "-vf", pace, "-fps_mode", "vfr", *CODECS["mkv"], seconds=2)
+    times, seen = media.probe(path).times_s, dict[str, Any]()
+    (wanted, *_) = wanted_of(trained, "h264", 3, tmp_path)
+    windows = replace(wanted.windows, starts_s=(0.5, 1.5), available_s=1.0)
+
+    def look(job: Any, path: Path, params: Params, *, found: media.Probe) -> ClipResult:
+        seen.update(times_s=found.times_s, fps=found.fps, again=media.probe(path).times_s)
+        return ClipResult("", "", (), {})
+
+    monkeypatch.setattr("pipeline.robustness.compute.clip_faces", look)
+    clip = replace(wanted.clip, path="odd.mkv", file_bytes=path.stat().st_size)
+    data = wanted.params.data.model_copy(update={"root": str(tmp_path)})
+    params = wanted.params.model_copy(update={"data": data})
+    compute_one(replace(wanted, clip=clip, windows=windows, params=params))
+    assert seen["times_s"].tolist() == times[times <= 2.5].tolist()
+    assert seen["fps"] == media.probe(path).fps
+    assert abs(seen["again"] - seen["times_s"]).max() > 0.1  # the container's own are even
+
+
 def test_a_crop_is_shorter_and_inside_the_clip(trained: Run, tmp_path: Path) -> None:
     (wanted, *_) = wanted_of(trained, "crop", 5, tmp_path)
     assert compute_one(wanted) == ""
@@ -280,10 +306,8 @@ def test_a_broken_clip_is_told_and_kept_only_where_its_content_is_at_fault(train
     assert found.reason
 
 
-def test_the_manifest_says_what_a_pieces_windows_hold(trained: Run, tmp_path: Path) -> None:
-    """A fake clip whose fake second is not in the piece is not asked about."""
+def test_a_piece_of_a_fake_without_anything_fake_is_not_asked_about(trained: Run, tmp_path: Path) -> None:
     wanted = next(each for each in wanted_of(trained, "crop", 5, tmp_path) if each.clip.label)
-    assert read_manifest(trained[0].manifest)
     end = wanted.windows.starts_s[-1] + wanted.windows.available_s
     clip = replace(
         wanted.clip, video_label=1, audio_label=0, video_segments=((end + 100, end + 101),), audio_segments=()
