@@ -61,16 +61,20 @@ def run_robustness(workspace: Workspace, params: Params, question: Question) -> 
         raise StageError(f"robustness: no clip of {workspace.features} is in the test split: raise split.test")
     wanted = plan(workspace, params, cache, clip_ids, question)
     passing = _compute(wanted, params)
-    collected = _Collected(index, cache.load(), clip_ids)
-    left_out = []
+    rows = _Rows(index, cache.load(), clip_ids)
+    scored, left_out = _Scored(workspace, run, device_of(params.compute)), []
+    scored.add([rows.clean()])
     for name in question.only:
         of_curve = [each for each in wanted if each.degradation == name]
-        reasons = collected.add(name, conditions_of(question), of_curve, passing)
+        parts, reasons = rows.curve(name, conditions_of(question), of_curve, passing)
+        scored.add(parts)
         left_out += [
             {"degradation": name, "clip_id": clip.clip_id, "path": clip.path, "reason": reason}
             for clip, reason in reasons.items()
         ]
-    scores = _score(workspace, collected, run, device=device_of(params.compute))
+    if len(scored.tables) == 1:
+        raise StageError(f"robustness: no clip can be used in any curve, as {left_out[0]['reason']}")
+    scores = scored.with_probe(rows)
     result = robustness(scores, left_out, seed=params.seed)
     table = as_table(result)
     write_table(workspace.robustness / "scores.csv", scores)
@@ -112,33 +116,36 @@ def _compute(wanted: Sequence[Wanted], params: Params) -> dict[tuple[str, str], 
     return passing
 
 
+_Part = tuple[pd.DataFrame, _Layers]
+"""(rows of scores.csv before there are scores, their features)"""
+
+
 @dataclass
-class _Collected:
-    """Rows to be scored: those of the cache first, then curve by curve."""
+class _Rows:
+    """What is to be scored: the cache's rows, and those of degraded clips."""
 
     index: pd.DataFrame
     """Of the whole cache, as `clip_index` gives it."""
     features: _Layers = field(repr=False)
     """Of every window of it."""
     clip_ids: Sequence[str]
-    parts: list[tuple[pd.DataFrame, _Layers]] = field(default_factory=list, repr=False)
-    """(rows of scores.csv before there are scores, their features)"""
 
     def __post_init__(self) -> None:
-        rows = np.flatnonzero(self.index["clip_id"].isin(self.clip_ids).to_numpy())
-        table = self.index.iloc[rows][_COLUMNS]
-        self.parts.append((_named(table, CLEAN, 0, "as it is"), {name: x[rows] for name, x in self.features.items()}))
-        self._row = {
-            (str(clip_id), float(start)): row
-            for row, clip_id, start in zip(rows.tolist(), table["clip_id"], table["start_s"], strict=True)
-        }
+        self._chosen = np.flatnonzero(self.index["clip_id"].isin(self.clip_ids).to_numpy()).tolist()
+        keys = self.index.iloc[self._chosen][["clip_id", "start_s"]].itertuples(index=False, name=None)
+        self._row: dict[tuple[str, float], int] = dict(zip(keys, self._chosen, strict=True))
 
-    def add(
+    def clean(self) -> _Part:
+        """The clips as they are."""
+        table, layers = self._cached(self._chosen)
+        return _named(table, CLEAN, 0, "as it is"), layers
+
+    def curve(
         self, name: str, conditions: Sequence[tuple[str, int]], wanted: Sequence[Wanted], passing: Mapping[Any, str]
-    ) -> dict[Clip, str]:
-        """Takes in one curve; {clip: why it is in none of its points}."""
+    ) -> tuple[list[_Part], dict[Clip, str]]:
+        """(the parts of one curve, {clip: why it is in none of its points})."""
         reasons: dict[Clip, str] = {}
-        kept: dict[str, dict[int, tuple[pd.DataFrame, _Layers]]] = {}
+        kept: dict[tuple[str, int], _Part] = {}
         for each in wanted:
             found = Found.read(each.file) or Found(reason=passing.get((name, each.clip.clip_id), "its result is lost"))
             part = None if found.reason else self._part(each, found)
@@ -146,22 +153,25 @@ class _Collected:
                 setting = DEGRADATIONS[name].setting_of(each.severity)
                 reasons.setdefault(each.clip, f"{setting}: {found.reason or 'no face in any of its windows'}")
             else:
-                kept.setdefault(each.clip.clip_id, {})[each.severity] = part
+                kept[each.clip.clip_id, each.severity] = part
+        asked = {each.clip.clip_id for each in wanted}
         bad = {clip.clip_id for clip in reasons}
-        mute = {clip_id: self._as_it_is(clip_id) for clip_id in self.clip_ids if clip_id not in kept.keys() | bad}
+        parts = []
         for severity in [severity for of, severity in conditions if of == name]:
             for clip_id in self.clip_ids:
                 if clip_id not in bad:
-                    table, layers = kept[clip_id][severity] if clip_id in kept else mute[clip_id]
-                    setting = DEGRADATIONS[name].setting_of(severity)
-                    self.parts.append((_named(table, name, severity, setting), layers))
-        return reasons
+                    table, layers = kept[clip_id, severity] if clip_id in asked else self._as_it_is(clip_id)
+                    parts.append((_named(table, name, severity, DEGRADATIONS[name].setting_of(severity)), layers))
+        return parts, reasons
 
-    def _as_it_is(self, clip_id: str) -> tuple[pd.DataFrame, _Layers]:
-        rows = [row for (other, _), row in self._row.items() if other == clip_id]
+    def _cached(self, rows: list[int]) -> _Part:
         return self.index.iloc[rows][_COLUMNS], {name: x[rows] for name, x in self.features.items()}
 
-    def _part(self, wanted: Wanted, found: Found) -> tuple[pd.DataFrame, _Layers] | None:
+    def _as_it_is(self, clip_id: str) -> _Part:
+        """Of a clip without sound, whose sound cannot be degraded."""
+        return self._cached([row for (other, _), row in self._row.items() if other == clip_id])
+
+    def _part(self, wanted: Wanted, found: Found) -> _Part | None:
         """The clip's degraded windows; what was not degraded is the cache's. None where it has none in common."""
         clip = wanted.clip
         if DEGRADATIONS[wanted.degradation].modality == "both":
@@ -191,29 +201,47 @@ def _named(table: pd.DataFrame, degradation: str, severity: int, setting: str) -
     return pd.concat([place, table], axis=1)
 
 
-def _score(workspace: Workspace, collected: _Collected, run: RetrainRun, *, device: str) -> pd.DataFrame:
-    """The rows of scores.csv."""
-    table = pd.concat([rows for rows, _ in collected.parts], ignore_index=True)
-    layers = {name: torch.cat([of[name] for _, of in collected.parts]) for name in collected.features}
-    found = [
-        table.assign(system=entry.network, seed=entry.seed, score=score_windows(workspace, entry, layers, device))
-        for entry in run.entries
-    ]
-    try:
-        found.append(table.assign(system=PROBE, seed=0, score=_probe(collected, layers, table)))
-    except (UndefinedMetricError, ValueError) as error:
-        console.print(f"[yellow]robustness: no linear probe: {error}", markup=True)
-    return pd.concat(found, ignore_index=True)
+@dataclass
+class _Scored:
+    """Scores, curve by curve: no more than one curve's features are held."""
+
+    workspace: Workspace
+    run: RetrainRun
+    device: str
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    """Of each call of `add`, without scores."""
+    networks: list[pd.DataFrame] = field(default_factory=list)
+    pooled: list[_Layers] = field(default_factory=list)
+    """What the linear probe reads: the mean over L, (N, 1, C_in)."""
+
+    def add(self, parts: Sequence[_Part]) -> None:
+        """Scores the parts by the networks."""
+        if not parts:
+            return
+        table = pd.concat([rows for rows, _ in parts], ignore_index=True)
+        layers = {name: torch.cat([of[name] for _, of in parts]) for name in parts[0][1]}
+        self.tables.append(table)
+        self.pooled.append(_pooled(layers))
+        for entry in self.run.entries:
+            score = score_windows(self.workspace, entry, layers, self.device)
+            self.networks.append(table.assign(system=entry.network, seed=entry.seed, score=score))
+
+    def with_probe(self, rows: _Rows) -> pd.DataFrame:
+        """The rows of scores.csv; the probe is fitted on the train windows as they are, its penalty chosen on val."""
+        table = pd.concat(self.tables, ignore_index=True)
+        learnt = np.flatnonzero(rows.index["split"] != "test")
+        first = _pooled({name: x[learnt] for name, x in rows.features.items()})
+        features = {name: torch.cat([x, *(of[name] for of in self.pooled)]) for name, x in first.items()}
+        split = [*rows.index["split"].iloc[learnt], *["test"] * len(table)]
+        labels = np.concatenate([rows.index["label"].iloc[learnt], table["label"]]).astype(np.int64)
+        found = list(self.networks)
+        try:
+            scores = logistic_regression(features, labels, split).scores[len(learnt) :]
+            found.append(table.assign(system=PROBE, seed=0, score=scores))
+        except (UndefinedMetricError, ValueError) as error:
+            console.print(f"robustness: there is no linear probe: {error}", style="yellow", markup=False)
+        return pd.concat(found, ignore_index=True)
 
 
-def _probe(collected: _Collected, layers: _Layers, table: pd.DataFrame) -> Any:
-    """P(fake) (rows,) of the linear probe, fitted on the train windows as they are, its penalty chosen on val."""
-    learnt = np.flatnonzero(collected.index["split"] != "test")
-    # The mean over L is all that the probe reads: taken at once, it needs an eighth of the memory or less.
-    pooled = {
-        name: torch.cat([x[learnt].float().mean(-2), layers[name].float().mean(-2)])[:, None]
-        for name, x in collected.features.items()
-    }
-    split = [*collected.index["split"].iloc[learnt], *["test"] * len(table)]
-    labels = np.concatenate([collected.index["label"].iloc[learnt], table["label"]]).astype(np.int64)
-    return logistic_regression(pooled, labels, split).scores[len(learnt) :]
+def _pooled(layers: _Layers) -> _Layers:
+    return {name: x.float().mean(dim=-2, keepdim=True) for name, x in layers.items()}
