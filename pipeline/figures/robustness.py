@@ -49,7 +49,7 @@ def _panel(axes: Axes, curve: pd.DataFrame) -> None:
         if system == _WITH_BAND:
             axes.fill_between(x, low, high, color=COLOURS[_WITH_BAND], alpha=0.15, linewidth=0)
         axes.plot(x, auc, **_style(str(system)))
-    ticks = [str(setting).partition(" kbit")[0] for setting in points["setting"]]
+    ticks = [str(setting) for setting in points["setting"]]
     axes.set_xticks(range(len(ticks)), ticks, fontsize=6.5, rotation=30, ha="right")
     axes.set_title(f"{points['title'].iloc[0]} ({points['clips'].iloc[0]} clips)", fontsize=8.5)
 

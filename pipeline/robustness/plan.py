@@ -125,15 +125,16 @@ def _check_rows(
 ) -> None:
     """Raises StageError where windows.csv or the code of a stage is another than when the cache was made."""
     of_clip = {clip.clip_id: clip for clip in clips}
-    rows = [row for row, clip_id in enumerate(cache.index["clip_id"]) if clip_id in of_clip]
+    rows, nowhere = [row for row, i in enumerate(cache.index["clip_id"]) if i in of_clip], (workspace.root, 0)
     sources = []
-    for clip_id, start in cache.index.iloc[rows][["clip_id", "start_s"]].itertuples(index=False):
-        plan = windows_digest(windows[clip_id]) if clip_id in windows else ""
-        nowhere = (workspace.root, 0)
-        sources.append(WindowSource(of_clip[clip_id], 0, float(start), nowhere, nowhere, plan, {}))
+    for clip_id, start in cache.index.iloc[rows][["clip_id", "start_s"]].itertuples(index=False, name=None):
+        found = windows.get(clip_id)
+        plan = windows_digest(found) if found and start in found.starts_s else ""
+        sources.append(WindowSource(of_clip[clip_id], 0, start, nowhere, nowhere, plan, {}))
     today = row_keys(variant, sources, params)[:: params.features.views]
     stored = [bytes(key).hex() for key in cache.row_keys(variant)[rows, 0]]
-    other = next((s for s, one, two in zip(sources, today, stored, strict=True) if one != two), None)
+    differs = (s for s, one, two in zip(sources, today, stored, strict=True) if one != two or not s.plan)
+    other = next(differs, None)
     if other is not None:
         stage = "faces" if variant.modality == "visual" else "spectrograms"
         raise StageError(

@@ -212,6 +212,14 @@ def test_a_cache_of_other_windows_or_code_is_refused(
     with pytest.raises(StageError, match="an older version of `bmnas faces` gave it"):
         run_robustness(workspace, params, Question(("blur",), (1,), 2))
     assert computed == []
+    run_robustness(workspace, params, Question(("mp3",), (1,), 2))  # which leaves the pictures as they are
+    monkeypatch.undo()
+    text = workspace.windows.read_text()
+    workspace.windows.parent.unlink()
+    workspace.windows.parent.mkdir()
+    workspace.windows.write_text(text.replace(",0.", ",1."))
+    with pytest.raises(StageError, match="other windows or an older version of `bmnas spectrograms` gave it"):
+        run_robustness(workspace, params, Question(("mp3",), (2,), 2))
 
 
 def wanted_of(trained: Run, name: str, severity: int, folder: Path) -> list[Wanted]:
