@@ -9,8 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-OTHER_SOUND = "sound of another clip"
-
 Places = NDArray[np.int64]
 
 

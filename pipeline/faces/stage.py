@@ -78,14 +78,17 @@ def windows_digest(windows: ClipWindows) -> str:
     return digest(windows.starts_s, windows.available_s)
 
 
-def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """One clip's crops; raises MediaError when no window shows a face often enough."""
+def clip_faces(job: ClipJob, path: Path, params: Params, *, found: media.Probe | None = None) -> ClipResult:
+    """One clip's crops; raises MediaError when no window shows a face often enough.
+
+    found: what `media.probe` says, where it is known better.
+    """
     windows: ClipWindows = job.inputs
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
     seek = _follow if params.faces.search == "follow" else _search_every
-    found, device = media.probe(path), device_of(params.compute)
+    found, device = found or media.probe(path), device_of(params.compute)
     with seek(path, times, windows, params.faces, found=found, device=device) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:

@@ -63,8 +63,8 @@ def verify_sample(
     Raises StageError when a backbone's weights are not those of the cache.
     """
     cache = FeatureCache.open(path)
-    params = _params_of(cache, given)
-    indexes = [(one, _backbones_of(one, _params_of(one, given))) for one in both_indexes(cache)]
+    params = params_of(cache, given)
+    indexes = [(one, backbones_of(one, params_of(one, given))) for one in both_indexes(cache)]
     drawn = np.random.default_rng(seed).permutation(len(cache) * cache.views)[:count]
     found, listed = Sample(), {clip.clip_id: clip for clip in clips}
     chosen = pd.DataFrame({"position": drawn // cache.views, "view": drawn % cache.views})
@@ -81,13 +81,15 @@ def verify_sample(
     return found
 
 
-def _params_of(cache: FeatureCache, given: Params) -> Params:
+def params_of(cache: FeatureCache, given: Params) -> Params:
+    """`given`, with what decides a window's features as it was when the cache was made."""
     made = parse_params(cache.attributes["params"], source=f"{cache.path}: its attributes")
     of_cache = {name: getattr(made, name) for name in made.of_features()}
     return given.model_copy(update=of_cache)
 
 
-def _backbones_of(cache: FeatureCache, params: Params) -> dict[VariantAttributes, Backbone]:
+def backbones_of(cache: FeatureCache, params: Params) -> dict[VariantAttributes, Backbone]:
+    """The cache's backbones, loaded; raises StageError where one has other weights today."""
     found = {}
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):

@@ -3,7 +3,7 @@ do nothing but compute.
 
 Files are read by PyAV in `pipeline.decoder`, a process of its own behind the wall of `pipeline.decoder.jail`. ffmpeg
 itself as a process per clip was the door before: its start took longer than a short clip's sound takes to read.
-ffmpeg itself runs, by ffmpeg-python, where clips are written (`write_clip`): it reads no file of a stranger.
+ffmpeg itself runs, by ffmpeg-python, where clips are written: it is fed pixels and samples, no file of a stranger.
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
@@ -22,10 +22,11 @@ from pipeline.media.sound import Sound, read_sound
 from pipeline.media.timeline import Probe, probe
 from pipeline.media.told import AudioInfo
 from pipeline.media.wall import Isolation, isolation
-from pipeline.media.writing import ffmpeg_exe, write_clip
+from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
 
 __all__ = [
     "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "Isolation", "MediaError", "NoAudioError", "PassingError", "Probe",
     "Sound", "Span", "Video", "check_file", "ffmpeg_exe", "inside", "isolation", "one_file", "open_regular",
-    "open_video", "probe", "read_frames", "read_sound", "refuse_stand_ins", "write_clip",
+    "open_video", "probe", "raw_pictures", "raw_sound", "read_frames", "read_sound", "refuse_stand_ins", "write_clip",
+    "write_streams",
 ]  # fmt: skip

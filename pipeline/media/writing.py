@@ -6,9 +6,11 @@ import functools
 import shutil
 import subprocess
 import wave
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO, Any, cast
 
 import ffmpeg
 import imageio_ffmpeg
@@ -45,27 +47,65 @@ def write_clip(
     `bitexact` make the bytes a function of the pixels and samples.
     """
     height, width = pixels.shape[1] // 2 * 2, pixels.shape[2] // 2 * 2
-    with replacing(path) as target, NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".wav") as sound:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".wav") as sound:
         with wave.open(sound, "wb") as file:
             file.setparams((1, 2, sample_rate_hz, len(samples), "NONE", ""))
             file.writeframes(samples.astype("<i2").tobytes())
         sound.flush()
-        file = ffmpeg.output(
-            ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps)["v:0"],
-            ffmpeg.input(sound.name, f="wav")["a:0"],
-            str(target),
+        coding: dict[str, Any] = {
+            "c:v": "libx264",
+            "preset": "veryfast",
+            "flags:v": "+bitexact",
+            "c:a": "aac",
+            "flags:a": "+bitexact",
+        }
+        write_streams(
+            path,
+            [raw_pictures(width, height, fps=fps)["v:0"], ffmpeg.input(sound.name, f="wav")["a:0"]],
+            [np.ascontiguousarray(pixels[:, :height, :width]).data],
             f="mp4",
-            map_metadata=-1,
-            threads=1,
             pix_fmt="yuv420p",
-            fflags="+bitexact",
-            **{"c:v": "libx264", "preset": "veryfast", "flags:v": "+bitexact", "c:a": "aac", "flags:a": "+bitexact"},
+            **coding,
             **options,
         )
-        quiet = file.global_args("-hide_banner", "-loglevel", "error")
+
+
+def raw_pictures(width_px: int, height_px: int, *, fps: float) -> Any:
+    """A stream for ffmpeg-python's graphs: what `write_streams` feeds, (height, width, 3) RGB picture by picture."""
+    return ffmpeg.input("pipe:0", f="rawvideo", pix_fmt="rgb24", s=f"{width_px}x{height_px}", r=fps)
+
+
+def raw_sound(*, sample_rate_hz: int) -> Any:
+    """The same of mono samples, float32 of full scale 1."""
+    return ffmpeg.input("pipe:0", f="f32le", ar=sample_rate_hz, ac=1)
+
+
+def write_streams(
+    path: Path, streams: Sequence[Any], feed: Iterable[bytes | memoryview], *, lasting: bool = True, **options: Any
+) -> None:
+    """Writes ffmpeg-python's streams to `path`, in one piece or not at all; raises RuntimeError with ffmpeg's words.
+
+    feed: the bytes of the graph's raw input, piece by piece; lasting: as `replacing` has it; options: ffmpeg's own
+    of an output. One thread: the bytes are a function of the input and the graph.
+    """
+    with replacing(path, lasting=lasting) as target, TemporaryFile() as words:
+        file = ffmpeg.output(*streams, str(target), map_metadata=-1, threads=1, fflags="+bitexact", **options)
+        quiet = file.global_args("-hide_banner", "-loglevel", "error", "-filter_threads", "1")
         argv = ffmpeg.compile(quiet, ffmpeg_exe(), overwrite_output=True)
-        raw = np.ascontiguousarray(pixels[:, :height, :width])
-        done = subprocess.run(argv, input=raw.data, capture_output=True, check=False)  # noqa: S603
-        if done.returncode:
-            message = done.stderr.decode(errors="replace").strip()
-            raise RuntimeError(f"ffmpeg could not encode {path.name} (exit {done.returncode}): {message}")
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words) as process:  # noqa: S603
+            try:
+                _feed(cast(IO[bytes], process.stdin), feed)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            words.seek(0)
+            message = words.read().decode(errors="replace").strip()
+            raise RuntimeError(f"ffmpeg could not encode {path.name} (exit {process.returncode}): {message}")
+
+
+def _feed(pipe: IO[bytes], feed: Iterable[bytes | memoryview]) -> None:
+    with suppress(BrokenPipeError), pipe:  # it has enough, or has given up: its exit code says which
+        for piece in feed:
+            pipe.write(piece)

@@ -30,7 +30,7 @@ from cache_schemas.run import RetrainRun, RunFileError, read_run
 from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
-from pipeline.controls.sound import OTHER_SOUND, other_sound
+from pipeline.controls.sound import other_sound
 from pipeline.params import Params
 from pipeline.runs.audit import audit, told
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
@@ -41,6 +41,7 @@ from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.systems import OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,6 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     except media.MediaError as error:
         raise media.MediaError("; ".join(filter(None, (str(error), no_audio)))) from None
     heard = np.zeros(1, np.float32) if samples is None else samples
-    waves = window_samples(heard, windows, sample_rate_hz=rate, params=params.windows)
     info = {
         "available_s": windows.available_s,
         "duration_s": round(video.duration_s, 6),
@@ -104,9 +104,15 @@ def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
         "has_audio": samples is not None,
         "no_audio": no_audio,
     }
+    return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, window_arrays(heard, windows, params), info)
+
+
+def window_arrays(samples: NDArray[np.float32], windows: ClipWindows, params: Params) -> dict[str, NDArray[Any]]:
+    """What shards hold of the windows of a clip's (samples,): {"spectrogram": (windows, ...), "waveform": ...}."""
+    rate = params.spectrograms.sample_rate_hz
+    waves = window_samples(samples, windows, sample_rate_hz=rate, params=params.windows)
     spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
-    arrays = {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
-    return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, arrays, info)
+    return {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
 
 
 def sound_file(root: Path, clip: Clip) -> Path | None:

@@ -11,7 +11,7 @@ from pipeline.statistics.compare import drawn_p, holm
 from pipeline.statistics.matching import matched
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws, interval
-from pipeline.statistics.systems import FUSION, PROPERTIES, cut
+from pipeline.statistics.systems import FUSION, OTHER_SOUND, PROPERTIES, cut
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import measured
 
@@ -20,9 +20,10 @@ def strongest(systems: Mapping[str, Any]) -> str | None:
     """The system, but the searched network, of the highest AUC on the test clips; None where none has one.
 
     It is chosen on test, by what the network is then held against: a control that was lucky there makes what is added
-    smaller, never larger. To choose it on val would let a network win against whichever was lucky on val.
+    smaller, never larger. To choose it on val would let a network win against whichever was lucky on val. The network
+    itself with another clip's sound is none: how much less that is says what it makes of the two being of one clip.
     """
-    aucs = {name: of["clip"]["auc"]["value"] for name, of in systems.items() if name != FUSION}
+    aucs = {name: of["clip"]["auc"]["value"] for name, of in systems.items() if name not in (FUSION, OTHER_SOUND)}
     known = {name: auc for name, auc in aucs.items() if auc is not None}
     return max(known, key=lambda name: known[name]) if known else None
 

@@ -27,6 +27,7 @@ from pipeline.statistics.values import (
 
 FUSION = "fusion"
 PROPERTIES = "properties, all together"
+OTHER_SOUND = "sound of another clip"
 NETWORKS: Mapping[str, str] = {
     FUSION: "the searched network: picture and sound",
     "visual": "the same search on the picture's features alone",
@@ -38,7 +39,7 @@ CONTROLS: Mapping[str, str] = {
     "property, the best on val": "the one property of the files that is the best on val",
     "logistic regression, all layers": "a linear probe on the same features",
     "SVM, all layers": "a kernel probe on the same features",
-    "sound of another clip": "the searched network, heard with another clip's sound of the same category",
+    OTHER_SOUND: "the searched network, heard with another clip's sound of the same category",
 }
 """Name of a system -> what it is."""
 

@@ -15,12 +15,13 @@ from cache_schemas.features import Control, FeatureCache, FeatureCacheWriter, Va
 from cache_schemas.features.layout import keys_text
 from cache_schemas.files import digest
 from cache_schemas.run import RetrainRun, read_run
-from pipeline.controls.sound import OTHER_SOUND, other_windows
+from pipeline.controls.sound import other_windows
 from pipeline.params import Params
 from pipeline.runs.cache import Source, cache_identity, clip_index
 from pipeline.runs.controls import RANDOM_WEIGHTS, control_scores
 from pipeline.runs.evaluate import evaluate
 from pipeline.statistics.metrics import auc
+from pipeline.statistics.systems import OTHER_SOUND
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import VARIANTS, make_index, make_workspace
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.statistics.measure import measure
-from pipeline.statistics.systems import PROPERTIES
+from pipeline.statistics.systems import OTHER_SOUND, PROPERTIES
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
 PROBE = "logistic regression, all layers"
@@ -41,6 +41,14 @@ def test_the_strongest_control_is_what_the_network_is_held_against(better: dict[
     assert f"reaches an AUC of {auc['value']:.3f} (95 % interval {auc['low']:.3f} to" in head["sentence"]
     assert f"{difference:.3f} more than the strongest control, {PROBE}" in head["sentence"]
     assert "it adds something" in head["sentence"]
+
+
+def test_the_network_with_another_clips_sound_is_no_control() -> None:
+    clips, scores = made(3.0, 0.7)
+    mine = scores[scores["system"] == "fusion"]
+    result = measure(clips, pd.concat([scores, mine.assign(system=OTHER_SOUND)], ignore_index=True))
+    assert result["headline"]["adds"]["control"] == PROBE
+    assert OTHER_SOUND in [row["system"] for row in result["comparisons"]], "what is lost without it is told"
 
 
 def test_a_network_that_adds_nothing_is_told_so() -> None:
