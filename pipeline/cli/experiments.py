@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer()
 
@@ -147,19 +150,21 @@ def protocol(
     """
     from pipeline.experiments.folds import read_protocol
     from pipeline.experiments.protocols import run_protocol
+    from pipeline.statistics.protocol import MEAN
 
     workspace, settings = setup(params, work, scheduler, workers)
     title, chosen = read_protocol(name)
     found = run_protocol(workspace, settings, title, chosen)
-    shown = Table(title=f"{title}: clip AUC of the seeds' mean score, with 95 % intervals over people")
-    for column in ("trained on", "tested on", "method", "AUC", "one seed", "fakes missed", "reals accused"):
-        shown.add_column(column, justify="right" if column in ("AUC", "one seed") else "left")
-    for row in found.table.to_dict("records"):
-        rates = [_number(row[key], 2) for key in ("fakes_missed", "reals_accused")]
-        held = f"{row['tested_on']} ({row['real']} real, {row['fake']} fake)"
-        texts = [escape(row["trained_on"]), escape(held), escape(row["method"])]
-        shown.add_row(*texts, _interval(row, "auc"), _number(row["auc_one"]), *rates)
-    Console(width=None if Console().is_terminal else 160).print(shown)
+    table = found.table
+    first = table[(table["method"] == chosen.methods[0]) & (table["trained_on"] != MEAN)]
+    whole = table[table["trained_on"] == MEAN]
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(_protocol_table(f"{title}: {chosen.methods[0]}", first[first["auc"].notna()], "tested_on"))
+    if one_class := len(first) - int(first["auc"].notna().sum()):
+        console.print(f"{one_class} tests more hold one class only: table.csv tells their errors")
+    if len(whole) or len(first) == 1:
+        name = f"{title}: mean of {whole['tested_on'].iloc[0]}" if len(whole) else title
+        console.print(_protocol_table(name, whole if len(whole) else table, "method"))
     for each in found.skipped:
         Console().print(escape(f"not trained: {each.trained_on}: {each.reason}"), soft_wrap=True)
     if found.adds:
@@ -171,6 +176,20 @@ def protocol(
             soft_wrap=True,
         )
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
+
+
+def _protocol_table(title: str, rows: pd.DataFrame, column: str) -> Table:
+    shown = Table(title=f"{escape(title)}: clip AUC of the seeds' mean score, 95 % intervals over tests and people")
+    for name in (column.replace("_", " "), "real", "fake", "AUC", "one seed", "fakes missed", "reals accused"):
+        shown.add_column(name, justify="left" if name == column.replace("_", " ") else "right")
+    for row in rows.to_dict("records"):
+        called = str(row[column])
+        if column == "tested_on" and row["trained_on"] not in (called, f"all but {called}"):
+            called += f", trained on {row['trained_on']}"
+        rates = [_number(row[key], 2) for key in ("fakes_missed", "reals_accused")]
+        counts = str(row["real"]), str(row["fake"])
+        shown.add_row(escape(called), *counts, _interval(row, "auc"), _number(row["auc_one"]), *rates)
+    return shown
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:

@@ -71,19 +71,21 @@ def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
 def what_is_added(tests: Sequence[Measured], method: str) -> dict[str, Any] | None:
     """{method, control, difference, low, high, p, tests}: of the AUCs' means over the unseen tests, paired.
 
-    The control is the strongest of all other methods by that mean; both are measured in the same draws of people. None
-    where no test has both classes.
+    The control is the strongest of all other methods by that mean; both are measured in the same draws of tests and
+    people. None where no test has both classes, or a single one people enough.
     """
-    unseen = _by_method(_unseen([test for test in tests if test.drawn is not None]))
-    most = max((len(of) for of in unseen.values()), default=0)
-    whole = {name: of for name, of in unseen.items() if len(of) == most > 0}
+    of_method = {name: _unseen(of) for name, of in _by_method(tests).items()}
+    most = max((len(of) for of in of_method.values()), default=0)
+    whole = {name: of for name, of in of_method.items() if len(of) == most > 0}
     if method not in whole or len(whole) == 1:
         return None
     means = {name: float(np.mean([test.row["auc"] for test in of])) for name, of in whole.items()}
     control = max((name for name in means if name != method), key=lambda name: means[name])
-    ours, theirs = (np.nanmean([t.drawn for t in whole[n] if t.drawn is not None], axis=0) for n in (method, control))
-    difference = ours - theirs
-    span = interval(difference)
+    try:
+        difference = _drawn_mean(whole[method]) - _drawn_mean(whole[control])
+        span = interval(difference)
+    except UndefinedMetricError:
+        return None
     return {
         "method": method,
         "control": control,
@@ -144,19 +146,36 @@ def _measured(of: pd.DataFrame, n_draws: int, seed: int) -> tuple[dict[str, Any]
 
 
 def _mean(tests: Sequence[Measured]) -> dict[str, Any] | None:
-    """The row of a method's mean over tests, None for less than two; its interval draws the people of each."""
+    """The row of a method's mean over tests, None for less than two; its interval draws tests, and people of each."""
     unseen = _unseen(tests)
     if len(unseen) < 2:
         return None
     rows = [test.row for test in unseen]
-    drawn = [test.drawn for test in unseen if test.drawn is not None]
     found = {"trained_on": MEAN, "tested_on": f"{len(rows)} tests", "method": rows[0]["method"]}
     found |= {"seeds": min(row["seeds"] for row in rows)} | {
         k: sum(r[k] for r in rows) for k in ("people", "real", "fake")
     }
     found |= {key: float(np.mean([row[key] for row in rows])) for key in ("auc", "eer", "auc_one")}
     found |= {key: float(np.mean([row[key] for row in rows])) for key in ("fakes_missed", "reals_accused")}
-    if len(drawn) == len(rows):
-        span = interval(np.mean(drawn, axis=0))
-        found |= {"auc_low": span.low, "auc_high": span.high}
-    return found
+    try:
+        span = interval(_drawn_mean(unseen))
+    except UndefinedMetricError:
+        return found
+    return found | {"auc_low": span.low, "auc_high": span.high}
+
+
+def _drawn_mean(tests: Sequence[Measured]) -> Floats:
+    """(draws,) of the mean AUC over tests: each draw takes as many tests again, at random, and the people of each.
+
+    What is claimed is of the next source or method, so that those at hand are a sample of them. A test of one person,
+    or a draw of it that lacks a class, counts with the test's own value. Raises UndefinedMetricError where nothing is
+    drawn: one test, and too few people in it.
+    """
+    drawn = [test.drawn for test in tests if test.drawn is not None]
+    if not drawn:
+        raise UndefinedMetricError("no test has people enough to draw")
+    values = np.stack([np.full(len(drawn[0]), t.row["auc"]) if t.drawn is None else t.drawn for t in tests])
+    points = np.array([[test.row["auc"]] for test in tests])
+    values = np.where(np.isfinite(values), values, points)
+    chosen = np.random.default_rng(len(tests)).integers(len(tests), size=values.shape)
+    return np.asarray(np.take_along_axis(values, chosen, axis=0).mean(axis=0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,6 +226,28 @@ def test_what_is_added_is_paired_and_against_the_strongest() -> None:
     assert found["difference"] == pytest.approx(auc(labels, good) - auc(labels, close))
     assert 0 <= found["low"] <= found["difference"] <= found["high"] < 0.04
     assert what_is_added(tests_of(table[table["label"] == 1], seed=0), "ours") is None
+
+
+def test_the_mean_over_tests_is_as_sure_as_they_are_alike() -> None:
+    """Tests that differ widen it; one of a single person, which has no interval itself, takes none from the mean."""
+
+    def mean_of(*flipped: float) -> dict[str, Any]:
+        random, labels = np.random.default_rng(2), np.arange(60) % 2
+        parts = [scored("all but a", "a", [0, 1], [0.2, 0.9]).assign(person="one")]
+        for name, share in zip("bcde", flipped, strict=True):
+            score = np.where(random.random(60) < share, 1 - labels, labels) * 0.5 + random.random(60) / 2
+            part = scored(f"all but {name}", name, list(labels), list(score))
+            parts.append(part.assign(person=[f"{name}{i // 2}" for i in range(60)]))
+        table = pd.concat(parts, ignore_index=True).assign(method="m")
+        rows = measure_protocol(tests_of(table, seed=0)).set_index("trained_on")
+        assert np.isnan(rows.loc["all but a", "auc_low"])
+        assert rows.loc[MEAN, "tested_on"] == "5 tests"
+        return dict(rows.loc[MEAN])
+
+    alike, unlike = mean_of(0.05, 0.05, 0.05, 0.05), mean_of(0.0, 0.0, 0.5, 0.5)
+    for row in (alike, unlike):
+        assert row["auc_low"] < row["auc"] < row["auc_high"]
+    assert unlike["auc_high"] - unlike["auc_low"] > 2 * (alike["auc_high"] - alike["auc_low"])
 
 
 def test_thresholds_are_the_best_on_val() -> None:
