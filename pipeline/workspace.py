@@ -60,6 +60,8 @@ class Workspace:
     """baselines.csv, baselines.json and its figure."""
     protocols = _Place("protocols")
     """A folder a protocol: its table, scores, people and figure."""
+    robustness = _Place("robustness")
+    """robustness.json, its tables and figure."""
 
     def quarantine(self, stage: str) -> Path:
         """The clips that `stage` could not use, and why (clip_id, path, stage, reason)."""

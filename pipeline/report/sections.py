@@ -1,0 +1,378 @@
+"""What the page's sections show, of the tables and JSON files that other commands left: plain values and figures.
+
+A part that was not measured is None; its section then says by which command it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from cache_schemas.run import NETWORKS
+from pipeline.figures.charts import Axis, Row, det_axis, det_place, forest, heat_map, lines
+from pipeline.figures.vega import chart
+from pipeline.report.page import in_words, p_value, signed
+from pipeline.statistics.protocol import MEAN
+from pipeline.workspace import Workspace
+
+Json = dict[str, Any]
+UNSEEN = {
+    "leave-one-source-out": "sources never seen",
+    "leave-one-method-out": "methods of forgery never seen",
+}
+"""Protocols whose figures stand on the first screen, and what they are tested on."""
+
+METRICS = {
+    "auc": ("AUC", "value"),
+    "average_precision": ("Average precision", "value"),
+    "eer": ("D-EER", "rate"),
+    "apcer": ("APCER", "rate"),
+    "bpcer": ("BPCER", "rate"),
+    "bpcer_at_apcer_1": ("BPCER at APCER 1 %", "rate"),
+    "bpcer_at_apcer_5": ("BPCER at APCER 5 %", "rate"),
+    "bpcer_at_apcer_10": ("BPCER at APCER 10 %", "rate"),
+    "balanced_accuracy": ("Balanced accuracy", "rate"),
+    "f1": ("F1", "value"),
+    "log_loss": ("Log loss", "value"),
+    "brier": ("Brier score", "value"),
+    "calibration_error": ("Calibration error", "value"),
+    "min_dcf": ("minDCF", "value"),
+    "act_dcf": ("actDCF", "value"),
+    "cllr": ("Cllr", "value"),
+    "cllr_min": ("Cllr_min", "value"),
+}
+"""Of the table of all metrics: how each is called and written."""
+
+_EVIDENCE = {
+    "coverage": ("Answered (coverage)", "rate"),
+    "risk": ("Wrong, of the answered", "rate"),
+    "risk_if_all_were_answered": ("Wrong, were all answered", "rate"),
+    "cost": ("Cost a clip", "value"),
+    "cost_if_all_were_answered": ("Cost a clip, were all answered", "value"),
+    "area": ("Area under risk against coverage", "value"),
+}
+_LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
+_MODALITIES = {"visual": "the picture damaged", "audio": "the sound damaged", "both": "both"}
+_MOST_POINTS = 120
+"""Of a curve: more are more bytes, not more to see."""
+
+
+def read_json(path: Path) -> Json | None:
+    """What the file says; None where there is none."""
+    if not path.exists():
+        return None
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def protocols(workspace: Workspace) -> list[Json]:
+    """Every protocol that was run, those of `UNSEEN` first: its content, its name and its heat map."""
+    order = list(UNSEEN)
+    paths = sorted(workspace.protocols.glob("*/protocol.json"))
+    paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
+    found = []
+    for number, path in enumerate(paths):
+        content = read_json(path) or {}
+        found.append(content | {"name": path.parent.name, "chart": _heat_map(f"protocol{number}", path, content)})
+    return found
+
+
+def _heat_map(key: str, path: Path, content: Json) -> Markup:
+    """Trainings by methods or, where a training has several tests, by tests (the first method's)."""
+    rows = [row for row in content["rows"] if row["trained_on"] != MEAN]
+    tests = {(row["trained_on"], row["tested_on"]) for row in rows}
+    matrix = len(tests) > len({trained for trained, _ in tests})
+    shown = [row for row in rows if row["method"] == rows[0]["method"]] if matrix else rows
+    cells = [
+        {
+            "row": row["trained_on"],
+            "column": row["tested_on"] if matrix else row["method"],
+            "auc": row.get("auc"),
+            "text": in_words(_span(row)),
+        }
+        for row in shown
+    ]
+    what = f"Clip AUC of protocol {path.parent.name}"
+    said = "Rows: what was trained on. " + "; ".join(f"{c['row']}, {c['column']}: {c['text']}" for c in cells)
+    title = "tested on" if matrix else "method"
+    return chart(key, what, said, heat_map(cells, x_title=title, y_title="trained on"))
+
+
+def _span(row: Mapping[str, Any]) -> Json:
+    """A protocol row's AUC as a value."""
+    return {"value": row.get("auc"), "low": row.get("auc_low"), "high": row.get("auc_high"), "reason": "one class only"}
+
+
+def unseen(found: Sequence[Json]) -> list[Json]:
+    """Per protocol of `UNSEEN`: {name, what, auc, tests, rows of tests, adds}; `auc` is None where it was not run.
+
+    The AUC is that of the protocol's first method: the mean over its tests, where there are several.
+    """
+    by_name = {protocol["name"]: protocol for protocol in found}
+    result = []
+    for name, what in UNSEEN.items():
+        entry: Json = {"name": name, "what": what, "auc": None, "tests": "", "worst": None, "adds": None}
+        if name in by_name:
+            rows = by_name[name]["rows"]
+            mine = [row for row in rows if row["method"] == rows[0]["method"]]
+            mean = next((row for row in mine if row["trained_on"] == MEAN), mine[0])
+            single = [row for row in mine if row["trained_on"] != MEAN and "auc" in row]
+            worst = min(single, key=lambda row: row["auc"], default=None)
+            entry |= {
+                "auc": _span(mean),
+                "tests": mean["tested_on"],
+                "worst": worst and {"name": worst["tested_on"], "auc": _span(worst)},
+                "adds": by_name[name].get("adds"),
+            }
+        result.append(entry)
+    return result
+
+
+def verdict(metrics: Json, tests: Sequence[Json]) -> str:
+    """What it is worth, in one sentence: on what is like what was seen, and on what is not."""
+    head = metrics["headline"]
+    if head is None or head["auc"]["value"] is None:
+        return "Nothing can be said: " + (head["auc"]["reason"] if head else "no searched network was trained and scored.")
+    parts = [f"{in_words(head['auc'])} on people it has not seen"]
+    known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
+    parts += [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
+    unknown = [entry["what"] for entry in tests if entry not in known]
+    end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
+    return f"The searched network tells fakes from bona fide clips with an AUC of {_listed(parts)}{end}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and of {last}" if most else last
+
+
+def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if elsewhere:
+        found.append(
+            "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
+            f"{', '.join(elsewhere)}. Run these commands again."
+        )
+    if metrics["small_set"]:
+        found.append(metrics["small_set_reason"])
+    if metrics["shortcuts"]["warning"]:
+        found.append(metrics["shortcuts"]["warning"])
+    found += [entry["says"] for entry in metrics["audit"] or [] if entry["found"]]
+    return found
+
+
+def breakdown(metrics: Json, key: str) -> Json:
+    """A table of parts (per_category, ...): the networks' names, and a row a part with one entry a network."""
+    systems = {name: metrics["systems"][name] for name in NETWORKS if name in metrics["systems"]}
+    parts = next(iter(systems.values()))[key] if systems else {}
+    rows = [
+        {"name": name, "entries": [system[key][name] for system in systems.values()]}
+        | {side: part[side] for side in ("n_real", "n_fake", "against")}
+        for name, part in parts.items()
+    ]
+    return {"networks": list(systems), "rows": rows}
+
+
+def metric_table(metrics: Json, level: str) -> list[Json]:
+    """Every metric of the networks: {title, kind, values}, those without any value left out."""
+    networks = [name for name in NETWORKS if name in metrics["systems"]]
+    rows = []
+    for name, (title, kind) in METRICS.items():
+        values = [metrics["systems"][network][level].get(name) for network in networks]
+        if any(values):
+            rows.append({"title": title, "kind": kind, "values": values})
+    return rows
+
+
+def comparisons(metrics: Json) -> dict[str, Markup]:
+    """{system: what the fusion network's AUC is higher by}, with the interval and the adjusted p."""
+    return {row["system"]: difference(row) for row in metrics["comparisons"]}
+
+
+def difference(row: Mapping[str, Any]) -> Markup:
+    """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
+    if row["difference"] is None:
+        return Markup('<span class="undefined">— <small>{}</small></span>').format(row["reason"])
+    more = f"{signed(row['low'])} to {signed(row['high'])}, {p_value(row['p_holm'])}" if row["low"] is not None else row["reason"]
+    return Markup("{} <small>{}</small>").format(signed(row["difference"]), more)
+
+
+def evidence(metrics: Json) -> Json | None:
+    """{networks, rows, withheld, chart}: what the answers are worth; None where it was not measured.
+
+    rows: {title, kind, values} of the networks; withheld: (reason, clips of each network that have no answer for it).
+    """
+    found = metrics["evidence"]
+    systems = {name: of for name, of in (found or {}).get("systems", {}).items() if not of["reason"]}
+    if not systems:
+        return None
+    of_systems = list(systems.values())
+    rows = [
+        {"title": title, "kind": kind, "values": [of[name] for of in of_systems]}
+        for name, (title, kind) in _EVIDENCE.items()
+    ]
+    reasons = list(dict.fromkeys(reason for of in of_systems for reason in of["withheld"]))
+    none = {"clips": 0, "real": 0, "fake": 0}
+    withheld = [(reason, [of["withheld"].get(reason, none) for of in of_systems]) for reason in reasons]
+    points = [
+        {"series": name, "x": x, "y": y, "text": f"{x:.0%} answered, {y:.1%} of them wrong"}
+        for name, of in systems.items()
+        for x, y in zip(of["curve"]["coverage"], of["curve"]["risk"], strict=True)
+    ]
+    highest = max(point["y"] for point in points) or 1.0
+    spec = lines(points, x=Axis("coverage: share that is answered"), y=Axis("risk: share that is wrong", (0, highest)))
+    described = "; ".join(f"{name}: area {in_words(of['area'])}" for name, of in systems.items())
+    drawn = chart("risk", "Risk against coverage", described, spec)
+    clips = [(of["clips"], of["answered"]) for of in of_systems]
+    return {"networks": list(systems), "clips": clips, "rows": rows, "withheld": withheld, "chart": drawn}
+
+
+def localisation(metrics: Json) -> Json | None:
+    """{counts, rows: (measure, value, what windows can reach at best)}; None where it was not measured."""
+    found = metrics["localisation"]
+    if not found:
+        return None
+    rows = [
+        (f"{_LOCALISATION[kind]} {name}", value, found["oracle"][kind][name])
+        for kind in _LOCALISATION
+        for name, value in found[kind].items()
+    ]
+    return {"counts": found, "rows": rows}
+
+
+def robustness(workspace: Workspace) -> Json | None:
+    """{systems, curves, charts, left_out} of `bmnas robustness`; None where it did not run.
+
+    curves: {title, modality, settings, rows: (system, values from the clean clips on)}.
+    """
+    found = read_json(workspace.robustness / "robustness.json")
+    if found is None:
+        return None
+    curves = []
+    for curve in found["curves"]:
+        points = curve["severities"]
+        rows = [(name, [of_clean, *(p["systems"][name] for p in points)]) for name, of_clean in curve["clean"].items()]
+        curves.append({**curve, "settings": [p["setting"] for p in points], "rows": rows})
+    first = next(iter(found["clean"]))
+    drawn = {
+        modality: _severities(modality, [curve for curve in curves if curve["modality"] == modality], first)
+        for modality in dict.fromkeys(curve["modality"] for curve in curves)
+    }
+    most = max((len(curve["settings"]) for curve in curves), default=0)
+    return {"system": first, "curves": curves, "charts": drawn, "most": most, "left_out": len(found["left_out"])}
+
+
+def _severities(modality: str, curves: Sequence[Json], system: str) -> Markup:
+    rows = [
+        {
+            "series": curve["title"], "x": number, "y": value["value"],
+            "text": f"{setting}: AUC {in_words(value)}",
+        }
+        for curve in curves
+        for number, (setting, value) in enumerate(zip(["as it is", *curve["settings"]], dict(curve["rows"])[system], strict=True))
+        if value["value"] is not None
+    ]  # fmt: skip
+    low = min([0.5, *(row["y"] for row in rows)])
+    axis = Axis("severity; 0: the clips as they are", None)
+    spec = lines(rows, x=axis, y=Axis(f"clip AUC, {system}", (low, 1.0)), points=True)
+    described = "; ".join(f"{row['series']}, {row['text']}" for row in rows)
+    return chart(f"robust-{modality}", f"AUC against severity: {_MODALITIES[modality]}", described, spec)
+
+
+def charts(metrics: Json, curves: Mapping[str, pd.DataFrame]) -> dict[str, Markup]:
+    """The figures of evaluate's numbers; curves: roc and det, as evaluate writes them, of networks and controls."""
+    head = metrics["headline"] or {}
+    shown = [*NETWORKS, (head.get("adds") or {}).get("control")]
+    drawn = {name: curve[curve["system"].isin(shown)] for name, curve in curves.items()}
+    found = {"systems": _systems(metrics), "roc": _roc(drawn["roc"]), "det": _det(drawn["det"])}
+    if "fusion" in metrics["systems"]:
+        found["methods"] = _methods(metrics["systems"]["fusion"]["per_method"])
+    if metrics["calibration"]:
+        found |= {"reliability": _reliability(metrics["calibration"]), "tippett": _tippett(metrics["calibration"])}
+    return found
+
+
+def _systems(metrics: Json) -> Markup:
+    ordered = sorted(metrics["systems"].items(), key=lambda item: -(item[1]["clip"]["auc"]["value"] or 0))
+    rows = [forest_row(name, system["clip"]["auc"], loud=False) for name, system in ordered]
+    axis = Axis("clip AUC, 95 % interval over people", _from(rows, 0.4))
+    return chart("systems", "AUC of networks and controls", said(rows), forest(rows, axis=axis, at=0.5))
+
+
+def _methods(parts: Mapping[str, Json]) -> Markup:
+    rows = [forest_row(name, part["apcer"]) for name, part in parts.items()]
+    rows.sort(key=lambda row: -(row["value"] or 0))
+    if rows:
+        rows[0]["loud"] = bool(rows[0]["value"])
+    axis = Axis("APCER of the fusion network: share of fakes missed")
+    return chart("methods", "APCER per method of forgery", said(rows), forest(rows, axis=axis))
+
+
+def forest_row(name: str, value: Mapping[str, Any], *, loud: bool = False) -> Json:
+    """A row of `forest`; without an interval its ends are the value."""
+    middle = value["value"]
+    low, high = (middle if value.get(end) is None else value[end] for end in ("low", "high"))
+    return {"name": name, "value": middle, "low": low, "high": high, "text": in_words(value), "loud": loud}
+
+
+def said(rows: Sequence[Row]) -> str:
+    """A forest in words, for who cannot see it."""
+    return "; ".join(f"{row['name']}: {row['text']}" for row in rows)
+
+
+def _from(rows: Sequence[Row], most: float) -> tuple[float, float]:
+    """An axis from below the lowest end to 1."""
+    return min([most, *(row["low"] for row in rows if row["low"] is not None)]), 1.0
+
+
+def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+    step = max(1, -(-len(table) // _MOST_POINTS))
+    return pd.concat([table.iloc[:-1:step], table.iloc[-1:]])
+
+
+def _roc(roc: pd.DataFrame) -> Markup:
+    rows = [
+        {"series": str(name), "x": x, "y": y, "text": f"APCER {1 - y:.1%}, BPCER {x:.1%}"}
+        for name, group in roc.groupby("system", sort=False)
+        for x, y in _thinned(group)[["fpr", "tpr"]].to_numpy().tolist()
+    ]
+    spec = lines(rows, x=Axis("real clips called fake (BPCER)"), y=Axis("fakes found (1 − APCER)"), diagonal=True)
+    return chart("roc", "ROC curves", "One curve a network; roc.csv of work/evaluate holds the points.", spec)
+
+
+def _det(det: pd.DataFrame) -> Markup:
+    rows = [
+        {"series": str(name), "x": det_place(x), "y": det_place(y), "text": f"APCER {y:.1%}, BPCER {x:.1%}"}
+        for name, group in det.groupby("system", sort=False)
+        for x, y in _thinned(group)[["fpr", "fnr"]].to_numpy().tolist()
+    ]
+    spec = lines(rows, x=det_axis("BPCER, %"), y=det_axis("APCER, %"), diagonal=True)
+    return chart("det", "DET curves", "One curve a network; det.csv of work/evaluate holds the points.", spec)
+
+
+def _reliability(calibration: Json) -> Markup:
+    points = calibration["reliability"]
+    rows = [
+        {"series": "fusion", "x": x, "y": y, "text": f"said {x:.2f}, {y:.2f} are fake ({n} clips)"}
+        for x, y, n in zip(points["predicted"], points["observed"], points["n"], strict=True)
+        if n
+    ]
+    spec = lines(rows, x=Axis("P(fake) that the network says"), y=Axis("share that is fake"), diagonal=True, points=True)
+    return chart("reliability", "Reliability diagram", "; ".join(row["text"] for row in rows), spec)
+
+
+def _tippett(calibration: Json) -> Markup:
+    rows = [
+        {"series": name, "x": x, "y": y, "text": f"{y:.1%} have a log10 LR above {x:.2f}"}
+        for side, name in (("fake", "fake clips"), ("real", "real clips"))
+        for x, y in calibration["tippett"][side]
+    ]
+    axis = Axis("log10 likelihood ratio, fake against real", None)
+    spec = lines(rows, x=axis, y=Axis("share of clips above"), step=True)
+    return chart("tippett", "Tippett plot", "The share of real and of fake clips above each log10 LR.", spec)
