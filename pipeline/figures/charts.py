@@ -11,7 +11,10 @@ from scipy.special import ndtri
 from pipeline.figures.vega import HOVER, Spec
 
 Row = Mapping[str, Any]
-_NAMED = {name: f"var(--{name})" for name in ("fusion", "visual", "audio")}
+_NAMED = {name: f"var(--{name})" for name in ("fusion", "visual", "audio")} | {
+    "fake clips": "var(--loud)",
+    "real clips": "var(--visual)",
+}
 _OTHERS = ("var(--ink)", "var(--loud)", "var(--soft)")
 _DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
@@ -105,7 +108,7 @@ def lines(
             "encoding": {
                 "x": horizontal,
                 "y": vertical,
-                "color": encoding["color"],
+                "color": {**encoding["color"], "legend": None},
                 "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
                 "tooltip": tooltip,
             },
@@ -164,14 +167,9 @@ def det_place(rate: float) -> float:
 
 
 def series_style(names: Sequence[str]) -> tuple[list[str], list[list[int]]]:
-    """(colour, dashes) of each line: a network's own colour; others differ in their dashes, too."""
-    colours, dashes, others = [], [], 0
-    for name in names:
-        if name in _NAMED:
-            colours.append(_NAMED[name])
-            dashes.append(list(_DASHES[0]))
-        else:
-            colours.append(_OTHERS[others % len(_OTHERS)])
-            dashes.append(list(_DASHES[(others // len(_OTHERS) + 1) % len(_DASHES)]))
-            others += 1
-    return colours, dashes
+    """(colour, dashes) of each line: what has a colour of its own is solid, others differ in their dashes, too."""
+    own = [name for name in names if name in _NAMED]
+    others = [name for name in names if name not in _NAMED]
+    colours = _NAMED | {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}
+    dashes = {name: _DASHES[(i // len(_OTHERS) + bool(own)) % len(_DASHES)] for i, name in enumerate(others)}
+    return [colours[name] for name in names], [list(dashes.get(name, _DASHES[0])) for name in names]

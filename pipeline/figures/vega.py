@@ -50,7 +50,7 @@ def chart(key: str, title: str, description: str, spec: Mapping[str, Any]) -> Ma
     whole = {"$schema": _SCHEMA, "config": _CONFIG, **spec}
     data = json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Markup(
-        f'<div class="chart" data-spec="{key}-spec">{_svg(key, title, description, whole)}</div>'
+        f'<div class="chart" data-spec="{key}-spec" role="group" aria-label="{escape(title)}" tabindex="0">{_svg(key, title, description, whole)}</div>'
         f'<script type="application/json" id="{key}-spec">{data}</script>'
     )
 
@@ -60,8 +60,8 @@ def _svg(key: str, title: str, description: str, spec: Spec) -> str:
     still = {**spec, "layer": [layer for layer in spec["layer"] if layer.get("name") != HOVER]}
     text = vl_convert.vegalite_to_svg(still)
     text = re.sub(r' (?:xmlns(?::xlink)?|version|role|aria-\w+)="[^"]*"', "", text)
-    text = re.sub(r'\bid="', f'id="{key}-', text)
-    text = re.sub(r"url\(#", f"url(#{key}-", text)
+    for number, name in enumerate(re.findall(r'\bid="([^"]+)"', text)):  # they are numbered through all figures
+        text = text.replace(f'id="{name}"', f'id="{key}-{number}"').replace(f"url(#{name})", f"url(#{key}-{number})")
     text = re.sub(r'<text ([^>]*)font-family="[^"]*"', r"<text \1", text)
     names = f'role="img" aria-labelledby="{key}-title {key}-desc"'
     said = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-desc">{escape(description)}</desc>'

@@ -58,6 +58,7 @@ _EVIDENCE = {
 }
 _LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
 _MODALITIES = {"visual": "the picture damaged", "audio": "the sound damaged", "both": "both"}
+_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
 _MOST_POINTS = 120
 """Of a curve: more are more bytes, not more to see."""
 
@@ -70,42 +71,41 @@ def read_json(path: Path) -> Json | None:
     return content
 
 
-def protocols(workspace: Workspace) -> list[Json]:
-    """Every protocol that was run, those of `UNSEEN` first: its content, its name and its heat map."""
+def protocols_in(folder: Path) -> list[Json]:
+    """Every protocol that was run, those of `UNSEEN` first: the content of its protocol.json, and its name."""
     order = list(UNSEEN)
-    paths = sorted(workspace.protocols.glob("*/protocol.json"))
+    paths = sorted(folder.glob("*/protocol.json"))
     paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
-    found = []
-    for number, path in enumerate(paths):
-        content = read_json(path) or {}
-        found.append(content | {"name": path.parent.name, "chart": _heat_map(f"protocol{number}", path, content)})
+    found = [(read_json(path) or {}) | {"name": path.parent.name} for path in paths]
+    for protocol in found:
+        protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
     return found
 
 
-def _heat_map(key: str, path: Path, content: Json) -> Markup:
-    """Trainings by methods or, where a training has several tests, by tests (the first method's)."""
-    rows = [row for row in content["rows"] if row["trained_on"] != MEAN]
+def heat_map_of(protocol: Json, number: int) -> Markup:
+    """Methods by trainings or, where a training has several tests, trainings by tests (the first method's)."""
+    rows = [row for row in protocol["rows"] if row["trained_on"] != MEAN]
     tests = {(row["trained_on"], row["tested_on"]) for row in rows}
     matrix = len(tests) > len({trained for trained, _ in tests})
     shown = [row for row in rows if row["method"] == rows[0]["method"]] if matrix else rows
     cells = [
         {
-            "row": row["trained_on"],
-            "column": row["tested_on"] if matrix else row["method"],
-            "auc": row.get("auc"),
+            "row": row["trained_on"] if matrix else row["method"],
+            "column": row["tested_on"] if matrix else row["trained_on"],
+            "auc": row["auc"],
             "text": in_words(_span(row)),
         }
         for row in shown
     ]
-    what = f"Clip AUC of protocol {path.parent.name}"
-    said = "Rows: what was trained on. " + "; ".join(f"{c['row']}, {c['column']}: {c['text']}" for c in cells)
-    title = "tested on" if matrix else "method"
-    return chart(key, what, said, heat_map(cells, x_title=title, y_title="trained on"))
+    what = f"Clip AUC of protocol {protocol['name']}"
+    told = "; ".join(f"{cell['row']}, {cell['column']}: {cell['text']}" for cell in cells)
+    x, y = ("tested on", "trained on") if matrix else ("trained on", "method")
+    return chart(f"protocol{number}", what, f"{y}, {x}: {told}", heat_map(cells, x_title=x, y_title=y))
 
 
 def _span(row: Mapping[str, Any]) -> Json:
     """A protocol row's AUC as a value."""
-    return {"value": row.get("auc"), "low": row.get("auc_low"), "high": row.get("auc_high"), "reason": "one class only"}
+    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": "one class only"}
 
 
 def unseen(found: Sequence[Json]) -> list[Json]:
@@ -121,7 +121,7 @@ def unseen(found: Sequence[Json]) -> list[Json]:
             rows = by_name[name]["rows"]
             mine = [row for row in rows if row["method"] == rows[0]["method"]]
             mean = next((row for row in mine if row["trained_on"] == MEAN), mine[0])
-            single = [row for row in mine if row["trained_on"] != MEAN and "auc" in row]
+            single = [row for row in mine if row["trained_on"] != MEAN and row["auc"] is not None]
             worst = min(single, key=lambda row: row["auc"], default=None)
             entry |= {
                 "auc": _span(mean),
@@ -199,8 +199,10 @@ def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
         return Markup('<span class="undefined">— <small>{}</small></span>').format(row["reason"])
-    more = f"{signed(row['low'])} to {signed(row['high'])}, {p_value(row['p_holm'])}" if row["low"] is not None else row["reason"]
-    return Markup("{} <small>{}</small>").format(signed(row["difference"]), more)
+    if row["low"] is None:
+        return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
+    span = f"{signed(row['low'])} to {signed(row['high'])}"
+    return Markup("{} <small>{}</small><small>{}</small>").format(signed(row["difference"]), span, p_value(row["p_holm"]))
 
 
 def evidence(metrics: Json) -> Json | None:
@@ -301,7 +303,7 @@ def charts(metrics: Json, curves: Mapping[str, pd.DataFrame]) -> dict[str, Marku
 def _systems(metrics: Json) -> Markup:
     ordered = sorted(metrics["systems"].items(), key=lambda item: -(item[1]["clip"]["auc"]["value"] or 0))
     rows = [forest_row(name, system["clip"]["auc"], loud=False) for name, system in ordered]
-    axis = Axis("clip AUC, 95 % interval over people", _from(rows, 0.4))
+    axis = Axis("clip AUC", _from(rows, 0.4))
     return chart("systems", "AUC of networks and controls", said(rows), forest(rows, axis=axis, at=0.5))
 
 
@@ -310,7 +312,7 @@ def _methods(parts: Mapping[str, Json]) -> Markup:
     rows.sort(key=lambda row: -(row["value"] or 0))
     if rows:
         rows[0]["loud"] = bool(rows[0]["value"])
-    axis = Axis("APCER of the fusion network: share of fakes missed")
+    axis = Axis("APCER")
     return chart("methods", "APCER per method of forgery", said(rows), forest(rows, axis=axis))
 
 

@@ -65,7 +65,7 @@ CONTENTS = {
     "reproduction": "Reproduction",
 }
 _OPTIONAL = ("calibration", "matched", "localisation", "evidence", "audit", "looks", "left_out")
-_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
+_TOLD = ("metrics", "data", "people", "params", "versions", "digests", "commands", "elsewhere")
 _COPIED = ("metrics.json", "scores.csv", "clips.csv")
 
 
@@ -82,6 +82,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
     facts = {
         "metrics": metrics,
+        "params": retrain.params,
         "parameters": _yaml(retrain.params),
         "changed": changed(retrain.params, params.model_dump(mode="json")),
         "features": _yaml(cache.attributes),
@@ -101,6 +102,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         "plots": _plots(search, retrain),
         "histories": _histories(search),
         "charts": sections.charts(metrics, _curves(workspace)),
+        "heat_maps": [sections.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
     }
     facts["commands"] = commands(
         measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
@@ -124,7 +126,7 @@ def _write(
 ) -> Path:
     """The path of the page, with all that lies beside it."""
     folder = workspace.report
-    protocols = {protocol["name"]: {**protocol, "chart": None} for protocol in measured["protocols"]}
+    protocols = {protocol["name"]: protocol for protocol in measured["protocols"]}
     write_quarantine(folder / "quarantine.csv", quarantined)
     names = [(workspace.evaluate / name, folder / name) for name in _COPIED]
     shutil.rmtree(folder / "protocols", ignore_errors=True)
@@ -135,7 +137,7 @@ def _write(
         if source.exists():
             with replacing(target) as temporary:
                 shutil.copyfile(source, temporary)
-    told = {name: facts[name] for name in ("metrics", "data", "people", "versions", "digests", "commands", "elsewhere")}
+    told = {name: facts[name] for name in _TOLD}
     write_json(folder / "report.json", {"schema_version": 1, **told, "protocols": protocols})
     write_text(folder / "model-card.md", model_card({**facts, **measured}))
     write_text(folder / "data-card.md", data_card({**facts, **measured}))
@@ -146,9 +148,7 @@ def _write(
 
 def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str]) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
-    protocols = sections.protocols(workspace)
-    for protocol in protocols:
-        protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
+    protocols = sections.protocols_in(workspace.protocols)
     unseen = sections.unseen(protocols)
     return {
         "protocols": protocols,

@@ -8,10 +8,7 @@
     const spec = JSON.parse(document.getElementById(box.dataset.spec).textContent);
     const still = box.querySelector("svg");
     const live = document.createElement("div");
-    if (typeof spec.width === "number") {
-      spec.width = "container";
-      spec.autosize = { type: "fit-x", contains: "padding" };
-    }
+    if (typeof spec.width === "number") spec.width = "container";
     box.append(live);
     still.style.display = "none";
     try {
