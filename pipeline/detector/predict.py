@@ -20,7 +20,7 @@ from pipeline.compute.workers import session
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
 from pipeline.params import ComputeParams, Params
-from pipeline.runs.evaluate import score_windows
+from pipeline.runs.scoring import score_windows
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
