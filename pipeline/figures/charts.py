@@ -62,7 +62,7 @@ def forest(rows: Sequence[Row], *, axis: Axis, at: float | None = None) -> Spec:
     if at is not None:
         mark = {"type": "rule", "color": "var(--soft)", "strokeDash": [4, 3]}
         marks.insert(0, {"mark": mark, "encoding": {"x": {"datum": at, "type": "quantitative", "scale": x["scale"]}}})
-    return {"data": {"values": data}, "width": 420, "height": {"step": 24}, "layer": marks}
+    return {"data": {"values": data}, "width": 420, "height": 24 * max(1, len(data)), "layer": marks}
 
 
 def lines(
@@ -108,7 +108,7 @@ def lines(
             "encoding": {
                 "x": horizontal,
                 "y": vertical,
-                "color": {**encoding["color"], "legend": None},
+                "color": {"value": "var(--ink)"},
                 "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
                 "tooltip": tooltip,
             },
@@ -128,7 +128,7 @@ def heat_map(rows: Sequence[Row], *, x_title: str, y_title: str) -> Spec:
 
     The further from a coin, the fuller the colour; what is below a coin has another one.
     """
-    x = {"field": "column", "type": "nominal", "sort": None, "title": x_title, "axis": {"labelAngle": -30}}
+    x: Spec = {"field": "column", "type": "nominal", "sort": None, "title": x_title, "axis": {"labelAngle": -30}}
     y = {"field": "row", "type": "nominal", "sort": None, "title": y_title}
     full = {"field": "strength", "type": "quantitative", "scale": {"domain": [0, 0.5], "range": [0.03, 0.55]}}
     data = [

@@ -11,7 +11,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cache_schemas.evaluation import read_scores
@@ -19,8 +18,9 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.run import RunFileError
 from pipeline.figures.charts import Axis, forest
 from pipeline.figures.vega import chart
+from pipeline.report.drawings import forest_row, said
 from pipeline.report.page import render
-from pipeline.report.sections import difference, forest_row, protocols_in, read_json, said, unseen
+from pipeline.report.sections import difference, protocols_in, read_json, unseen
 from pipeline.statistics.compare import delong, drawn_p, holm
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, auc, eer
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
@@ -77,10 +77,15 @@ def compare(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     try:
         draws = draw_people(tables[0]["person"], draws=DRAWS, seed=seed)
         drawn = [drawn_metrics(labels, of["score"], draws) for of in tables]
-        values = [{name: _value(labels, of["score"], each, name) for name in _METRICS} for of, each in zip(tables, drawn, strict=True)]
+        values = [
+            {name: _value(labels, of["score"], each, name) for name in _METRICS}
+            for of, each in zip(tables, drawn, strict=True)
+        ]
         pairs = _pairs(runs, labels, tables, [each["auc"] for each in drawn])
     except UndefinedMetricError as error:
-        raise CompareError(f"the runs share {len(shared)} test clips: {error}: compare runs of the same clips") from None
+        raise CompareError(
+            f"the runs share {len(shared)} test clips: {error}: compare runs of the same clips"
+        ) from None
     found = [{"name": run.name, "own": run.metrics["headline"], **each} for run, each in zip(runs, values, strict=True)]
     counts = {"clips": len(shared), "fake_clips": int(labels.sum()), "people": int(tables[0]["person"].nunique())}
     return {"schema_version": 1, **counts, "runs": found, "pairs": pairs}
@@ -94,7 +99,7 @@ def _value(labels: Any, scores: pd.Series[float], drawn: Mapping[str, Floats], n
 def _pairs(
     runs: Sequence[Run], labels: Any, tables: Sequence[pd.DataFrame], drawn: Sequence[Floats]
 ) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, j in combinations(range(len(runs)), 2):
         less = drawn[i] - drawn[j]
         span, of = interval(less), delong(labels, tables[i]["score"], tables[j]["score"])
@@ -120,7 +125,9 @@ def verdict(found: Mapping[str, Any]) -> str:
     held = f"On the {found['clips']} test clips of {found['people']} people that all runs share"
     if not apart:
         return f"{held}, no run's AUC is better than another's beyond what chance makes."
-    better = [(row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"]) for row in apart]
+    better = [
+        (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"]) for row in apart
+    ]
     return f"{held}, " + "; ".join(f"{first} is better than {second}" for first, second in better) + "."
 
 
@@ -147,14 +154,20 @@ def write_comparison(folders: Sequence[Path], out: Path, *, seed: int = 0) -> di
     found = compare(runs, seed=seed)
     values = [forest_row(run["name"], run["auc"]) for run in found["runs"]]
     pairs = [
-        forest_row(f"{row['first']} − {row['second']}", {**row, "value": row["difference"]}) for row in found["pairs"]
+        forest_row(f"{row['first']} less {row['second']}", {**row, "value": row["difference"]})
+        for row in found["pairs"]
     ]
     reach = max(0.05, *(abs(row[end]) for row in pairs for end in ("low", "high")))
     lowest = min(0.5, *(row["low"] for row in values))
     charts = {
-        "runs": chart("runs", "AUC of each run", said(values), forest(values, axis=Axis("clip AUC", (lowest, 1.0)), at=0.5)),
+        "runs": chart(
+            "runs", "AUC of each run", said(values), forest(values, axis=Axis("clip AUC", (lowest, 1.0)), at=0.5)
+        ),
         "pairs": chart(
-            "pairs", "Differences of AUC", said(pairs), forest(pairs, axis=Axis("difference of AUC", (-reach, reach)), at=0)
+            "pairs",
+            "Differences of AUC",
+            said(pairs),
+            forest(pairs, axis=Axis("difference of AUC", (-reach, reach)), at=0),
         ),
     }
     page = render(

@@ -1,4 +1,4 @@
-"""The worst errors of the fusion network, with what it saw and heard of them: faces are people's, and may be left out."""
+"""The worst errors of the fusion network, and what it saw and heard of them: faces are people's and may be left out."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def worst_errors(scores: pd.DataFrame, clips: pd.DataFrame, threshold: float | N
     known = clips.set_index("clip_id")
     found = []
     for clip_id, own in windows.groupby("clip_id", sort=True):
-        clip = known.loc[clip_id]
+        clip = known.loc[str(clip_id)]
         fake, score = bool(clip["label"]), float(own["score"].mean())
         if (score >= threshold) != fake:
             wrong = own.loc[own["score"].idxmin() if fake else own["score"].idxmax()]
-            row = {name: str(clip[name]) for name in ("path", "category", "method", "subject_id")}
+            row: dict[str, Any] = {name: str(clip[name]) for name in ("path", "category", "method", "subject_id")}
             row |= {"clip_id": str(clip_id), "label": int(fake), "score": score, "start_s": float(wrong["start_s"])}
             found.append(row)
     return sorted(found, key=lambda row: (-abs(row["score"] - row["label"]), row["clip_id"]))[:MOST]
 
 
 def add_pictures(errors: list[dict[str, Any]], workspace: Workspace) -> str:
-    """"shown" where the shards hold any of them, else why there are none; adds strip and sound to each, maybe ""."""
+    """The word shown where the shards hold any of them, else why there are none; adds strip and sound to each."""
     faces, sounds = _shards(workspace.faces, FACES), _shards(workspace.spectrograms, SPECTROGRAMS)
     for row in errors:
         crops = _window(faces, FACES, row, "crops")
@@ -66,9 +66,7 @@ def _shards(folder: Path, schema: ShardSchema) -> dict[str, ClipEntry]:
     return {entry.clip_id: entry for entry in entries if not entry.reason}
 
 
-def _window(
-    entries: dict[str, ClipEntry], schema: ShardSchema, row: dict[str, Any], array: str
-) -> NDArray[Any] | None:
+def _window(entries: dict[str, ClipEntry], schema: ShardSchema, row: dict[str, Any], array: str) -> NDArray[Any] | None:
     """The array of the row's window; None where no shard holds it, or its file is damaged."""
     entry = entries.get(row["clip_id"])
     if entry is None:

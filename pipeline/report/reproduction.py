@@ -1,4 +1,4 @@
-"""What it takes to get the same figures again: versions, digests, commands, and whether the results are of one cache."""
+"""What it takes to get the same figures again: versions, digests, commands, and whether all is of one cache."""
 
 from __future__ import annotations
 

@@ -10,17 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from cache_schemas.run import NETWORKS
-from pipeline.figures.charts import Axis, Row, det_axis, det_place, forest, heat_map, lines
-from pipeline.figures.vega import chart
+from pipeline.report.drawings import Json, risk, severities, span_of
 from pipeline.report.page import in_words, p_value, signed
 from pipeline.statistics.protocol import MEAN
 from pipeline.workspace import Workspace
 
-Json = dict[str, Any]
 UNSEEN = {
     "leave-one-source-out": "sources never seen",
     "leave-one-method-out": "methods of forgery never seen",
@@ -57,10 +54,7 @@ _EVIDENCE = {
     "area": ("Area under risk against coverage", "value"),
 }
 _LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
-_MODALITIES = {"visual": "the picture damaged", "audio": "the sound damaged", "both": "both"}
 _PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
-_MOST_POINTS = 120
-"""Of a curve: more are more bytes, not more to see."""
 
 
 def read_json(path: Path) -> Json | None:
@@ -82,32 +76,6 @@ def protocols_in(folder: Path) -> list[Json]:
     return found
 
 
-def heat_map_of(protocol: Json, number: int) -> Markup:
-    """Methods by trainings or, where a training has several tests, trainings by tests (the first method's)."""
-    rows = [row for row in protocol["rows"] if row["trained_on"] != MEAN]
-    tests = {(row["trained_on"], row["tested_on"]) for row in rows}
-    matrix = len(tests) > len({trained for trained, _ in tests})
-    shown = [row for row in rows if row["method"] == rows[0]["method"]] if matrix else rows
-    cells = [
-        {
-            "row": row["trained_on"] if matrix else row["method"],
-            "column": row["tested_on"] if matrix else row["trained_on"],
-            "auc": row["auc"],
-            "text": in_words(_span(row)),
-        }
-        for row in shown
-    ]
-    what = f"Clip AUC of protocol {protocol['name']}"
-    told = "; ".join(f"{cell['row']}, {cell['column']}: {cell['text']}" for cell in cells)
-    x, y = ("tested on", "trained on") if matrix else ("trained on", "method")
-    return chart(f"protocol{number}", what, f"{y}, {x}: {told}", heat_map(cells, x_title=x, y_title=y))
-
-
-def _span(row: Mapping[str, Any]) -> Json:
-    """A protocol row's AUC as a value."""
-    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": "one class only"}
-
-
 def unseen(found: Sequence[Json]) -> list[Json]:
     """Per protocol of `UNSEEN`: {name, what, auc, tests, rows of tests, adds}; `auc` is None where it was not run.
 
@@ -124,9 +92,9 @@ def unseen(found: Sequence[Json]) -> list[Json]:
             single = [row for row in mine if row["trained_on"] != MEAN and row["auc"] is not None]
             worst = min(single, key=lambda row: row["auc"], default=None)
             entry |= {
-                "auc": _span(mean),
+                "auc": span_of(mean),
                 "tests": mean["tested_on"],
-                "worst": worst and {"name": worst["tested_on"], "auc": _span(worst)},
+                "worst": worst and {"name": worst["tested_on"], "auc": span_of(worst)},
                 "adds": by_name[name].get("adds"),
             }
         result.append(entry)
@@ -137,7 +105,9 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
     """What it is worth, in one sentence: on what is like what was seen, and on what is not."""
     head = metrics["headline"]
     if head is None or head["auc"]["value"] is None:
-        return "Nothing can be said: " + (head["auc"]["reason"] if head else "no searched network was trained and scored.")
+        return "Nothing can be said: " + (
+            head["auc"]["reason"] if head else "no searched network was trained and scored."
+        )
     parts = [f"{in_words(head['auc'])} on people it has not seen"]
     known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
     parts += [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
@@ -202,7 +172,9 @@ def difference(row: Mapping[str, Any]) -> Markup:
     if row["low"] is None:
         return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
     span = f"{signed(row['low'])} to {signed(row['high'])}"
-    return Markup("{} <small>{}</small><small>{}</small>").format(signed(row["difference"]), span, p_value(row["p_holm"]))
+    return Markup("{} <small>{}</small><small>{}</small>").format(
+        signed(row["difference"]), span, p_value(row["p_holm"])
+    )
 
 
 def evidence(metrics: Json) -> Json | None:
@@ -222,15 +194,7 @@ def evidence(metrics: Json) -> Json | None:
     reasons = list(dict.fromkeys(reason for of in of_systems for reason in of["withheld"]))
     none = {"clips": 0, "real": 0, "fake": 0}
     withheld = [(reason, [of["withheld"].get(reason, none) for of in of_systems]) for reason in reasons]
-    points = [
-        {"series": name, "x": x, "y": y, "text": f"{x:.0%} answered, {y:.1%} of them wrong"}
-        for name, of in systems.items()
-        for x, y in zip(of["curve"]["coverage"], of["curve"]["risk"], strict=True)
-    ]
-    highest = max(point["y"] for point in points) or 1.0
-    spec = lines(points, x=Axis("coverage: share that is answered"), y=Axis("risk: share that is wrong", (0, highest)))
-    described = "; ".join(f"{name}: area {in_words(of['area'])}" for name, of in systems.items())
-    drawn = chart("risk", "Risk against coverage", described, spec)
+    drawn = risk(systems)
     clips = [(of["clips"], of["answered"]) for of in of_systems]
     return {"networks": list(systems), "clips": clips, "rows": rows, "withheld": withheld, "chart": drawn}
 
@@ -263,118 +227,8 @@ def robustness(workspace: Workspace) -> Json | None:
         curves.append({**curve, "settings": [p["setting"] for p in points], "rows": rows})
     first = next(iter(found["clean"]))
     drawn = {
-        modality: _severities(modality, [curve for curve in curves if curve["modality"] == modality], first)
+        modality: severities(modality, [curve for curve in curves if curve["modality"] == modality], first)
         for modality in dict.fromkeys(curve["modality"] for curve in curves)
     }
     most = max((len(curve["settings"]) for curve in curves), default=0)
     return {"system": first, "curves": curves, "charts": drawn, "most": most, "left_out": len(found["left_out"])}
-
-
-def _severities(modality: str, curves: Sequence[Json], system: str) -> Markup:
-    rows = [
-        {
-            "series": curve["title"], "x": number, "y": value["value"],
-            "text": f"{setting}: AUC {in_words(value)}",
-        }
-        for curve in curves
-        for number, (setting, value) in enumerate(zip(["as it is", *curve["settings"]], dict(curve["rows"])[system], strict=True))
-        if value["value"] is not None
-    ]  # fmt: skip
-    low = min([0.5, *(row["y"] for row in rows)])
-    axis = Axis("severity; 0: the clips as they are", None)
-    spec = lines(rows, x=axis, y=Axis(f"clip AUC, {system}", (low, 1.0)), points=True)
-    described = "; ".join(f"{row['series']}, {row['text']}" for row in rows)
-    return chart(f"robust-{modality}", f"AUC against severity: {_MODALITIES[modality]}", described, spec)
-
-
-def charts(metrics: Json, curves: Mapping[str, pd.DataFrame]) -> dict[str, Markup]:
-    """The figures of evaluate's numbers; curves: roc and det, as evaluate writes them, of networks and controls."""
-    head = metrics["headline"] or {}
-    shown = [*NETWORKS, (head.get("adds") or {}).get("control")]
-    drawn = {name: curve[curve["system"].isin(shown)] for name, curve in curves.items()}
-    found = {"systems": _systems(metrics), "roc": _roc(drawn["roc"]), "det": _det(drawn["det"])}
-    if "fusion" in metrics["systems"]:
-        found["methods"] = _methods(metrics["systems"]["fusion"]["per_method"])
-    if metrics["calibration"]:
-        found |= {"reliability": _reliability(metrics["calibration"]), "tippett": _tippett(metrics["calibration"])}
-    return found
-
-
-def _systems(metrics: Json) -> Markup:
-    ordered = sorted(metrics["systems"].items(), key=lambda item: -(item[1]["clip"]["auc"]["value"] or 0))
-    rows = [forest_row(name, system["clip"]["auc"], loud=False) for name, system in ordered]
-    axis = Axis("clip AUC", _from(rows, 0.4))
-    return chart("systems", "AUC of networks and controls", said(rows), forest(rows, axis=axis, at=0.5))
-
-
-def _methods(parts: Mapping[str, Json]) -> Markup:
-    rows = [forest_row(name, part["apcer"]) for name, part in parts.items()]
-    rows.sort(key=lambda row: -(row["value"] or 0))
-    if rows:
-        rows[0]["loud"] = bool(rows[0]["value"])
-    axis = Axis("APCER")
-    return chart("methods", "APCER per method of forgery", said(rows), forest(rows, axis=axis))
-
-
-def forest_row(name: str, value: Mapping[str, Any], *, loud: bool = False) -> Json:
-    """A row of `forest`; without an interval its ends are the value."""
-    middle = value["value"]
-    low, high = (middle if value.get(end) is None else value[end] for end in ("low", "high"))
-    return {"name": name, "value": middle, "low": low, "high": high, "text": in_words(value), "loud": loud}
-
-
-def said(rows: Sequence[Row]) -> str:
-    """A forest in words, for who cannot see it."""
-    return "; ".join(f"{row['name']}: {row['text']}" for row in rows)
-
-
-def _from(rows: Sequence[Row], most: float) -> tuple[float, float]:
-    """An axis from below the lowest end to 1."""
-    return min([most, *(row["low"] for row in rows if row["low"] is not None)]), 1.0
-
-
-def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    step = max(1, -(-len(table) // _MOST_POINTS))
-    return pd.concat([table.iloc[:-1:step], table.iloc[-1:]])
-
-
-def _roc(roc: pd.DataFrame) -> Markup:
-    rows = [
-        {"series": str(name), "x": x, "y": y, "text": f"APCER {1 - y:.1%}, BPCER {x:.1%}"}
-        for name, group in roc.groupby("system", sort=False)
-        for x, y in _thinned(group)[["fpr", "tpr"]].to_numpy().tolist()
-    ]
-    spec = lines(rows, x=Axis("real clips called fake (BPCER)"), y=Axis("fakes found (1 − APCER)"), diagonal=True)
-    return chart("roc", "ROC curves", "One curve a network; roc.csv of work/evaluate holds the points.", spec)
-
-
-def _det(det: pd.DataFrame) -> Markup:
-    rows = [
-        {"series": str(name), "x": det_place(x), "y": det_place(y), "text": f"APCER {y:.1%}, BPCER {x:.1%}"}
-        for name, group in det.groupby("system", sort=False)
-        for x, y in _thinned(group)[["fpr", "fnr"]].to_numpy().tolist()
-    ]
-    spec = lines(rows, x=det_axis("BPCER, %"), y=det_axis("APCER, %"), diagonal=True)
-    return chart("det", "DET curves", "One curve a network; det.csv of work/evaluate holds the points.", spec)
-
-
-def _reliability(calibration: Json) -> Markup:
-    points = calibration["reliability"]
-    rows = [
-        {"series": "fusion", "x": x, "y": y, "text": f"said {x:.2f}, {y:.2f} are fake ({n} clips)"}
-        for x, y, n in zip(points["predicted"], points["observed"], points["n"], strict=True)
-        if n
-    ]
-    spec = lines(rows, x=Axis("P(fake) that the network says"), y=Axis("share that is fake"), diagonal=True, points=True)
-    return chart("reliability", "Reliability diagram", "; ".join(row["text"] for row in rows), spec)
-
-
-def _tippett(calibration: Json) -> Markup:
-    rows = [
-        {"series": name, "x": x, "y": y, "text": f"{y:.1%} have a log10 LR above {x:.2f}"}
-        for side, name in (("fake", "fake clips"), ("real", "real clips"))
-        for x, y in calibration["tippett"][side]
-    ]
-    axis = Axis("log10 likelihood ratio, fake against real", None)
-    spec = lines(rows, x=axis, y=Axis("share of clips above"), step=True)
-    return chart("tippett", "Tippett plot", "The share of real and of fake clips above each log10 LR.", spec)

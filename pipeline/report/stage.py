@@ -25,7 +25,7 @@ import nas
 from cache_schemas.evaluation import read_clips, read_scores
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
-from cache_schemas.manifest import read_quarantine, write_quarantine
+from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
@@ -33,7 +33,7 @@ from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
-from pipeline.report import sections
+from pipeline.report import drawings, sections
 from pipeline.report.cards import data_card, model_card
 from pipeline.report.data import data_counts, people_counts, quarantine_summary
 from pipeline.report.errors import add_pictures, worst_errors
@@ -41,8 +41,8 @@ from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
 from pipeline.runs.evaluate import read_metrics
-from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
@@ -80,7 +80,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
     cache = FeatureCache.open(workspace.features)
     index = clip_index(workspace, cache)
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
-    facts = {
+    facts: dict[str, Any] = {
         "metrics": metrics,
         "params": retrain.params,
         "parameters": _yaml(retrain.params),
@@ -101,8 +101,8 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         "architectures": _architectures(search, list(cache.layers)),
         "plots": _plots(search, retrain),
         "histories": _histories(search),
-        "charts": sections.charts(metrics, _curves(workspace)),
-        "heat_maps": [sections.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
+        "charts": drawings.charts(metrics, _curves(workspace)),
+        "heat_maps": [drawings.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
     }
     facts["commands"] = commands(
         measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
@@ -122,7 +122,11 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
 
 
 def _write(
-    workspace: Workspace, page: str, facts: Mapping[str, Any], measured: Mapping[str, Any], quarantined: Sequence[Any]
+    workspace: Workspace,
+    page: str,
+    facts: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    quarantined: list[Quarantined],
 ) -> Path:
     """The path of the page, with all that lies beside it."""
     folder = workspace.report
