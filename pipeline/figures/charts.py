@@ -129,7 +129,7 @@ def heat_map(rows: Sequence[Row], *, x_title: str, y_title: str) -> Spec:
     The further from a coin, the fuller the colour; what is below a coin has another one.
     """
     x: Spec = {"field": "column", "type": "nominal", "sort": None, "title": x_title, "axis": {"labelAngle": -30}}
-    y = {"field": "row", "type": "nominal", "sort": None, "title": y_title}
+    y = {"field": "row", "type": "nominal", "sort": None, "title": None}
     full = {"field": "strength", "type": "quantitative", "scale": {"domain": [0, 0.5], "range": [0.03, 0.55]}}
     data = [
         {**row, "strength": abs((row["auc"] or 0.5) - 0.5), "below": (row["auc"] or 1) < 0.5,
