@@ -43,7 +43,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:  # an empty text is no missing number, nor is a person called NA
-        found = read_table(path, converters=dict.fromkeys(_TEXTS, str), float_precision="round_trip")
+        found = read_table(path, converters=dict.fromkeys(_TEXTS, str))
     except FileNotFoundError:
         raise EvaluationError(f"{path} does not exist: run `bmnas evaluate` first") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_SHOWN = 50  # numbers that differ
+
 
 @app.command(epilog="Example: [bold]bmnas synth[/bold]   (16 people, 128 clips, into data/synth)")
 def synth(
@@ -273,6 +275,29 @@ def compare(
     found = write_comparison(runs, out)
     Console().print(escape(verdict(found)), soft_wrap=True)
     Console().print(f"compare: {escape(str(out.resolve()))}", soft_wrap=True)
+
+
+@app.command(epilog="Example: [bold]bmnas recompute work/report[/bold]")
+def recompute(
+    folder: Annotated[Path, typer.Argument(help="work/report, work/evaluate or work", metavar="FOLDER")],
+) -> None:
+    """Derive every number again from clips.csv and scores.csv alone: no media, no weights, no cache.
+
+    The same for the protocols below the folder. Exit code 1 when a number is another one; each is named.
+    """
+    from pipeline.report.recompute import recompute as run
+
+    found, out = run(folder), Console(soft_wrap=True, highlight=False)
+    for each in found.different[:_SHOWN]:
+        out.print(f"{each.place}: told {each.told}, derived {each.derived}", markup=False)
+    if len(found.different) > _SHOWN:
+        out.print(f"... and {len(found.different) - _SHOWN} more")
+    if found.apart:
+        out.print(f"not of the tables, and not compared: {', '.join(found.apart)}", markup=False)
+    if found.different:
+        out.print(f"[red]recompute: {len(found.different)} values are not what the tables give[/]")
+        raise typer.Exit(1)
+    out.print(f"recompute: {found.numbers} numbers agree")
 
 
 @app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")

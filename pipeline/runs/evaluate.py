@@ -5,6 +5,7 @@ metrics.json                 see pipeline.statistics.measure; and its seed, whic
                              networks were trained on
 summary.json                 the few numbers of it that `dvc metrics` shows
 roc.csv                      system, fpr, tpr: clip level, scores averaged over the seeds; det.csv: system, fpr, fnr
+reliability.csv              predicted, observed, n: of the searched network; tippett.csv: clips, log10_lr, share
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
 from pipeline.runs.controls import control_scores
 from pipeline.runs.scoring import score_windows
 from pipeline.statistics.added import SUMMARY
-from pipeline.statistics.curves import curves
+from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.tables import clips as one_a_clip
@@ -140,7 +141,8 @@ def score_table(windows: pd.DataFrame, system: str, seed: int, scores: NDArray[n
 def write_results(folder: Path, clips: pd.DataFrame, scores: pd.DataFrame, result: Mapping[str, Any]) -> None:
     """Replaces the files of work/evaluate."""
     roc, det = curves(clips, scores)
-    tables = {"clips": clips, "scores": scores, "roc": roc, "det": det}
+    reliability, tippett = calibration_curves(result["calibration"])
+    tables = {"clips": clips, "scores": scores, "roc": roc, "det": det, "reliability": reliability, "tippett": tippett}
     for name, table in tables.items():
         write_table(folder / f"{name}.csv", table)
     write_json(folder / "summary.json", result["summary"])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_everybody_can_read_it(page: Page) -> None:
     assert [tags.count(name) for name in ("main", "header", "nav", "h1")] == [1, 1, 1, 1]
     assert tags.count("caption") == tags.count("table")
     levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
     scrolling = [a for _, a in page.elements if {"scroll", "chart"} & set((a.get("class") or "").split())]
     assert all(a["tabindex"] == "0" and a["role"] == "group" and a["aria-label"] for a in scrolling)
@@ -238,6 +239,17 @@ def test_architectures_and_parameters_are_written_out(page: Page) -> None:
     assert "params.yaml has changed" not in page.text
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small evaluated run, to be copied: to evaluate it takes a second."""
+    return build(tmp_path_factory.mktemp("plain")).root
+
+
+@pytest.fixture
+def run(tmp_path: Path, plain: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(plain, tmp_path / "run")))
+
+
 def build(tmp_path: Path, **kinds: Any) -> Workspace:
     index = make_index(subjects=10, **kinds)
     workspace = make_workspace(tmp_path, index, seeds=[0])
@@ -259,24 +271,23 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_changed_parameters_are_named(tmp_path: Path) -> None:
+def test_changed_parameters_are_named(run: Workspace) -> None:
     now = Params.model_validate({"windows": {"window_s": 2.0}, "compute": {"workers": 3}})
-    page = Page(build_report(build(tmp_path), now).read_text())
+    page = Page(build_report(run, now).read_text())
     assert "params.yaml has changed since: windows." in page.text
     assert "window_s: 4.0" in page.text  # what was used, not what stands there now
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_results_of_another_cache_are_told(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
-    here = cache_identity(FeatureCache.open(workspace.features))
-    for folder, cache in ((workspace.sweep, "other"), (workspace.baselines, here)):
+def test_results_of_another_cache_are_told(run: Workspace) -> None:
+    here = cache_identity(FeatureCache.open(run.features))
+    for folder, cache in ((run.sweep, "other"), (run.baselines, here)):
         write_text(folder / f"{folder.name}.csv", f"seed,cache\n0,{cache}\n1,{here}\n")
-    metrics = json.loads((workspace.evaluate / "metrics.json").read_text())
+    metrics = json.loads((run.evaluate / "metrics.json").read_text())
     pages = []
     for cache in (here, "", "other"):
-        write_json(workspace.evaluate / "metrics.json", metrics | {"cache": cache})
-        pages.append(Page(build_report(workspace, Params()).read_text()).text)
+        write_json(run.evaluate / "metrics.json", metrics | {"cache": cache})
+        pages.append(Page(build_report(run, Params()).read_text()).text)
     assert all("holds now, and no longer true of it: the results of sweep. Run" in page for page in pages[:2])
     assert "the results of evaluate, sweep. Run these commands again." in pages[2]
 
@@ -308,8 +319,8 @@ def test_leaks_are_loud(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_what_was_not_measured_says_so_and_by_which_command_it_is(tmp_path: Path) -> None:
-    text = text_of(build(tmp_path))
+def test_what_was_not_measured_says_so_and_by_which_command_it_is(run: Workspace) -> None:
+    text = text_of(run)
     for command in ("protocol leave-one-source-out", "protocol leave-one-method-out", "robustness", "oracle"):
         assert f"bmnas {command} measures it." in text
     told = re.findall(r"Not measured: (.*?)\. bmnas", text)
@@ -319,18 +330,17 @@ def test_what_was_not_measured_says_so_and_by_which_command_it_is(tmp_path: Path
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_the_folder_holds_what_its_figures_come_from(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
-    write_protocol(workspace, "people", [("all", 0.9)])
-    write_text(workspace.report / "protocols" / "gone" / "protocol.json", "{}")
-    build_report(workspace, Params())
+def test_the_folder_holds_what_its_figures_come_from(run: Workspace) -> None:
+    write_protocol(run, "people", [("all", 0.9)])
+    write_text(run.report / "protocols" / "gone" / "protocol.json", "{}")
+    build_report(run, Params())
     for name in ("metrics.json", "scores.csv", "clips.csv"):
-        assert (workspace.report / name).read_bytes() == (workspace.evaluate / name).read_bytes()
+        assert (run.report / name).read_bytes() == (run.evaluate / name).read_bytes()
     for name in ("protocol.json", "scores.csv"):
-        there = workspace.report / "protocols" / "people" / name
-        assert there.read_bytes() == (workspace.protocols / "people" / name).read_bytes()
-    assert [path.name for path in (workspace.report / "protocols").iterdir()] == ["people"]
-    told = json.loads((workspace.report / "report.json").read_text())
+        there = run.report / "protocols" / "people" / name
+        assert there.read_bytes() == (run.protocols / "people" / name).read_bytes()
+    assert [path.name for path in (run.report / "protocols").iterdir()] == ["people"]
+    told = json.loads((run.report / "report.json").read_text())
     assert told["commands"][-2:] == ["bmnas report", "bmnas recompute work/report"]
     assert "bmnas protocol people" in told["commands"]
     assert set(told["protocols"]) == {"people"}
@@ -356,51 +366,46 @@ def test_a_run_without_the_searched_network_still_has_a_page(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_no_quarantine_says_so(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
+def test_no_quarantine_says_so(run: Workspace) -> None:
     for stage in report.QUARANTINE_STAGES:
-        write_quarantine(workspace.quarantine(stage), [])
-    assert "Every clip could be used." in Page(build_report(workspace, Params()).read_text()).text
-    assert read_quarantine(workspace.report / "quarantine.csv") == []
+        write_quarantine(run.quarantine(stage), [])
+    assert "Every clip could be used." in Page(build_report(run, Params()).read_text()).text
+    assert read_quarantine(run.report / "quarantine.csv") == []
 
 
-def test_searches_without_probabilities_have_no_empty_plot(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
-    path = workspace.search / "search.json"
+def test_searches_without_probabilities_have_no_empty_plot(run: Workspace) -> None:
+    path = run.search / "search.json"
     entries = [e.model_copy(update={"probabilities": [], "history": {}}) for e in read_run(path, SearchRun).entries]
     write_run(path, SearchRun(entries=entries))
-    assert "to prefer" not in Page(build_report(workspace, Params()).read_text()).text
+    assert "to prefer" not in Page(build_report(run, Params()).read_text()).text
 
 
-def test_missing_metrics_name_the_stage(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
-    (workspace.evaluate / "metrics.json").unlink()
+def test_missing_metrics_name_the_stage(run: Workspace) -> None:
+    (run.evaluate / "metrics.json").unlink()
     with pytest.raises(RunFileError, match="bmnas evaluate"):
-        build_report(workspace, Params())
-    assert not workspace.report.exists()
+        build_report(run, Params())
+    assert not run.report.exists()
 
 
 @pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize("role", ["subject_id", "source_id"])
-def test_who_stands_in_two_splits_is_told(tmp_path: Path, role: str) -> None:
+def test_who_stands_in_two_splits_is_told(run: Workspace, role: str) -> None:
     """As subject, or as the donor of a test fake only. Clips that the cache does not hold do not count."""
-    workspace = build(tmp_path)
-    assert "Nobody stands in two splits" in text_of(workspace)
-    clips = [replace(clip, split_kind="official") for clip in read_manifest(workspace.manifest)]
+    assert "Nobody stands in two splits" in text_of(run)
+    clips = [replace(clip, split_kind="official") for clip in read_manifest(run.manifest)]
     trained = next(clip.subject_id for clip in clips if clip.split == "train")
     number = next(i for i, clip in enumerate(clips) if clip.split == "test")
-    write_manifest(workspace.manifest, [*clips, replace(clips[number], clip_id="unknown", target_id="s01")])
-    assert "Nobody stands in two splits" in text_of(workspace)
+    write_manifest(run.manifest, [*clips, replace(clips[number], clip_id="unknown", target_id="s01")])
+    assert "Nobody stands in two splits" in text_of(run)
     clips[number] = replace(clips[number], **{role: trained})
-    write_manifest(workspace.manifest, clips)
+    write_manifest(run.manifest, clips)
     donors = 1 if role == "source_id" else 0
     told = f"1 people stand in more than one split (the data set's official ones), {donors} of them"
-    assert told in text_of(workspace)
+    assert told in text_of(run)
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_clips_that_no_split_holds_are_counted(tmp_path: Path) -> None:
-    workspace = build(tmp_path)
-    clips = read_manifest(workspace.manifest)
-    write_unused(workspace.unused, [Unused(replace(clip, split=""), "people of two") for clip in clips[:3]])
-    assert "3 more clips are in no split" in text_of(workspace)
+def test_clips_that_no_split_holds_are_counted(run: Workspace) -> None:
+    clips = read_manifest(run.manifest)
+    write_unused(run.unused, [Unused(replace(clip, split=""), "people of two") for clip in clips[:3]])
+    assert "3 more clips are in no split" in text_of(run)
