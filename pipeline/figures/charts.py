@@ -70,7 +70,7 @@ def lines(
 ) -> Spec:
     """A line per series, in the order of its rows; rows: series, x, y, and what the tooltip says: text.
 
-    diagonal: a line marks x = y. step: level up to the next point. points: a dot at each.
+    diagonal: a line marks x = y. step: level from the point before it. points: a dot at each.
     """
     names = list(dict.fromkeys(str(row["series"]) for row in rows))
     colours, dashes = series_style(names)
@@ -96,7 +96,7 @@ def lines(
         "opacity": {"condition": {"param": "chosen", "value": 1}, "value": 0.2},
     }
     line: Spec = {"type": "line", "strokeWidth": 2, "clip": True}
-    line |= {"interpolate": "step-after"} if step else {}
+    line |= {"interpolate": "step-before"} if step else {}
     line |= {"point": {"size": 40}} if points else {}
     tooltip = [{"field": "series", "title": "of"}, {"field": "text", "title": "here"}]
     marks: list[Spec] = [

@@ -28,7 +28,7 @@ def charts(metrics: Json, curves: Mapping[str, pd.DataFrame]) -> dict[str, Marku
     found = {"systems": _systems(metrics), "roc": _roc(drawn["roc"]), "det": _det(drawn["det"])}
     if "fusion" in metrics["systems"]:
         found["methods"] = _methods(metrics["systems"]["fusion"]["per_method"])
-    if metrics["calibration"]:
+    if (metrics["calibration"] or {}).get("kind"):
         found |= {"reliability": _reliability(metrics["calibration"]), "tippett": _tippett(metrics["calibration"])}
     return found
 
@@ -106,13 +106,13 @@ def _reliability(calibration: Json) -> Markup:
 
 def _tippett(calibration: Json) -> Markup:
     rows = [
-        {"series": name, "x": x, "y": y, "text": f"{y:.1%} have a log10 LR above {x:.2f}"}
+        {"series": name, "x": x, "y": y, "text": f"{y:.1%} have a log10 LR of {x:.2f} or more"}
         for side, name in (("fake", "fake clips"), ("real", "real clips"))
         for x, y in calibration["tippett"][side]
     ]
     axis = Axis("log10 likelihood ratio, fake against real", None)
-    spec = lines(rows, x=axis, y=Axis("share of clips above"), step=True)
-    return chart("tippett", "Tippett plot", "The share of real and of fake clips above each log10 LR.", spec)
+    spec = lines(rows, x=axis, y=Axis("share of clips at or above"), step=True)
+    return chart("tippett", "Tippett plot", "The share of real and of fake clips at or above each log10 LR.", spec)
 
 
 def heat_map_of(protocol: Json, number: int) -> Markup:

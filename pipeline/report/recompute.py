@@ -71,7 +71,7 @@ def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     told = _json(path, "protocol")
     if "seed" not in told:
         raise EvaluationError(f"{path} does not tell its seed: run `bmnas protocol` again")
-    options: dict[str, Any] = {"converters": dict.fromkeys(_TEXTS, str), "float_precision": "round_trip"}
+    options: dict[str, Any] = {"converters": dict.fromkeys(_TEXTS, str)}
     tests = tests_of(read_table(path.parent / "scores.csv", **options), seed=told["seed"])
     first = told["protocol"]["methods"][0]
     rows = plain_rows(measure_protocol(tests).assign(cache=told["cache"]))

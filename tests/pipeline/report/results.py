@@ -33,7 +33,7 @@ def write_more(workspace: Workspace, index: pd.DataFrame) -> None:
     wrong = clips.loc[(clips["split"] == "test") & (clips["label"] == 0), "clip_id"].iloc[0]
     clips.loc[clips["clip_id"] == wrong, ["path", "method", "group"]] = HOSTILE_NAME
     scores.loc[(scores["clip_id"] == wrong) & (scores["system"] == "fusion"), "score"] = 0.99
-    result = measure(clips, scores) | extras() | {"seed": 0}
+    result = measure(clips, scores) | {"seed": 0} | extras()
     write_results(workspace.evaluate, clips, scores, result)
     write_protocol(workspace, "leave-one-source-out", [("one", 0.68), (HOSTILE_NAME, 0.58), (MEAN, 0.63)])
     write_protocol(workspace, "people", [("all", 0.9)])
@@ -58,7 +58,8 @@ def extras() -> dict[str, Any]:
             "limits": [-1.4, 1.2],
             "reliability": {"predicted": [0.1, 0.5, 0.9], "observed": [0.2, 0.0, 0.8], "n": [5, 0, 6]},
             "tippett": {"real": [[-1.4, 1.0], [0.5, 0.0]], "fake": [[-1.0, 1.0], [1.2, 0.0]]},
-            "cllr": {"before": value(0.8), "after": value(0.6)},
+            "cllr": {"before": 0.8, "after": 0.6},
+            "reason": None,
         },
         "evidence": {
             "costs": {"missed": 10, "alarm": 1, "cannot_tell": 0.1, "prior_fake": 0.05},
