@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.evaluation import EvaluationError, read_clips, read_scores
+from cache_schemas.evaluation import EvaluationError, read_clips, read_exact, read_scores
 from cache_schemas.run import RunFileError
-from cache_schemas.tables import read_table
 from pipeline.statistics.measure import SCHEMA_VERSION, measure
 from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, what_is_added
 
@@ -71,8 +70,7 @@ def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     told = _json(path, "protocol")
     if "seed" not in told:
         raise EvaluationError(f"{path} does not tell its seed: run `bmnas protocol` again")
-    options: dict[str, Any] = {"converters": dict.fromkeys(_TEXTS, str)}
-    tests = tests_of(read_table(path.parent / "scores.csv", **options), seed=told["seed"])
+    tests = tests_of(read_exact(path.parent / "scores.csv", _TEXTS), seed=told["seed"])
     first = told["protocol"]["methods"][0]
     rows = plain_rows(measure_protocol(tests).assign(cache=told["cache"]))
     return path, told, {"rows": rows, "adds": what_is_added(tests, first)}

@@ -80,7 +80,10 @@ def measure_matched(systems: Mapping[str, System], draws: Draws | str, *, seed: 
 def headline(
     systems: Mapping[str, Any], compared: list[dict[str, Any]], counts: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    """{system, auc, adds, worst_method, sentence}; None without the searched network."""
+    """{system, auc, adds, worst_method, sentence}; None without the searched network.
+
+    The worst method is one of those whose people are enough for an interval: of one clip, chance makes a worst one.
+    """
     if FUSION not in systems:
         return None
     of, control = systems[FUSION], strongest(systems)
@@ -88,7 +91,7 @@ def headline(
     if control is not None and of["clip"]["auc"]["value"] is not None:
         row = next(row for row in compared if row["system"] == control)
         adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p")}
-    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["auc"]["value"] is not None}
+    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["auc"]["low"] is not None}
     worst = min(methods, key=lambda name: float(methods[name]["value"])) if methods else None
     found = {
         "system": FUSION,

@@ -66,6 +66,15 @@ def test_the_worst_method_is_named(better: dict[str, Any]) -> None:
     assert f"worst on {worst['method']}" in better["headline"]["sentence"]
 
 
+def test_a_method_of_one_clip_is_no_worst_one() -> None:
+    clips, scores = made(3.0, 0.7)
+    rare = "s04-FVRA"
+    clips = clips.assign(method=clips["method"].where(clips["clip_id"] != rare, "rare"))
+    found = measure(clips, scores.assign(score=scores["score"].where(scores["clip_id"] != rare, 0.0)))
+    assert found["systems"]["fusion"]["per_method"]["rare"]["auc"]["value"] == 0
+    assert found["headline"]["worst_method"]["method"] != "rare"
+
+
 def test_on_clips_of_equal_properties_only_the_network_tells() -> None:
     clips, scores = made(3.0, 0.0)
     leaking = scores["system"] == PROPERTIES

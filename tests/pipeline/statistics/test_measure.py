@@ -72,6 +72,7 @@ def test_the_threshold_is_that_of_val(result: dict[str, Any], scores: pd.DataFra
 
 def test_nothing_but_val_decides_what_is_chosen(index: pd.DataFrame, scores: pd.DataFrame) -> None:
     """Other test scores change no threshold; other val scores change no ranking."""
+    scores = scores[(scores["system"] == "fusion") & (scores["seed"] == 0)]
     for split, same, other in (("test", "threshold", "auc"), ("val", "auc", "threshold")):
         turned = scores.assign(score=scores["score"].where(scores["split"] != split, 1 - scores["score"]))
         found = [measure(make_clips(index), of)["systems"]["fusion"] for of in (scores, turned)]
@@ -141,7 +142,7 @@ def test_categories_are_held_against_their_real_twin(scores: pd.DataFrame, resul
     clip = by_clip(scores, "visual")
     clip = clip[clip["category"].isin(["RVRA", "FVRA"])]
     assert table["FVRA"]["auc"]["value"] == pytest.approx(roc_auc_score(clip["category"] == "FVRA", clip["score"]))
-    assert table["FVRA"]["auc"]["low"] < table["FVRA"]["auc"]["value"] <= table["FVRA"]["auc"]["high"]
+    assert table["FVRA"]["auc"]["low"] <= table["FVRA"]["auc"]["value"] <= table["FVRA"]["auc"]["high"]
     assert table["RVFA"]["auc"]["value"] < 0.75 < table["FVRA"]["auc"]["value"]  # it does not hear
 
 
