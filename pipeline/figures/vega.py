@@ -72,4 +72,4 @@ def _svg(key: str, title: str, description: str, spec: Spec) -> str:
 @functools.cache
 def script() -> str:
     """What draws the specifications in a browser: Vega-Lite, Vega and vega-embed, one file without requests."""
-    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")  # type: ignore[call-arg] # it has a default

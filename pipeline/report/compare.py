@@ -22,6 +22,7 @@ from pipeline.report.drawings import forest_row, said
 from pipeline.report.page import render
 from pipeline.report.sections import difference, protocols_in, read_json, unseen
 from pipeline.statistics.compare import delong, drawn_p, holm
+from pipeline.statistics.measure import SCHEMA_VERSION
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, auc, eer
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
@@ -49,8 +50,8 @@ def read(folder: Path) -> Run:
     """The run of a workspace or of a report's folder; raises RunFileError where it was not evaluated."""
     inside = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
     metrics = read_json(inside / "metrics.json")
-    if metrics is None:
-        raise RunFileError(f"{inside / 'metrics.json'} does not exist: run `bmnas evaluate` there first")
+    if metrics is None or metrics.get("schema_version") != SCHEMA_VERSION:
+        raise RunFileError(f"{inside / 'metrics.json'} is not there, or an older version's: run `bmnas evaluate` there")
     rows = read_scores(inside / "scores.csv")
     mine = rows[(rows["system"] == "fusion") & (rows["split"] == "test")]
     scores = mine.groupby("clip_id", sort=True).agg(

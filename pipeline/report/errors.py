@@ -39,7 +39,7 @@ def worst_errors(scores: pd.DataFrame, clips: pd.DataFrame, threshold: float | N
         clip = known.loc[str(clip_id)]
         fake, score = bool(clip["label"]), float(own["score"].mean())
         if (score >= threshold) != fake:
-            wrong = own.loc[own["score"].idxmin() if fake else own["score"].idxmax()]
+            wrong = own.sort_values("score", kind="stable").iloc[0 if fake else -1]
             row: dict[str, Any] = {name: str(clip[name]) for name in ("path", "category", "method", "subject_id")}
             row |= {"clip_id": str(clip_id), "label": int(fake), "score": score, "start_s": float(wrong["start_s"])}
             found.append(row)

@@ -93,7 +93,7 @@ def evaluated(root: Path, noise: float) -> Path:
     both = pd.concat([table, wrong.assign(split="val", clip_id="v" + table["clip_id"]), wrong.assign(system="audio")])
     workspace = Workspace(root)
     write_table(workspace.evaluate / "scores.csv", both)
-    write_json(workspace.evaluate / "metrics.json", {"headline": None})
+    write_json(workspace.evaluate / "metrics.json", {"schema_version": 2, "headline": None})
     write_json(workspace.retrain / "retrain.json", {"params": {"search": {"cells": noise}}})
     return root
 
@@ -127,5 +127,8 @@ def test_only_the_searched_network_on_test_is_read(tmp_path: Path) -> None:
 def test_too_few_runs_and_runs_without_scores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CompareError, match="two or more runs, each once"):
         write_comparison([tmp_path, tmp_path], tmp_path / "page.html")
-    with pytest.raises(RunFileError, match="run `bmnas evaluate` there first"):
+    with pytest.raises(RunFileError, match="run `bmnas evaluate` there"):
+        read(tmp_path)
+    write_json(tmp_path / "metrics.json", {"schema_version": 1})
+    with pytest.raises(RunFileError, match="run `bmnas evaluate` there"):
         read(tmp_path)

@@ -382,9 +382,13 @@ def test_searches_without_probabilities_have_no_empty_plot(run: Workspace) -> No
     assert "to prefer" not in Page(build_report(run, Params()).read_text()).text
 
 
-def test_missing_metrics_name_the_stage(run: Workspace) -> None:
-    (run.evaluate / "metrics.json").unlink()
-    with pytest.raises(RunFileError, match="bmnas evaluate"):
+def test_missing_metrics_and_those_of_old_name_the_stage(run: Workspace) -> None:
+    path = run.evaluate / "metrics.json"
+    write_json(path, json.loads(path.read_text()) | {"schema_version": 1})
+    with pytest.raises(RunFileError, match="of version 1: run `bmnas evaluate` again"):
+        build_report(run, Params())
+    path.unlink()
+    with pytest.raises(RunFileError, match="run `bmnas evaluate` first"):
         build_report(run, Params())
     assert not run.report.exists()
 
