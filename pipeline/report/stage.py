@@ -74,9 +74,9 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
 
     faces: False leaves out face crops and spectrograms.
     """
+    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace)
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace)
     cache = FeatureCache.open(workspace.features)
     index = clip_index(workspace, cache)
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
