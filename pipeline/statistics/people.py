@@ -149,7 +149,9 @@ def _along_the_fakes(
     """passed, misses: (draws, fakes) reals and fakes below each fake's score."""
     hits = n_fake[:, None].astype(np.float32) - misses
     alarms = n_real[:, None].astype(np.float32) - passed
-    precision = hits / np.maximum(hits + alarms, np.float32(1))  # counts: no less than 1 where there are any
+    precision: NDArray[np.float32] = np.divide(
+        hits, np.maximum(hits + alarms, 1), dtype=np.float32
+    )  # counts: no less than 1 where there are any
     # Between two fakes' scores the threshold at the higher one has fewer alarms for the same misses.
     cost = alarms * (evidence.COST_RATIO / n_real[:, None]).astype(np.float32)
     best = np.arange(len(cost)), np.argmin(cost + misses * (1 / n_fake[:, None]).astype(np.float32), axis=1)

@@ -77,9 +77,9 @@ def test_a_score_that_was_changed_shows_in_every_number_of_it(folder: Path) -> N
     scores.loc[place, "score"] = 0.0
     write_table(folder / "scores.csv", scores)
     names = {each.place for each in recompute(folder).different}
-    assert "metrics.json: systems.fusion.clip.auc.value" in names
-    assert "metrics.json: headline.sentence" in names
-    assert not [name for name in names if "logistic regression" in name and "comparisons" not in name]
+    assert "metrics.json: systems.fusion.clip.log_loss.value" in names
+    assert "metrics.json: systems.fusion.window.brier.high" in names
+    assert not [name for name in names if "systems.logistic regression" in name]
 
 
 def test_a_number_without_origin_is_named(folder: Path) -> None:

@@ -151,7 +151,7 @@ def test_batches_do_not_change_scores(
     workspace, result = finished
     monkeypatch.setattr("pipeline.runs.scoring._BATCH_WINDOWS", 3)
     again = evaluate(workspace, Params(), device="cpu")
-    assert again["networks"]["fusion"]["window"]["auc"]["value"] == pytest.approx(
+    assert again["systems"]["fusion"]["window"]["auc"]["value"] == pytest.approx(
         result["systems"]["fusion"]["window"]["auc"]["value"], abs=1e-3
     )
     assert again["counts"] == result["counts"]
