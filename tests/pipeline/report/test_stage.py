@@ -30,6 +30,7 @@ from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.page import number, percent
+from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
 from pipeline.runs.evaluate import read_metrics
 from pipeline.workspace import Workspace
@@ -347,6 +348,14 @@ def test_the_folder_holds_what_its_figures_come_from(run: Workspace) -> None:
     assert "bmnas protocol people" in told["commands"]
     assert set(told["protocols"]) == {"people"}
     assert {"manifest/manifest.csv", "retrain/fusion-0.safetensors", "evaluate/scores.csv"} <= set(told["digests"])
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_the_folder_alone_gives_its_numbers_again(run: Workspace, tmp_path: Path) -> None:
+    build_report(run, Params())
+    found = recompute(Path(shutil.copytree(run.report, tmp_path / "sent")))
+    assert found.different == []
+    assert found.numbers > 500
 
 
 @pytest.mark.usefixtures("without_plots")
