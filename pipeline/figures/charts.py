@@ -75,7 +75,8 @@ def lines(
     names = list(dict.fromkeys(str(row["series"]) for row in rows))
     colours, dashes = series_style(names)
     horizontal, vertical = x.channel("x"), y.channel("y")
-    nearest = {"name": "near", "select": {"type": "point", "nearest": True, "on": "pointerover", "clear": "pointerout"}}
+    # Not `nearest`: Vega-Lite 6.4 then says "undefined" in tooltips.
+    touched = {"name": "touched", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}
     chosen = {"name": "chosen", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
     legend = {"title": None, "orient": "bottom", "columns": 1}
     encoding = {
@@ -103,13 +104,13 @@ def lines(
         {"mark": line, "encoding": {**encoding, "order": {"field": "place"}}, "params": [chosen]},
         {
             "name": HOVER,
-            "mark": {"type": "point", "filled": True, "size": 60},
-            "params": [nearest],
+            "mark": {"type": "point", "filled": True, "size": 160},
+            "params": [touched],
             "encoding": {
                 "x": horizontal,
                 "y": vertical,
                 "color": {"value": "var(--ink)"},
-                "opacity": {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0},
+                "opacity": {"condition": {"param": "touched", "empty": False, "value": 1}, "value": 0},
                 "tooltip": tooltip,
             },
         },

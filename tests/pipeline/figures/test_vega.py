@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import vl_convert
 from markupsafe import Markup
 
 from pipeline.figures.charts import Axis, forest, lines
@@ -77,3 +78,10 @@ def test_the_script_is_one_piece_that_no_text_of_it_ends() -> None:
     assert "vegaEmbed" in script()
     assert "</script" not in script()
     assert len(script()) < 1_000_000
+
+
+def test_tooltips_are_those_of_the_points() -> None:
+    """Of `nearest` selections Vega-Lite 6.4 makes areas around the points, whose tooltips say "undefined"."""
+    drawn = vl_convert.vegalite_to_vega(spec())
+    tooltips = {mark["type"] for mark in drawn["marks"] if "tooltip" in mark["encode"]["update"]}
+    assert tooltips == {"symbol"}
