@@ -68,6 +68,7 @@ def extras() -> dict[str, Any]:
         "audit": [
             {"check": "leading silence", "found": True, "says": "leading silence tells them apart"},
             {"check": HOSTILE_NAME, "found": False, "says": "nothing"},
+            {"check": "epochs", "found": False, "says": "not checked: another cache"},
         ],
         "looks": {"times": 7, "test": "ab", "by": {"evaluate": 4, HOSTILE_NAME: 3}},
     }

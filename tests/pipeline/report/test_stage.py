@@ -225,6 +225,8 @@ def test_what_was_measured_is_shown(page: Page) -> None:
     assert "log10 LR from -1.40 to 1.20" in page.text
     assert "No answer: face share 5 2 real, 3 fake" in page.text
     assert "H.264" in page.text
+    assert "leading silence yes leading silence tells them apart" in page.text
+    assert "epochs — not checked: another cache" in page.text
 
 
 def test_quarantine_is_merged(workspace: Workspace, page: Page) -> None:
