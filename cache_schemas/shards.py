@@ -163,14 +163,14 @@ def scan_shards(folder: Path, schema: ShardSchema, key: str) -> dict[tuple[str, 
     return entries
 
 
-def shard_entries(path: Path, schema: ShardSchema, key: str) -> Iterator[ClipEntry]:
-    """The clips of one shard; none where it is not whole, not of this schema, or another key's."""
+def shard_entries(path: Path, schema: ShardSchema, key: str | None) -> Iterator[ClipEntry]:
+    """The clips of one shard; none where it is not whole, not of this schema, or another key's (None: of any key)."""
     return _entries(path, _read_clips(path, schema, key))
 
 
-def _read_clips(path: Path, schema: ShardSchema, key: str) -> list[dict[str, Any]]:
+def _read_clips(path: Path, schema: ShardSchema, key: str | None) -> list[dict[str, Any]]:
     """The table of clips; empty where the file is not whole, not ours, or another key's: that is computed again."""
-    wanted = {"stage": schema.stage, "schema_version": SCHEMA_VERSION, "key": key}
+    wanted = {"stage": schema.stage, "schema_version": SCHEMA_VERSION} | ({} if key is None else {"key": key})
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

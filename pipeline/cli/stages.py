@@ -238,15 +238,43 @@ def _wide() -> Console:
 
 
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
-def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
-    """Write one HTML file: numbers, curves, the found architecture, and what was left out and why."""
+def report(
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    faces: Annotated[
+        bool, typer.Option("--faces/--no-faces", help="show faces and spectrograms of the worst errors")
+    ] = True,
+) -> None:
+    """Write one HTML file: numbers, curves, the found architecture, and what was left out and why.
+
+    Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
+    a page that goes where the recordings may not.
+    """
     from pipeline.report.stage import build_report
     from pipeline.runs.evaluate import print_metrics, read_metrics
 
     workspace, settings = setup(params, work)
-    path = build_report(workspace, settings)
+    path = build_report(workspace, settings, faces=faces)
     print_metrics(read_metrics(workspace), _wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
+
+
+@app.command(epilog="Example: [bold]bmnas compare work ../other/work[/bold]   (then open comparison.html)")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="workspaces, or folders of reports", metavar="WORK WORK...")],
+    out: Annotated[Path, typer.Option(help="the page; the same as JSON stands beside it", metavar="FILE")] = Path(
+        "comparison.html"
+    ),
+) -> None:
+    """Compare runs on the test clips that all of them share: paired differences of AUC, drawn over people.
+
+    p values are Holm-adjusted over all pairs.
+    """
+    from pipeline.report.compare import verdict, write_comparison
+
+    found = write_comparison(runs, out)
+    Console().print(escape(verdict(found)), soft_wrap=True)
+    Console().print(f"compare: {escape(str(out.resolve()))}", soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]bmnas recompute work/report[/bold]")

@@ -9,16 +9,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from scipy.special import ndtri
 
 from cache_schemas.run import sites
 
@@ -55,39 +53,6 @@ CURVES = {
 """Column of the runs' curves -> title of its panel."""
 
 _ABREAST = 4
-_DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
-
-
-@mpl.rc_context(_STYLE)
-def roc_svg(roc: pd.DataFrame, legends: Mapping[str, str]) -> str:
-    """The ROC curves; roc: system, fpr, tpr; legends: network -> text; others are not drawn."""
-    figure, (axes,) = _figure(4.6, 4.4, 1, 1)
-    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
-    for name, group in roc[roc["system"].isin(list(legends))].groupby("system", sort=False):
-        axes.plot(group["fpr"], group["tpr"], color=COLOURS[str(name)], linewidth=1.8, label=legends[str(name)])
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set(xlabel="real clips called fake", ylabel="fakes found", title="ROC")
-    _legend(axes, "lower right")
-    return _svg(figure, "roc")
-
-
-@mpl.rc_context(_STYLE)
-def det_svg(det: pd.DataFrame, legends: Mapping[str, str]) -> str:
-    """The DET curves on probit axes; det: system, fpr, fnr; legends as above."""
-    low, high = _DET_TICKS[0], _DET_TICKS[-1]
-    limits = (ndtri(low) - 0.05, ndtri(high) + 0.05)
-    figure, (axes,) = _figure(4.6, 4.4, 1, 1)
-    axes.plot(limits, limits, color=GRID, linewidth=1, linestyle="--")
-    for name, group in det[det["system"].isin(list(legends))].groupby("system", sort=False):
-        x, y = (ndtri(group[column].clip(low, high)) for column in ("fpr", "fnr"))
-        axes.plot(x, y, color=COLOURS[str(name)], linewidth=1.8, label=legends[str(name)])
-    labels = [f"{100 * tick:g}" for tick in _DET_TICKS]
-    axes.set_xticks(ndtri(_DET_TICKS), labels)
-    axes.set_yticks(ndtri(_DET_TICKS), labels)
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set(xlabel="real clips called fake, %", ylabel="fakes missed, %", title="DET")
-    _legend(axes, "upper right")
-    return _svg(figure, "det")
 
 
 @mpl.rc_context(_STYLE)
@@ -208,11 +173,6 @@ def _grid(count: int, height: float, more: float = 0.0) -> tuple[Figure, list[Ax
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels
-
-
-def _legend(axes: Axes, place: Literal["lower right", "upper right"]) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place, frameon=True, facecolor=PAPER, edgecolor="none", framealpha=1)
 
 
 def _svg(figure: Figure, key: str) -> str:

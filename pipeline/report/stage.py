@@ -1,199 +1,187 @@
-"""The report stage: one HTML file that holds everything, asks nothing of the network and runs no script.
+"""The report stage: one HTML file that holds everything and asks nothing of the network, and what it was made of.
 
-Names of files and reasons come from outside: the template escapes them, and the page's own policy forbids scripts.
-The same results give the same bytes.
+work/report/report.html                  readable without scripts; with them, the same figures are interactive
+work/report/report.json                  what the page was made of: metrics, protocols, versions, digests, commands
+work/report/metrics.json, scores.csv, clips.csv, protocols/   copies: `bmnas recompute` derives every figure of them
+work/report/model-card.md, data-card.md  in Markdown
+work/report/quarantine.csv               every clip that was left out, and why
+
+Names of files and reasons come from outside: the templates escape them, and the page's own policy lets only its own two
+scripts run. The same results give the same bytes.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 from markupsafe import Markup
 
 import nas
+from cache_schemas.evaluation import read_clips, read_scores
 from cache_schemas.features import FeatureCache
-from cache_schemas.files import write_text
-from cache_schemas.manifest import (
-    SPLITS,
-    Quarantined,
-    find_leaks,
-    read_manifest,
-    read_quarantine,
-    read_unused,
-    write_quarantine,
-)
+from cache_schemas.files import replacing, write_json, write_text
+from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
-from pipeline import figures
-from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
+from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
+from pipeline.report import drawings, sections
+from pipeline.report.cards import data_card, model_card
+from pipeline.report.data import data_counts, people_counts, quarantine_summary
+from pipeline.report.errors import add_pictures, worst_errors
+from pipeline.report.page import render
+from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
 from pipeline.runs.evaluate import read_metrics
+from pipeline.statistics.protocol import MEAN
 from pipeline.statistics.shortcuts import SHORTCUTS
-from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
-PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
+CONTENTS = {
+    "verdict": "What it is worth",
+    "protocols": "Seen and unseen",
+    "controls": "Controls",
+    "methods": "Methods of forgery",
+    "groups": "Groups and sources",
+    "errors": "Error rates",
+    "calibration": "Calibration",
+    "evidence": "Evidence",
+    "robustness": "Robustness",
+    "localisation": "Localisation",
+    "architecture": "Architecture",
+    "training": "Search and training",
+    "oracle": "Oracle",
+    "data": "Data card",
+    "worst": "Worst errors",
+    "reproduction": "Reproduction",
+}
+_OPTIONAL = ("calibration", "matched", "localisation", "evidence", "audit", "looks", "left_out")
+_TOLD = ("metrics", "data", "people", "params", "versions", "digests", "commands", "elsewhere")
+_COPIED = ("metrics.json", "scores.csv", "clips.csv")
 
-MAX_QUARANTINE_ROWS = 2000  # more rows than this stay in quarantine.csv: a page of a million rows opens in no browser
 
+def build_report(workspace: Workspace, params: Params, *, faces: bool = True) -> Path:
+    """The path of report.html; the folder of the report is written anew from what the other stages left.
 
-def build_report(workspace: Workspace, params: Params) -> Path:
-    """The path of report.html, written anew from what the other stages left, with quarantine.csv beside it."""
-    metrics = read_metrics(workspace)
+    faces: False leaves out face crops and spectrograms.
+    """
+    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace)
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)
     index = clip_index(workspace, cache)
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
-    page = render(
-        metrics=metrics,
-        parameters=_yaml(retrain.params),
-        changed=_changed(retrain.params, params.model_dump(mode="json")),
-        features=_yaml(cache.attributes),
-        data=data_counts(index),
-        people=people_counts(workspace, set(index["clip_id"])),
-        quarantine=quarantine_summary(quarantined),
-        architectures=_architectures(search, list(cache.layers)),
-        plots=_plots(workspace, metrics, search, retrain),
-        histories=_histories(search),
-        failed=[(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
-        oracle=_oracle(workspace),
-        elsewhere=made_elsewhere(workspace, cache_identity(cache)),
-        trimmed=bool(cache.attributes["params"]["windows"]["trim_silence"]),
-        versions=versions(),
+    facts: dict[str, Any] = {
+        "metrics": metrics,
+        "params": retrain.params,
+        "parameters": _yaml(retrain.params),
+        "changed": changed(retrain.params, params.model_dump(mode="json")),
+        "features": _yaml(cache.attributes),
+        "trimmed": bool(cache.attributes["params"]["windows"]["trim_silence"]),
+        "data": data_counts(index, window_s=float(cache.attributes["params"]["windows"]["window_s"])),
+        "people": people_counts(workspace, set(index["clip_id"])),
+        "quarantine": quarantine_summary(quarantined),
+        "failed": [(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
+        "oracle": _oracle(workspace),
+        "elsewhere": made_elsewhere(workspace, cache_identity(cache)),
+        "digests": digests(workspace, retrain, cache_identity(cache)),
+        "versions": versions(),
+    }
+    measured = _measured(workspace, metrics, facts["elsewhere"])
+    drawn = {
+        "architectures": _architectures(search, list(cache.layers)),
+        "plots": _plots(search, retrain),
+        "histories": _histories(search),
+        "charts": drawings.charts(metrics, _curves(workspace)),
+        "heat_maps": [drawings.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
+    }
+    facts["commands"] = commands(
+        measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
     )
-    write_quarantine(workspace.report / "quarantine.csv", quarantined)
-    path = workspace.report / "report.html"
+    page = render(
+        "report.html.j2",
+        **facts,
+        **measured,
+        **drawn,
+        **_errors(workspace, metrics, faces=faces),
+        contents=list(CONTENTS.items()),
+        networks=NETWORKS,
+        property_names=SHORTCUTS,
+        mean=MEAN,
+    )
+    return _write(workspace, page, facts, measured, quarantined)
+
+
+def _write(
+    workspace: Workspace,
+    page: str,
+    facts: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    quarantined: list[Quarantined],
+) -> Path:
+    """The path of the page, with all that lies beside it."""
+    folder = workspace.report
+    protocols = {protocol["name"]: protocol for protocol in measured["protocols"]}
+    write_quarantine(folder / "quarantine.csv", quarantined)
+    names = [(workspace.evaluate / name, folder / name) for name in _COPIED]
+    shutil.rmtree(folder / "protocols", ignore_errors=True)
+    for name in protocols:
+        each = [workspace.protocols / name / file for file in ("protocol.json", "scores.csv")]
+        names += [(path, folder / "protocols" / name / path.name) for path in each]
+    for source, target in names:
+        if source.exists():
+            with replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
+    told = {name: facts[name] for name in _TOLD}
+    write_json(folder / "report.json", {"schema_version": 1, **told, "protocols": protocols})
+    write_text(folder / "model-card.md", model_card({**facts, **measured}))
+    write_text(folder / "data-card.md", data_card({**facts, **measured}))
+    path = folder / "report.html"
     write_text(path, page)
     return path
 
 
-def render(**content: Any) -> str:
-    """The page; every text in `content` is escaped unless it is Markup."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(figures.__file__).parent]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"spread": spread, "interval": interval, "number": number, "percent": percent}
-    return environment.get_template("report.html.j2").render(
-        content | {"networks": NETWORKS, "property_names": SHORTCUTS}
-    )
-
-
-def number(value: float | None) -> str:
-    """Three decimals, or a dash."""
-    return "—" if value is None else f"{value:.3f}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage with one decimal, or a dash."""
-    return "—" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def spread(value: Mapping[str, Any], as_percent: bool = False) -> Markup:
-    """A value; an undefined one as a dash that tells its reason."""
-    if value["value"] is None:
-        return Markup('<span class="undefined" title="{0}">— <small>{0}</small></span>').format(value["reason"])
-    return Markup("{}").format(percent(value["value"]) if as_percent else number(value["value"]))
-
-
-def interval(value: Mapping[str, Any]) -> Markup:
-    """A bootstrap interval as "low to high", or the reason why there is none."""
-    if value["low"] is None:
-        return Markup('<span class="undefined">— <small>{}</small></span>').format(value["reason"])
-    return Markup("{} to {}").format(number(value["low"]), number(value["high"]))
-
-
-def data_counts(index: pd.DataFrame) -> dict[str, Any]:
-    """Clips per split and category, and clips, windows and subjects per split.
-
-    index: as `pipeline.runs.cache.clip_index` gives it.
-    """
-    table = clips(index)
-    categories = sorted(str(name) for name in table["category"].unique())
-    rows = []
-    for split in SPLITS:
-        part = table[table["split"] == split]
-        counts = Counter(str(name) for name in part["category"])
-        rows.append(
-            {
-                "split": split,
-                "categories": [counts[name] for name in categories],
-                "clips": len(part),
-                "windows": int((index["split"] == split).sum()),
-                "subjects": int(part["subject_id"].nunique()),
-            }
-        )
-    return {"categories": categories, "rows": rows}
-
-
-def people_counts(workspace: Workspace, used: Collection[str]) -> dict[str, int]:
-    """How many people are in two splits, of them as donors only, in clips that are used; and clips in no split."""
-    leaks = find_leaks(clip for clip in read_manifest(workspace.manifest) if clip.clip_id in used)
-    donors = sum(leak.donor_only for leak in leaks)
-    return {"shared": len(leaks), "donors": donors, "unused": len(read_unused(workspace.unused))}
-
-
-def quarantine_summary(rows: Sequence[Quarantined]) -> dict[str, Any]:
-    """{total, reasons: [(stage, reason, clips)] the most frequent first, rows: at most MAX_QUARANTINE_ROWS}."""
-    counts = Counter((row.stage, row.reason) for row in rows)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str]) -> dict[str, Any]:
+    """What the sections show of metrics.json and of the protocols."""
+    protocols = sections.protocols_in(workspace.protocols)
+    unseen = sections.unseen(protocols)
     return {
-        "total": len(rows),
-        "reasons": [(stage, reason, count) for (stage, reason), count in ordered[:MAX_QUARANTINE_ROWS]],
-        "rows": sorted(rows, key=lambda row: (row.path, row.clip_id, row.stage))[:MAX_QUARANTINE_ROWS],
+        "protocols": protocols,
+        "unseen": unseen,
+        "verdict": sections.verdict(metrics, unseen),
+        "warnings": sections.warnings(metrics, elsewhere),
+        "comparisons": sections.comparisons(metrics),
+        "methods": sections.breakdown(metrics, "per_method"),
+        "categories": sections.breakdown(metrics, "per_category"),
+        "groups": sections.breakdown(metrics, "per_group"),
+        "sources": sections.breakdown(metrics, "per_source"),
+        "tables": {level: sections.metric_table(metrics, level) for level in ("clip", "window")},
+        "evidence": sections.evidence(metrics),
+        "localisation": sections.localisation(metrics),
+        "robustness": sections.robustness(workspace),
     }
 
 
-def versions() -> dict[str, str]:
-    """Python's and each package's version, "-" where it is not installed."""
-    found = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "-"
-    return found
+def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:
+    scores, clips = read_scores(workspace.evaluate / "scores.csv"), read_clips(workspace.evaluate / "clips.csv")
+    threshold = metrics["systems"].get("fusion", {}).get("threshold")
+    errors = worst_errors(scores, clips, threshold)
+    without = "Faces and spectrograms were left out of this page on purpose."
+    shown = add_pictures(errors, workspace) if faces else without
+    return {"errors": errors, "threshold": threshold, "faces": shown}
 
 
-def made_elsewhere(workspace: Workspace, identity: str) -> list[str]:
-    """The commands whose results, as they lie in the workspace, were made on another cache than that of this identity.
-
-    Results that do not say on which one are not among them.
-    """
-    files = {
-        "search": workspace.search / "search.json",
-        "retrain": workspace.retrain / "retrain.json",
-        "evaluate": workspace.evaluate / "metrics.json",
-        "oracle": workspace.oracle / "oracle.json",
-        "sweep": workspace.sweep / "sweep.csv",
-        "baselines": workspace.baselines / "baselines.csv",
-    }
-    return [name for name, file in files.items() if file.exists() and _made_on(file) - {"", identity}]
-
-
-def _made_on(file: Path) -> set[str]:
-    """The caches that a result says it is of: its field or column `cache`."""
-    if file.suffix == ".json":
-        return {str(json.loads(file.read_text(encoding="utf-8")).get("cache", ""))}
-    return set(pd.read_csv(file, usecols=lambda name: name == "cache", dtype=str).fillna("").to_numpy().ravel())
+def _curves(workspace: Workspace) -> dict[str, pd.DataFrame]:
+    return {name: read_table(workspace.evaluate / f"{name}.csv") for name in ("roc", "det")}
 
 
 def _oracle(workspace: Workspace) -> dict[str, Any] | None:
@@ -210,11 +198,6 @@ def _yaml(content: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
 
 
-def _changed(used: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The sections of params.yaml that no longer say what this run used; `compute` never matters."""
-    return sorted(key for key in used.keys() | now.keys() if key != "compute" and used.get(key) != now.get(key))
-
-
 def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Per network and seed: the genotype in words and, for the fusion network, drawn."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in NETWORKS}
@@ -225,20 +208,11 @@ def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[d
     return found
 
 
-def _plots(
-    workspace: Workspace, metrics: Mapping[str, Any], search: SearchRun, retrain: RetrainRun
-) -> dict[str, Markup]:
-    legends: dict[str, str] = {
-        name: f"{name}, AUC {number(metrics['systems'][name]['clip']['auc']['value'])}"
-        for name in NETWORKS
-        if name in metrics["systems"]
-    }
+def _plots(search: SearchRun, retrain: RetrainRun) -> dict[str, Markup]:
     searched = [{"network": e.network, "curves": e.curves, "best_epoch": None} for e in search.entries]
     trained = [{"network": e.network, "curves": e.curves, "best_epoch": e.best_epoch} for e in retrain.entries]
     preferences = [e.probabilities for e in search.entries if e.network == "fusion" and e.probabilities]
     drawn = {
-        "roc": roc_svg(read_table(workspace.evaluate / "roc.csv"), legends),
-        "det": det_svg(read_table(workspace.evaluate / "det.csv"), legends),
         "search": curves_svg(searched, "search"),
         "retrain": curves_svg(trained, "retrain"),
         "probabilities": probabilities_svg(preferences) if preferences else "",

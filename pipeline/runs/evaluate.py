@@ -39,7 +39,7 @@ from pipeline.runs.looks import looks_at, mark, often, settings_of_networks
 from pipeline.runs.scoring import score_windows
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
-from pipeline.statistics.measure import measure
+from pipeline.statistics.measure import SCHEMA_VERSION, measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
@@ -174,12 +174,14 @@ def write_results(folder: Path, clips: pd.DataFrame, scores: pd.DataFrame, resul
 
 
 def read_metrics(workspace: Workspace) -> dict[str, Any]:
-    """What `evaluate` wrote; raises RunFileError when it did not run."""
+    """What `evaluate` wrote; raises RunFileError when it did not run, or an older version did."""
     path = workspace.evaluate / "metrics.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunFileError(f"{path} does not exist: run `bmnas evaluate` first") from None
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise RunFileError(f"{path} is of version {content.get('schema_version')}: run `bmnas evaluate` again")
     return content
 
 

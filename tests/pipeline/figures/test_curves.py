@@ -5,15 +5,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-import pandas as pd
 import pytest
 
 from cache_schemas.run import history_of
-from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
-from pipeline.statistics.curves import curves
-from tests.pipeline.run_fixture import make_clips, make_index, make_scores
-
-LEGENDS = {name: f"{name} legend" for name in ("fusion", "visual", "audio")}
+from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 
 
 def entry(network: str = "fusion", seed: int = 0, **columns: Any) -> dict[str, Any]:
@@ -21,19 +16,14 @@ def entry(network: str = "fusion", seed: int = 0, **columns: Any) -> dict[str, A
     return {"network": network, "curves": [{"epoch": e, **row} for e, row in enumerate(rows)], "best_epoch": seed}
 
 
-@pytest.fixture(scope="module")
-def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return curves(make_clips(make_index()), make_scores(make_index()))
-
-
 def texts(svg: str) -> list[str]:
     return re.findall(r"<text [^>]*>([^<]*)</text>", svg)
 
 
-def test_plots_are_inline_deterministic_and_leave_no_trace(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_plots_are_inline_deterministic_and_leave_no_trace() -> None:
     before = dict(mpl.rcParams)
-    first = roc_svg(tables[0], LEGENDS)
-    assert first == roc_svg(tables[0], LEGENDS)
+    first = curves_svg([entry(train_loss=[0.7, 0.5])], "search")
+    assert first == curves_svg([entry(train_loss=[0.7, 0.5])], "search")
     assert first.startswith("<svg")
     assert "http" not in first
     assert "metadata" not in first
@@ -41,41 +31,22 @@ def test_plots_are_inline_deterministic_and_leave_no_trace(tables: tuple[pd.Data
     ElementTree.fromstring(first.replace("xlink:href", "href"))  # noqa: S314 - well-formed
 
 
-def test_ids_differ_between_plots_and_all_references_resolve(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    roc, det = roc_svg(tables[0], LEGENDS), det_svg(tables[1], LEGENDS)
-    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (roc, det)]
+def test_ids_differ_between_plots_and_all_references_resolve() -> None:
+    svgs = [curves_svg([entry(train_loss=[0.7, 0.5])], key) for key in ("search", "retrain")]
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in svgs]
     assert not ids[0] & ids[1]
-    for svg, known in zip((roc, det), ids, strict=True):
+    for svg, known in zip(svgs, ids, strict=True):
         used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
         assert used
         assert used <= known
 
 
-def test_colours_come_from_the_page(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    for svg in (roc_svg(tables[0], LEGENDS), det_svg(tables[1], LEGENDS)):
-        assert not re.search(r"#[0-9a-f]{6}\b", svg)
-        for name, legend in LEGENDS.items():
-            assert f"stroke: var(--{name})" in svg
-            assert legend in texts(svg)
-
-
-def test_det_axes_are_probit_scaled() -> None:
-    svg = det_svg(pd.DataFrame({"system": "fusion", "fpr": [0.0, 0.2, 0.5], "fnr": [0.5, 0.2, 0.05]}), LEGENDS)
-    assert {"0.1", "1", "5", "20", "50", "99.9"} <= set(texts(svg))
-    ticks = re.findall(r'text-anchor: middle;[^"]*" x="([\d.]+)"[^>]*>([\d.]+)</text>', svg)
-    place = {label: float(x) for x, label in ticks}
-    middle = place["50"]
-    assert place["20"] - middle == pytest.approx(middle - place["80"], abs=0.1)  # the normal quantile is odd,
-    assert (middle - place["1"]) / (middle - place["20"]) == pytest.approx(2.326 / 0.842, abs=0.02)  # and known
-    curve = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--fusion\)', svg)[0]
-    abscissae = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", curve)]
-    assert abscissae == pytest.approx([place["0.1"], place["20"], middle], abs=0.1)  # 0 lies on the edge
-
-
-def test_no_curves_give_an_empty_plot() -> None:
-    empty = pd.DataFrame(columns=["system", "fpr", "tpr", "fnr"])
-    assert "ROC" in texts(roc_svg(empty, {}))
-    assert "DET" in texts(det_svg(empty, {}))
+def test_colours_come_from_the_page() -> None:
+    svg = curves_svg([entry(name, train_loss=[0.7, 0.5]) for name in ("fusion", "visual", "audio")], "search")
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
+    for name in ("fusion", "visual", "audio"):
+        assert f"stroke: var(--{name})" in svg
+        assert name in texts(svg)
 
 
 def test_panels_show_what_was_recorded_and_skip_gaps() -> None:

@@ -1,0 +1,234 @@
+"""What the page's sections show, of the tables and JSON files that other commands left: plain values and figures.
+
+A part that was not measured is None; its section then says by which command it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from cache_schemas.run import NETWORKS
+from pipeline.report.drawings import Json, risk, severities, span_of
+from pipeline.report.page import in_words, p_value, signed
+from pipeline.statistics.protocol import MEAN
+from pipeline.workspace import Workspace
+
+UNSEEN = {
+    "leave-one-source-out": "sources never seen",
+    "leave-one-method-out": "methods of forgery never seen",
+}
+"""Protocols whose figures stand on the first screen, and what they are tested on."""
+
+METRICS = {
+    "auc": ("AUC", "value"),
+    "average_precision": ("Average precision", "value"),
+    "eer": ("D-EER", "rate"),
+    "apcer": ("APCER", "rate"),
+    "bpcer": ("BPCER", "rate"),
+    "bpcer_at_apcer_1": ("BPCER at APCER 1 %", "rate"),
+    "bpcer_at_apcer_5": ("BPCER at APCER 5 %", "rate"),
+    "bpcer_at_apcer_10": ("BPCER at APCER 10 %", "rate"),
+    "balanced_accuracy": ("Balanced accuracy", "rate"),
+    "f1": ("F1", "value"),
+    "log_loss": ("Log loss", "value"),
+    "brier": ("Brier score", "value"),
+    "calibration_error": ("Calibration error", "value"),
+    "min_dcf": ("minDCF", "value"),
+    "act_dcf": ("actDCF", "value"),
+    "cllr": ("Cllr", "value"),
+    "cllr_min": ("Cllr_min", "value"),
+}
+"""Of the table of all metrics: how each is called and written."""
+
+_EVIDENCE = {
+    "coverage": ("Answered (coverage)", "rate"),
+    "risk": ("Wrong, of the answered", "rate"),
+    "risk_if_all_were_answered": ("Wrong, were all answered", "rate"),
+    "cost": ("Cost a clip", "value"),
+    "cost_if_all_were_answered": ("Cost a clip, were all answered", "value"),
+    "area": ("Area under risk against coverage", "value"),
+}
+_LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
+_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
+
+
+def read_json(path: Path) -> Json | None:
+    """What the file says; None where there is none."""
+    if not path.exists():
+        return None
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def protocols_in(folder: Path) -> list[Json]:
+    """Every protocol that was run, those of `UNSEEN` first: the content of its protocol.json, and its name."""
+    order = list(UNSEEN)
+    paths = sorted(folder.glob("*/protocol.json"))
+    paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
+    found = [(read_json(path) or {}) | {"name": path.parent.name} for path in paths]
+    for protocol in found:
+        protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
+    return found
+
+
+def unseen(found: Sequence[Json]) -> list[Json]:
+    """Per protocol of `UNSEEN`: {name, what, auc, tests, rows of tests, adds}; `auc` is None where it was not run.
+
+    The AUC is that of the protocol's first method: the mean over its tests, where there are several.
+    """
+    by_name = {protocol["name"]: protocol for protocol in found}
+    result = []
+    for name, what in UNSEEN.items():
+        entry: Json = {"name": name, "what": what, "auc": None, "tests": "", "worst": None, "adds": None}
+        if name in by_name:
+            rows = by_name[name]["rows"]
+            mine = [row for row in rows if row["method"] == rows[0]["method"]]
+            mean = next((row for row in mine if row["trained_on"] == MEAN), mine[0])
+            single = [row for row in mine if row["trained_on"] != MEAN and row["auc"] is not None]
+            worst = min(single, key=lambda row: row["auc"], default=None)
+            entry |= {
+                "auc": span_of(mean),
+                "tests": mean["tested_on"],
+                "worst": worst and {"name": worst["tested_on"], "auc": span_of(worst)},
+                "adds": by_name[name].get("adds"),
+            }
+        result.append(entry)
+    return result
+
+
+def verdict(metrics: Json, tests: Sequence[Json]) -> str:
+    """What it is worth, in one sentence: on what is like what was seen, and on what is not."""
+    head = metrics["headline"]
+    if head is None or head["auc"]["value"] is None:
+        return "Nothing can be said: " + (
+            head["auc"]["reason"] if head else "no searched network was trained and scored."
+        )
+    parts = [f"{in_words(head['auc'])} on people it has not seen"]
+    known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
+    parts += [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
+    unknown = [entry["what"] for entry in tests if entry not in known]
+    end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
+    return f"The searched network tells fakes from bona fide clips with an AUC of {_listed(parts)}{end}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and of {last}" if most else last
+
+
+def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if elsewhere:
+        found.append(
+            "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
+            f"{', '.join(elsewhere)}. Run these commands again."
+        )
+    if metrics["small_set"]:
+        found.append(metrics["small_set_reason"])
+    if metrics["shortcuts"]["warning"]:
+        found.append(metrics["shortcuts"]["warning"])
+    found += [entry["says"] for entry in metrics["audit"] or [] if entry["found"]]
+    return found
+
+
+def breakdown(metrics: Json, key: str) -> Json:
+    """A table of parts (per_category, ...): the networks' names, and a row a part with one entry a network."""
+    systems = {name: metrics["systems"][name] for name in NETWORKS if name in metrics["systems"]}
+    parts = next(iter(systems.values()))[key] if systems else {}
+    rows = [
+        {"name": name, "entries": [system[key][name] for system in systems.values()]}
+        | {side: part[side] for side in ("n_real", "n_fake", "against")}
+        for name, part in parts.items()
+    ]
+    return {"networks": list(systems), "rows": rows}
+
+
+def metric_table(metrics: Json, level: str) -> list[Json]:
+    """Every metric of the networks: {title, kind, values}, those without any value left out."""
+    networks = [name for name in NETWORKS if name in metrics["systems"]]
+    rows = []
+    for name, (title, kind) in METRICS.items():
+        values = [metrics["systems"][network][level].get(name) for network in networks]
+        if any(values):
+            rows.append({"title": title, "kind": kind, "values": values})
+    return rows
+
+
+def comparisons(metrics: Json) -> dict[str, Markup]:
+    """{system: what the fusion network's AUC is higher by}, with the interval and the adjusted p."""
+    return {row["system"]: difference(row) for row in metrics["comparisons"]}
+
+
+def difference(row: Mapping[str, Any]) -> Markup:
+    """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
+    if row["difference"] is None:
+        return Markup('<span class="undefined">— <small>{}</small></span>').format(row["reason"])
+    if row["low"] is None:
+        return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
+    span = f"{signed(row['low'])} to {signed(row['high'])}"
+    return Markup("{} <small>{}</small><small>{}</small>").format(
+        signed(row["difference"]), span, p_value(row["p_holm"])
+    )
+
+
+def evidence(metrics: Json) -> Json | None:
+    """{networks, rows, withheld, chart}: what the answers are worth; None where it was not measured.
+
+    rows: {title, kind, values} of the networks; withheld: (reason, clips of each network that have no answer for it).
+    """
+    found = metrics["evidence"]
+    systems = {name: of for name, of in (found or {}).get("systems", {}).items() if not of["reason"]}
+    if not systems:
+        return None
+    of_systems = list(systems.values())
+    rows = [
+        {"title": title, "kind": kind, "values": [of[name] for of in of_systems]}
+        for name, (title, kind) in _EVIDENCE.items()
+    ]
+    reasons = list(dict.fromkeys(reason for of in of_systems for reason in of["withheld"]))
+    none = {"clips": 0, "real": 0, "fake": 0}
+    withheld = [(reason, [of["withheld"].get(reason, none) for of in of_systems]) for reason in reasons]
+    drawn = risk(systems)
+    clips = [(of["clips"], of["answered"]) for of in of_systems]
+    return {"networks": list(systems), "clips": clips, "rows": rows, "withheld": withheld, "chart": drawn}
+
+
+def localisation(metrics: Json) -> Json | None:
+    """{counts, rows: (measure, value, what windows can reach at best)}; None where it was not measured."""
+    found = metrics["localisation"]
+    if not found:
+        return None
+    rows = [
+        (f"{_LOCALISATION[kind]} {name}", value, found["oracle"][kind][name])
+        for kind in _LOCALISATION
+        for name, value in found[kind].items()
+    ]
+    return {"counts": found, "rows": rows}
+
+
+def robustness(workspace: Workspace) -> Json | None:
+    """{systems, curves, charts, left_out} of `bmnas robustness`; None where it did not run.
+
+    curves: {title, modality, settings, rows: (system, values from the clean clips on)}.
+    """
+    found = read_json(workspace.robustness / "robustness.json")
+    if found is None:
+        return None
+    curves = []
+    for curve in found["curves"]:
+        points = curve["severities"]
+        rows = [(name, [of_clean, *(p["systems"][name] for p in points)]) for name, of_clean in curve["clean"].items()]
+        curves.append({**curve, "settings": [p["setting"] for p in points], "rows": rows})
+    first = next(iter(found["clean"]))
+    drawn = {
+        modality: severities(modality, [curve for curve in curves if curve["modality"] == modality], first)
+        for modality in dict.fromkeys(curve["modality"] for curve in curves)
+    }
+    most = max((len(curve["settings"]) for curve in curves), default=0)
+    return {"system": first, "curves": curves, "charts": drawn, "most": most, "left_out": len(found["left_out"])}

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.report import sections
+from pipeline.report.drawings import heat_map_of
+from pipeline.statistics.protocol import MEAN
+from pipeline.workspace import Workspace
+from tests.pipeline.report.results import extras, value, write_protocol
+
+HEAD = {"auc": value(0.9), "adds": None, "worst_method": None}
+
+
+def found_of(workspace: Workspace) -> list[dict[str, Any]]:
+    return sections.unseen(sections.protocols_in(workspace.protocols))
+
+
+def test_the_verdict_tells_the_unseen_or_that_it_is_not_known(tmp_path: Any) -> None:
+    workspace = Workspace(tmp_path)
+    metrics = {"headline": HEAD}
+    told = sections.verdict(metrics, found_of(workspace))
+    assert told.endswith(
+        "with an AUC of 0.900 (0.850 to 0.950) on people it has not seen; what it reaches on sources never seen or "
+        "methods of forgery never seen was not measured."
+    )
+    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (MEAN, 0.6)])
+    write_protocol(workspace, "leave-one-method-out", [("swap", 0.8)])
+    told = sections.verdict(metrics, found_of(workspace))
+    assert told.endswith(
+        "on people it has not seen, 0.600 (0.520 to 0.680) on sources never seen and of 0.800 (0.720 to 0.880) on "
+        "methods of forgery never seen."
+    )
+    undefined = {"value": None, "reason": "one class only: no real clips"}
+    assert sections.verdict({"headline": {"auc": undefined}}, []) == (
+        "Nothing can be said: one class only: no real clips"
+    )
+
+
+def test_the_unseen_are_the_mean_of_the_tests_and_the_worst_of_them(tmp_path: Any) -> None:
+    workspace = Workspace(tmp_path)
+    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (MEAN, 0.6)])
+    source, method = found_of(workspace)
+    assert (source["auc"]["value"], source["tests"]) == (0.6, "2 tests")
+    assert (source["worst"]["name"], source["worst"]["auc"]["value"]) == ("two", 0.5)
+    assert method["auc"] is None
+
+
+def test_protocols_stand_in_order_the_unseen_first(tmp_path: Any) -> None:
+    workspace = Workspace(tmp_path)
+    for name in ("another", "people", "leave-one-source-out", "leave-one-method-out"):
+        write_protocol(workspace, name, [("all", 0.9)])
+    names = [protocol["name"] for protocol in sections.protocols_in(workspace.protocols)]
+    assert names == ["leave-one-source-out", "leave-one-method-out", "another", "people"]
+
+
+def test_a_protocol_is_drawn_by_method_or_where_a_training_has_several_tests_by_test(tmp_path: Any) -> None:
+    rows = [
+        {"trained_on": trained, "tested_on": tested, "method": method, "auc": 0.7, "auc_low": None, "auc_high": None}
+        for trained in ("a", "b")
+        for tested in ("c", "d")
+        for method in ("search", "probe")
+    ]
+    matrix = heat_map_of({"name": "cross", "rows": rows}, 0)
+    assert ">d<" in matrix
+    assert ">probe<" not in matrix
+    methods = heat_map_of({"name": "one", "rows": [row for row in rows if row["tested_on"] == "c"]}, 0)
+    assert ">probe<" in methods
+    assert ">c<" not in methods
+
+
+def test_differences_have_their_interval_or_their_reason() -> None:
+    row = {"difference": -0.1, "low": -0.2, "high": 0.0, "p_holm": 0.04, "reason": None}
+    told = sections.difference(row)
+    assert told == "\N{MINUS SIGN}0.100 <small>\N{MINUS SIGN}0.200 to +0.000</small><small>p = 0.040</small>"
+    assert "no interval: <" not in sections.difference(row | {"low": None, "reason": "no interval: <one>"})
+    assert "one class" in sections.difference({"difference": None, "reason": "one class"})
+
+
+def test_warnings_are_those_of_the_cache_the_set_the_files_and_the_audit() -> None:
+    metrics = {
+        "small_set": True, "small_set_reason": "small", "shortcuts": {"warning": "shortcut"}, **extras(),
+    }  # fmt: skip
+    found = sections.warnings(metrics, ["sweep"])
+    assert "the results of sweep" in found[0]
+    assert found[1:] == ["small", "shortcut", "leading silence tells them apart"]
+    calm = {"small_set": False, "shortcuts": {"warning": None}, "audit": None}
+    assert sections.warnings(calm, []) == []
+
+
+def test_what_was_not_measured_is_none(tmp_path: Any) -> None:
+    nothing = {"evidence": None, "localisation": None}
+    assert sections.evidence(nothing) is None
+    assert sections.localisation(nothing) is None
+    assert sections.robustness(Workspace(tmp_path)) is None
+    undefined = {"evidence": {"costs": {}, "systems": {"fusion": {"reason": "val: one class only"}}}}
+    assert sections.evidence(undefined) is None
+
+
+def test_localisation_stands_beside_what_windows_allow() -> None:
+    ap, ar = {"0.5": value(0.3), "mean": value(0.2)}, {"5": value(0.4)}
+    oracle = {"ap": {"0.5": 0.6, "mean": 0.4}, "ar": {"5": 0.7}}
+    found = sections.localisation({"localisation": {"ap": ap, "ar": ar, "oracle": oracle}})
+    assert found is not None
+    assert found["rows"] == [
+        ("AP at IoU 0.5", value(0.3), 0.6),
+        ("AP at IoU mean", value(0.2), 0.4),
+        ("AR of 5", value(0.4), 0.7),
+    ]
+
+
+@pytest.mark.parametrize("network", ["fusion", "visual"])
+def test_evidence_is_that_of_the_networks_that_have_some(network: str) -> None:
+    parts = extras()["evidence"]
+    own = parts["systems"]["fusion"]
+    found = sections.evidence({"evidence": {**parts, "systems": {network: own, "audio": {"reason": "none"}}}})
+    assert found is not None
+    assert found["networks"] == [network]
+    assert found["clips"] == [(16, 11)]
+    assert found["withheld"] == [("face_share", [{"clips": 5, "real": 2, "fake": 3}])]
