@@ -97,7 +97,7 @@ class Calibration:
         s = np.asarray(scores, np.float64)
         if self.kind == "logistic":
             ((slope, offset),) = self.points
-            found = (slope * _log_odds(s) + offset) / np.log(10)
+            found = (slope * log_odds(s) + offset) / np.log(10)
         else:
             known, values = np.asarray(self.points).T
             found = np.interp(s, known, values)
@@ -145,7 +145,7 @@ def _highest(y: NDArray[np.int64], lr: Floats) -> float:
 
 
 def _logistic(y: NDArray[np.int64], s: Floats) -> Calibration:
-    fitted = LogisticRegression(class_weight="balanced").fit(_log_odds(s)[:, None], y)
+    fitted = LogisticRegression(class_weight="balanced").fit(log_odds(s)[:, None], y)
     found = Calibration("logistic", ((max(float(fitted.coef_[0, 0]), 0.0), float(fitted.intercept_[0])),))
     return replace(found, limits=bounds(y, found.log10_lr(s)))
 
@@ -165,6 +165,7 @@ def _isotonic(y: NDArray[np.int64], s: Floats) -> Calibration:
 _FITS: dict[str, Callable[[NDArray[np.int64], Floats], Calibration]] = {"logistic": _logistic, "isotonic": _isotonic}
 
 
-def _log_odds(scores: Floats) -> Floats:
+def log_odds(scores: ArrayLike) -> Floats:
+    """ln(p / (1 - p)) of P(fake), finite at both ends."""
     clipped = np.clip(scores, _LEAST, 1 - _LEAST)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
