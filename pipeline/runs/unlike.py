@@ -31,6 +31,7 @@ from pipeline.statistics.metrics import Floats
 _LAYERS = 2  # of each backbone, the deepest
 _BLOCK_WINDOWS = 1024
 _LEAST_VARIANCE = 1e-6  # of the largest in any direction
+_NO_VARIANCE = 1e-12  # of vectors of length 1: that of equal windows
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Gaussian:
         """Of (N, D) vectors, N at least 2."""
         fitted = LedoitWolf().fit(x)
         values, vectors = np.linalg.eigh(fitted.covariance_)
-        least = max(float(values[-1]) * _LEAST_VARIANCE, np.finfo(np.float64).tiny)
+        least = max(float(values[-1]) * _LEAST_VARIANCE, _NO_VARIANCE)
         return cls(fitted.location_, vectors / np.sqrt(np.maximum(values, least)))
 
     def distances(self, x: Floats) -> Floats:

@@ -6,8 +6,7 @@ both, a risk the mean of their error rates in what is answered (El-Yaniv and Wie
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,14 +42,21 @@ def risk_coverage(errors: ArrayLike, certainty: ArrayLike, weights: ArrayLike) -
     """
     e, c, w = (np.asarray(x, np.float64) for x in (errors, certainty, weights))
     order = np.argsort(-c, kind="stable")
-    e, c, w = e[order], c[order], w[order]
-    tie = np.cumsum(np.diff(c, prepend=c[:1]) != 0)
-    total = np.bincount(tie, w)
-    mean = np.divide(np.bincount(tie, w * e), total, out=np.zeros_like(total), where=total > 0)[tie]
-    covered = np.cumsum(w)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        risk = np.cumsum(w * mean) / covered
-    return covered / covered[-1], np.nan_to_num(risk)
+    return _curve(e[order], _ties(c[order]), w[order])
+
+
+def _ties(certainty: Floats) -> NDArray[np.intp]:
+    """(clips,) of sorted certainties: the number of the different ones before each."""
+    return np.asarray(np.cumsum(np.diff(certainty, prepend=certainty[:1]) != 0))
+
+
+def _curve(errors: Floats, ties: NDArray[np.intp], weights: Floats) -> tuple[Floats, Floats]:
+    """Of clips from the most certain to the least."""
+    total, wrong = np.bincount(ties, weights), np.bincount(ties, weights * errors)
+    mean = np.divide(wrong, total, out=np.zeros_like(total), where=total > 0)[ties]
+    covered = np.cumsum(weights)
+    risk = np.divide(np.cumsum(weights * mean), covered, out=np.zeros_like(covered), where=covered > 0)
+    return covered / covered[-1], risk
 
 
 def area(coverage: ArrayLike, risk: ArrayLike) -> float:
@@ -58,11 +64,10 @@ def area(coverage: ArrayLike, risk: ArrayLike) -> float:
     return float(np.sum(np.diff(np.asarray(coverage), prepend=0) * np.asarray(risk)))
 
 
-def cost(labels: ArrayLike, called: NDArray[np.bool_], answered: NDArray[np.bool_]) -> float:
-    """The expected cost of a clip at PRIOR_FAKE; called: whether it is stopped, where it is answered."""
-    y = np.asarray(labels)
-    each = np.where(~answered, COST_CANNOT_TELL, np.where(y == 1, COST_MISSED * ~called, COST_ALARM * called))
-    return float(PRIOR_FAKE * each[y == 1].mean() + (1 - PRIOR_FAKE) * each[y == 0].mean())
+def costs(labels: ArrayLike, called: NDArray[np.bool_], answered: NDArray[np.bool_]) -> Floats:
+    """(clips,) what each costs; called: whether it is stopped, where it is answered."""
+    decided = np.where(np.asarray(labels) == 1, COST_MISSED * ~called, COST_ALARM * called)
+    return np.asarray(np.where(answered, decided, COST_CANNOT_TELL))
 
 
 def measure_evidence(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
@@ -103,15 +108,8 @@ def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str
     called = evidence.called_fake(calibration_of(system).log10_lr(scores))
     coverage, risk = risk_coverage(wrong, certainty, balanced_weights(labels))
     points = np.unique(np.linspace(0, len(coverage) - 1, _MAX_POINTS).round().astype(int))
-    everyone = np.ones_like(answered)
-    numbers = {
-        "coverage": lambda of: _shares(labels[of], answered[of]),
-        "risk": lambda of: _shares(labels[of][answered[of]], wrong[of][answered[of]]),
-        "risk_if_all_were_answered": lambda of: _shares(labels[of], wrong[of]),
-        "area": lambda of: area(*risk_coverage(wrong[of], certainty[of], balanced_weights(labels[of]))),
-        "cost": lambda of: cost(labels[of], called[of], answered[of]),
-        "cost_if_all_were_answered": lambda of: cost(labels[of], called[of], everyone[of]),
-    }
+    everyone, people = np.ones_like(answered), _People.of(test["subject_id"], labels, seed)
+    paid, paid_by_all = (costs(labels, called, of) for of in (answered, everyone))
     return {
         "reason": None,
         "clips": len(test),
@@ -121,38 +119,72 @@ def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str
             for name, row in ((name, kept_back[name].to_numpy()) for name in kept_back)
         },
         "not_known": {name: int(test[name].isna().sum()) for name in kept_back},
-        **{name: _value(of, labels, test["subject_id"], seed) for name, of in numbers.items()},
+        "coverage": people.mean(answered, everyone),
+        "risk": people.mean(wrong, answered),
+        "risk_if_all_were_answered": people.mean(wrong, everyone),
+        "area": people.area(wrong, certainty),
+        "cost": people.mean(paid, everyone, prior=PRIOR_FAKE),
+        "cost_if_all_were_answered": people.mean(paid_by_all, everyone, prior=PRIOR_FAKE),
         "curve": {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()},
     }
 
 
-def _shares(labels: Ints, holds: NDArray[Any]) -> float:
-    """The mean over the classes of the share for which it holds."""
-    two_classes(labels, np.zeros(len(labels)))
-    return float((holds[labels == 1].mean() + holds[labels == 0].mean()) / 2)
+@dataclass(frozen=True)
+class _People:
+    """Values {value, low, high, reason} of test clips; the interval, of 95 %, draws people."""
 
+    labels: Ints
+    draws: Draws | None
+    why_not: str
 
-def _value(
-    measure: Callable[[NDArray[np.intp]], float], labels: Ints, people: pd.Series[Any], seed: int
-) -> dict[str, Any]:
-    """{value, low, high, reason} of what is measured of some clips, by their numbers; the interval draws people."""
-    try:
-        value = measure(np.arange(len(labels)))
-    except UndefinedMetricError as error:
-        return {"value": None, "low": None, "high": None, "reason": str(error)}
-    try:
-        found = interval(_drawn(measure, labels, draw_people(people, draws=_DRAWS, seed=seed)))
-    except UndefinedMetricError as error:
-        return {"value": value, "low": None, "high": None, "reason": str(error)}
-    return {"value": value, "low": found.low, "high": found.high, "reason": None}
+    @classmethod
+    def of(cls, people: ArrayLike, labels: Ints, seed: int) -> _People:
+        try:
+            return cls(labels, draw_people(people, draws=_DRAWS, seed=seed), "")
+        except UndefinedMetricError as error:
+            return cls(labels, None, str(error))
 
+    def mean(self, x: NDArray[Any], of: NDArray[np.bool_], *, prior: float = 0.5) -> dict[str, Any]:
+        """The mean of x, (clips,), over the clips `of`; the mean of the fakes counts `prior`."""
+        fake = self.labels == 1
+        sides = [(of & fake, prior), (of & ~fake, 1 - prior)]
+        if not all(side.any() for side, _ in sides):
+            return {
+                "value": None,
+                "low": None,
+                "high": None,
+                "reason": "no clips" if not of.any() else "one class only",
+            }
+        value = sum(share * float(x[side].mean()) for side, share in sides)
+        if self.draws is None:
+            return self._value(value, None)
+        drawn, n = np.zeros(len(self.draws.counts)), self.draws.counts.shape[1]
+        for side, share in sides:
+            sums = (self.draws.counts @ np.bincount(self.draws.member, column, n) for column in (side * x, side))
+            with np.errstate(invalid="ignore"):
+                drawn += share * np.divide(*sums)
+        return self._value(value, drawn)
 
-def _drawn(measure: Callable[[NDArray[np.intp]], float], labels: Ints, draws: Draws) -> Floats:
-    """(draws,), NaN where one lacks a class."""
-    found = np.full(len(draws.counts), np.nan)
-    for row, counts in enumerate(draws.counts):
-        drawn = np.repeat(np.arange(len(labels)), counts[draws.member])
-        if 0 < labels[drawn].sum() < len(drawn):
-            with suppress(UndefinedMetricError):
-                found[row] = measure(drawn)
-    return found
+    def area(self, wrong: Floats, certainty: Floats) -> dict[str, Any]:
+        """Under the risk-coverage curve."""
+        order = np.argsort(-certainty, kind="stable")
+        errors, ties, labels = wrong[order], _ties(certainty[order]), self.labels[order]
+        value, drawn = area(*_curve(errors, ties, balanced_weights(labels))), None
+        if self.draws is not None:
+            member, drawn = self.draws.member[order], np.full(len(self.draws.counts), np.nan)
+            for row, counts in enumerate(self.draws.counts):
+                times = counts[member]
+                fakes, reals = times @ labels, times @ (1 - labels)
+                if fakes and reals:
+                    drawn[row] = area(*_curve(errors, ties, times * np.where(labels == 1, 0.5 / fakes, 0.5 / reals)))
+        return self._value(value, drawn)
+
+    def _value(self, value: float, drawn: Floats | None) -> dict[str, Any]:
+        why = self.why_not
+        if drawn is not None:
+            try:
+                found = interval(drawn)
+                return {"value": value, "low": found.low, "high": found.high, "reason": None}
+            except UndefinedMetricError as error:
+                why = str(error)
+        return {"value": value, "low": None, "high": None, "reason": why}
