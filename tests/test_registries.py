@@ -10,7 +10,7 @@ from nas.config import EstimatorName
 from nas.primitives import OPERATIONS
 from pipeline.datasets import LAYOUTS
 from pipeline.params import DataParams
-from pipeline.statistics.measure import METRICS
+from pipeline.statistics.added import SUMMARY as METRICS
 
 ROOT = Path(__file__).parents[1]
 

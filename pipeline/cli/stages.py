@@ -228,7 +228,11 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     from pipeline.runs.evaluate import print_metrics
 
     workspace, settings = setup(params, work)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute)), Console())
+    print_metrics(run(workspace, settings, device=device_of(settings.compute)), _wide())
+
+
+def _wide() -> Console:
+    return Console(width=None if Console().is_terminal else 160)
 
 
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
@@ -239,7 +243,7 @@ def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings)
-    print_metrics(read_metrics(workspace), Console())
+    print_metrics(read_metrics(workspace), _wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from pipeline.statistics.measure import SHORTCUTS
 from pipeline.statistics.metrics import auc
+from pipeline.statistics.shortcuts import SHORTCUTS
 
 TOGETHER, BEST_ALONE = "properties, all together", "property, the best on val"
 CONTROLS = (TOGETHER, BEST_ALONE)

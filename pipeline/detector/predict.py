@@ -23,12 +23,12 @@ from pipeline.compute.workers import session
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
 from pipeline.params import ComputeParams, Params
-from pipeline.runs.evaluate import score_windows
 from pipeline.runs.evidence import clip_quantities, kept_evidence
+from pipeline.runs.scoring import score_windows
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.statistics.answers import Answer, answers, cannot_tell
-from pipeline.statistics.limits import clip_table
+from pipeline.statistics.limits import scored_clips
 from pipeline.workspace import Workspace
 
 
@@ -140,9 +140,9 @@ def _features(
 
 
 def _scores(trained: Workspace, run: RetrainRun, cache: FeatureCache, params: Params) -> pd.DataFrame:
-    """A row per window, network and seed: clip_id, start_s, system, seed, score."""
+    """A row per window, network and seed: clip_id, window, start_s, system, seed, score."""
     features, device = cache.load(), device_of(params.compute)
-    windows = cache.index[["clip_id", "start_s"]]
+    windows = cache.index[["clip_id", "window", "start_s"]]
     return pd.concat(
         windows.assign(system=e.network, seed=e.seed, score=score_windows(trained, e, features, device))
         for e in run.entries
@@ -155,7 +155,7 @@ def _answered(scores: pd.DataFrame, quantities: pd.DataFrame, evidence: Evidence
         network: _said(network, quantities, scores, evidence) for network in NETWORKS
     }
     mean = scores[scores["system"] == "fusion"].groupby(["clip_id", "start_s"], sort=False)["score"].mean()
-    spread = clip_table(quantities.reset_index(), scores, "fusion")["spread"]
+    spread = scored_clips(quantities.reset_index(), scores, "fusion")["spread"]
     found = {}
     for clip_id, of in mean.groupby(level="clip_id", sort=False):
         windows = zip(of.index.get_level_values("start_s"), of, strict=True)
@@ -177,7 +177,7 @@ def _said(
     """{clip_id: what one network says}."""
     if not (scores["system"] == network).any():
         return defaultdict(lambda: cannot_tell("no such network was trained"))
-    table = clip_table(quantities.reset_index(), scores, network)
+    table = scored_clips(quantities.reset_index(), scores, network)
     if network in evidence.systems:
         return answers(table, evidence.systems[network])
     why = evidence.undefined.get(network, "evaluate did not score it")

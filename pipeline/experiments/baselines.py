@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from cache_schemas.evaluation import SCORES
 from cache_schemas.files import write_json, write_text
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
@@ -23,21 +23,27 @@ from pipeline.experiments.scored import run_methods
 from pipeline.figures.experiments import baselines_svg, standalone
 from pipeline.params import Params
 from pipeline.runs.cache import Source, Windows, clip_index, open_cache
-from pipeline.runs.evaluate import score_table
+from pipeline.runs.evaluate import clip_table, score_table, with_ends
 from pipeline.runs.jobs import JobError
-from pipeline.statistics.measure import measure_network
+from pipeline.statistics.measure import measure_systems
 from pipeline.workspace import Workspace
 
 
 def run_baselines(workspace: Workspace, params: Params) -> pd.DataFrame:
     """One row a method, on the cache's own split; finished methods are not done again."""
-    source = Source.of(workspace, params)
-    windows, index = source.windows(), clip_index(workspace, open_cache(workspace, params))
+    source, cache = Source.of(workspace, params), open_cache(workspace, params)
+    windows, index = source.windows(), clip_index(workspace, cache)
     (rows,) = run_methods("baselines", source, [tuple(windows.split)])
-    test = np.array(windows.split) == "test"
+    rows |= late_fusion(rows, windows)
+    scores = _scores(with_ends(index, cache), rows)
+    measured = measure_systems(clip_table(workspace, index), scores, seed=params.seed)
     results = {
-        name: _measured(index[test], test, of_method, params.seed)
-        for name, of_method in (rows | late_fusion(rows, windows)).items()
+        name: measured.get(name, {})
+        | {
+            "parameters": max(row.parameters for row in of_method),
+            "failed": {row.seed: row.failed for row in of_method if row.failed},
+        }
+        for name, of_method in rows.items()
     }
     write_json(workspace.baselines / "baselines.json", {"cache": source.identity, "methods": results})
     table = summary(results).assign(cache=source.identity)
@@ -78,16 +84,22 @@ def _inside(row: ScoredRow) -> Floats:
     return np.clip(row.scores, 1e-9, 1 - 1e-9)
 
 
-def _measured(index: pd.DataFrame, test: NDArray[np.bool_], rows: Sequence[ScoredRow], seed: int) -> dict[str, Any]:
-    """One method's entry of baselines.json; index: of the test windows, which are `test` of those that are scored."""
-    failed = {row.seed: row.failed for row in rows if row.failed}
-    tables = [score_table(index, r.method, r.seed, np.array(r.scores)[test]) for r in rows if not r.failed]
-    found = {"parameters": max(row.parameters for row in rows), "failed": failed}
-    return (measure_network(pd.concat(tables, ignore_index=True), seed) if tables else {}) | found
+def _scores(windows: pd.DataFrame, rows: Mapping[str, Sequence[ScoredRow]]) -> pd.DataFrame:
+    """The rows of scores.csv of all runs that are well; windows: all, of which val and test are measured."""
+    used = windows["split"].isin(["val", "test"]).to_numpy()
+    tables = [
+        score_table(windows[used], row.method, row.seed, np.array(row.scores)[used])
+        for of_method in rows.values()
+        for row in of_method
+        if not row.failed
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(SCORES))
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a method, the best first: clip level, mean and deviation over seeds, 95 % intervals over subjects.
+    """One row a method, the best first: clip level, of the seeds' mean score, 95 % intervals over people.
+
+    auc_one, auc_std: of one seed's networks, mean and deviation.
 
     What failed with every seed is last, without numbers.
     """
@@ -99,14 +111,16 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             "parameters": result["parameters"],
         }
         if row["seeds"]:
-            clip = result["clip"]
-            row |= {"auc": clip["auc"]["mean"], "auc_std": clip["auc"]["std"]}
-            row |= {f"auc_{end}": clip["auc_interval"][end] for end in ("low", "high")}
-            row |= {metric: clip[metric]["mean"] for metric in ("eer", "average_precision", "balanced_accuracy")}
+            row |= _value("auc", result["clip"]["auc"])
+            row |= {f"auc_{key}": result["one_network"]["auc"][of] for key, of in (("one", "mean"), ("std", "std"))}
+            row |= {name: result["clip"][name]["value"] for name in ("eer", "average_precision", "balanced_accuracy")}
             for category, of in result["per_category"].items():
-                row |= {f"auc_{category}": of["auc"]["mean"]}
-                row |= {f"auc_{category}_{end}": of["auc_interval"][end] for end in ("low", "high")}
+                row |= _value(f"auc_{category}", of["auc"])
         rows.append(row | {"failed": "; ".join(dict.fromkeys(result["failed"].values()))})
     if not any(row["seeds"] for row in rows):
         raise JobError(f"baselines: every method failed; the first one: {rows[0]['failed']}")
     return pd.DataFrame(rows).sort_values(["auc", "method"], ascending=[False, True], ignore_index=True)
+
+
+def _value(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value["value"]} | {f"{name}_{end}": value[end] for end in ("low", "high")}

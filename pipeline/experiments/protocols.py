@@ -28,8 +28,8 @@ from pipeline.figures.experiments import protocol_svg, standalone
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
-from pipeline.statistics.measure import clips as one_a_clip
 from pipeline.statistics.protocol import measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
 

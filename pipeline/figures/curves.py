@@ -60,10 +60,10 @@ _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
 @mpl.rc_context(_STYLE)
 def roc_svg(roc: pd.DataFrame, legends: Mapping[str, str]) -> str:
-    """The ROC curves; roc: network, fpr, tpr; legends: network -> text."""
+    """The ROC curves; roc: system, fpr, tpr; legends: network -> text; others are not drawn."""
     figure, (axes,) = _figure(4.6, 4.4, 1, 1)
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
-    for name, group in roc.groupby("network", sort=False):
+    for name, group in roc[roc["system"].isin(list(legends))].groupby("system", sort=False):
         axes.plot(group["fpr"], group["tpr"], color=COLOURS[str(name)], linewidth=1.8, label=legends[str(name)])
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="real clips called fake", ylabel="fakes found", title="ROC")
@@ -73,12 +73,12 @@ def roc_svg(roc: pd.DataFrame, legends: Mapping[str, str]) -> str:
 
 @mpl.rc_context(_STYLE)
 def det_svg(det: pd.DataFrame, legends: Mapping[str, str]) -> str:
-    """The DET curves on probit axes; det: network, fpr, fnr."""
+    """The DET curves on probit axes; det: system, fpr, fnr; legends as above."""
     low, high = _DET_TICKS[0], _DET_TICKS[-1]
     limits = (ndtri(low) - 0.05, ndtri(high) + 0.05)
     figure, (axes,) = _figure(4.6, 4.4, 1, 1)
     axes.plot(limits, limits, color=GRID, linewidth=1, linestyle="--")
-    for name, group in det.groupby("network", sort=False):
+    for name, group in det[det["system"].isin(list(legends))].groupby("system", sort=False):
         x, y = (ndtri(group[column].clip(low, high)) for column in ("fpr", "fnr"))
         axes.plot(x, y, color=COLOURS[str(name)], linewidth=1.8, label=legends[str(name)])
     labels = [f"{100 * tick:g}" for tick in _DET_TICKS]

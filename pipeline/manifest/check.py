@@ -31,7 +31,7 @@ from pipeline.manifest.warn import warnings
 from pipeline.media import MediaError
 from pipeline.params import Params, SplitParams, WindowParams
 from pipeline.shards.windows import plan_windows
-from pipeline.statistics.measure import chance_auc, shortcut_auc
+from pipeline.statistics.shortcuts import chance_auc, shortcut_auc
 from pipeline.workspace import Workspace
 
 LOUD_AUC = 0.6

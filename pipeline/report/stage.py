@@ -41,7 +41,8 @@ from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
 from pipeline.runs.cache import cache_identity, clip_index
 from pipeline.runs.evaluate import read_metrics
-from pipeline.statistics.measure import SHORTCUTS, clips
+from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
@@ -107,13 +108,10 @@ def percent(value: float | None) -> str:
 
 
 def spread(value: Mapping[str, Any], as_percent: bool = False) -> Markup:
-    """A value over seeds as "mean ± std"; an undefined one as a dash that tells its reason."""
-    if value["mean"] is None:
+    """A value; an undefined one as a dash that tells its reason."""
+    if value["value"] is None:
         return Markup('<span class="undefined" title="{0}">— <small>{0}</small></span>').format(value["reason"])
-    scale, digits, unit = (100, 1, "\N{NO-BREAK SPACE}%") if as_percent else (1, 3, "")
-    deviation = "" if value["std"] is None else f" ± {scale * value['std']:.{digits}f}"
-    text = f"{scale * value['mean']:.{digits}f}"
-    return Markup("{}<small>{}</small>{}").format(text, deviation, unit)
+    return Markup("{}").format(percent(value["value"]) if as_percent else number(value["value"]))
 
 
 def interval(value: Mapping[str, Any]) -> Markup:
@@ -230,9 +228,10 @@ def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[d
 def _plots(
     workspace: Workspace, metrics: Mapping[str, Any], search: SearchRun, retrain: RetrainRun
 ) -> dict[str, Markup]:
-    legends = {
-        name: f"{name}, AUC {number(network['seed_average']['auc']['value'])}"
-        for name, network in metrics["networks"].items()
+    legends: dict[str, str] = {
+        name: f"{name}, AUC {number(metrics['systems'][name]['clip']['auc']['value'])}"
+        for name in NETWORKS
+        if name in metrics["systems"]
     }
     searched = [{"network": e.network, "curves": e.curves, "best_epoch": None} for e in search.entries]
     trained = [{"network": e.network, "curves": e.curves, "best_epoch": e.best_epoch} for e in retrain.entries]

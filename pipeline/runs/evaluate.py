@@ -1,39 +1,47 @@
-"""The evaluate stage: the retrained networks on the test split, scored once, measured per window and per clip.
+"""The evaluate stage: networks and controls on val and test, scored once, measured per window and per clip.
 
-scores.csv    one row per window, network and seed; score = P(fake); label and category: the window's own
-metrics.json  see pipeline.statistics.measure, and which cache it is of, and which one the networks were trained on
-summary.json  the few numbers of it that `dvc metrics` shows
-roc.csv       network, fpr, tpr: clip level, scores averaged over the seeds; det.csv: network, fpr, fnr
+clips.csv, scores.csv        see cache_schemas.evaluation: all numbers come from these two alone
+metrics.json                 see pipeline.statistics.measure; and its seed, which cache it is of, and which one the
+                             networks were trained on
+summary.json                 the few numbers of it that `dvc metrics` shows
+evidence.json                what `predict` needs to answer, and unlike.safetensors: see cache_schemas.evidence
+roc.csv                      system, fpr, tpr: clip level, scores averaged over the seeds; det.csv: system, fpr, fnr
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from safetensors.torch import load_file
 
-import nas
+from cache_schemas.evaluation import CLIPS, SCORES
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.files import write_json
-from cache_schemas.run import RetrainEntry, RetrainRun, RunFileError, read_run
+from cache_schemas.manifest import read_manifest
+from cache_schemas.run import RetrainRun, RunFileError, read_run
+from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
 from pipeline.params import Params
-from pipeline.runs.cache import cache_identity, clip_index, open_cache
-from pipeline.statistics.measure import curves, measure
+from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
+from pipeline.runs.controls import control_scores
+from pipeline.runs.evidence import clip_quantities, keep_evidence
+from pipeline.runs.scoring import score_windows
+from pipeline.runs.unlike import fit_familiar
+from pipeline.statistics.added import SUMMARY
+from pipeline.statistics.curves import curves
+from pipeline.statistics.measure import measure
+from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
-
-_WINDOW_COLUMNS = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category"]
-_BATCH_WINDOWS = 512
 
 
 class EvaluateError(ValueError):
@@ -41,12 +49,11 @@ class EvaluateError(ValueError):
 
 
 def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, Any]:
-    """The metrics of every retrained network on the test split, as written to work/evaluate."""
+    """The metrics of every retrained network and control on the test split, as written to work/evaluate."""
     cache = open_cache(workspace, params)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     index = clip_index(workspace, cache)
-    test = index[index["split"] == "test"]
-    if test.empty:
+    if not (index["split"] == "test").any():
         raise EvaluateError(f"{workspace.features}: no window is in the test split: raise split.test in params.yaml")
     identity = cache_identity(cache)
     if run.cache != identity:
@@ -56,16 +63,15 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
             "[yellow]evaluate: the networks were trained on other windows or splits of the same backbones: no clip of "
             "this test split may have been among them"
         )
-    features = cache.load("test")
-    scores = pd.concat(
-        [
-            score_table(test, entry.network, entry.seed, score_windows(workspace, entry, features, device))
-            for entry in run.entries
-        ],
-        ignore_index=True,
-    )
-    result = measure(index, scores, seed=params.seed) | {"cache": identity, "trained_on": run.cache}
-    write_results(workspace.evaluate, scores, result)
+    windows = with_ends(index, cache)
+    tables = [*_networks(workspace, run, cache, windows, device), *_controls(workspace, params, windows)]
+    scores = pd.concat(tables, ignore_index=True)
+    familiar = fit_familiar(cache)
+    clips = clip_table(workspace, index).join(clip_quantities(workspace, params, cache, familiar), on="clip_id")
+    result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
+    result = measure(clips, scores, seed=params.seed) | result
+    write_results(workspace.evaluate, clips, scores, result)
+    keep_evidence(workspace, clips, scores, familiar)
     return result
 
 
@@ -83,39 +89,65 @@ def _check_alike(workspace: Workspace, run: RetrainRun, cache: FeatureCache) -> 
         )
 
 
-def score_windows(
-    workspace: Workspace, entry: RetrainEntry, features: Mapping[str, torch.Tensor], device: str
-) -> NDArray[np.float64]:
-    """P(fake) of every window, (N,), in the order of `features`."""
-    network = nas.CompactNetwork.from_spec(entry.spec)
-    network.load_state_dict(load_file(workspace.retrain / entry.weights))
-    network.to(device).eval()
-    wanted = {name: features[name] for name in nas.Genotype.model_validate(entry.genotype).layers()}
-    windows = len(next(iter(wanted.values())))
-    parts = []
-    for start in range(0, windows, _BATCH_WINDOWS):
-        batch = {name: values[start : start + _BATCH_WINDOWS].to(device) for name, values in wanted.items()}
-        parts.append(network.predict(batch).double().cpu().numpy())
-    return np.concatenate(parts)
+def with_ends(index: pd.DataFrame, cache: FeatureCache) -> pd.DataFrame:
+    """The index with a column more: `end_s` of each window, at the clip's end at the latest."""
+    ends = index["start_s"] + float(cache.attributes["params"]["windows"]["window_s"])
+    return index.assign(end_s=ends.clip(upper=index["duration_s"].fillna(np.inf)))
 
 
-def score_table(test: pd.DataFrame, network: str, seed: int, scores: NDArray[np.float64]) -> pd.DataFrame:
-    """The rows of scores.csv for one network; scores: (N,) P(fake) in the order of `test`."""
+def _networks(
+    workspace: Workspace, run: RetrainRun, cache: FeatureCache, windows: pd.DataFrame, device: str
+) -> Iterator[pd.DataFrame]:
+    for split in ("val", "test"):
+        mine = windows[windows["split"] == split]
+        if mine.empty:
+            continue
+        features = cache.load(split)
+        for entry in run.entries:
+            yield score_table(mine, entry.network, entry.seed, score_windows(workspace, entry, features, device))
+
+
+def _controls(workspace: Workspace, params: Params, windows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    try:
+        found = control_scores(Source.of(workspace, params))
+    except FeatureCacheError as error:
+        console.print(f"[yellow]evaluate: without controls: {escape(str(error))}")
+        return
+    scored = windows["split"].isin(["val", "test"]).to_numpy()
+    for name, scores in found.items():
+        yield score_table(windows[scored], name, 0, scores[scored])
+
+
+def clip_table(workspace: Workspace, index: pd.DataFrame) -> pd.DataFrame:
+    """The rows of clips.csv; index: every window, as `pipeline.runs.cache.clip_index` gives it."""
+    known = {clip.clip_id: clip for clip in read_manifest(workspace.manifest)}
+    table = one_a_clip(index)
+    mine = [known[clip_id] for clip_id in table.index]
+    table = table.assign(
+        group=[clip.group for clip in mine],
+        windows=index.groupby("clip_id").size().loc[table.index],
+        video_segments=[segments_text(clip.video_segments) for clip in mine],
+        audio_segments=[segments_text(clip.audio_segments) for clip in mine],
+    )
+    return table.reset_index()[[*CLIPS, *SHORTCUTS, "has_audio"]]
+
+
+def score_table(windows: pd.DataFrame, system: str, seed: int, scores: NDArray[np.float64]) -> pd.DataFrame:
+    """The rows of scores.csv for one system; scores: (N,) P(fake) in the order of `windows`."""
     if not np.isfinite(scores).all():
         raise EvaluateError(
-            f"network {network}, seed {seed}: {int((~np.isfinite(scores)).sum())} of {len(scores)} scores "
+            f"network {system}, seed {seed}: {int((~np.isfinite(scores)).sum())} of {len(scores)} scores "
             "are not finite: its training diverged; lower retrain.weight_lr and run `bmnas retrain` again"
         )
-    table: pd.DataFrame = test[_WINDOW_COLUMNS].assign(network=network, seed=seed, score=scores)
-    return table
+    return windows.assign(system=system, seed=seed, score=scores)[list(SCORES)]
 
 
-def write_results(folder: Path, scores: pd.DataFrame, result: Mapping[str, Any]) -> None:
+def write_results(folder: Path, clips: pd.DataFrame, scores: pd.DataFrame, result: Mapping[str, Any]) -> None:
     """Replaces the files of work/evaluate."""
-    roc, det = curves(scores)
-    write_table(folder / "scores.csv", scores)
-    write_table(folder / "roc.csv", roc)
-    write_table(folder / "det.csv", det)
+    roc, det = curves(clips, scores)
+    tables = {"clips": clips, "scores": scores, "roc": roc, "det": det}
+    for name, table in tables.items():
+        write_table(folder / f"{name}.csv", table)
     write_json(folder / "summary.json", result["summary"])
     write_json(folder / "metrics.json", result)
 
@@ -130,26 +162,32 @@ def read_metrics(workspace: Workspace) -> dict[str, Any]:
     return content
 
 
+_TITLES = {
+    "auc": "AUC", "eer": "EER", "average_precision": "average precision", "balanced_accuracy": "balanced accuracy",
+    "bpcer_at_apcer_5": "BPCER at APCER 5 %", "cllr": "Cllr",
+}  # fmt: skip
+
+
 def print_metrics(result: Mapping[str, Any], console: Console) -> None:
-    """Nothing; prints the clip-level metrics as a table, and the warnings under it."""
-    table = Table(title="Test split, clip level: mean over the seeds, ± their standard deviation")
-    table.add_column("network")
-    for name in ("AUC", "95 % interval", "EER", "average precision", "balanced accuracy"):
-        table.add_column(name, justify="right")
-    for name, network in result["networks"].items():
-        clip, interval = network["clip"], network["clip"]["auc_interval"]
-        span = "undefined" if interval["low"] is None else f"{interval['low']:.3f} to {interval['high']:.3f}"
-        eer, precision, accuracy = (_text(clip[key]) for key in ("eer", "average_precision", "balanced_accuracy"))
-        table.add_row(name, _text(clip["auc"]), span, eer, precision, accuracy)
+    """Nothing; prints the verdict, the clip-level metrics as a table, and the warnings under it."""
+    table = Table(title="Test clips, the seeds' mean score, with 95 % intervals over people; one network: mean ± std")
+    table.add_column("system")
+    for name in (*SUMMARY, "one network"):
+        table.add_column(_TITLES.get(name, name), justify="right")
+    for name, system in result["systems"].items():
+        one = system["one_network"]["auc"]
+        spread = "" if one["std"] is None else f"{one['mean']:.3f} ± {one['std']:.3f}"
+        table.add_row(escape(name), *(_text(system["clip"][metric], metric == "auc") for metric in SUMMARY), spread)
     console.print(table)
-    counts = result["counts"]
-    console.print(f"{counts['clips']} clips ({counts['fake_clips']} fake), {counts['subjects']} subjects")
+    if result["headline"]:
+        console.print(result["headline"]["sentence"], style="bold", markup=False, highlight=False)
     for warning in (result["small_set_reason"], result["shortcuts"]["warning"]):
         if warning:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
 
 
-def _text(value: Mapping[str, Any]) -> str:
-    if value["mean"] is None:
+def _text(value: Mapping[str, Any], interval: bool) -> str:
+    if value["value"] is None:
         return "undefined"
-    return f"{value['mean']:.3f}" + ("" if value["std"] is None else f" ± {value['std']:.3f}")
+    span = f" ({value['low']:.2f}-{value['high']:.2f})" if interval and value["low"] is not None else ""
+    return f"{value['value']:.3f}{span}"

@@ -16,15 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from cache_schemas.evidence import SystemEvidence
 from pipeline.statistics import evidence
 from pipeline.statistics.answers import calibration_of
-from pipeline.statistics.limits import QUANTITIES, clip_table, fit_systems, withheld
+from pipeline.statistics.limits import QUANTITIES, fit_systems, scored_clips, withheld
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError, two_classes
-from pipeline.statistics.people import Draws, draw_people, interval
+from pipeline.statistics.people import Draws
+from pipeline.statistics.values import Value, people_drawn, undefined, value
 
 COST_MISSED, COST_ALARM, COST_CANNOT_TELL, PRIOR_FAKE = 10.0, 1.0, 0.2, 0.05
 """Of a fake that passes, a real clip that is stopped, and "cannot tell" (somebody looks at the clip: a fifth of an
 alarm); and how many fakes are expected. But for the third they are those of ASVspoof 5, as in `evidence`."""
 
-_DRAWS = 1000
+_DRAWS = 1000  # of the people, for the area under a curve
 _MAX_POINTS = 200  # of a curve
 
 
@@ -89,7 +90,7 @@ def measure_evidence(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0
         if network in undefined:
             found["systems"][network] = {"reason": undefined[network]}
         elif network in systems:
-            table = clip_table(clips, scores, network)
+            table = scored_clips(clips, scores, network)
             test = table[table["split"] == "test"]
             try:
                 found["systems"][network] = _measured(test, systems[network], seed)
@@ -99,7 +100,7 @@ def measure_evidence(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0
 
 
 def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str, Any]:
-    """One network's part; test: its `clip_table` of the test split."""
+    """One network's part; test: its `scored_clips` of the test split."""
     labels, scores = two_classes(test["label"], test["score"])
     kept_back = withheld(test, system)
     answered = ~kept_back.any(axis=1).to_numpy()
@@ -108,7 +109,7 @@ def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str
     called = evidence.called_fake(calibration_of(system).log10_lr(scores))
     coverage, risk = risk_coverage(wrong, certainty, balanced_weights(labels))
     points = np.unique(np.linspace(0, len(coverage) - 1, _MAX_POINTS).round().astype(int))
-    everyone, people = np.ones_like(answered), _People.of(test["subject_id"], labels, seed)
+    everyone, people = np.ones_like(answered), _People(labels, people_drawn(test["subject_id"], seed=seed))
     paid, paid_by_all = (costs(labels, called, of) for of in (answered, everyone))
     return {
         "reason": None,
@@ -131,60 +132,39 @@ def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str
 
 @dataclass(frozen=True)
 class _People:
-    """Values {value, low, high, reason} of test clips; the interval, of 95 %, draws people."""
+    """Values of test clips as those of `pipeline.statistics.values`; the interval draws people."""
 
     labels: Ints
-    draws: Draws | None
-    why_not: str
+    draws: Draws | str
 
-    @classmethod
-    def of(cls, people: ArrayLike, labels: Ints, seed: int) -> _People:
-        try:
-            return cls(labels, draw_people(people, draws=_DRAWS, seed=seed), "")
-        except UndefinedMetricError as error:
-            return cls(labels, None, str(error))
-
-    def mean(self, x: NDArray[Any], of: NDArray[np.bool_], *, prior: float = 0.5) -> dict[str, Any]:
+    def mean(self, x: NDArray[Any], of: NDArray[np.bool_], *, prior: float = 0.5) -> Value:
         """The mean of x, (clips,), over the clips `of`; the mean of the fakes counts `prior`."""
         fake = self.labels == 1
         sides = [(of & fake, prior), (of & ~fake, 1 - prior)]
         if not all(side.any() for side, _ in sides):
-            return {
-                "value": None,
-                "low": None,
-                "high": None,
-                "reason": "no clips" if not of.any() else "one class only",
-            }
-        value = sum(share * float(x[side].mean()) for side, share in sides)
-        if self.draws is None:
-            return self._value(value, None)
+            return undefined("one class only" if of.any() else "no clips")
+        point = sum(share * float(x[side].mean()) for side, share in sides)
+        if isinstance(self.draws, str):
+            return value(point, self.draws)
         drawn, n = np.zeros(len(self.draws.counts)), self.draws.counts.shape[1]
         for side, share in sides:
             sums = (self.draws.counts @ np.bincount(self.draws.member, column, n) for column in (side * x, side))
             with np.errstate(invalid="ignore"):
                 drawn += share * np.divide(*sums)
-        return self._value(value, drawn)
+        return value(point, drawn)
 
-    def area(self, wrong: Floats, certainty: Floats) -> dict[str, Any]:
+    def area(self, wrong: Floats, certainty: Floats) -> Value:
         """Under the risk-coverage curve."""
         order = np.argsort(-certainty, kind="stable")
         errors, ties, labels = wrong[order], _ties(certainty[order]), self.labels[order]
-        value, drawn = area(*_curve(errors, ties, balanced_weights(labels))), None
-        if self.draws is not None:
-            member, drawn = self.draws.member[order], np.full(len(self.draws.counts), np.nan)
-            for row, counts in enumerate(self.draws.counts):
-                times = counts[member]
-                fakes, reals = times @ labels, times @ (1 - labels)
-                if fakes and reals:
-                    drawn[row] = area(*_curve(errors, ties, times * np.where(labels == 1, 0.5 / fakes, 0.5 / reals)))
-        return self._value(value, drawn)
-
-    def _value(self, value: float, drawn: Floats | None) -> dict[str, Any]:
-        why = self.why_not
-        if drawn is not None:
-            try:
-                found = interval(drawn)
-                return {"value": value, "low": found.low, "high": found.high, "reason": None}
-            except UndefinedMetricError as error:
-                why = str(error)
-        return {"value": value, "low": None, "high": None, "reason": why}
+        point = area(*_curve(errors, ties, balanced_weights(labels)))
+        if isinstance(self.draws, str):
+            return value(point, self.draws)
+        draws = self.draws.of(order, most=_DRAWS)
+        drawn = np.full(len(draws.counts), np.nan)
+        for row, counts in enumerate(draws.counts):
+            times = counts[draws.member]
+            fakes, reals = times @ labels, times @ (1 - labels)
+            if fakes and reals:
+                drawn[row] = area(*_curve(errors, ties, times * np.where(labels == 1, 0.5 / fakes, 0.5 / reals)))
+        return value(point, drawn)

@@ -42,7 +42,7 @@ def cannot_tell(*reasons: str, score: float | None = None) -> Answer:
 
 
 def answers(table: pd.DataFrame, system: SystemEvidence) -> dict[str, Answer]:
-    """{clip_id: what its score says}; table: as `limits.clip_table` gives it."""
+    """{clip_id: what its score says}; table: as `limits.scored_clips` gives it."""
     told = calibration_of(system).log10_lr(table["score"])
     found = {}
     for (clip_id, row), (_, hit), lr in zip(table.iterrows(), withheld(table, system).iterrows(), told, strict=True):

@@ -23,8 +23,8 @@ from scipy import stats
 
 from cache_schemas.evidence import SystemEvidence
 from cache_schemas.run import NetworkName
-from pipeline.statistics import evidence, metrics
-from pipeline.statistics.metrics import Floats, UndefinedMetricError
+from pipeline.statistics.metrics import Floats
+from pipeline.statistics.values import choose
 
 LEAST = {"face_share": 0.25, "speech_s": 1.0}
 """Below these a clip is not judged. What is seen for less than a quarter of the time is a cutaway, not the person in
@@ -82,38 +82,42 @@ def _prediction_limit(x: Floats, people: ArrayLike, left_out: float) -> float:
     return float(centre + stats.t.ppf(1 - left_out, n - 1) * np.sqrt(between * (1 + 1 / n) + within))
 
 
-def clip_table(clips: pd.DataFrame, scores: pd.DataFrame, system: str) -> pd.DataFrame:
+def scored_clips(clips: pd.DataFrame, scores: pd.DataFrame, system: str) -> pd.DataFrame:
     """One row a clip that `system` scored, by clip_id: the row of `clips`, `score` and `spread`.
 
-    clips: as in clips.csv; scores: as in scores.csv. score: the mean over windows and seeds; spread: NaN for one seed.
+    clips: as in clips.csv; scores: as in scores.csv, both in any order. score: the mean over windows and seeds; spread:
+    NaN for one seed. A quantity that `clips` has no column for is not known.
     """
-    by_seed = scores[scores["system"] == system].groupby(["clip_id", "seed"], sort=False)["score"].mean().unstack()
+    mine = scores[scores["system"] == system].set_index(["clip_id", "window", "seed"])["score"].unstack("seed")
+    by_seed = mine.groupby(level="clip_id").mean()
     spread = by_seed.max(axis=1) - by_seed.min(axis=1) if by_seed.shape[1] > 1 else np.nan
-    return by_seed.mean(axis=1).to_frame("score").assign(spread=spread).join(clips.set_index("clip_id"))
+    table = by_seed.mean(axis=1).to_frame("score").assign(spread=spread).join(clips.set_index("clip_id"))
+    return table.assign(**{name: np.nan for name in QUANTITIES["fusion"] if name not in table})
 
 
-def fit_system(network: NetworkName, val: pd.DataFrame) -> SystemEvidence:
-    """What the network's scores are worth; val: `clip_table` of the val split. UndefinedMetricError for one class.
+def fit_system(network: NetworkName, val: pd.DataFrame) -> SystemEvidence | str:
+    """What the network's scores are worth, or why nothing can be said; val: `scored_clips` of the val split.
 
     The share that may be left out as unlike is dealt out over picture and sound, so that both together keep to it.
     """
-    labels, scores = val["label"].to_numpy(), val["score"].to_numpy()
-    calibration = evidence.calibrate(labels, scores)
-    low, high = calibration.limits
-    watched = [name for name in QUANTITIES["fusion"] if name in DISTANCES and val[name].notna().any()]
+    chosen = choose(val["label"], val["score"])
+    if isinstance(chosen, str):
+        return chosen
+    watched = [name for name in DISTANCES if val[name].notna().any()]
     limits: dict[str, float | None] = dict(LEAST)
     for name in DISTANCES:
         limits[name] = distance_limit(val[name], val["subject_id"], left_out=LEFT_OUT / max(1, len(watched)))
     limits["spread"] = upper_limit(val["spread"], left_out=LEFT_OUT)
+    low, high = chosen.calibration.limits
     return SystemEvidence(
-        kind=calibration.kind,
-        points=list(calibration.points),
+        kind=chosen.calibration.kind,
+        points=list(chosen.calibration.points),
         low=low,
         high=high,
-        threshold=metrics.best_threshold(labels, scores),
+        threshold=chosen.threshold,
         limits={name: limits[name] for name in QUANTITIES[network]},
-        n_real=int((labels == 0).sum()),
-        n_fake=int((labels == 1).sum()),
+        n_real=int((val["label"] == 0).sum()),
+        n_fake=int((val["label"] == 1).sum()),
     )
 
 
@@ -125,16 +129,17 @@ def fit_systems(
     undefined: dict[NetworkName, str] = {}
     for network in QUANTITIES:
         if (scores["system"] == network).any():
-            table = clip_table(clips, scores, network)
-            try:
-                systems[network] = fit_system(network, table[table["split"] == "val"])
-            except UndefinedMetricError as error:
-                undefined[network] = f"the val split cannot say what a score is worth: {error}"
+            table = scored_clips(clips, scores, network)
+            found = fit_system(network, table[table["split"] == "val"])
+            if isinstance(found, str):
+                undefined[network] = f"what a score is worth is not known: {found}"
+            else:
+                systems[network] = found
     return systems, undefined
 
 
 def withheld(table: pd.DataFrame, system: SystemEvidence) -> pd.DataFrame:
-    """(clips, quantities) bool: whether each keeps the clip from being judged; table: as `clip_table` gives it.
+    """(clips, quantities) bool: whether each keeps the clip from being judged; table: as `scored_clips` gives it.
 
     No sound at all is no reason where the picture is judged, too: a network that scores such clips was trained on some.
     """

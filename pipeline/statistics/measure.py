@@ -1,186 +1,83 @@
-"""From scores to the content of metrics.json: pure functions of tables, no files and no networks.
+"""From the tables of an evaluation to the content of metrics.json: pure functions, no files and no networks.
 
-A value over training seeds reads {mean, std (n - 1; null for one seed), per_seed, reason}; a value that the data
-cannot define is null and its reason says why. Nothing is ever NaN.
+The tables are those of `cache_schemas.evaluation`; values are those of `pipeline.statistics.values`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cache_schemas.run import NETWORKS
-from pipeline.statistics import metrics
-from pipeline.statistics.metrics import UndefinedMetricError
-from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.statistics.abstention import measure_evidence
+from pipeline.statistics.added import comparisons, headline, summary
+from pipeline.statistics.metrics import Floats
+from pipeline.statistics.shortcuts import audit_shortcuts
+from pipeline.statistics.systems import CONTROLS, FUSION, NETWORKS, measure_system
+from pipeline.statistics.tables import system_of
+from pipeline.statistics.values import DRAWS, people_drawn
 
-Metric = Callable[[Any, Any], float]
-
+SCHEMA_VERSION = 2
 SMALL_CLIPS, SMALL_SUBJECTS, SMALL_CLASS = 100, 20, 20
 """A test split below one of these (clips, subjects, clips of the rarer class) is called small."""
 
-SHORTCUT_AUC = 0.7
-SHORTCUTS = {
-    "duration_s": "duration",
-    "leading_silence_s": "leading silence",
-    "loudness_db": "loudness",
-    "width_px": "picture width",
-    "height_px": "picture height",
-    "fps": "frame rate",
-    "file_bytes": "file size",
-}
-"""Properties of the container and its sound that should know nothing about the label, and what to call them."""
 
-REAL_TWIN = {"RVFA": "RVRA", "FVRA": "RVRA", "FVFA": "RVRA", "FV-": "RV-"}
-"""Fake category -> the real one it is held against: with sound against with sound, mute against mute."""
+def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
+    """The content of metrics.json; clips, scores: the rows of clips.csv and scores.csv, in any order; seed: of draws.
 
-METRICS: Mapping[str, Metric] = {
-    "auc": metrics.auc,
-    "eer": metrics.eer,
-    "average_precision": metrics.average_precision,
-    "balanced_accuracy": metrics.balanced_accuracy,
-}
-
-_DRAWS = 1000  # of the people, for an interval
-_MAX_POINTS = 500  # of a ROC curve
-
-
-def measure(index: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
-    """The content of metrics.json.
-
-    index: every window of the data set, as `pipeline.runs.cache.clip_index` gives it; scores: the rows of scores.csv;
-    seed: that of the bootstrap.
+    Thresholds and calibrations are chosen on val. All systems are measured in the same draws of the test's people.
     """
-    test = clips(index[index["split"] == "test"])
-    counts = _counts(index[index["split"] == "test"], test)
-    of_network = dict(list(scores.groupby("network")))
-    networks = {name: measure_network(of_network[name], seed) for name in NETWORKS if name in of_network}
+    table = clips.set_index("clip_id").sort_index()
+    test = table[table["split"] == "test"]
+    counts = _counts(test)
+    systems, drawn = _systems(table, scores, seed)
+    compared = comparisons(systems, drawn)
     small = why_small(counts)
-    summary = {
-        name: {metric: result["clip"][metric]["mean"] for metric in METRICS} | {"auc_std": result["clip"]["auc"]["std"]}
-        for name, result in networks.items()
-    }
-    fusion_auc = summary.get("fusion", {}).get("auc")
+    fusion_auc = systems[FUSION]["clip"]["auc"]["value"] if FUSION in systems else None
     return {
-        "schema_version": 1,
-        "summary": summary,
+        "schema_version": SCHEMA_VERSION,
+        "headline": headline(systems, compared, counts),
+        "summary": summary(systems),
+        "intervals": {"level": 0.95, "over": "people", "people": counts["subjects"], "draws": DRAWS},
+        "counts": counts,
         "small_set": small is not None,
         "small_set_reason": small,
-        "counts": counts,
-        "networks": networks,
-        "shortcuts": audit_shortcuts(test, clips(index), fusion_auc),
+        "systems": systems,
+        "comparisons": compared,
+        "evidence": measure_evidence(clips, scores, seed=seed),
+        "localisation": None,
+        "shortcuts": audit_shortcuts(test, table, fusion_auc),
     }
 
 
-def clips(windows: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip, in the order of `windows`: its first window's row, with the clip's own category and label.
-
-    A fake clip is one whatever its windows hold: its fake seconds may be too few in each, or where no face is seen.
-    """
-    table: pd.DataFrame = windows.drop_duplicates("clip_id").set_index("clip_id")
-    category = table["clip_category"]
-    return table.assign(category=category, label=category.str.contains("F").astype(int))
+def measure_systems(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
+    """{system: its entry of metrics.json}, of the same tables."""
+    return _systems(clips.set_index("clip_id").sort_index(), scores, seed)[0]
 
 
-def measure_network(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """One network's entry of metrics.json; scores: its rows of scores.csv, all seeds."""
-    seeds = sorted(int(value) for value in scores["seed"].unique())
-    windows = _by_seed(scores, ["clip_id", "window"], seeds)
-    clip = _by_seed(scores, ["clip_id"], seeds)
-    table = clips(scores).loc[clip.index]
-    labels, values = table["label"].to_numpy(), clip.to_numpy().T
-    window_labels = scores.drop_duplicates(["clip_id", "window"]).set_index(["clip_id", "window"])["label"]
-    averaged = values.mean(axis=0)
+def _systems(table: pd.DataFrame, scores: pd.DataFrame, seed: int) -> tuple[dict[str, Any], dict[str, Floats | str]]:
+    """({system: its entry}, {system: its clips' AUC in each draw of the test's people, or why there is none})."""
+    test = table[table["split"] == "test"]
+    draws = people_drawn(test["subject_id"], seed=seed)
+    if not isinstance(draws, str):  # for rows of the whole table: nobody measures others than the test's in them
+        draws = draws.of(np.maximum(test.index.get_indexer(table.index), 0))
+    of_system = dict(list(scores.groupby("system", sort=False)))
+    known = [name for name in (*NETWORKS, *CONTROLS) if name in of_system]
+    found, drawn = {}, {}
+    for name in [*known, *(str(name) for name in of_system if name not in known)]:
+        found[name], drawn[name] = measure_system(name, system_of(table, of_system[name]), table, draws, seed=seed)
+    return found, drawn
+
+
+def _counts(test: pd.DataFrame) -> dict[str, int]:
     return {
-        "seeds": seeds,
-        "window": _all_metrics(window_labels.loc[windows.index].to_numpy(), windows.to_numpy().T),
-        "clip": _all_metrics(labels, values)
-        | {"auc_interval": _interval(labels, values, table["subject_id"].to_numpy(), seed)},
-        "seed_average": {name: _value(metric, labels, averaged) for name, metric in METRICS.items()},
-        "per_category": _per_category(table, values, seed),
-        "per_method": _per_method(table, values),
-    }
-
-
-def _by_seed(scores: pd.DataFrame, keys: list[str], seeds: list[int]) -> pd.DataFrame:
-    """The mean score per key (rows, in order of appearance) and seed (columns)."""
-    means: pd.DataFrame = scores.groupby([*keys, "seed"], sort=False)["score"].mean().unstack("seed")
-    return means[seeds]
-
-
-def _all_metrics(labels: NDArray[Any], rows: NDArray[np.float64]) -> dict[str, Any]:
-    return {name: _over_seeds(metric, labels, rows) for name, metric in METRICS.items()}
-
-
-def _over_seeds(metric: Metric, labels: NDArray[Any], rows: NDArray[np.float64]) -> dict[str, Any]:
-    """rows: (seeds, clips)."""
-    try:
-        values = [metric(labels, row) for row in rows]
-    except UndefinedMetricError as error:
-        return {"mean": None, "std": None, "per_seed": [None] * len(rows), "reason": str(error)}
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std, "per_seed": values, "reason": None}
-
-
-def _value(metric: Metric, labels: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
-    try:
-        return {"value": metric(labels, scores), "reason": None}
-    except UndefinedMetricError as error:
-        return {"value": None, "reason": str(error)}
-
-
-def _interval(labels: NDArray[Any], rows: NDArray[np.float64], subjects: NDArray[Any], seed: int) -> dict[str, Any]:
-    level = 0.95
-    known: dict[str, Any] = {"level": level, "subjects": len(np.unique(subjects))}
-    try:
-        draws = draw_people(subjects, draws=_DRAWS, seed=seed)
-        means = np.mean([drawn_metrics(labels, row, draws)["auc"] for row in rows], axis=0)
-        found = interval(means, level=level)
-    except UndefinedMetricError as error:
-        return known | {"low": None, "high": None, "resamples": 0, "reason": str(error)}
-    return known | {"low": found.low, "high": found.high, "resamples": found.draws, "reason": None}
-
-
-def _against(table: pd.DataFrame, rows: NDArray[np.float64], fake: Any, real: Any) -> dict[str, Any]:
-    chosen = (fake | real).to_numpy()
-    labels = fake.to_numpy()[chosen].astype(int)
-    return {
-        "n_fake": int(fake.sum()),
-        "n_real": int(real.sum()),
-        "auc": _over_seeds(metrics.auc, labels, rows[:, chosen]),
-        "eer": _over_seeds(metrics.eer, labels, rows[:, chosen]),
-    }
-
-
-def _per_category(table: pd.DataFrame, rows: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    found = {}
-    for name, twin in REAL_TWIN.items():
-        fake, real = table["category"] == name, table["category"] == twin
-        if fake.any():
-            both = (fake | real).to_numpy()
-            subjects = table["subject_id"].to_numpy()[both]
-            interval = _interval(fake.to_numpy()[both].astype(int), rows[:, both], subjects, seed)
-            found[name] = {"against": twin} | _against(table, rows, fake, real) | {"auc_interval": interval}
-    return found
-
-
-def _per_method(table: pd.DataFrame, rows: NDArray[np.float64]) -> dict[str, Any]:
-    fake, real = table["label"] == 1, table["label"] == 0
-    names = sorted(str(name) for name in table.loc[fake, "method"].unique())
-    return {name: _against(table, rows, fake & (table["method"] == name), real) for name in names}
-
-
-def _counts(windows: pd.DataFrame, table: pd.DataFrame) -> dict[str, int]:
-    return {
-        "windows": len(windows),
-        "clips": len(table),
-        "subjects": int(table["subject_id"].nunique()),
-        "real_clips": int((table["label"] == 0).sum()),
-        "fake_clips": int((table["label"] == 1).sum()),
+        "windows": int(test["windows"].sum()),
+        "clips": len(test),
+        "subjects": int(test["subject_id"].nunique()),
+        "real_clips": int((test["label"] == 0).sum()),
+        "fake_clips": int((test["label"] == 1).sum()),
     }
 
 
@@ -195,82 +92,3 @@ def why_small(counts: Mapping[str, int]) -> str | None:
         f"{counts['fake_clips']} fake). That is too few to claim an accuracy: below {SMALL_CLIPS} clips, "
         f"{SMALL_SUBJECTS} subjects or {SMALL_CLASS} clips of either class, chance moves every number here by a lot."
     )
-
-
-def audit_shortcuts(test: pd.DataFrame, everything: pd.DataFrame, network_auc: float | None) -> dict[str, Any]:
-    """How well each container property alone tells fake from real; test, everything: one row a clip.
-
-    A property that is missing (NaN) more often in one class gives that class away too: `auc` is the larger of the
-    separability of the known values and that of being known.
-    """
-    properties: list[dict[str, Any]] = [
-        {"property": name, "test": shortcut_auc(test, name), "all": shortcut_auc(everything, name)}
-        for name in SHORTCUTS
-    ]
-    for entry in properties:
-        on_test = entry["test"]["auc"]
-        entry["suspicious"] = max(entry[scope]["auc"] or 0.0 for scope in ("test", "all")) > SHORTCUT_AUC
-        entry["beats_network"] = None not in (on_test, network_auc) and on_test >= network_auc
-    return {
-        "threshold": SHORTCUT_AUC,
-        "network_auc": network_auc,
-        "chance": {"test": chance_auc(test), "all": chance_auc(everything)},
-        "properties": properties,
-        "warning": _shortcut_warning(properties),
-    }
-
-
-def shortcut_auc(table: pd.DataFrame, name: str) -> dict[str, Any]:
-    """How well the column `name` alone tells label 1 from 0: {auc, known, clips, reason}; its NaN are "not known"."""
-    labels, values = table["label"].to_numpy(), table[name].to_numpy(dtype=float)
-    known = np.isfinite(values)
-    if not known.any():
-        return {"auc": None, "known": 0, "clips": len(table), "reason": "known for no clip"}
-    found = _value(metrics.separability, labels[known], values[known])
-    if not known.all():
-        absence = _value(metrics.separability, labels, known.astype(float))
-        found = max(found, absence, key=lambda each: each["value"] or 0.0)
-    return {"auc": found["value"], "known": int(known.sum()), "clips": len(table), "reason": found["reason"]}
-
-
-def chance_auc(table: pd.DataFrame) -> float | None:
-    """What 19 of 20 columns that know nothing of the label stay below; None without both classes."""
-    n_fake = int(table["label"].sum())
-    try:
-        return metrics.chance_separability(len(table) - n_fake, n_fake)
-    except UndefinedMetricError:
-        return None
-
-
-def _shortcut_warning(properties: Sequence[Mapping[str, Any]]) -> str | None:
-    suspicious = [each["property"] for each in properties if each["suspicious"]]
-    beating = [each["property"] for each in properties if each["beats_network"]]
-    parts = []
-    if suspicious:
-        parts.append(
-            f"{_each(suspicious)} alone separates fake from real with an AUC above {SHORTCUT_AUC:g}: "
-            "a detector can look right on these data without looking at a face or listening to a voice."
-        )
-    if beating:
-        parts.append(f"{_each(beating)} alone does at least as well on the test split as the fusion network.")
-    return " ".join(parts) or None
-
-
-def _each(names: Sequence[str]) -> str:
-    return f"Each of {', '.join(names)}" if len(names) > 1 else names[0]
-
-
-def curves(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(roc, det): network, fpr, tpr and network, fpr, fnr; clip level, scores averaged over windows and seeds."""
-    parts = []
-    for name in NETWORKS:
-        group = scores[scores["network"] == name]
-        score = group.groupby("clip_id", sort=False)["score"].mean()
-        try:
-            fpr, tpr = metrics.roc_points(clips(group)["label"], score, max_points=_MAX_POINTS)
-        except UndefinedMetricError:
-            continue
-        parts.append(pd.DataFrame({"network": name, "fpr": fpr, "tpr": tpr}))
-    roc = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["network", "fpr", "tpr"])
-    det = roc.assign(fnr=1 - roc["tpr"])[["network", "fpr", "fnr"]]
-    return roc, det

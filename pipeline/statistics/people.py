@@ -30,6 +30,10 @@ class Draws:
     member: NDArray[np.intp]
     """(clips,) whose each is"""
 
+    def of(self, rows: NDArray[Any] | slice, *, most: int | None = None) -> Draws:
+        """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws."""
+        return Draws(self.counts[:most], self.member[rows])
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 import nas
+from cache_schemas.evaluation import CLIPS, SCORES
 from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantAttributes, stage_piece
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, write_manifest, write_quarantine
@@ -19,10 +20,14 @@ from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, S
 from pipeline.params import Params
 from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
+from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.systems import PROPERTIES
+from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
 CATEGORIES = ("RVRA", "RVFA", "FVRA", "FVFA")
 METHODS = {"RVRA": "real", "RVFA": "rtvc", "FVRA": "faceswap", "FVFA": "wav2lip"}
+CONTROLS = (PROPERTIES, "logistic regression, all layers")
 SPLIT_OF = ("train", "train", "train", "val", "test")
 
 
@@ -62,21 +67,36 @@ def make_index(*, subjects: int = 20, windows: int = 2, categories: Sequence[str
 def make_scores(
     index: pd.DataFrame, *, seeds: Sequence[int] = (0, 1, 2), networks: Sequence[str] = ("fusion", "visual", "audio")
 ) -> pd.DataFrame:
-    """The rows of scores.csv: fusion sees both kinds of fake, the other two only their own modality's."""
+    """The rows of scores.csv: fusion sees both kinds of fake, the other two only their own modality's; controls little.
+
+    networks: those that there are; the controls stand behind them.
+    """
     random = np.random.default_rng(1)
-    test = index[index["split"] == "test"]
+    scored = index[index["split"].isin(["val", "test"])].assign(end_s=lambda table: table["start_s"] + 4.0)
     seen = {
-        "fusion": test["label"],
-        "visual": test["video_label"],
-        "audio": test["audio_label"].clip(lower=0),
+        "fusion": scored["label"],
+        "visual": scored["video_label"],
+        "audio": scored["audio_label"].clip(lower=0),
     }
-    columns = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category"]
     parts = []
-    for network in networks:
-        for seed in seeds:
-            logits = 2.0 * seen[network] - 1 + random.normal(size=len(test))
-            parts.append(test[columns].assign(network=network, seed=seed, score=1 / (1 + np.exp(-logits))))
+    for system, seed in [(name, seed) for name in networks for seed in seeds] + [(name, 0) for name in CONTROLS]:
+        logits = 2.0 * seen.get(system, 0.3 * scored["label"]) - 1 + random.normal(size=len(scored))
+        parts.append(scored.assign(system=system, seed=seed, score=1 / (1 + np.exp(-logits)))[list(SCORES)])
     return pd.concat(parts, ignore_index=True)
+
+
+def make_clips(index: pd.DataFrame) -> pd.DataFrame:
+    """The rows of clips.csv: two demographic groups."""
+    table = one_a_clip(index)
+    windows = index.groupby("clip_id").size().loc[table.index]
+    group = np.where(table["subject_id"].str[-1:].isin(list("0123456")), "some", "others")
+    more = {"group": group, "windows": windows, "video_segments": "", "audio_segments": ""}
+    return table.assign(**more).reset_index()[[*CLIPS, *SHORTCUTS, "has_audio"]]
+
+
+def measured(index: pd.DataFrame, **kwargs: Any) -> dict[str, Any]:
+    """The metrics of made-up scores."""
+    return measure(make_clips(index), make_scores(index, **kwargs))
 
 
 LAYERS = {f"{modality}/net.blocks.{n}": 3 + n for modality in ("visual", "audio") for n in range(4)}
@@ -131,9 +151,9 @@ def make_workspace(
 
 def write_evaluation(workspace: Workspace, index: pd.DataFrame, **kwargs: Any) -> dict[str, Any]:
     """The metrics of made-up scores, written as the evaluate stage does."""
-    scores = make_scores(index, **kwargs)
-    result = measure(index, scores)
-    write_results(workspace.evaluate, scores, result)
+    clips, scores = make_clips(index), make_scores(index, **kwargs)
+    result = measure(clips, scores) | {"seed": 0}
+    write_results(workspace.evaluate, clips, scores, result)
     return result
 
 

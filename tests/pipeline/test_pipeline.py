@@ -295,7 +295,7 @@ def test_predict_gives_the_scores_of_evaluate(trained: Run, synth_root: Path, tm
     metrics = evaluate(workspace, params, device="cpu")
     assert metrics["counts"]["clips"] > 0
     scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
-    fusion = scores[scores["network"] == "fusion"].groupby("clip_id")["score"].mean()
+    fusion = scores[(scores["system"] == "fusion") & (scores["split"] == "test")].groupby("clip_id")["score"].mean()
     index = FeatureCache.open(workspace.features).index.set_index("clip_id")
     videos = [synth_root / index.loc[clip_id, "path"] for clip_id in fusion.index[:2]]
     bad = tmp_path / "-bad name.mp4"

@@ -21,9 +21,9 @@ from pipeline.experiments.methods import Method, Outcome
 from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
-from pipeline.statistics.measure import SHORTCUTS
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.protocol import MEAN, measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import small

@@ -10,8 +10,8 @@ import pytest
 
 from cache_schemas.run import history_of
 from pipeline.figures.curves import curves_svg, det_svg, history_svg, probabilities_svg, roc_svg
-from pipeline.statistics.measure import curves
-from tests.pipeline.run_fixture import make_index, make_scores
+from pipeline.statistics.curves import curves
+from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
 LEGENDS = {name: f"{name} legend" for name in ("fusion", "visual", "audio")}
 
@@ -23,7 +23,7 @@ def entry(network: str = "fusion", seed: int = 0, **columns: Any) -> dict[str, A
 
 @pytest.fixture(scope="module")
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return curves(make_scores(make_index()))
+    return curves(make_clips(make_index()), make_scores(make_index()))
 
 
 def texts(svg: str) -> list[str]:
@@ -60,7 +60,7 @@ def test_colours_come_from_the_page(tables: tuple[pd.DataFrame, pd.DataFrame]) -
 
 
 def test_det_axes_are_probit_scaled() -> None:
-    svg = det_svg(pd.DataFrame({"network": "fusion", "fpr": [0.0, 0.2, 0.5], "fnr": [0.5, 0.2, 0.05]}), LEGENDS)
+    svg = det_svg(pd.DataFrame({"system": "fusion", "fpr": [0.0, 0.2, 0.5], "fnr": [0.5, 0.2, 0.05]}), LEGENDS)
     assert {"0.1", "1", "5", "20", "50", "99.9"} <= set(texts(svg))
     ticks = re.findall(r'text-anchor: middle;[^"]*" x="([\d.]+)"[^>]*>([\d.]+)</text>', svg)
     place = {label: float(x) for x, label in ticks}
@@ -73,7 +73,7 @@ def test_det_axes_are_probit_scaled() -> None:
 
 
 def test_no_curves_give_an_empty_plot() -> None:
-    empty = pd.DataFrame(columns=["network", "fpr", "tpr", "fnr"])
+    empty = pd.DataFrame(columns=["system", "fpr", "tpr", "fnr"])
     assert "ROC" in texts(roc_svg(empty, {}))
     assert "DET" in texts(det_svg(empty, {}))
 

@@ -14,7 +14,7 @@ from pipeline.features.windows import WindowSource
 from pipeline.media import ffmpeg_exe
 from pipeline.params import parse_params
 from pipeline.runs.cache import clip_index
-from pipeline.statistics.measure import clips
+from pipeline.statistics.tables import clips
 from pipeline.synth.clip import render_clip
 from pipeline.synth.plan import ClipSpec
 from pipeline.workspace import Workspace

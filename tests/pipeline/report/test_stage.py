@@ -23,7 +23,7 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
-from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
+from cache_schemas.run import NETWORKS, RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.stage import build_report, data_counts, quarantine_summary
@@ -142,13 +142,13 @@ def test_two_builds_are_equal_bytes(workspace: Workspace, html: str) -> None:
 
 def test_headline_repeats_the_metrics(workspace: Workspace, page: Page) -> None:
     metrics = read_metrics(workspace)
-    for network in metrics["networks"].values():
-        auc, span = network["clip"]["auc"], network["clip"]["auc_interval"]
-        assert f"{auc['mean']:.3f} ± {auc['std']:.3f}" in page.text
-        assert f"{span['low']:.3f} to {span['high']:.3f}" in page.text
+    for network in [metrics["systems"][name] for name in NETWORKS]:
+        auc = network["clip"]["auc"]
+        assert f"{auc['value']:.3f}" in page.text
+        assert f"{auc['low']:.3f} to {auc['high']:.3f}" in page.text
         for entry in (*network["per_category"].values(), *network["per_method"].values()):
-            assert f"{entry['auc']['mean']:.3f}" in page.text
-            assert f"{100 * entry['eer']['mean']:.1f}" in page.text
+            assert f"{entry['auc']['value']:.3f}" in page.text
+            assert f"{100 * entry['eer']['value']:.1f}" in page.text
     assert metrics["small_set_reason"] in page.text
     assert "of 4 subjects" in page.text
 

@@ -14,14 +14,17 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 import nas
+from cache_schemas.evaluation import SCORES, read_clips, read_scores
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.run import RetrainRun, RunFileError, read_run, write_run
+from pipeline.controls.properties import CONTROLS
 from pipeline.params import Params
 from pipeline.runs.cache import cache_identity
 from pipeline.runs.evaluate import EvaluateError, evaluate, print_metrics
 from pipeline.statistics.measure import measure
+from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
-from tests.pipeline.run_fixture import make_index, make_scores, make_workspace
+from tests.pipeline.run_fixture import make_index, make_workspace, measured
 
 
 @pytest.fixture(scope="module")
@@ -36,28 +39,49 @@ def test_every_test_window_is_scored_by_its_own_features(finished: tuple[Workspa
     scores = pd.read_csv(workspace.evaluate / "scores.csv")
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    assert len(scores) == 6 * (cache.index["split"] == "test").sum()
+    networks = scores[scores["system"].isin(["fusion", "visual", "audio"])]
+    assert len(networks) == 6 * (cache.index["split"] != "train").sum()
     everything = cache.load()
     where = {(row.clip_id, row.window): i for i, row in enumerate(cache.index.itertuples())}
     for entry in run.entries:
         network = nas.CompactNetwork.from_spec(entry.spec)
         network.load_state_dict(safetensors.torch.load_file(workspace.retrain / entry.weights))
         expected = network.predict(everything).numpy()
-        rows = scores[(scores["network"] == entry.network) & (scores["seed"] == entry.seed)]
+        rows = scores[(scores["system"] == entry.network) & (scores["seed"] == entry.seed)]
         ours = [expected[where[row.clip_id, row.window]] for row in rows.itertuples()]
         assert rows["score"].to_numpy() == pytest.approx(np.array(ours), abs=1e-5)
     assert scores["score"].nunique() > 100  # and they differ
 
 
-def test_only_the_test_split_is_scored(finished: tuple[Workspace, dict[str, Any]]) -> None:
+def test_val_and_test_are_scored_train_is_not(finished: tuple[Workspace, dict[str, Any]]) -> None:
     workspace, _ = finished
     scores = pd.read_csv(workspace.evaluate / "scores.csv")
     index = make_index()
-    assert set(scores["clip_id"]) == set(index.loc[index["split"] == "test", "clip_id"])
-    assert list(scores) == [
-        "clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category",
-        "network", "seed", "score",
-    ]  # fmt: skip
+    for split in ("val", "test"):
+        clips = scores.loc[scores["split"] == split, "clip_id"]
+        assert set(clips) == set(index.loc[index["split"] == split, "clip_id"])
+    assert list(scores) == list(SCORES)
+    ends = (scores["start_s"] + 4).clip(upper=scores["clip_id"].map(index.groupby("clip_id")["duration_s"].first()))
+    assert scores["end_s"].to_numpy() == pytest.approx(ends.to_numpy())
+
+
+def test_every_clip_is_told_with_its_properties(finished: tuple[Workspace, dict[str, Any]]) -> None:
+    workspace, _ = finished
+    clips, index = read_clips(workspace.evaluate / "clips.csv").set_index("clip_id"), make_index()
+    assert set(clips.index) == set(index["clip_id"])
+    assert set(clips["windows"]) == {2}
+    first = index.drop_duplicates("clip_id").set_index("clip_id")
+    for name in (*SHORTCUTS, "split", "dataset", "subject_id", "has_audio"):
+        pd.testing.assert_series_equal(clips[name], first.loc[clips.index, name], check_dtype=False)
+
+
+def test_controls_are_scored_beside_the_networks(finished: tuple[Workspace, dict[str, Any]]) -> None:
+    workspace, result = finished
+    controls = {name for name, of in result["systems"].items() if of["kind"] == "control"}
+    assert {*CONTROLS, "logistic regression, all layers", "SVM, all layers"} <= controls
+    scores = read_scores(workspace.evaluate / "scores.csv")
+    of_property = scores[scores["system"] == CONTROLS[0]]
+    assert (of_property.groupby("clip_id")["score"].nunique() == 1).all(), "a clip's property is that of its windows"
 
 
 def test_a_fake_clip_without_a_fake_window_is_a_fake_clip(tmp_path: Path) -> None:
@@ -67,17 +91,18 @@ def test_a_fake_clip_without_a_fake_window_is_a_fake_clip(tmp_path: Path) -> Non
     index.loc[hidden, ["label", "video_label", "audio_label", "category"]] = (0, 0, 0, "RVRA")
     workspace = make_workspace(tmp_path, index)
     result = evaluate(workspace, Params(), device="cpu")
-    whole = measure(make_index(), make_scores(make_index()))
+    whole = measured(make_index())
     assert result["counts"] == whole["counts"]
-    fusion = result["networks"]["fusion"]
+    fusion = result["systems"]["fusion"]
     for kind in ("per_category", "per_method"):
         counts = {name: of["n_fake"] for name, of in fusion[kind].items()}
-        assert counts == {name: of["n_fake"] for name, of in whole["networks"]["fusion"][kind].items()}
+        assert counts == {name: of["n_fake"] for name, of in whole["systems"]["fusion"][kind].items()}
     scores = pd.read_csv(workspace.evaluate / "scores.csv")
     assert not scores.loc[scores["clip_id"].isin(unseen), "label"].any(), "of windows each has its own"
-    of_clip = scores[scores["network"] == "fusion"].groupby("clip_id")["score"].mean()
+    mine = scores[(scores["system"] == "fusion") & (scores["split"] == "test")]
+    of_clip = mine.groupby("clip_id")["score"].mean()
     labels = (of_clip.index.str[-4:] != "RVRA").astype(int)
-    assert fusion["seed_average"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, of_clip))
+    assert fusion["clip"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, of_clip))
 
 
 def test_what_stands_in_for_missing_sound_is_not_heard(tmp_path: Path) -> None:
@@ -88,9 +113,9 @@ def test_what_stands_in_for_missing_sound_is_not_heard(tmp_path: Path) -> None:
         evaluate(workspace, Params(), device="cpu")
         tables.append(pd.read_csv(workspace.evaluate / "scores.csv"))
     pd.testing.assert_frame_equal(*tables)
-    mute = tables[0][tables[0]["category"].str.endswith("-")]
-    assert mute[mute["network"] == "audio"].groupby("seed")["score"].nunique().tolist() == [1, 1], "nothing is known"
-    assert mute[mute["network"] == "fusion"]["score"].nunique() == 8
+    mute = tables[0][tables[0]["category"].str.endswith("-") & (tables[0]["split"] == "test")]
+    assert mute[mute["system"] == "audio"].groupby("seed")["score"].nunique().tolist() == [1, 1], "nothing is known"
+    assert mute[mute["system"] == "fusion"]["score"].nunique() == 8
 
 
 def test_a_clip_that_the_manifest_does_not_know_is_named(tmp_path: Path) -> None:
@@ -107,10 +132,10 @@ def test_files_agree_with_the_returned_metrics(finished: tuple[Workspace, dict[s
     assert json.loads((workspace.evaluate / "metrics.json").read_text()) == result
     assert json.loads((workspace.evaluate / "summary.json").read_text()) == result["summary"]
     identity = cache_identity(FeatureCache.open(workspace.features))
-    measured = measure(make_index(), pd.read_csv(workspace.evaluate / "scores.csv"))
-    assert result == measured | {"cache": identity, "trained_on": ""}
-    assert list(pd.read_csv(workspace.evaluate / "roc.csv")) == ["network", "fpr", "tpr"]
-    assert list(pd.read_csv(workspace.evaluate / "det.csv")) == ["network", "fpr", "fnr"]
+    tables = read_clips(workspace.evaluate / "clips.csv"), read_scores(workspace.evaluate / "scores.csv")
+    assert result == measure(*tables) | {"seed": 0, "cache": identity, "trained_on": ""}
+    assert list(pd.read_csv(workspace.evaluate / "roc.csv")) == ["system", "fpr", "tpr"]
+    assert list(pd.read_csv(workspace.evaluate / "det.csv")) == ["system", "fpr", "fnr"]
 
 
 def test_a_second_evaluation_writes_the_same_bytes(finished: tuple[Workspace, dict[str, Any]]) -> None:
@@ -124,10 +149,10 @@ def test_batches_do_not_change_scores(
     finished: tuple[Workspace, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, result = finished
-    monkeypatch.setattr("pipeline.runs.evaluate._BATCH_WINDOWS", 3)
+    monkeypatch.setattr("pipeline.runs.scoring._BATCH_WINDOWS", 3)
     again = evaluate(workspace, Params(), device="cpu")
-    assert again["networks"]["fusion"]["window"]["auc"]["mean"] == pytest.approx(
-        result["networks"]["fusion"]["window"]["auc"]["mean"], abs=1e-3
+    assert again["networks"]["fusion"]["window"]["auc"]["value"] == pytest.approx(
+        result["systems"]["fusion"]["window"]["auc"]["value"], abs=1e-3
     )
     assert again["counts"] == result["counts"]
 
@@ -166,7 +191,7 @@ def test_missing_run_names_the_stage(tmp_path: Path) -> None:
 
 
 def printed(result: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=140)
+    console = Console(file=io.StringIO(), width=200)
     print_metrics(result, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -174,19 +199,20 @@ def printed(result: dict[str, Any]) -> str:
 
 def test_print_shows_the_numbers_and_the_warnings() -> None:
     index = make_index()
-    result = measure(index, make_scores(index))
+    result = measured(index)
     text = printed(result)
     for name in ("fusion", "visual", "audio"):
-        clip = result["networks"][name]["clip"]
-        assert f"{clip['auc']['mean']:.3f} ± {clip['auc']['std']:.3f}" in text
-        assert f"{clip['eer']['mean']:.3f}" in text
-        assert f"{clip['auc_interval']['low']:.3f} to" in text
+        clip, one = result["systems"][name]["clip"], result["systems"][name]["one_network"]["auc"]
+        assert f"{clip['auc']['value']:.3f} ({clip['auc']['low']:.2f}-{clip['auc']['high']:.2f})" in text
+        assert f"{clip['eer']['value']:.3f}" in text
+        assert f"{one['mean']:.3f} ± {one['std']:.3f}" in text
+    assert " ".join(result["headline"]["sentence"].split()) in " ".join(text.split())
     assert "too few to claim an accuracy" in " ".join(text.split())
 
 
 def test_print_survives_undefined_metrics() -> None:
     index = make_index(categories=("FVRA", "FVFA"))
-    assert "undefined" in printed(measure(index, make_scores(index)))
+    assert "undefined" in printed(measured(index))
 
 
 def test_networks_may_be_tried_on_other_clips_and_it_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.statistics.answers import answers
-from pipeline.statistics.limits import clip_table, distance_limit, fit_systems, upper_limit, withheld
+from pipeline.statistics.limits import distance_limit, fit_systems, scored_clips, upper_limit, withheld
 
 NAN = float("nan")
 
@@ -81,16 +81,23 @@ CLIPS, SCORES = tables()
 SYSTEMS, UNDEFINED = fit_systems(CLIPS, SCORES)
 
 
-def test_a_clip_table_by_hand() -> None:
+def test_a_scored_clips_by_hand() -> None:
     clips = pd.DataFrame({"clip_id": ["a", "b"], "split": ["val", "test"]})
     scores = pd.DataFrame(
-        [["a", "fusion", 0, 0.1], ["a", "fusion", 0, 0.3], ["a", "fusion", 1, 0.7], ["a", "audio", 1, 0.9]],
-        columns=["clip_id", "system", "seed", "score"],
+        [
+            ["a", 0, "fusion", 0, 0.1],
+            ["a", 1, "fusion", 0, 0.3],
+            ["a", 0, "fusion", 1, 0.8],
+            ["a", 1, "fusion", 1, 0.6],
+            ["a", 0, "audio", 1, 0.9],
+        ],
+        columns=["clip_id", "window", "system", "seed", "score"],
     )
-    table = clip_table(clips, scores, "fusion")
+    table = scored_clips(clips, scores, "fusion")
     assert list(table.index) == ["a"]
+    assert np.isnan(table.loc["a", "face_share"])
     assert table.loc["a", ["score", "spread", "split"]].tolist() == [pytest.approx(0.45), pytest.approx(0.5), "val"]
-    assert np.isnan(clip_table(clips, scores, "audio").loc["a", "spread"])
+    assert np.isnan(scored_clips(clips, scores, "audio").loc["a", "spread"])
 
 
 def test_limits_are_those_of_val_alone() -> None:
@@ -112,7 +119,7 @@ def test_limits_are_those_of_val_alone() -> None:
     ],
 )
 def test_each_reason_is_given_alone_and_in_words(column: str, value: float, said: str) -> None:
-    table = clip_table(CLIPS, SCORES, "fusion").iloc[:2]
+    table = scored_clips(CLIPS, SCORES, "fusion").iloc[:2]
     told = answers(table.assign(**{column: [value, table[column].iloc[1]]}), SYSTEMS["fusion"])
     first, second = told.values()
     assert first.says.startswith(f"cannot tell: {said}")
@@ -124,26 +131,26 @@ def test_each_reason_is_given_alone_and_in_words(column: str, value: float, said
 
 
 def test_each_network_is_asked_for_what_it_looks_at() -> None:
-    table = clip_table(CLIPS, SCORES, "visual").iloc[:1].assign(speech_s=0.1, audio_distance=99.0)
+    table = scored_clips(CLIPS, SCORES, "visual").iloc[:1].assign(speech_s=0.1, audio_distance=99.0)
     assert not withheld(table, SYSTEMS["visual"]).any(axis=None)
-    table = clip_table(CLIPS, SCORES, "audio").iloc[:1].assign(face_share=0.0, visual_distance=99.0)
+    table = scored_clips(CLIPS, SCORES, "audio").iloc[:1].assign(face_share=0.0, visual_distance=99.0)
     assert not withheld(table, SYSTEMS["audio"]).any(axis=None)
 
 
 def test_a_clip_without_sound_is_judged_by_its_picture_and_by_nothing_else() -> None:
-    mute = clip_table(CLIPS, SCORES, "fusion").iloc[:1].assign(speech_s=0.0, audio_distance=NAN)
+    mute = scored_clips(CLIPS, SCORES, "fusion").iloc[:1].assign(speech_s=0.0, audio_distance=NAN)
     assert not withheld(mute, SYSTEMS["fusion"]).any(axis=None)
     assert withheld(mute, SYSTEMS["audio"])["speech_s"].all()
 
 
 def test_what_is_not_known_withholds_nothing() -> None:
     names = ["face_share", "speech_s", "visual_distance", "audio_distance", "spread"]
-    table = clip_table(CLIPS, SCORES, "fusion").assign(**dict.fromkeys(names, NAN))
+    table = scored_clips(CLIPS, SCORES, "fusion").assign(**dict.fromkeys(names, NAN))
     assert not withheld(table, SYSTEMS["fusion"]).any(axis=None)
 
 
 def test_an_answer_stays_within_what_val_supports() -> None:
-    table = clip_table(CLIPS, SCORES, "fusion").assign(spread=0.0)
+    table = scored_clips(CLIPS, SCORES, "fusion").assign(spread=0.0)
     told = answers(table.assign(score=np.linspace(0, 1, len(table))), SYSTEMS["fusion"])
     lrs = [answer.log10_lr for answer in told.values()]
     assert lrs == sorted(lrs)
@@ -158,4 +165,4 @@ def test_an_answer_stays_within_what_val_supports() -> None:
 def test_a_val_split_of_one_class_says_nothing_and_why() -> None:
     systems, undefined = fit_systems(CLIPS[(CLIPS["split"] == "test") | (CLIPS["label"] == 1)], SCORES)
     assert systems == {}
-    assert undefined["fusion"] == "the val split cannot say what a score is worth: one class only: no real clips"
+    assert undefined["fusion"] == "what a score is worth is not known: val: one class only: no real clips"

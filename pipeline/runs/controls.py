@@ -1,0 +1,47 @@
+"""Controls: what is scored beside the networks on the same windows, so that a result has something to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_schemas.features import FeatureCache
+from pipeline.compute.progress import console
+from pipeline.controls.probes import probes
+from pipeline.controls.properties import property_scores
+from pipeline.runs.cache import Source, clip_index
+from pipeline.statistics.tables import clips
+from pipeline.workspace import Workspace
+
+Scores = dict[str, NDArray[np.float64]]
+
+
+def control_scores(source: Source) -> Scores:
+    """{system: P(fake) of every window of the cache (N,), in the cache's order}.
+
+    They learn from train and are chosen on val. A control that cannot be is left out, and it is said why.
+    """
+    windows = source.windows()
+    for split in ("train", "val"):
+        if len(set(windows.labels[np.array(windows.split) == split])) < 2:
+            console.print(f"[yellow]evaluate: without controls: {split} holds one class only")
+            return {}
+    return _probes(source) | _properties(source)
+
+
+def _probes(source: Source) -> Scores:
+    windows = source.windows()
+    plain = {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}  # without their views
+    return {f"{kind}, all layers": probe(plain, windows.labels, windows.split).scores for kind, probe in probes.items()}
+
+
+def _properties(source: Source) -> Scores:
+    """Scores of clips, at each of their windows."""
+    workspace = Workspace(source.work)
+    index = clip_index(workspace, FeatureCache.open(workspace.features))
+    table = clips(index)
+    found = property_scores(table, table["split"].tolist())
+    return {
+        str(name): index["clip_id"].map(of.set_index("clip_id")["score"]).to_numpy(float)
+        for name, of in found.groupby("method", sort=False)
+    }

@@ -1,0 +1,32 @@
+"""A retrained network's scores of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+import nas
+from cache_schemas.run import RetrainEntry
+from pipeline.workspace import Workspace
+
+_BATCH_WINDOWS = 512
+
+
+def score_windows(
+    workspace: Workspace, entry: RetrainEntry, features: Mapping[str, torch.Tensor], device: str
+) -> NDArray[np.float64]:
+    """P(fake) of every window, (N,), in the order of `features`: {layer: (N, L, C_in)}."""
+    network = nas.CompactNetwork.from_spec(entry.spec)
+    network.load_state_dict(load_file(workspace.retrain / entry.weights))
+    network.to(device).eval()
+    wanted = {name: features[name] for name in nas.Genotype.model_validate(entry.genotype).layers()}
+    windows = len(next(iter(wanted.values())))
+    parts = []
+    for start in range(0, windows, _BATCH_WINDOWS):
+        batch = {name: values[start : start + _BATCH_WINDOWS].to(device) for name, values in wanted.items()}
+        parts.append(network.predict(batch).double().cpu().numpy())
+    return np.concatenate(parts)

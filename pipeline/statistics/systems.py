@@ -1,0 +1,164 @@
+"""What one system is worth: a searched network, or a control, as all its scores show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.statistics.metrics import Floats
+from pipeline.statistics.people import Draws, over_seeds
+from pipeline.statistics.tables import Level, System
+from pipeline.statistics.values import (
+    METRICS,
+    Chosen,
+    Value,
+    affordable,
+    choose,
+    drawn_points,
+    measured,
+    points,
+    undefined,
+    value,
+)  # fmt: skip
+
+FUSION = "fusion"
+PROPERTIES = "properties, all together"
+NETWORKS: Mapping[str, str] = {
+    FUSION: "the searched network: picture and sound",
+    "visual": "the same search on the picture's features alone",
+    "audio": "the same search on the sound's features alone",
+}
+CONTROLS: Mapping[str, str] = {
+    "random weights": "a linear probe on the same backbones with random weights: what features that know nothing give",
+    PROPERTIES: "a small model of the files' properties: it sees no face and hears no voice",
+    "property, the best on val": "the one property of the files that is the best on val",
+    "logistic regression, all layers": "a linear probe on the same features",
+    "SVM, all layers": "a kernel probe on the same features",
+    "sound of another clip": "the searched network, heard with another clip's sound of the same category",
+}
+"""Name of a system -> what it is."""
+
+REAL_TWIN = {"RVFA": "RVRA", "FVRA": "RVRA", "FVFA": "RVRA", "FV-": "RV-"}
+"""Fake category -> the real one it is held against: with sound against with sound, mute against mute."""
+
+_PARTS = ("auc", "eer", "apcer", "bpcer")
+_Part = tuple[str, str, NDArray[np.bool_], NDArray[np.bool_]]
+"""(name, what it is held against, (clips,) the fakes, (clips,) the real ones)"""
+
+
+def measure_system(
+    name: str, system: System, table: pd.DataFrame, draws: Draws | str, *, seed: int
+) -> tuple[dict[str, Any], Floats | str]:
+    """(one system's entry of metrics.json, its clips' AUC in every draw or why there is none).
+
+    table: the clips by clip_id, sorted; draws: of the people of all its rows; seed: of the draws of training seeds.
+    """
+    clip, chosen = system.clip, choose(system.clip.val.labels, system.clip.val.mean)
+    values, drawn = _level(clip, chosen, draws)
+    window = system.window
+    of_windows, _ = _level(window, choose(window.val.labels, window.val.mean), draws)
+    entry = {
+        "kind": "network" if name in NETWORKS else "control",
+        "what": {**NETWORKS, **CONTROLS}.get(name, ""),
+        "seeds": system.seeds,
+        "threshold": None if isinstance(chosen, str) else chosen.threshold,
+        "clip": values,
+        "window": of_windows,
+        "one_network": _one_network(system, draws, seed),
+        "pooling": _pooling(system, values["auc"], draws),
+        **_breakdown(system, table, chosen, draws),
+    }
+    return entry, drawn.get("auc", values["auc"]["reason"] or "")
+
+
+def _level(level: Level, chosen: Chosen | str, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
+    test = level.test
+    values, drawn = measured(test.labels, test.mean, chosen, _of(draws, test.at, len(test.at)))
+    values["average_precision"]["prevalence"] = float(test.labels.mean()) if len(test.labels) else None
+    return values, drawn
+
+
+def _of(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
+    """The draws for rows of the table; cost: scores that are measured in each."""
+    return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+
+
+def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any]:
+    """{metric: mean, std, per_seed, low, high} of single networks, each with its own threshold and calibration.
+
+    The interval is the method's: over people, and over the seeds that training might have had.
+    """
+    val, test = system.clip.val, system.clip.test
+    chosen = [choose(val.labels, row) for row in val.scores]
+    each = [points(test.labels, row, by)[0] for row, by in zip(test.scores, chosen, strict=True)]
+    cut = _of(draws, test.at, test.scores.size)
+    drawn: list[dict[str, Floats]] = []
+    if not isinstance(cut, str):
+        drawn = [drawn_points(test.labels, row, by, cut) for row, by in zip(test.scores, chosen, strict=True)]
+    found = {}
+    for name in METRICS:
+        per_seed = [of.get(name) for of in each]
+        known = [number for number in per_seed if number is not None]
+        whole = len(known) == len(per_seed)
+        span = undefined("")
+        if whole and all(name in of for of in drawn) and drawn:
+            span = value(0.0, over_seeds(np.stack([of[name] for of in drawn], axis=1), seed=seed))
+        found[name] = {
+            "mean": float(np.mean(known)) if whole else None,
+            "std": float(np.std(known, ddof=1)) if whole and len(known) > 1 else None,
+            "per_seed": per_seed,
+            "low": span["low"],
+            "high": span["high"],
+        }
+    return found
+
+
+def _pooling(system: System, mean: Value, draws: Draws | str) -> dict[str, Value]:
+    test = system.clip.test
+    cut = _of(draws, test.at, len(system.pooled) * len(test.at))
+    return {
+        name: mean if name == "mean" else measured(test.labels, scores, "", cut, ("auc",))[0]["auc"]
+        for name, scores in system.pooled.items()
+    }
+
+
+def _breakdown(
+    system: System, table: pd.DataFrame, chosen: Chosen | str, draws: Draws | str
+) -> dict[str, dict[str, Any]]:
+    """per_category, per_method, per_group, per_source: {name: counts, what it is held against, _PARTS}."""
+    test, scores = table.iloc[system.clip.test.at], system.clip.test.mean
+    found: dict[str, dict[str, Any]] = {}
+    for kind, parts in _partitions(test).items():
+        cost = sum(int((fake | real).sum()) for *_, fake, real in parts) * 4
+        found[kind] = {}
+        for name, against, fake, real in parts:
+            mine = fake | real
+            cut = _of(draws, system.clip.test.at[mine], cost)
+            values, _ = measured(fake[mine].astype(int), scores[mine], chosen, cut, _PARTS)
+            counts = {"n_real": int(real.sum()), "n_fake": int(fake.sum()), "against": against}
+            found[kind][name] = counts | values
+    return found
+
+
+def _partitions(test: pd.DataFrame) -> Mapping[str, list[_Part]]:
+    fake = test["label"].to_numpy() == 1
+    category, method = test["category"].to_numpy(), test["method"].to_numpy()
+    categories = [(c, twin, category == c, category == twin) for c, twin in REAL_TWIN.items() if (category == c).any()]
+    names = sorted(set(method[fake]))
+    methods = [(str(name), "all real clips", fake & (method == name), ~fake) for name in names]
+    return {
+        "per_category": categories,
+        "per_method": methods,
+        "per_group": list(_inside(test["group"].to_numpy(), fake)),
+        "per_source": list(_inside(test["dataset"].to_numpy(), fake)),
+    }
+
+
+def _inside(column: NDArray[Any], fake: NDArray[np.bool_]) -> Iterator[_Part]:
+    for name in sorted(set(column) - {""}):
+        mine = column == name
+        yield str(name), "its own real clips", mine & fake, mine & ~fake
