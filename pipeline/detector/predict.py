@@ -21,6 +21,7 @@ from pipeline.backbones import bare_identity
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import session
 from pipeline.faces.stage import build_faces
+from pipeline.features.shown import shown_and_heard
 from pipeline.features.stage import build_features
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.evidence import clip_quantities, kept_evidence
@@ -88,7 +89,7 @@ def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams
             cache, failed = _features(scratch, list(clips.values()), params, run)
             reasons |= {video: failed[clip.clip_id] for video, clip in clips.items() if clip.clip_id in failed}
             if cache is not None:
-                quantities = clip_quantities(scratch, params, cache, known[1])
+                quantities = clip_quantities(cache, known[1], shown_and_heard(scratch, params))
                 found = _answered(_scores(workspace, run, cache, params), quantities, known[0])
     return [
         replace(found[clips[video].clip_id], path=str(video))

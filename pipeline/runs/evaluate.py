@@ -48,8 +48,11 @@ class EvaluateError(ValueError):
     """There is nothing to evaluate, or a network is broken; the message says which and what to do."""
 
 
-def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, Any]:
-    """The metrics of every retrained network and control on the test split, as written to work/evaluate."""
+def evaluate(workspace: Workspace, params: Params, *, device: str, shown: pd.DataFrame | None = None) -> dict[str, Any]:
+    """The metrics of every retrained network and control on the test split, as written to work/evaluate.
+
+    shown: by clip_id how much face and speech there is, as `pipeline.features.shown` says; None where nobody knows.
+    """
     cache = open_cache(workspace, params)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     index = clip_index(workspace, cache)
@@ -67,7 +70,9 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     tables = [*_networks(workspace, run, cache, windows, device), *_controls(workspace, params, windows)]
     scores = pd.concat(tables, ignore_index=True)
     familiar = fit_familiar(cache)
-    clips = clip_table(workspace, index).join(clip_quantities(workspace, params, cache, familiar), on="clip_id")
+    clips = clip_table(workspace, index).join(
+        clip_quantities(cache, familiar, pd.DataFrame() if shown is None else shown), on="clip_id"
+    )
     result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
     result = measure(clips, scores, seed=params.seed) | result
     write_results(workspace.evaluate, clips, scores, result)

@@ -24,10 +24,9 @@ from sklearn.covariance import LedoitWolf
 
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing
-from pipeline.backbones import Modality
-from pipeline.features.windows import MODALITIES
 from pipeline.statistics.metrics import Floats
 
+_MODALITIES = ("visual", "audio")
 _LAYERS = 2  # of each backbone, the deepest
 _BLOCK_WINDOWS = 1024
 _LEAST_VARIANCE = 1e-6  # of the largest in any direction
@@ -62,11 +61,11 @@ class Familiar:
     gaussian: Gaussian
 
 
-def fit_familiar(cache: FeatureCache) -> dict[Modality, Familiar]:
+def fit_familiar(cache: FeatureCache) -> dict[str, Familiar]:
     """{modality: of the train split}; without those of which fewer than two training windows have any."""
-    found: dict[Modality, Familiar] = {}
+    found: dict[str, Familiar] = {}
     train = cache.select("train")
-    for modality in MODALITIES:
+    for modality in _MODALITIES:
         layers = tuple(n for v in cache.variants if v.modality == modality for n in _deepest(cache, list(v.layers)))
         x = _vectors(cache, layers, _present(cache, modality, train))
         if layers and len(x) > 1:
@@ -74,11 +73,11 @@ def fit_familiar(cache: FeatureCache) -> dict[Modality, Familiar]:
     return found
 
 
-def clip_distances(cache: FeatureCache, familiar: Mapping[Modality, Familiar]) -> pd.DataFrame:
+def clip_distances(cache: FeatureCache, familiar: Mapping[str, Familiar]) -> pd.DataFrame:
     """By clip_id, for each modality `<modality>_distance`: the median of its windows, NaN where there is none."""
     clip_ids = pd.Index(cache.column("clip_id"))
     table = pd.DataFrame(index=pd.Index(clip_ids.unique(), name="clip_id"))
-    for modality in MODALITIES:
+    for modality in _MODALITIES:
         column = f"{modality}_distance"
         table[column] = np.nan
         if modality in familiar:
@@ -89,15 +88,15 @@ def clip_distances(cache: FeatureCache, familiar: Mapping[Modality, Familiar]) -
     return table
 
 
-def write_familiar(path: Path, familiar: Mapping[Modality, Familiar]) -> None:
+def write_familiar(path: Path, familiar: Mapping[str, Familiar]) -> None:
     """Replaces `path`, a safetensors file."""
     tensors = {f"{m}.{name}": array for m, of in familiar.items() for name, array in vars(of.gaussian).items()}
-    layers = {str(modality): json.dumps(of.layers) for modality, of in familiar.items()}
+    layers = {modality: json.dumps(of.layers) for modality, of in familiar.items()}
     with replacing(path) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, metadata=layers)
 
 
-def read_familiar(path: Path) -> dict[Modality, Familiar]:
+def read_familiar(path: Path) -> dict[str, Familiar]:
     """What `write_familiar` wrote."""
     with safe_open(path, "numpy") as file:
         layers = file.metadata() or {}
@@ -106,7 +105,7 @@ def read_familiar(path: Path) -> dict[Modality, Familiar]:
                 tuple(json.loads(layers[modality])),
                 Gaussian(*(file.get_tensor(f"{modality}.{name}") for name in ("mean", "whitening"))),
             )
-            for modality in MODALITIES
+            for modality in _MODALITIES
             if modality in layers
         }
 
@@ -116,7 +115,7 @@ def _deepest(cache: FeatureCache, layers: list[str]) -> list[str]:
     return [name for name in layers if name in cache.layers][-_LAYERS:]
 
 
-def _present(cache: FeatureCache, modality: Modality, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def _present(cache: FeatureCache, modality: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of the windows those that have the modality: what a mute one's sound gives is how silence sounds."""
     return positions[cache.column("has_audio")[positions]] if modality == "audio" else positions
 

@@ -15,6 +15,7 @@ from cache_schemas.files import file_sha256
 from cache_schemas.run import RunFileError
 from pipeline import media
 from pipeline.detector.predict import predict
+from pipeline.features.shown import shown_and_heard
 from pipeline.params import Params
 from pipeline.runs.evaluate import evaluate
 from pipeline.runs.retrain import run_retrain
@@ -44,7 +45,7 @@ def trained(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def evaluated(trained: Run) -> Run:
     """The same with its evidence kept."""
-    assert evaluate(*trained, device="cpu")["counts"]["clips"] > 0
+    assert evaluate(*trained, device="cpu", shown=shown_and_heard(*trained))["counts"]["clips"] > 0
     return trained
 
 

@@ -11,8 +11,8 @@ from cache_schemas.manifest import write_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
 from cache_schemas.shards import ClipResult, write_shard
 from pipeline.faces.stage import face_key, windows_digest
+from pipeline.features.shown import seconds_heard, shown_and_heard
 from pipeline.params import Params
-from pipeline.runs.shown import seconds_heard, shown_and_heard
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.made_up_media import made_up_params
