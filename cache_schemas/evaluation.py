@@ -6,7 +6,9 @@ scores.csv  a row a window of val and test, system and seed; score = P(fake); la
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +22,7 @@ CLIPS = (
     "clip_id", "path", "dataset", "group", "subject_id", "split", "category", "method", "label", "windows",
     "video_segments", "audio_segments",
 )  # fmt: skip
-"""Then the properties."""
+"""Then the properties, and what decides whether a clip is judged: the quantities of `statistics.limits`."""
 _TEXTS = (
     "clip_id", "path", "dataset", "group", "subject_id", "split", "category", "method", "video_segments",
     "audio_segments", "clip_category", "system",
@@ -42,13 +44,21 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:  # an empty text is no missing number, nor is a person called NA
-        found = read_table(path, converters=dict.fromkeys(_TEXTS, str), float_precision="round_trip")
+    try:
+        found = read_exact(path, _TEXTS)
     except FileNotFoundError:
         raise EvaluationError(f"{path} does not exist: run `bmnas evaluate` first") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise EvaluationError(f"{path} cannot be read as CSV: {error}") from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise EvaluationError(f"{path} cannot be read as a table: {error}") from None
     lacking = [name for name in columns if name not in found]
     if lacking:
         raise EvaluationError(f"{path} lacks {', '.join(lacking)}: run `bmnas evaluate` again")
     return found
+
+
+def read_exact(path: Path, texts: Collection[str]) -> pd.DataFrame:
+    """The table with every digit, and with the columns `texts` as text: neither is an empty one, nor "NA", a number."""
+    header = pd.read_csv(path, nrows=0)
+    numbers = {name: [""] for name in header if name not in texts}
+    kinds: Any = {name: str for name in header if name in texts}
+    return read_table(path, dtype=kinds, keep_default_na=False, na_values=numbers)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_SHOWN = 50  # numbers that differ
+
 
 @app.command(epilog="Example: [bold]bmnas synth[/bold]   (16 people, 128 clips, into data/synth)")
 def synth(
@@ -248,6 +250,29 @@ def report(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 
+@app.command(epilog="Example: [bold]bmnas recompute work/report[/bold]")
+def recompute(
+    folder: Annotated[Path, typer.Argument(help="work/report, work/evaluate or work", metavar="FOLDER")],
+) -> None:
+    """Derive every number again from clips.csv and scores.csv alone: no media, no weights, no cache.
+
+    The same for the protocols below the folder. Exit code 1 when a number is another one; each is named.
+    """
+    from pipeline.report.recompute import recompute as run
+
+    found, out = run(folder), Console(soft_wrap=True, highlight=False)
+    for each in found.different[:_SHOWN]:
+        out.print(f"{each.place}: told {each.told}, derived {each.derived}", markup=False)
+    if len(found.different) > _SHOWN:
+        out.print(f"... and {len(found.different) - _SHOWN} more")
+    if found.apart:
+        out.print(f"not of the tables, and not compared: {', '.join(found.apart)}", markup=False)
+    if found.different:
+        out.print(f"[red]recompute: {len(found.different)} values are not what the tables give[/]")
+        raise typer.Exit(1)
+    out.print(f"recompute: {found.numbers} numbers agree")
+
+
 @app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="media files", metavar="VIDEO...")],
@@ -281,10 +306,10 @@ def _print_predictions(predictions: list[Prediction]) -> None:
     out = Console(soft_wrap=True, highlight=False)
     for prediction in predictions:
         out.print(f"[bold]{escape(prediction.path)}[/]")
-        out.print(Padding(escape(_answer_text(prediction.answer)), (0, 0, 0, 2)))
+        out.print(f"  {escape(_answer_text(prediction.answer))}")
         for name, answer in prediction.modalities.items():
             what = {"visual": "picture", "audio": "sound"}.get(name, name)
-            out.print(Padding(escape(f"{what} alone: {_answer_text(answer)}"), (0, 0, 0, 2)))
+            out.print(f"  {what} alone: {escape(_answer_text(answer))}")
         if prediction.score is not None:
             windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
             raw = f"raw P(fake), no evidence by itself: {prediction.score:.3f}; from second: P(fake)  {windows}"

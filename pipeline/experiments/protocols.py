@@ -20,7 +20,7 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
-from pipeline.controls.properties import CONTROLS, property_scores
+from pipeline.controls.properties import property_scores
 from pipeline.experiments.folds import Fold, Protocol, Skipped, folds_of
 from pipeline.experiments.methods import methods, searches
 from pipeline.experiments.scored import run_methods
@@ -28,7 +28,7 @@ from pipeline.figures.experiments import protocol_svg, standalone
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
-from pipeline.statistics.protocol import measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, val_thresholds, what_is_added
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
@@ -72,18 +72,19 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
     if all(reasons):
         raise JobError(f"protocol {name}: every run failed; the first one: {reasons[0]}")
-    table = measure_protocol(scores, seed=params.seed).assign(cache=source.identity)
-    first = next(iter(names))
-    adds = what_is_added(scores, first, [*(n for n in names if n != first), *CONTROLS], seed=params.seed)
+    tests = tests_of(scores, seed=params.seed)
+    table = measure_protocol(tests).assign(cache=source.identity)
+    adds = what_is_added(tests, protocol.methods[0])
     folder = workspace.protocols / name
     write_table(folder / "scores.csv", scores)
     write_table(folder / "people.csv", _people(folds, clips))
     write_table(folder / "table.csv", table)
     content = {
         "protocol": protocol.model_dump(mode="json"),
+        "seed": params.seed,
         "cache": source.identity,
         "adds": adds,
-        "rows": _plain(table),
+        "rows": plain_rows(table),
         "skipped": [vars(each) for each in skipped],
     }
     write_json(folder / "protocol.json", content)
@@ -137,9 +138,3 @@ def _people(folds: Sequence[Fold], clips: Sequence[Clip]) -> pd.DataFrame:
         sides = {(side, person) for side, clip in zip(fold.split, clips, strict=True) if side for person in clip.people}
         rows += [(number, fold.trained_on, side, person) for side, person in sorted(sides)]
     return pd.DataFrame(rows, columns=["fold", "trained_on", "side", "person"])
-
-
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows in JSON's types, without what is not defined."""
-    rows = table.to_dict("records")
-    return [{str(key): value for key, value in row.items() if not pd.isna(value)} for row in rows]

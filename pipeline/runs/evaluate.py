@@ -6,6 +6,7 @@ metrics.json                 see pipeline.statistics.measure; and its seed, whic
 summary.json                 the few numbers of it that `dvc metrics` shows
 evidence.json                what `predict` needs to answer, and unlike.safetensors: see cache_schemas.evidence
 roc.csv                      system, fpr, tpr: clip level, scores averaged over the seeds; det.csv: system, fpr, fnr
+reliability.csv              predicted, observed, n: of the searched network; tippett.csv: clips, log10_lr, share
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pipeline.runs.evidence import clip_quantities, keep_evidence
 from pipeline.runs.scoring import score_windows
 from pipeline.runs.unlike import fit_familiar
 from pipeline.statistics.added import SUMMARY
-from pipeline.statistics.curves import curves
+from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.tables import clips as one_a_clip
@@ -150,7 +151,8 @@ def score_table(windows: pd.DataFrame, system: str, seed: int, scores: NDArray[n
 def write_results(folder: Path, clips: pd.DataFrame, scores: pd.DataFrame, result: Mapping[str, Any]) -> None:
     """Replaces the files of work/evaluate."""
     roc, det = curves(clips, scores)
-    tables = {"clips": clips, "scores": scores, "roc": roc, "det": det}
+    reliability, tippett = calibration_curves(result["calibration"])
+    tables = {"clips": clips, "scores": scores, "roc": roc, "det": det, "reliability": reliability, "tippett": tippett}
     for name, table in tables.items():
         write_table(folder / f"{name}.csv", table)
     write_json(folder / "summary.json", result["summary"])

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pipeline.statistics.compare import drawn_p, holm
+from pipeline.statistics.matching import matched
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import interval
-from pipeline.statistics.systems import FUSION
+from pipeline.statistics.people import Draws, interval
+from pipeline.statistics.systems import FUSION, PROPERTIES, cut
+from pipeline.statistics.tables import System
+from pipeline.statistics.values import measured
 
 
 def strongest(systems: Mapping[str, Any]) -> str | None:
@@ -51,6 +56,27 @@ def _difference(name: str, ours: float, of: Mapping[str, Any], drawn: Mapping[st
     return {"system": name} | row | {"low": span.low, "high": span.high, "p": drawn_p(mine - other)}
 
 
+def measure_matched(systems: Mapping[str, System], draws: Draws | str, *, seed: int) -> dict[str, Any] | None:
+    """{clips, of, auc: {system: value}, reason}: AUCs on as many fakes as reals that the properties cannot tell apart.
+
+    draws: of the people of the table's rows. None where the properties were not scored. How well the matching worked is
+    what the properties come to: 0.5 is perfect.
+    """
+    if PROPERTIES not in systems:
+        return None
+    test = systems[PROPERTIES].clip.test
+    found: dict[str, Any] = {"clips": 0, "of": len(test.at), "auc": {}, "reason": None}
+    try:
+        rows = np.sort(matched(test.labels, test.mean, seed=seed).ravel())
+    except UndefinedMetricError as error:
+        return found | {"reason": str(error)}
+    draws = cut(draws, test.at[rows], len(rows) * len(systems))
+    for name, system in systems.items():
+        scores = system.clip.test.mean[rows]
+        found["auc"][name] = measured(test.labels[rows], scores, "", draws, ("auc",))[0]["auc"]
+    return found | {"clips": len(rows)}
+
+
 def headline(
     systems: Mapping[str, Any], compared: list[dict[str, Any]], counts: Mapping[str, int]
 ) -> dict[str, Any] | None:
@@ -80,12 +106,15 @@ def _sentence(found: Mapping[str, Any], counts: Mapping[str, int]) -> str:
         return f"{held} nothing can be said: {auc['reason']}."
     text = f"{held} the searched network reaches an AUC of {auc['value']:.3f}{_span(auc)}."
     if adds:
-        against = f"the strongest control, {adds['control']}{_span(adds, '+.3f')}"
+        against = f"the strongest control, {_CALLED.get(adds['control'], adds['control'])}{_span(adds, '+.3f')}"
         text += f" That is {abs(adds['difference']):.3f} {'more' if adds['difference'] >= 0 else 'less'} than {against}"
         text += f": {_verdict(adds)}." if adds["p"] is not None else "."
     if worst:
         text += f" It is worst on {worst['method']}: {worst['auc']['value']:.3f}{_span(worst['auc'])}."
     return text
+
+
+_CALLED = {"visual": "the picture alone", "audio": "the sound alone"}
 
 
 def _span(value: Mapping[str, Any], form: str = ".3f") -> str:

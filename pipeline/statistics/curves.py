@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from pipeline.statistics import metrics
@@ -23,3 +26,11 @@ def curves(clips: pd.DataFrame, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.
         parts.append(pd.DataFrame({"system": name, "fpr": fpr, "tpr": tpr}))
     roc = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["system", "fpr", "tpr"])
     return roc, roc.assign(fnr=1 - roc["tpr"])[["system", "fpr", "fnr"]]
+
+
+def calibration_curves(calibration: Mapping[str, Any] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(reliability: predicted, observed, n; tippett: clips, log10_lr, share) of metrics.json's entry; or no rows."""
+    known = calibration if calibration and calibration["reason"] is None else None
+    reliability = pd.DataFrame(known["reliability"] if known else {"predicted": [], "observed": [], "n": []})
+    points = [(name, *point) for name, of in known["tippett"].items() for point in of] if known else []
+    return reliability, pd.DataFrame(points, columns=["clips", "log10_lr", "share"])

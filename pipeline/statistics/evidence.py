@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
@@ -39,20 +39,32 @@ def cllr(labels: ArrayLike, log10_lr: ArrayLike) -> float:
     return float((bits(lr[y == 1]).mean() + bits(-lr[y == 0]).mean()) / 2)
 
 
-def cllr_min(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """What the same ranking would cost if it were calibrated as well as it can be, by pooling adjacent violators.
-
-    weights: (clips,) how often each counts.
-    """
+def cllr_min(labels: ArrayLike, scores: ArrayLike) -> float:
+    """What the same ranking would cost if it were calibrated as well as it can be, by pooling adjacent violators."""
     y, s = two_classes(labels, scores)
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    return float(cllr_mins(y, s, np.ones((1, len(y))))[0])
+
+
+def cllr_mins(y: NDArray[np.int64], s: Floats, weights: ArrayLike) -> Floats:
+    """(draws,) of it, where each clip counts as often as weights (draws, clips) say; NaN where a class is lacking."""
     order = np.argsort(s, kind="stable")
     first = np.flatnonzero(np.diff(s[order], prepend=-np.inf) > 0)
-    fakes, alls = (np.add.reduceat(column[order], first) for column in (w * y, w))
-    fakes, alls = fakes[alls > 0], alls[alls > 0]
-    posterior = isotonic_regression(fakes / alls, sample_weight=alls)
+    fake = y[order]
+    found = []
+    for row in np.atleast_2d(weights):
+        w = row[order]
+        fakes, alls = (np.add.reduceat(column, first) for column in (w * fake, w))
+        found.append(_least_cost(fakes[alls > 0], alls[alls > 0]))
+    return np.array(found)
+
+
+def _least_cost(fakes: Floats, alls: Floats) -> float:
+    """fakes, alls: how many clips have each score, ascending."""
     reals, n_fake = alls - fakes, fakes.sum()
     n_real = reals.sum()
+    if not (n_fake and n_real):
+        return np.nan
+    posterior = isotonic_regression(fakes / alls, weights=alls).x
     with np.errstate(divide="ignore"):
         lr = np.log10(posterior) - np.log10(1 - posterior) - np.log10(n_fake / n_real)
     with np.errstate(invalid="ignore"):  # nobody pays an infinite cost: 0 times infinity is 0 here
@@ -154,7 +166,7 @@ def _isotonic(y: NDArray[np.int64], s: Floats) -> Calibration:
     """With one misleading clip more of each class at either end, so that nothing is certain."""
     order = np.argsort(s, kind="stable")
     ends = np.array([1, 0])
-    pooled = isotonic_regression(np.concatenate([ends, y[order], ends]))[2:-2]
+    pooled = isotonic_regression(np.concatenate([ends, y[order], ends])).x[2:-2]
     lr = np.log10(pooled) - np.log10(1 - pooled) - np.log10(y.sum() / (1 - y).sum())
     known, first, counts = np.unique(s[order], return_index=True, return_counts=True)
     values = np.add.reduceat(lr, first) / counts

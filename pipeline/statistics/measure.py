@@ -5,18 +5,22 @@ The tables are those of `cache_schemas.evaluation`; values are those of `pipelin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.statistics.abstention import measure_evidence
-from pipeline.statistics.added import comparisons, headline, summary
+from pipeline.statistics.added import comparisons, headline, measure_matched, summary
+from pipeline.statistics.calibrated import measure_calibration
 from pipeline.statistics.metrics import Floats
+from pipeline.statistics.people import Draws
 from pipeline.statistics.shortcuts import audit_shortcuts
-from pipeline.statistics.systems import CONTROLS, FUSION, NETWORKS, measure_system
-from pipeline.statistics.tables import system_of
+from pipeline.statistics.systems import FUSION, measure_system, systems_of
+from pipeline.statistics.tables import System
 from pipeline.statistics.values import DRAWS, people_drawn
 
 SCHEMA_VERSION = 2
@@ -29,46 +33,56 @@ def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
 
     Thresholds and calibrations are chosen on val. All systems are measured in the same draws of the test's people.
     """
-    table = clips.set_index("clip_id").sort_index()
+    table, draws = _prepared(clips, seed)
     test = table[table["split"] == "test"]
+    systems = systems_of(table, scores)
+    entries, drawn = _measured(systems, table, draws, seed)
+    fusion = systems.get(FUSION)
+    compared = comparisons(entries, drawn)
     counts = _counts(test)
-    systems, drawn = _systems(table, scores, seed)
-    compared = comparisons(systems, drawn)
     small = why_small(counts)
-    fusion_auc = systems[FUSION]["clip"]["auc"]["value"] if FUSION in systems else None
     return {
         "schema_version": SCHEMA_VERSION,
-        "headline": headline(systems, compared, counts),
-        "summary": summary(systems),
+        "headline": headline(entries, compared, counts),
+        "summary": summary(entries),
         "intervals": {"level": 0.95, "over": "people", "people": counts["subjects"], "draws": DRAWS},
         "counts": counts,
         "small_set": small is not None,
         "small_set_reason": small,
-        "systems": systems,
+        "systems": entries,
         "comparisons": compared,
+        "matched": measure_matched(systems, draws, seed=seed),
+        "calibration": measure_calibration(fusion.clip) if fusion else None,
         "evidence": measure_evidence(clips, scores, seed=seed),
         "localisation": None,
-        "shortcuts": audit_shortcuts(test, table, fusion_auc),
+        "shortcuts": audit_shortcuts(test, table, entries[FUSION]["clip"]["auc"]["value"] if fusion else None),
     }
 
 
 def measure_systems(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """{system: its entry of metrics.json}, of the same tables."""
-    return _systems(clips.set_index("clip_id").sort_index(), scores, seed)[0]
+    table, draws = _prepared(clips, seed)
+    return _measured(systems_of(table, scores), table, draws, seed)[0]
 
 
-def _systems(table: pd.DataFrame, scores: pd.DataFrame, seed: int) -> tuple[dict[str, Any], dict[str, Floats | str]]:
-    """({system: its entry}, {system: its clips' AUC in each draw of the test's people, or why there is none})."""
+def _measured(
+    systems: Mapping[str, System], table: pd.DataFrame, draws: Draws | str, seed: int
+) -> tuple[dict[str, Any], dict[str, Floats | str]]:
+    """({system: its entry}, {system: its clips' AUC in each draw, or why there is none}), a thread a processor."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        each = threads.map(lambda name: measure_system(name, systems[name], table, draws, seed=seed), systems)
+        found = dict(zip(systems, each, strict=True))
+    return {name: entry for name, (entry, _) in found.items()}, {name: drawn for name, (_, drawn) in found.items()}
+
+
+def _prepared(clips: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, Draws | str]:
+    """(the clips by clip_id, sorted; draws of the test's people for all its rows, or why there are none)."""
+    table = clips.set_index("clip_id").sort_index()
     test = table[table["split"] == "test"]
     draws = people_drawn(test["subject_id"], seed=seed)
-    if not isinstance(draws, str):  # for rows of the whole table: nobody measures others than the test's in them
+    if not isinstance(draws, str):  # nobody measures other rows than the test's in them
         draws = draws.of(np.maximum(test.index.get_indexer(table.index), 0))
-    of_system = dict(list(scores.groupby("system", sort=False)))
-    known = [name for name in (*NETWORKS, *CONTROLS) if name in of_system]
-    found, drawn = {}, {}
-    for name in [*known, *(str(name) for name in of_system if name not in known)]:
-        found[name], drawn[name] = measure_system(name, system_of(table, of_system[name]), table, draws, seed=seed)
-    return found, drawn
+    return table, draws
 
 
 def _counts(test: pd.DataFrame) -> dict[str, int]:

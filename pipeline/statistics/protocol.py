@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from pipeline.statistics import metrics
 from pipeline.statistics.compare import drawn_p
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.statistics.values import affordable
 
 MEAN = "mean of the unseen"
-_DRAWS = 1000  # of the people of each test
 
 
 def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
@@ -29,51 +30,59 @@ def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def measure_protocol(scores: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Measured:
+    """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people."""
+
+    row: Mapping[str, Any]
+    drawn: Floats | None
+
+    @property
+    def seen(self) -> bool:
+        """Whether it was trained on what it is tested on."""
+        return bool(self.row["trained_on"] == self.row["tested_on"])
+
+
+def tests_of(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
+    """Every training, test and method, in order of appearance.
+
+    scores: of the clips tested: clip_id, label, person, trained_on, tested_on, method, seed, score, threshold. All
+    methods of a test are measured in the same draws of its people.
+    """
+    keys = ["trained_on", "tested_on", "method"]
+    draws = affordable(int(scores.groupby(keys)["clip_id"].nunique().max()))
+    found = []
+    for names, of in scores.groupby(keys, sort=False):
+        row, drawn = _measured(of, draws, seed)
+        found.append(Measured(dict(zip(keys, names, strict=True)) | row, drawn))
+    return found
+
+
+def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
     """One row a training, test and method; then each method's mean over the tests that hold both classes.
 
-    scores: of the clips tested: clip_id, label, person, trained_on, tested_on, method, seed, score, threshold.
     `auc` is that of the seeds' mean score, with its 95 % interval over people; `auc_one` is one seed's, on average.
     What is not defined is NaN. The mean leaves out tests on what was trained on, where there are others.
     """
-    rows, drawn = [], []
-    for names, of in scores.groupby(["trained_on", "tested_on", "method"], sort=False):
-        row, draws = _measured(of, seed)
-        rows.append(dict(zip(("trained_on", "tested_on", "method"), names, strict=True)) | row)
-        drawn.append(draws)
-    methods = dict.fromkeys(row["method"] for row in rows)
-    means = [_mean([(r, d) for r, d in zip(rows, drawn, strict=True) if r["method"] == name]) for name in methods]
-    return pd.DataFrame([*rows, *(mean for mean in means if mean)])
+    means = [_mean(of_method) for of_method in _by_method(tests).values()]
+    return pd.DataFrame([*(test.row for test in tests), *(mean for mean in means if mean)])
 
 
-def what_is_added(scores: pd.DataFrame, method: str, others: Sequence[str], *, seed: int) -> dict[str, Any] | None:
+def what_is_added(tests: Sequence[Measured], method: str) -> dict[str, Any] | None:
     """{method, control, difference, low, high, p, tests}: of the AUCs' means over the unseen tests, paired.
 
-    The control is the strongest of the others by that mean; both are measured in the same draws of people. None where
-    no test has both classes.
+    The control is the strongest of all other methods by that mean; both are measured in the same draws of people. None
+    where no test has both classes.
     """
-    values: dict[str, list[float]] = {}
-    drawn: dict[str, list[Floats]] = {}
-    tests = [
-        (names, of)
-        for names, of in scores.groupby(["trained_on", "tested_on"], sort=False)
-        if of["label"].nunique() == 2 and of["person"].nunique() > 1
-    ]
-    tests = [(names, of) for names, of in tests if names[0] != names[1]] or tests
-    for _, of in tests:
-        for name in (method, *others):
-            mine = of[of["method"] == name].groupby("clip_id").agg(
-                label=("label", "first"), person=("person", "first"), score=("score", "mean")
-            )  # fmt: skip
-            if len(mine):
-                draws = draw_people(mine["person"], draws=_DRAWS, seed=seed)
-                values.setdefault(name, []).append(metrics.auc(mine["label"], mine["score"]))
-                drawn.setdefault(name, []).append(drawn_metrics(mine["label"], mine["score"], draws)["auc"])
-    means = {name: float(np.mean(each)) for name, each in values.items() if len(each) == len(tests)}
-    if method not in means or len(means) == 1:
+    unseen = _by_method(_unseen([test for test in tests if test.drawn is not None]))
+    most = max((len(of) for of in unseen.values()), default=0)
+    whole = {name: of for name, of in unseen.items() if len(of) == most > 0}
+    if method not in whole or len(whole) == 1:
         return None
+    means = {name: float(np.mean([test.row["auc"] for test in of])) for name, of in whole.items()}
     control = max((name for name in means if name != method), key=lambda name: means[name])
-    difference = np.nanmean(drawn[method], axis=0) - np.nanmean(drawn[control], axis=0)
+    ours, theirs = (np.nanmean([t.drawn for t in whole[n] if t.drawn is not None], axis=0) for n in (method, control))
+    difference = ours - theirs
     span = interval(difference)
     return {
         "method": method,
@@ -82,11 +91,31 @@ def what_is_added(scores: pd.DataFrame, method: str, others: Sequence[str], *, s
         "low": span.low,
         "high": span.high,
         "p": drawn_p(difference),
-        "tests": len(tests),
+        "tests": most,
     }
 
 
-def _measured(of: pd.DataFrame, seed: int) -> tuple[dict[str, Any], Floats | None]:
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table in JSON's types, without what is not defined."""
+    rows = table.to_dict("records")
+    return [{str(key): value for key, value in row.items() if not pd.isna(value)} for row in rows]
+
+
+def _by_method(tests: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Those that hold both classes."""
+    found: dict[str, list[Measured]] = {test.row["method"]: [] for test in tests}
+    for test in tests:
+        if "auc" in test.row:
+            found[test.row["method"]].append(test)
+    return found
+
+
+def _unseen(tests: Sequence[Measured]) -> Sequence[Measured]:
+    """Those of what was not trained on, or all where there are none."""
+    return [test for test in tests if not test.seen] or tests
+
+
+def _measured(of: pd.DataFrame, n_draws: int, seed: int) -> tuple[dict[str, Any], Floats | None]:
     """(one test's row, its AUC in every draw of the people)."""
     by_seed = of.pivot_table(index="clip_id", columns="seed", values="score", sort=False)
     one = of.drop_duplicates("clip_id").set_index("clip_id").loc[by_seed.index]
@@ -106,21 +135,21 @@ def _measured(of: pd.DataFrame, seed: int) -> tuple[dict[str, Any], Floats | Non
     singles = [metrics.auc(labels, by_seed[column].to_numpy()) for column in by_seed]
     row |= {"auc": metrics.auc(labels, mean), "eer": metrics.eer(labels, mean), "auc_one": float(np.mean(singles))}
     try:
-        draws = drawn_metrics(labels, mean, draw_people(one["person"], draws=_DRAWS, seed=seed))["auc"]
+        people = draw_people(one["person"], draws=n_draws, seed=seed)
+        draws = drawn_metrics(labels, mean, people)["auc"]
         found = interval(draws)
     except UndefinedMetricError:
         return row, None
     return row | {"auc_low": found.low, "auc_high": found.high}, draws
 
 
-def _mean(tests: Sequence[tuple[Mapping[str, Any], Floats | None]]) -> dict[str, Any] | None:
+def _mean(tests: Sequence[Measured]) -> dict[str, Any] | None:
     """The row of a method's mean over tests, None for less than two; its interval draws the people of each."""
-    defined = [(row, draws) for row, draws in tests if "auc" in row]
-    unseen = [(row, draws) for row, draws in defined if row["trained_on"] != row["tested_on"]] or defined
+    unseen = _unseen(tests)
     if len(unseen) < 2:
         return None
-    rows = [row for row, _ in unseen]
-    drawn = [draws for _, draws in unseen if draws is not None]
+    rows = [test.row for test in unseen]
+    drawn = [test.drawn for test in unseen if test.drawn is not None]
     found = {"trained_on": MEAN, "tested_on": f"{len(rows)} tests", "method": rows[0]["method"]}
     found |= {"seeds": min(row["seeds"] for row in rows)} | {
         k: sum(r[k] for r in rows) for k in ("people", "real", "fake")

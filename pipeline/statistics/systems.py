@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.statistics.metrics import Floats
 from pipeline.statistics.people import Draws, over_seeds
-from pipeline.statistics.tables import Level, System
+from pipeline.statistics.tables import Level, System, system_of
 from pipeline.statistics.values import (
     METRICS,
     Chosen,
@@ -50,6 +50,21 @@ _Part = tuple[str, str, NDArray[np.bool_], NDArray[np.bool_]]
 """(name, what it is held against, (clips,) the fakes, (clips,) the real ones)"""
 
 
+def systems_of(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, System]:
+    """Every system, networks first; table: the clips by clip_id, sorted; scores: the rows of scores.csv.
+
+    Raises ValueError where one was scored on other test clips than the others: they could not be compared.
+    """
+    of_system = dict(list(scores.groupby("system", sort=False)))
+    known = [name for name in (*NETWORKS, *CONTROLS) if name in of_system]
+    named = [*known, *(str(name) for name in of_system if name not in known)]
+    found = {name: system_of(table, of_system[name]) for name in named}
+    for name, of in found.items():
+        if not np.array_equal(of.clip.test.at, found[named[0]].clip.test.at):
+            raise ValueError(f"scores of {name} are of other test clips than those of {named[0]}")
+    return found
+
+
 def measure_system(
     name: str, system: System, table: pd.DataFrame, draws: Draws | str, *, seed: int
 ) -> tuple[dict[str, Any], Floats | str]:
@@ -57,10 +72,9 @@ def measure_system(
 
     table: the clips by clip_id, sorted; draws: of the people of all its rows; seed: of the draws of training seeds.
     """
-    clip, chosen = system.clip, choose(system.clip.val.labels, system.clip.val.mean)
-    values, drawn = _level(clip, chosen, draws)
-    window = system.window
-    of_windows, _ = _level(window, choose(window.val.labels, window.val.mean), draws)
+    values, drawn = _level(system.clip, cut(draws, system.clip.test.at, len(system.clip.test.at)))
+    of_windows, _ = _level(system.window, cut(draws, system.window.test.at, 2 * len(system.window.test.at)))
+    chosen = system.clip.chosen
     entry = {
         "kind": "network" if name in NETWORKS else "control",
         "what": {**NETWORKS, **CONTROLS}.get(name, ""),
@@ -75,14 +89,14 @@ def measure_system(
     return entry, drawn.get("auc", values["auc"]["reason"] or "")
 
 
-def _level(level: Level, chosen: Chosen | str, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
+def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
     test = level.test
-    values, drawn = measured(test.labels, test.mean, chosen, _of(draws, test.at, len(test.at)))
+    values, drawn = measured(test.labels, test.mean, level.chosen, draws)
     values["average_precision"]["prevalence"] = float(test.labels.mean()) if len(test.labels) else None
     return values, drawn
 
 
-def _of(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
+def cut(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
     """The draws for rows of the table; cost: scores that are measured in each."""
     return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
 
@@ -95,10 +109,10 @@ def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any
     val, test = system.clip.val, system.clip.test
     chosen = [choose(val.labels, row) for row in val.scores]
     each = [points(test.labels, row, by)[0] for row, by in zip(test.scores, chosen, strict=True)]
-    cut = _of(draws, test.at, test.scores.size)
+    drawn_for = cut(draws, test.at, 2 * test.scores.size)
     drawn: list[dict[str, Floats]] = []
-    if not isinstance(cut, str):
-        drawn = [drawn_points(test.labels, row, by, cut) for row, by in zip(test.scores, chosen, strict=True)]
+    if not isinstance(drawn_for, str):
+        drawn = [drawn_points(test.labels, row, by, drawn_for) for row, by in zip(test.scores, chosen, strict=True)]
     found = {}
     for name in METRICS:
         per_seed = [of.get(name) for of in each]
@@ -119,9 +133,9 @@ def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any
 
 def _pooling(system: System, mean: Value, draws: Draws | str) -> dict[str, Value]:
     test = system.clip.test
-    cut = _of(draws, test.at, len(system.pooled) * len(test.at))
+    drawn_for = cut(draws, test.at, len(system.pooled) * len(test.at))
     return {
-        name: mean if name == "mean" else measured(test.labels, scores, "", cut, ("auc",))[0]["auc"]
+        name: mean if name == "mean" else measured(test.labels, scores, "", drawn_for, ("auc",))[0]["auc"]
         for name, scores in system.pooled.items()
     }
 
@@ -133,12 +147,12 @@ def _breakdown(
     test, scores = table.iloc[system.clip.test.at], system.clip.test.mean
     found: dict[str, dict[str, Any]] = {}
     for kind, parts in _partitions(test).items():
-        cost = sum(int((fake | real).sum()) for *_, fake, real in parts) * 4
+        cost = sum(int((fake | real).sum()) for *_, fake, real in parts) * 8
         found[kind] = {}
         for name, against, fake, real in parts:
             mine = fake | real
-            cut = _of(draws, system.clip.test.at[mine], cost)
-            values, _ = measured(fake[mine].astype(int), scores[mine], chosen, cut, _PARTS)
+            drawn_for = cut(draws, system.clip.test.at[mine], cost)
+            values, _ = measured(fake[mine].astype(int), scores[mine], chosen, drawn_for, _PARTS)
             counts = {"n_real": int(real.sum()), "n_fake": int(fake.sum()), "against": against}
             found[kind][name] = counts | values
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.statistics.metrics import Floats, Ints
 from pipeline.statistics.pooling import POOLS, side_by_side
+from pipeline.statistics.values import Chosen, choose
 
 
 def clips(windows: pd.DataFrame) -> pd.DataFrame:
@@ -46,6 +48,11 @@ class Level:
 
     val: Side
     test: Side
+
+    @cached_property
+    def chosen(self) -> Chosen | str:
+        """What val decides for the seeds' mean score, or why it cannot."""
+        return choose(self.val.labels, self.val.mean)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
         Prediction(f"{LONG}/[b].mp4", None, reason="no media", answer=cannot_tell("no media")),
     ]
     monkeypatch.setattr(predict, "predict", lambda *_: found)
-    lines = screen("predict", "a.mp4", "[b].mp4")
+    lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
     first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
     assert lines[first + 1] == (
         "weak support for a fake: log10 LR +0.80 (what is claimed ends at -1.30 and +0.90); at even odds P(fake) 0.86"

@@ -22,7 +22,7 @@ from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
 from pipeline.statistics.metrics import auc
-from pipeline.statistics.protocol import MEAN, measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.protocol import MEAN, measure_protocol, tests_of, val_thresholds, what_is_added
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -178,7 +178,9 @@ def test_measured_by_hand() -> None:
         scored("b", "a", [0, 1] * 4, [0.2, 0.6] * 3 + [0.6, 0.4]),
         scored("b", "c", [1, 1, 1, 1], [0.9, 0.2, 0.8, 0.7]),
     ]
-    table = measure_protocol(pd.concat(parts, ignore_index=True), seed=0).set_index(["trained_on", "tested_on"])
+    table = measure_protocol(tests_of(pd.concat(parts, ignore_index=True), seed=0)).set_index(
+        ["trained_on", "tested_on"]
+    )
     assert list(table["auc"].iloc[:3]) == [1, 0, pytest.approx(13.5 / 16)]
     assert np.isnan(table.loc[("b", "c"), "auc"])
     assert table.loc[("b", "c"), "fakes_missed"] == 0.25
@@ -212,12 +214,12 @@ def test_what_is_added_is_paired_and_against_the_strongest() -> None:
         ],
         ignore_index=True,
     )
-    found = what_is_added(table, "ours", ["weak", "close"], seed=0)
+    found = what_is_added(tests_of(table, seed=0), "ours")
     assert found
     assert found["control"] == "close"
     assert found["difference"] == pytest.approx(auc(labels, good) - auc(labels, close))
     assert 0 <= found["low"] <= found["difference"] <= found["high"] < 0.04
-    assert what_is_added(table[table["label"] == 1], "ours", ["weak"], seed=0) is None
+    assert what_is_added(tests_of(table[table["label"] == 1], seed=0), "ours") is None
 
 
 def test_thresholds_are_the_best_on_val() -> None:

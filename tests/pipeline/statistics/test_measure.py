@@ -52,7 +52,7 @@ def test_values_are_of_the_seeds_mean_score_of_test_clips(result: dict[str, Any]
     assert found["average_precision"]["value"] == pytest.approx(average_precision_score(clip["label"], clip["score"]))
     assert found["average_precision"]["prevalence"] == 0.75
     for metric in METRICS:
-        assert found[metric]["low"] <= found[metric]["value"] <= found[metric]["high"], metric
+        assert found[metric]["low"] - 1e-9 <= found[metric]["value"] <= found[metric]["high"] + 1e-9, metric
     windows = scores[(scores["system"] == "fusion") & (scores["split"] == "test")]
     mean = windows.groupby(["clip_id", "window"]).agg(score=("score", "mean"), label=("label", "first"))
     assert result["systems"]["fusion"]["window"]["auc"]["value"] == pytest.approx(
@@ -72,6 +72,7 @@ def test_the_threshold_is_that_of_val(result: dict[str, Any], scores: pd.DataFra
 
 def test_nothing_but_val_decides_what_is_chosen(index: pd.DataFrame, scores: pd.DataFrame) -> None:
     """Other test scores change no threshold; other val scores change no ranking."""
+    scores = scores[(scores["system"] == "fusion") & (scores["seed"] == 0)]
     for split, same, other in (("test", "threshold", "auc"), ("val", "auc", "threshold")):
         turned = scores.assign(score=scores["score"].where(scores["split"] != split, 1 - scores["score"]))
         found = [measure(make_clips(index), of)["systems"]["fusion"] for of in (scores, turned)]
@@ -141,7 +142,7 @@ def test_categories_are_held_against_their_real_twin(scores: pd.DataFrame, resul
     clip = by_clip(scores, "visual")
     clip = clip[clip["category"].isin(["RVRA", "FVRA"])]
     assert table["FVRA"]["auc"]["value"] == pytest.approx(roc_auc_score(clip["category"] == "FVRA", clip["score"]))
-    assert table["FVRA"]["auc"]["low"] < table["FVRA"]["auc"]["value"] <= table["FVRA"]["auc"]["high"]
+    assert table["FVRA"]["auc"]["low"] <= table["FVRA"]["auc"]["value"] <= table["FVRA"]["auc"]["high"]
     assert table["RVFA"]["auc"]["value"] < 0.75 < table["FVRA"]["auc"]["value"]  # it does not hear
 
 
