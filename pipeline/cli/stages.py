@@ -227,11 +227,13 @@ def _print_failed(stage: str, run: SearchRun | RetrainRun) -> None:
 def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     """Score the test split once: AUC, EER and more, per window, clip, category and method."""
     from pipeline.compute.machine import device_of
+    from pipeline.features.shown import shown_and_heard
     from pipeline.runs.evaluate import evaluate as run
     from pipeline.runs.evaluate import print_metrics
 
     workspace, settings = setup(params, work)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute)), _wide())
+    shown = shown_and_heard(workspace, settings)
+    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), _wide())
 
 
 def _wide() -> Console:

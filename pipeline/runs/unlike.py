@@ -91,7 +91,7 @@ def clip_distances(cache: FeatureCache, familiar: Mapping[str, Familiar]) -> pd.
 def write_familiar(path: Path, familiar: Mapping[str, Familiar]) -> None:
     """Replaces `path`, a safetensors file."""
     tensors = {f"{m}.{name}": array for m, of in familiar.items() for name, array in vars(of.gaussian).items()}
-    layers = {modality: json.dumps(of.layers) for modality, of in familiar.items()}
+    layers = {"layers": json.dumps({modality: of.layers for modality, of in familiar.items()})}  # one: in no order else
     with replacing(path) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, metadata=layers)
 
@@ -99,10 +99,10 @@ def write_familiar(path: Path, familiar: Mapping[str, Familiar]) -> None:
 def read_familiar(path: Path) -> dict[str, Familiar]:
     """What `write_familiar` wrote."""
     with safe_open(path, "numpy") as file:
-        layers = file.metadata() or {}
+        layers = json.loads(file.metadata()["layers"])
         return {
             modality: Familiar(
-                tuple(json.loads(layers[modality])),
+                tuple(layers[modality]),
                 Gaussian(*(file.get_tensor(f"{modality}.{name}") for name in ("mean", "whitening"))),
             )
             for modality in _MODALITIES

@@ -161,7 +161,7 @@ def why(name: str, value: float, limit: float) -> str:
     if name == "face_share":
         return f"too little face: seen in {value:.0%} of the pictures looked at, at least {limit:.0%} needed"
     if name == "speech_s":
-        return f"too little sound: {value:.1f} s above silence, at least {limit:g} s needed"
+        return f"too little sound: {value:.2f} s above silence, at least {limit:g} s needed"
     if name == "spread":
         return f"the networks disagree: their P(fake) differ by {value:.2f}, by {limit:.2f} at most on known clips"
     what = "picture" if name == "visual_distance" else "sound"

@@ -90,6 +90,17 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[second + 1] == "cannot tell: no media"
 
 
+def test_evaluate_is_told_how_much_face_and_speech_there_is(
+    workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr("pipeline.features.shown.shown_and_heard", lambda *_: "what the shards know")
+    monkeypatch.setattr("pipeline.runs.evaluate.evaluate", lambda *_, **given: told.update(given))
+    monkeypatch.setattr("pipeline.runs.evaluate.print_metrics", lambda *_: None)
+    screen("evaluate", "--params", Path(__file__).parents[3] / "params.yaml", "--work", workspace.root)
+    assert told["shown"] == "what the shards know"
+
+
 def test_export(workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     file = f"{LONG}/fusion.onnx"
     monkeypatch.setattr(

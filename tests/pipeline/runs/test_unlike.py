@@ -54,7 +54,7 @@ def test_points_like_the_training_data_are_near_and_others_far(seed: int) -> Non
     assert np.sqrt(np.square(found.distances(x[1000:])).mean()) == pytest.approx(1, abs=0.1)
     narrow = np.linalg.eigh(np.cov(x.T))[1][:, 0]  # the direction in which they differ least
     step = 10 * np.sqrt(np.var(x @ narrow))
-    assert found.distances(x[1000:] + step * narrow).min() > 1.5
+    assert found.distances(x[1000:] + step * narrow).mean() > 2
     assert found.distances(x[1000:]).max() < 2
 
 

@@ -112,7 +112,7 @@ def test_limits_are_those_of_val_alone() -> None:
     ("column", "value", "said"),
     [
         ("face_share", 0.2, "too little face: seen in 20% of the pictures looked at, at least 25% needed"),
-        ("speech_s", 0.4, "too little sound: 0.4 s above silence, at least 1 s needed"),
+        ("speech_s", 0.4, "too little sound: 0.40 s above silence, at least 1 s needed"),
         ("visual_distance", 9.0, "unlike anything it was trained on: its picture lies at a distance of 9.00"),
         ("audio_distance", 9.0, "unlike anything it was trained on: its sound lies at a distance of 9.00"),
         ("spread", 0.95, "the networks disagree: their P(fake) differ by 0.95"),
