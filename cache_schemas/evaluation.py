@@ -22,7 +22,7 @@ CLIPS = (
     "clip_id", "path", "dataset", "group", "subject_id", "split", "category", "method", "label", "windows",
     "video_segments", "audio_segments",
 )  # fmt: skip
-"""Then the properties."""
+"""Then the properties, and what decides whether a clip is judged: the quantities of `statistics.limits`."""
 _TEXTS = (
     "clip_id", "path", "dataset", "group", "subject_id", "split", "category", "method", "video_segments",
     "audio_segments", "clip_category", "system",

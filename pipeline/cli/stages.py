@@ -17,6 +17,7 @@ from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Schedul
 if TYPE_CHECKING:
     from cache_schemas.run import RetrainRun, SearchRun
     from pipeline.detector.predict import Prediction
+    from pipeline.statistics.answers import Answer
 
 app = typer.Typer()
 
@@ -226,11 +227,13 @@ def _print_failed(stage: str, run: SearchRun | RetrainRun) -> None:
 def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     """Score the test split once: AUC, EER and more, per window, clip, category and method."""
     from pipeline.compute.machine import device_of
+    from pipeline.features.shown import shown_and_heard
     from pipeline.runs.evaluate import evaluate as run
     from pipeline.runs.evaluate import print_metrics
 
     workspace, settings = setup(params, work)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute)), _wide())
+    shown = shown_and_heard(workspace, settings)
+    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), _wide())
 
 
 def _wide() -> Console:
@@ -308,9 +311,11 @@ def predict(
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
-    """Score new files with a trained run: P(fake) per file and per window.
+    """Say what a trained run's networks make of new files: how strong the evidence is, or that they cannot tell.
 
-    The run remembers its own parameters. Exit code 1 when a file cannot be scored.
+    They cannot where there is too little face or speech, where a file is unlike what they were trained on, and where
+    the seeds' networks disagree; `bmnas evaluate` learns the limits. Raw scores stand beside the answer: they are no
+    evidence by themselves. The run remembers its own parameters. Exit code 1 when a file cannot be scored.
     """
     from pipeline.detector.predict import predict as run
     from pipeline.params import ComputeParams
@@ -329,11 +334,23 @@ def predict(
 
 def _print_predictions(predictions: list[Prediction]) -> None:
     out = Console(soft_wrap=True, highlight=False)
-    out.print("P(fake), file, and per window: start in seconds: P(fake)")
     for prediction in predictions:
-        if prediction.score is None:
-            out.print(f"-      {escape(prediction.path)}: {escape(prediction.reason)}")
-        else:
-            out.print(f"[bold]{prediction.score:.3f}[/]  {escape(prediction.path)}")
+        out.print(f"[bold]{escape(prediction.path)}[/]")
+        out.print(f"  {escape(_answer_text(prediction.answer))}")
+        for name, answer in prediction.modalities.items():
+            what = {"visual": "picture", "audio": "sound"}.get(name, name)
+            out.print(f"  {what} alone: {escape(_answer_text(answer))}")
+        if prediction.score is not None:
             windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
-            out.print(Padding(windows, (0, 0, 0, 7)), soft_wrap=False)
+            raw = f"raw P(fake), no evidence by itself: {prediction.score:.3f}; from second: P(fake)  {windows}"
+            out.print(Padding(raw, (0, 0, 0, 2)), soft_wrap=False)
+
+
+def _answer_text(answer: Answer) -> str:
+    if answer.log10_lr is None or answer.limits is None:
+        return answer.says
+    low, high = answer.limits
+    return (
+        f"{answer.says}: log10 LR {answer.log10_lr:+.2f} (what is claimed ends at {low:+.2f} and {high:+.2f}); "
+        f"at even odds P(fake) {answer.probability:.2f}"
+    )

@@ -4,6 +4,7 @@ clips.csv, scores.csv        see cache_schemas.evaluation: all numbers come from
 metrics.json                 see pipeline.statistics.measure; and its seed, which cache it is of, which one the networks
                              were trained on, the audit's findings, and how often the test split was looked at
 summary.json                 the few numbers of it that `dvc metrics` shows
+evidence.json                what `predict` needs to answer, and unlike.safetensors: see cache_schemas.evidence
 roc.csv                      system, fpr, tpr: clip level, scores averaged over the seeds; det.csv: system, fpr, fnr
 reliability.csv              predicted, observed, n: of the searched network; tippett.csv: clips, log10_lr, share
 """
@@ -35,8 +36,10 @@ from pipeline.params import Params
 from pipeline.runs.audit import audit, told
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
 from pipeline.runs.controls import control_scores
+from pipeline.runs.evidence import clip_quantities, keep_evidence
 from pipeline.runs.looks import looks_at, mark, often, settings_of_networks
 from pipeline.runs.scoring import score_windows
+from pipeline.runs.unlike import fit_familiar
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import SCHEMA_VERSION, measure
@@ -50,8 +53,11 @@ class EvaluateError(ValueError):
     """There is nothing to evaluate, or a network is broken; the message says which and what to do."""
 
 
-def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, Any]:
-    """The metrics of every retrained network and control on the test split, as written to work/evaluate."""
+def evaluate(workspace: Workspace, params: Params, *, device: str, shown: pd.DataFrame | None = None) -> dict[str, Any]:
+    """The metrics of every retrained network and control on the test split, as written to work/evaluate.
+
+    shown: by clip_id how much face and speech there is, as `pipeline.features.shown` says; None where nobody knows.
+    """
     cache = open_cache(workspace, params)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     index = clip_index(workspace, cache)
@@ -69,13 +75,17 @@ def evaluate(workspace: Workspace, params: Params, *, device: str) -> dict[str, 
     tables = [*_networks(workspace, run, cache, windows, device), *_controls(workspace, params, windows)]
     tables += _other_sound(workspace, run, cache, windows, device=device, seed=params.seed)
     scores = pd.concat(tables, ignore_index=True)
-    clips = clip_table(workspace, index)
+    familiar = fit_familiar(cache)
+    clips = clip_table(workspace, index).join(
+        clip_quantities(cache, familiar, pd.DataFrame() if shown is None else shown), on="clip_id"
+    )
     result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
     result = measure(clips, scores, seed=params.seed) | result
     result["audit"] = audit(workspace, run, cache, clips, scores, seed=params.seed)
     mark(workspace, index, "evaluate", identity, *settings_of_networks(run))
     result["looks"] = looks_at(workspace, index)
     write_results(workspace.evaluate, clips, scores, result)
+    keep_evidence(workspace, clips, scores, familiar)
     return result
 
 

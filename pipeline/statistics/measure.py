@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.statistics.abstention import measure_evidence
 from pipeline.statistics.added import comparisons, headline, measure_matched, summary
 from pipeline.statistics.calibrated import measure_calibration
 from pipeline.statistics.localisation import measure_localisation
@@ -53,6 +54,7 @@ def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
         "comparisons": compared,
         "matched": measure_matched(systems, draws, seed=seed),
         "calibration": measure_calibration(fusion.clip) if fusion else None,
+        "evidence": measure_evidence(clips, scores, seed=seed),
         "localisation": measure_localisation(clips, scores, seed=seed),
         "shortcuts": audit_shortcuts(test, table, entries[FUSION]["clip"]["auc"]["value"] if fusion else None),
     }

@@ -141,7 +141,7 @@ def make_workspace(
     """
     workspace = Workspace(root)
     _write_cache(workspace.features, index, silence, copies)
-    write_manifest(workspace.manifest, [_clip(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
+    write_manifest(workspace.manifest, [clip_of(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
     found, trained = [], []
     for network in NETWORKS:
         for seed in seeds:
@@ -164,7 +164,7 @@ def write_evaluation(workspace: Workspace, index: pd.DataFrame, **kwargs: Any) -
     return result
 
 
-def _clip(row: Mapping[Hashable, Any]) -> Clip:
+def clip_of(row: Mapping[Hashable, Any]) -> Clip:
     """What the manifest says of an index's clip."""
     video, sound = row["clip_category"][:2] == "FV", row["clip_category"][2:]
     audio_label = None if sound == "-" else int(sound == "FA")

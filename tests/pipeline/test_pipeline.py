@@ -1,6 +1,5 @@
 """The stages together, on the built-in data set: what is cached is what would be computed, whatever happened."""
 
-import json
 import os
 import shutil
 import signal
@@ -9,11 +8,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -25,16 +22,12 @@ from cache_schemas.media import FACES, SPECTROGRAMS
 from cache_schemas.shards import read_rows, scan_shards
 from pipeline import media
 from pipeline.backbones import load_backbone
-from pipeline.detector.predict import predict
 from pipeline.faces.stage import build_faces, face_key
 from pipeline.features.pretrain import run_pretrain
 from pipeline.features.stage import build_features
 from pipeline.features.windows import MODALITIES, window_sources
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
-from pipeline.runs.evaluate import evaluate
-from pipeline.runs.retrain import run_retrain
-from pipeline.runs.search import run_search
 from pipeline.sound.stage import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import run_to_features, small_params
@@ -270,58 +263,6 @@ def test_pretrained_backbones_side_by_side_with_others(small_run: Run, synth_roo
     found = Counter(name.partition(".")[0] for name in cache.load())
     assert found == {f"{m}/{net}": n for m in MODALITIES for net, n in (("test_efficientnet", 4), ("test_resnet", 2))}
     assert all(x.isfinite().all() for x in cache.load().values())
-
-
-@pytest.fixture(scope="module")
-def trained(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with small networks to the end of retrain."""
-    workspace = Workspace(tmp_path_factory.mktemp("trained") / "work")
-    shutil.copytree(small_run[0].root, workspace.root)
-    params = small_run[1].model_copy(
-        update={
-            "seeds": (0, 1),
-            "search": nas.SearchConfig(channels=16, epochs=3, warmup_epochs=1),
-            "retrain": nas.RetrainConfig(channels=16, epochs=8),
-        }
-    )
-    run_search(workspace, params)
-    run_retrain(workspace, params)
-    return workspace, params
-
-
-def test_predict_gives_the_scores_of_evaluate(trained: Run, synth_root: Path, tmp_path: Path) -> None:
-    """New files go down the same road: a test clip's score is the one that evaluate writes."""
-    workspace, params = trained
-    metrics = evaluate(workspace, params, device="cpu")
-    assert metrics["counts"]["clips"] > 0
-    # Drawn clips hold no cheat. Whether random weights tell drawn fakes apart is a result, and no fault of them.
-    found = [each["says"] for each in metrics["audit"] if each["found"] and each["check"] != "random weights score"]
-    assert not found
-    scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
-    fusion = scores[(scores["system"] == "fusion") & (scores["split"] == "test")].groupby("clip_id")["score"].mean()
-    index = FeatureCache.open(workspace.features).index.set_index("clip_id")
-    videos = [synth_root / index.loc[clip_id, "path"] for clip_id in fusion.index[:2]]
-    bad = tmp_path / "-bad name.mp4"
-    bad.write_text("no video")
-    predictions = predict(workspace, [*videos, bad, tmp_path / "none.mp4"], params.compute)
-    assert [p.score for p in predictions[:2]] == pytest.approx(list(fusion[:2]), abs=1e-6)
-    assert [len(p.windows) for p in predictions[:2]] == [1, 1]
-    assert "not a media file" in predictions[2].reason
-    assert "No such file" in predictions[3].reason
-    assert json.loads(json.dumps([asdict(p) for p in predictions]))[2]["score"] is None
-
-
-def test_predict_refuses_other_backbones(trained: Run, synth_root: Path, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "work")
-    shutil.copytree(trained[0].retrain, workspace.retrain)
-    path = workspace.retrain / "retrain.json"
-    content = json.loads(path.read_text())
-    for identity in content["backbones"].values():
-        identity["weights_sha256"] = "0" * 64
-    path.write_text(json.dumps(content))
-    video = next((synth_root / "clips").glob("*.mp4"))
-    with pytest.raises(RuntimeError, match="not those that the networks were trained on"):
-        predict(workspace, [video], trained[1].compute)
 
 
 def test_real_clips_go_all_the_way_to_features(realset: Path, tmp_path: Path) -> None:

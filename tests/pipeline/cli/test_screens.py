@@ -14,6 +14,7 @@ from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
 from pipeline.detector.predict import Prediction, WindowScore
 from pipeline.manifest.show import print_copies
+from pipeline.statistics.answers import Answer, cannot_tell
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_genotype, make_index, make_workspace
 
@@ -72,11 +73,32 @@ def test_genotype_diff(workspace: Workspace, screen: Screen) -> None:
 
 def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = tuple(WindowScore(4.0 * i, 0.5) for i in range(8))
-    found = [Prediction(f"{LONG}/a.mp4", 0.5, windows), Prediction(f"{LONG}/[b].mp4", None, reason="not a media file")]
+    told = Answer("weak support for a fake", 0.5, 0.8, (-1.3, 0.9), 0.86)
+    why = "unlike anything it was trained on: its [sound] lies far"
+    found = [
+        Prediction(f"{LONG}/a.mp4", 0.5, windows, answer=told, modalities={"audio": cannot_tell(why, score=0.9)}),
+        Prediction(f"{LONG}/[b].mp4", None, reason="no media", answer=cannot_tell("no media")),
+    ]
     monkeypatch.setattr(predict, "predict", lambda *_: found)
-    lines = screen("predict", "a.mp4", "[b].mp4")
-    assert f"0.500  {LONG}/a.mp4" in lines
-    assert f"-      {LONG}/[b].mp4: not a media file" in lines
+    lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
+    first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
+    assert lines[first + 1] == (
+        "weak support for a fake: log10 LR +0.80 (what is claimed ends at -1.30 and +0.90); at even odds P(fake) 0.86"
+    )
+    assert lines[first + 2] == f"sound alone: cannot tell: {why}"
+    assert lines[first + 3].startswith("raw P(fake), no evidence by itself: 0.500")
+    assert lines[second + 1] == "cannot tell: no media"
+
+
+def test_evaluate_is_told_how_much_face_and_speech_there_is(
+    workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr("pipeline.features.shown.shown_and_heard", lambda *_: "what the shards know")
+    monkeypatch.setattr("pipeline.runs.evaluate.evaluate", lambda *_, **given: told.update(given))
+    monkeypatch.setattr("pipeline.runs.evaluate.print_metrics", lambda *_: None)
+    screen("evaluate", "--params", Path(__file__).parents[3] / "params.yaml", "--work", workspace.root)
+    assert told["shown"] == "what the shards know"
 
 
 def test_export(workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
