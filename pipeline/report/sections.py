@@ -19,10 +19,10 @@ from pipeline.statistics.protocol import MEAN
 from pipeline.workspace import Workspace
 
 UNSEEN = {
-    "leave-one-source-out": "sources never seen",
-    "leave-one-method-out": "methods of forgery never seen",
+    "leave-one-source-out": ("dataset", "sources never seen"),
+    "leave-one-method-out": ("method", "methods of forgery never seen"),
 }
-"""Protocols whose figures stand on the first screen, and what they are tested on."""
+"""Protocols whose figures stand on the first screen: what they leave out, and what they are tested on."""
 
 METRICS = {
     "auc": ("AUC", "value"),
@@ -77,40 +77,43 @@ def protocols_in(folder: Path) -> list[Json]:
 
 
 def unseen(found: Sequence[Json]) -> list[Json]:
-    """Per protocol of `UNSEEN`: {name, what, auc, tests, rows of tests, adds}; `auc` is None where it was not run.
+    """Per protocol of `UNSEEN`: {name, what, auc, tests, worst, adds}; `auc` is None where none such was run.
 
-    The AUC is that of the protocol's first method: the mean over its tests, where there are several.
+    A protocol of the user's own counts if it leaves the same out. The AUC is that of its first method: the mean over
+    its tests, where there are several.
     """
-    by_name = {protocol["name"]: protocol for protocol in found}
     result = []
-    for name, what in UNSEEN.items():
+    for name, (left_out, what) in UNSEEN.items():
         entry: Json = {"name": name, "what": what, "auc": None, "tests": "", "worst": None, "adds": None}
-        if name in by_name:
-            rows = by_name[name]["rows"]
+        known = [of for of in found if (of["protocol"]["kind"], of["protocol"]["by"]) == ("leave-one-out", left_out)]
+        if known:
+            protocol = next((of for of in known if of["name"] == name), known[0])
+            rows = protocol["rows"]
             mine = [row for row in rows if row["method"] == rows[0]["method"]]
             mean = next((row for row in mine if row["trained_on"] == MEAN), mine[0])
             single = [row for row in mine if row["trained_on"] != MEAN and row["auc"] is not None]
             worst = min(single, key=lambda row: row["auc"], default=None)
             entry |= {
+                "name": protocol["name"],
                 "auc": span_of(mean),
                 "tests": mean["tested_on"],
                 "worst": worst and {"name": worst["tested_on"], "auc": span_of(worst)},
-                "adds": by_name[name].get("adds"),
+                "adds": protocol.get("adds"),
             }
         result.append(entry)
     return result
 
 
 def verdict(metrics: Json, tests: Sequence[Json]) -> str:
-    """What it is worth, in one sentence: on what is like what was seen, and on what is not."""
+    """What it is worth, in one sentence: on what is like nothing that was seen, which matters most, and on the rest."""
     head = metrics["headline"]
     if head is None or head["auc"]["value"] is None:
         return "Nothing can be said: " + (
             head["auc"]["reason"] if head else "no searched network was trained and scored."
         )
-    parts = [f"{in_words(head['auc'])} on people it has not seen"]
     known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
-    parts += [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
+    parts = [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
+    parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
     return f"The searched network tells fakes from bona fide clips with an AUC of {_listed(parts)}{end}"

@@ -83,7 +83,8 @@ def headline(
 ) -> dict[str, Any] | None:
     """{system, auc, adds, worst_method, sentence}; None without the searched network.
 
-    The worst method is one of those whose people are enough for an interval: of one clip, chance makes a worst one.
+    The worst method is one of those whose people are enough for an interval (of one clip, chance makes a worst one),
+    and None where there are not two of them.
     """
     if FUSION not in systems:
         return None
@@ -93,7 +94,7 @@ def headline(
         row = next(row for row in compared if row["system"] == control)
         adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p")}
     methods = {name: each["auc"] for name, each in of["per_method"].items() if each["auc"]["low"] is not None}
-    worst = min(methods, key=lambda name: float(methods[name]["value"])) if methods else None
+    worst = min(methods, key=lambda name: float(methods[name]["value"])) if len(methods) > 1 else None
     found = {
         "system": FUSION,
         "auc": of["clip"]["auc"],

@@ -74,7 +74,9 @@ def extras() -> dict[str, Any]:
     }
 
 
-def write_protocol(workspace: Workspace, name: str, tests: list[tuple[str, float]]) -> None:
+def write_protocol(
+    workspace: Workspace, name: str, tests: list[tuple[str, float]], left_out: str | None = None
+) -> None:
     """A protocol of one method, by what was tested and its AUC."""
     rows = [
         {
@@ -90,7 +92,9 @@ def write_protocol(workspace: Workspace, name: str, tests: list[tuple[str, float
     rows.insert(1, {key: cell for key, cell in undefined.items() if "auc" not in key})
     adds = {"method": "search", "control": HOSTILE_NAME, "difference": -0.02, "low": -0.1, "high": 0.05, "p": 0.4}
     skipped = [{"trained_on": "none", "reason": "too few people"}]
-    protocol = {"description": f"Of {name}.", "kind": "people", "by": None}
+    by = {"leave-one-source-out": "dataset", "leave-one-method-out": "method"}.get(name, left_out)
+    kind = "leave-one-out" if by else "people"
+    protocol = {"description": f"Of {name}.", "kind": kind, "by": by}
     content = {"protocol": protocol, "cache": "", "adds": adds | {"tests": 2}, "rows": rows, "skipped": skipped}
     write_json(workspace.protocols / name / "protocol.json", content)
     write_table(workspace.protocols / name / "scores.csv", pd.DataFrame({"clip_id": ["a"], "score": [0.5]}))

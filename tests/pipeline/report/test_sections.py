@@ -22,15 +22,15 @@ def test_the_verdict_tells_the_unseen_or_that_it_is_not_known(tmp_path: Any) -> 
     metrics = {"headline": HEAD}
     told = sections.verdict(metrics, found_of(workspace))
     assert told.endswith(
-        "with an AUC of 0.900 (0.850 to 0.950) on people it has not seen; what it reaches on sources never seen or "
-        "methods of forgery never seen was not measured."
+        "with an AUC of 0.900 (0.850 to 0.950) on other people of the sources and methods that it knows; what it "
+        "reaches on sources never seen or methods of forgery never seen was not measured."
     )
     write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (MEAN, 0.6)])
     write_protocol(workspace, "leave-one-method-out", [("swap", 0.8)])
     told = sections.verdict(metrics, found_of(workspace))
     assert told.endswith(
-        "on people it has not seen, 0.600 (0.520 to 0.680) on sources never seen and of 0.800 (0.720 to 0.880) on "
-        "methods of forgery never seen."
+        "with an AUC of 0.600 (0.520 to 0.680) on sources never seen, 0.800 (0.720 to 0.880) on methods of forgery "
+        "never seen and of 0.900 (0.850 to 0.950) on other people of the sources and methods that it knows."
     )
     undefined = {"value": None, "reason": "one class only: no real clips"}
     assert sections.verdict({"headline": {"auc": undefined}}, []) == (
@@ -45,6 +45,14 @@ def test_the_unseen_are_the_mean_of_the_tests_and_the_worst_of_them(tmp_path: An
     assert (source["auc"]["value"], source["tests"]) == (0.6, "2 tests")
     assert (source["worst"]["name"], source["worst"]["auc"]["value"]) == ("two", 0.5)
     assert method["auc"] is None
+
+
+def test_a_protocol_of_ones_own_tells_the_unseen_too(tmp_path: Any) -> None:
+    workspace = Workspace(tmp_path)
+    write_protocol(workspace, "common methods", [("swap", 0.7)], left_out="method")
+    assert [entry["name"] for entry in found_of(workspace)] == ["leave-one-source-out", "common methods"]
+    write_protocol(workspace, "leave-one-method-out", [("swap", 0.8)])
+    assert found_of(workspace)[1]["auc"]["value"] == 0.8
 
 
 def test_protocols_stand_in_order_the_unseen_first(tmp_path: Any) -> None:

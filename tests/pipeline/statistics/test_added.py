@@ -80,7 +80,10 @@ def test_a_method_of_one_clip_is_no_worst_one() -> None:
     clips = clips.assign(method=clips["method"].where(clips["clip_id"] != rare, "rare"))
     found = measure(clips, scores.assign(score=scores["score"].where(scores["clip_id"] != rare, 0.0)))
     assert found["systems"]["fusion"]["per_method"]["rare"]["auc"]["value"] == 0
-    assert found["headline"]["worst_method"]["method"] != "rare"
+    worst = found["headline"]["worst_method"]
+    assert worst is None or worst["method"] != "rare"
+    only = clips.assign(method=clips["method"].where(clips["label"] == 0, "one"))
+    assert measure(only, scores)["headline"]["worst_method"] is None, "of one, none is the worst"
 
 
 def test_on_clips_of_equal_properties_only_the_network_tells() -> None:
