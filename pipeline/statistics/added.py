@@ -15,6 +15,8 @@ from pipeline.statistics.systems import FUSION, OTHER_SOUND, PROPERTIES, cut
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import measured
 
+_ENOUGH = 5  # fakes of a method
+
 
 def strongest(systems: Mapping[str, Any]) -> str | None:
     """The system, but the searched network, of the highest AUC on the test clips; None where none has one.
@@ -83,8 +85,8 @@ def headline(
 ) -> dict[str, Any] | None:
     """{system, auc, adds, worst_method, sentence}; None without the searched network.
 
-    The worst method is one of those whose people are enough for an interval (of one clip, chance makes a worst one),
-    and None where there are not two of them.
+    The worst method is one of those with enough fakes (of one clip, chance makes a worst one), and None where there are
+    not two of them.
     """
     if FUSION not in systems:
         return None
@@ -93,7 +95,8 @@ def headline(
     if control is not None and of["clip"]["auc"]["value"] is not None:
         row = next(row for row in compared if row["system"] == control)
         adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p")}
-    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["auc"]["low"] is not None}
+    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["n_fake"] >= _ENOUGH}
+    methods = {name: auc for name, auc in methods.items() if auc["value"] is not None}
     worst = min(methods, key=lambda name: float(methods[name]["value"])) if len(methods) > 1 else None
     found = {
         "system": FUSION,
