@@ -25,6 +25,7 @@ from pipeline.robustness import stage
 from pipeline.robustness.compute import Found, Wanted, compute_one
 from pipeline.robustness.degrade import DEGRADATIONS
 from pipeline.robustness.plan import Question, choose_clips, conditions_of, plan
+from pipeline.robustness.scores import robustness
 from pipeline.robustness.stage import PROBE, run_robustness
 from pipeline.runs.scoring import score_windows
 from pipeline.shards.stage import StageError
@@ -76,7 +77,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
         return ""
 
     monkeypatch.setattr(stage, "compute_one", halve)
-    monkeypatch.setattr("pipeline.robustness.scores.DRAWS", 100)
+    monkeypatch.setattr("pipeline.statistics.values.DRAWS", 100)
     return done
 
 
@@ -89,10 +90,6 @@ def _cached(wanted: Wanted, factor: Callable[[str], float | None]) -> Found:
 
 def rows_of(workspace: Workspace) -> pd.DataFrame:
     return read_table(workspace.robustness / "scores.csv")
-
-
-def clean_of(scores: pd.DataFrame, clip_ids: Any) -> pd.DataFrame:
-    return scores[(scores["degradation"] == "none") & scores["clip_id"].isin(clip_ids)]
 
 
 def test_every_system_scores_every_degraded_window(trained: Run, computed: list[Wanted]) -> None:
@@ -177,9 +174,12 @@ def test_a_clip_that_one_severity_lacks_is_in_none_of_that_curve_and_is_named(
     ]
     assert [[p["clips"] for p in curve["severities"]] for curve in result["curves"]] == [[3, 3, 3], [4, 4, 4]]
     scores = rows_of(workspace)
-    assert clip.clip_id not in set(scores[scores["degradation"] == "blur"]["clip_id"])
+    kept = set(scores[scores["degradation"] == "blur"]["clip_id"])
+    assert kept == set(scores["clip_id"]) - {clip.clip_id}
     # The curve starts from the same clips as they are.
-    assert result["curves"][0]["clean"] != result["curves"][1]["clean"] or result["clips"] == 4
+    alone = robustness(scores[scores["clip_id"].isin(kept)], [], seed=params.seed)
+    assert result["curves"][0]["clean"] == alone["curves"][0]["clean"]
+    assert result["curves"][0]["clean"] != result["curves"][1]["clean"]
 
 
 def test_fewer_clips_are_as_many_real_as_fake_and_part_of_more() -> None:
