@@ -7,6 +7,7 @@ work/evaluate/metrics.json   see pipeline.runs.evaluate
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cache_schemas.files import write_text
 
+METRICS_VERSION = 2
+"""Of metrics.json."""
 NetworkName = Literal["fusion", "visual", "audio"]
 NETWORKS: tuple[NetworkName, ...] = ("fusion", "visual", "audio")
 """The searched network, and the same search on one modality's features alone: the references to beat."""
@@ -126,6 +129,26 @@ def read_run(path: Path, kind: type[_Run]) -> _Run:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RunFileError(f"{path}: field {where or '(file)'}: {first['msg']}") from None
+
+
+def read_json(path: Path, command: str) -> dict[str, Any]:
+    """What `bmnas COMMAND` wrote there; raises RunFileError when it is missing or no JSON."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFileError(f"{path} does not exist: run `bmnas {command}` first") from None
+    except ValueError as error:
+        raise RunFileError(f"{path} cannot be read as JSON: {error}") from None
+    return content
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The folder's metrics.json, likewise; RunFileError for one of another version, too."""
+    path = folder / "metrics.json"
+    content = read_json(path, "evaluate")
+    if content.get("schema_version") != METRICS_VERSION:
+        raise RunFileError(f"{path} is of version {content.get('schema_version')}: run `bmnas evaluate` again")
+    return content
 
 
 def write_run(path: Path, run: SearchRun | RetrainRun) -> None:

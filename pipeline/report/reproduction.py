@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cache_schemas.files import file_sha256
-from cache_schemas.run import RetrainRun
+from cache_schemas.run import RetrainRun, read_json
 from pipeline.workspace import Workspace
 
 PACKAGES = ("bmnas", "torch", "torchvision", "timm", "facenet-pytorch", "numpy", "pandas", "scikit-learn", "zarr")
@@ -71,5 +70,5 @@ def made_elsewhere(workspace: Workspace, identity: str) -> list[str]:
 def _made_on(file: Path) -> set[str]:
     """The caches that a result says it is of: its field or column `cache`."""
     if file.suffix == ".json":
-        return {str(json.loads(file.read_text(encoding="utf-8")).get("cache", ""))}
+        return {str(read_json(file, "report").get("cache", ""))}
     return set(pd.read_csv(file, usecols=lambda name: name == "cache", dtype=str).fillna("").to_numpy().ravel())

@@ -5,14 +5,13 @@ A part that was not measured is None; its section then says by which command it 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from cache_schemas.run import NETWORKS
+from cache_schemas.run import NETWORKS, read_json
 from pipeline.report.drawings import Json, risk, severities, span_of
 from pipeline.report.page import in_words, p_value, signed
 from pipeline.statistics.protocol import MEAN
@@ -57,20 +56,12 @@ _LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
 _PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
 
 
-def read_json(path: Path) -> Json | None:
-    """What the file says; None where there is none."""
-    if not path.exists():
-        return None
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def protocols_in(folder: Path) -> list[Json]:
     """Every protocol that was run, those of `UNSEEN` first: the content of its protocol.json, and its name."""
     order = list(UNSEEN)
     paths = sorted(folder.glob("*/protocol.json"))
     paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
-    found = [(read_json(path) or {}) | {"name": path.parent.name} for path in paths]
+    found = [read_json(path, "protocol") | {"name": path.parent.name} for path in paths]
     for protocol in found:
         protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
     return found
@@ -220,9 +211,10 @@ def robustness(workspace: Workspace) -> Json | None:
 
     curves: {title, modality, settings, rows: (system, values from the clean clips on)}.
     """
-    found = read_json(workspace.robustness / "robustness.json")
-    if found is None:
+    path = workspace.robustness / "robustness.json"
+    if not path.exists():
         return None
+    found = read_json(path, "robustness")
     curves = []
     for curve in found["curves"]:
         points = curve["severities"]

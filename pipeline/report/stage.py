@@ -27,7 +27,7 @@ from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
-from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
+from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_metrics, read_run
 from cache_schemas.tables import read_table
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
@@ -40,7 +40,6 @@ from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.runs.evaluate import read_metrics
 from pipeline.statistics.protocol import MEAN
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
@@ -74,7 +73,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
 
     faces: False leaves out face crops and spectrograms.
     """
-    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace)
+    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace.evaluate)
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)

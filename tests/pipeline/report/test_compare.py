@@ -127,8 +127,8 @@ def test_only_the_searched_network_on_test_is_read(tmp_path: Path) -> None:
 def test_too_few_runs_and_runs_without_scores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CompareError, match="two or more runs, each once"):
         write_comparison([tmp_path, tmp_path], tmp_path / "page.html")
-    with pytest.raises(RunFileError, match="run `bmnas evaluate` there"):
+    with pytest.raises(RunFileError, match="run `bmnas evaluate` first"):
         read(tmp_path)
     write_json(tmp_path / "metrics.json", {"schema_version": 1})
-    with pytest.raises(RunFileError, match="run `bmnas evaluate` there"):
+    with pytest.raises(RunFileError, match="run `bmnas evaluate` again"):
         read(tmp_path)

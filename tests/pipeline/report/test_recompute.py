@@ -107,5 +107,5 @@ def test_what_is_missing_or_old_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"clips\.csv does not exist"):
         recompute(folder)
     write_json(folder / "metrics.json", {"schema_version": 1})
-    with pytest.raises(EvaluationError, match="its version is 1: run `bmnas evaluate` again"):
+    with pytest.raises(RunFileError, match="is of version 1: run `bmnas evaluate` again"):
         recompute(folder)
