@@ -12,7 +12,6 @@ from rich.table import Table
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup
 
 app = typer.Typer()
-_SHOWN = ("fusion", "logistic regression, all layers")
 
 
 @app.command(epilog="Example: [bold]bmnas robustness --only h264,mp3,shift --clips 100[/bold]   (then open the figure)")
@@ -59,6 +58,8 @@ def robustness(
 
 
 def _print(result: dict[str, Any]) -> None:
+    from pipeline.statistics.systems import FUSION, PROBE
+
     levels = sorted({point["severity"] for curve in result["curves"] for point in curve["severities"]})
     title = f"Clip AUC with 95 % intervals over people: {result['clips']} test clips of {result['people']} people"
     shown = Table(title=title)
@@ -68,7 +69,7 @@ def _print(result: dict[str, Any]) -> None:
         points = {point["severity"]: point for point in curve["severities"]}
         settings = f"{points[min(points)]['setting']} to {points[max(points)]['setting']}"
         places = [f"{curve['title']}, {settings}", str(points[min(points)]["clips"])]
-        for system in (name for name in _SHOWN if name in curve["clean"]):
+        for system in (name for name in (FUSION, PROBE) if name in curve["clean"]):
             values = [curve["clean"], *(points[at]["systems"] if at in points else {} for at in levels)]
             shown.add_row(*map(escape, places), escape(system), *(_text(of.get(system)) for of in values))
             places = ["", ""]

@@ -13,41 +13,21 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.systems import BEST_PROPERTY, PROPERTIES
 
-TOGETHER, BEST_ALONE = "properties, all together", "property, the best on val"
-CONTROLS = (TOGETHER, BEST_ALONE)
-MEASURED = {
-    "bit_depth": "bit depth",
-    "pixel_aspect": "shape of a pixel",
-    "interlaced": "interlacing",
-    "sample_rate_hz": "sample rate",
-    "sound_s": "length of the sound",
-}
-"""Numbers that only `bmnas manifest --check` measures, and what to call them."""
-NAMED = {
-    "container": "container",
-    "video_codec": "video codec",
-    "audio_codec": "audio codec",
-    "channels": "channels",
-    "transfer": "transfer curve",
-}
+CONTROLS = (PROPERTIES, BEST_PROPERTY)
+MEASURED = ("bit_depth", "pixel_aspect", "interlaced", "sample_rate_hz", "sound_s")
+"""Numbers that only `bmnas manifest --check` measures."""
+NAMED = ("container", "video_codec", "audio_codec", "channels", "transfer")
 """The same of names."""
-DERIVED = {
-    "has_audio": "whether there is sound",
-    "bit_rate_kbps": "bit rate",
-    "pixels": "pixels of a picture",
-    "aspect": "aspect ratio",
-    "file_type": "ending of the file's name",
-}
-"""What follows from the cache's index."""
-PROPERTIES: Mapping[str, str] = {**SHORTCUTS, **DERIVED, **MEASURED, **NAMED}
-"""{property: what to call it}."""
+COLUMNS = (*SHORTCUTS, "has_audio", "bit_rate_kbps", "pixels", "aspect", "file_type", *MEASURED, *NAMED)
+"""All properties; those that are not measured follow from the cache's index."""
 _FEWEST, _MOST_NAMES = 5, 100
 """Names of fewer clips, or beyond so many of a property, count as one."""
 
 
 def properties_of(clips: pd.DataFrame) -> pd.DataFrame:
-    """(clips, properties) float, or categories where a property is a name; columns as in PROPERTIES.
+    """(clips, properties) float, or categories where a property is a name; columns as in COLUMNS.
 
     clips: one row a clip with SHORTCUTS' columns, has_audio, path, and those of MEASURED and NAMED that are known.
     """
@@ -61,7 +41,7 @@ def properties_of(clips: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: _category(known[name]) if name in names else known[name].astype(float)
-            for name in PROPERTIES
+            for name in COLUMNS
             if name in known
         }
     )
@@ -76,8 +56,8 @@ def property_scores(clips: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
     properties = properties_of(clips)
     labels, sides = clips["label"].to_numpy(int), np.array(split, object)
     scores: Mapping[str, NDArray[np.float64]] = {
-        TOGETHER: _learnt(properties, labels, sides),
-        BEST_ALONE: max(
+        PROPERTIES: _learnt(properties, labels, sides),
+        BEST_PROPERTY: max(
             (_learnt(properties[[name]], labels, sides) for name in properties),
             key=lambda told: auc(labels[sides == "val"], told[sides == "val"]),
         ),

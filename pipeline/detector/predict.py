@@ -30,6 +30,7 @@ from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.statistics.answers import Answer, answers, cannot_tell
 from pipeline.statistics.limits import scored_clips
+from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
 
 
@@ -155,8 +156,8 @@ def _answered(scores: pd.DataFrame, quantities: pd.DataFrame, evidence: Evidence
     said: dict[str, Mapping[str, Answer]] = {
         network: _said(network, quantities, scores, evidence) for network in NETWORKS
     }
-    mean = scores[scores["system"] == "fusion"].groupby(["clip_id", "start_s"], sort=False)["score"].mean()
-    spread = scored_clips(quantities.reset_index(), scores, "fusion")["spread"]
+    mean = scores[scores["system"] == FUSION].groupby(["clip_id", "start_s"], sort=False)["score"].mean()
+    spread = scored_clips(quantities.reset_index(), scores, FUSION)["spread"]
     found = {}
     for clip_id, of in mean.groupby(level="clip_id", sort=False):
         windows = zip(of.index.get_level_values("start_s"), of, strict=True)
@@ -165,8 +166,8 @@ def _answered(scores: pd.DataFrame, quantities: pd.DataFrame, evidence: Evidence
             "",
             float(of.mean()),
             tuple(WindowScore(float(start), float(score)) for start, score in windows),
-            answer=said["fusion"][str(clip_id)],
-            modalities={name: of_all[str(clip_id)] for name, of_all in said.items() if name != "fusion"},
+            answer=said[FUSION][str(clip_id)],
+            modalities={name: of_all[str(clip_id)] for name, of_all in said.items() if name != FUSION},
             quantities={name: float(value) if np.isfinite(value) else None for name, value in known.items()},
         )
     return found

@@ -16,10 +16,11 @@ from pydantic import BaseModel, Field, ValidationError
 from cache_schemas.manifest import Clip, ManifestError
 from pipeline.manifest.splits import deal_folds
 from pipeline.params import ParamsError
+from pipeline.statistics.systems import PROBE
 
 By = Literal["dataset", "method", "group"]
 DEFAULT_METHODS = (
-    "search", "logistic regression, all layers", "SVM, all layers", "logistic regression, all visual layers",
+    "search", PROBE, "SVM, all layers", "logistic regression, all visual layers",
     "logistic regression, all audio layers", "concatenation MLP",
 )  # fmt: skip
 """`search` is that of params.yaml, retrained."""

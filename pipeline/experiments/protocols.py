@@ -32,11 +32,9 @@ from pipeline.runs.jobs import JobError
 from pipeline.runs.keys import settings_of
 from pipeline.runs.looks import mark
 from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, val_thresholds, what_is_added
+from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
-
-PROBE = "logistic regression, all layers"
-"""Of random weights, in every protocol; the search only where the protocol has it."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def _random_weights(
 ) -> tuple[dict[str, str], Sequence[Mapping[str, list[ScoredRow]]]]:
     """What features that know nothing come to: ({as the table calls it: as `methods` does}, their rows per split).
 
-    The protocol's own search and a probe, over the cache's control; nothing where it has none.
+    A probe in every protocol, and the search where the protocol has it, over the cache's control; nothing without one.
     """
     control = source.control()
     if control is None:
@@ -137,7 +135,7 @@ def _random_weights(
         return {}, [{} for _ in splits]
     chosen = {called: real for called, real in names.items() if called == "search"} | {PROBE: PROBE}
     rows = run_methods(f"protocol {name}, random weights", control, splits, set(chosen.values()))
-    return {f"random weights, {called}": real for called, real in chosen.items()}, rows
+    return {f"{RANDOM_WEIGHTS}, {called}": real for called, real in chosen.items()}, rows
 
 
 def _by_clip(

@@ -24,6 +24,8 @@ from pipeline.report.sections import difference, protocols_in, unseen
 from pipeline.statistics.compare import delong, drawn_p, holm
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, auc, eer
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.statistics.systems import FUSION
+from pipeline.statistics.tables import clips
 
 DRAWS = 10_000
 CONTENTS = {"verdict": "Which is better", "pairs": "Pair by pair", "unseen": "Unseen", "parameters": "What differs"}
@@ -49,11 +51,9 @@ def read(folder: Path) -> Run:
     """The run of a workspace or of a report's folder; raises RunFileError where it was not evaluated."""
     inside = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
     metrics, rows = read_metrics(inside), read_scores(inside / "scores.csv")
-    mine = rows[(rows["system"] == "fusion") & (rows["split"] == "test")]
-    scores = mine.groupby("clip_id", sort=True).agg(
-        category=("clip_category", "first"), person=("subject_id", "first"), score=("score", "mean")
-    )
-    scores = scores.assign(label=scores["category"].str.contains("F").astype(int))
+    mine = rows[(rows["system"] == FUSION) & (rows["split"] == "test")]
+    about = clips(mine).sort_index()
+    scores = about[["label"]].assign(person=about["subject_id"], score=mine.groupby("clip_id")["score"].mean())
     files = (path for path in (folder / "report.json", folder / "retrain" / "retrain.json") if path.exists())
     told = next((read_json(path, "report") for path in files), {})
     return Run(str(folder), metrics, scores, protocols_in(folder / "protocols"), told.get("params", {}))

@@ -13,6 +13,7 @@ from pipeline.figures.charts import Axis, Row, det_axis, det_place, forest, heat
 from pipeline.figures.vega import chart
 from pipeline.report.page import in_words
 from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.systems import FUSION
 
 Json = dict[str, Any]
 _MODALITIES = {"visual": "the picture damaged", "audio": "the sound damaged", "both": "both"}
@@ -26,8 +27,8 @@ def charts(metrics: Json, curves: Mapping[str, pd.DataFrame]) -> dict[str, Marku
     shown = [*NETWORKS, (head.get("adds") or {}).get("control")]
     drawn = {name: curve[curve["system"].isin(shown)] for name, curve in curves.items()}
     found = {"systems": _systems(metrics), "roc": _roc(drawn["roc"]), "det": _det(drawn["det"])}
-    if "fusion" in metrics["systems"]:
-        found["methods"] = _methods(metrics["systems"]["fusion"]["per_method"])
+    if FUSION in metrics["systems"]:
+        found["methods"] = _methods(metrics["systems"][FUSION]["per_method"])
     if (metrics["calibration"] or {}).get("kind"):
         found |= {"reliability": _reliability(metrics["calibration"]), "tippett": _tippett(metrics["calibration"])}
     return found
@@ -94,7 +95,7 @@ def _det(det: pd.DataFrame) -> Markup:
 def _reliability(calibration: Json) -> Markup:
     points = calibration["reliability"]
     rows = [
-        {"series": "fusion", "x": x, "y": y, "text": f"said {x:.2f}, {y:.2f} are fake ({n} clips)"}
+        {"series": FUSION, "x": x, "y": y, "text": f"said {x:.2f}, {y:.2f} are fake ({n} clips)"}
         for x, y, n in zip(points["predicted"], points["observed"], points["n"], strict=True)
         if n
     ]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cache_schemas.media import FACES, SPECTROGRAMS
 from cache_schemas.shards import ClipEntry, ShardError, ShardSchema, read_rows, shard_entries
+from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
 
 MOST = 8
@@ -31,7 +32,7 @@ def worst_errors(scores: pd.DataFrame, clips: pd.DataFrame, threshold: float | N
     """
     if threshold is None:
         return []
-    mine = scores[(scores["system"] == "fusion") & (scores["split"] == "test")]
+    mine = scores[(scores["system"] == FUSION) & (scores["split"] == "test")]
     windows = mine.groupby(["clip_id", "start_s"], sort=True)["score"].mean().reset_index()
     known = clips.set_index("clip_id")
     found = []

@@ -42,6 +42,7 @@ from pipeline.report.reproduction import changed, commands, digests, made_elsewh
 from pipeline.runs.cache import cache_identity, clip_index
 from pipeline.statistics.protocol import MEAN
 from pipeline.statistics.shortcuts import SHORTCUTS
+from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
 
 QUARANTINE_STAGES = ("manifest", "spectrograms", "faces", "features")
@@ -172,7 +173,7 @@ def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence
 
 def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:
     scores, clips = read_scores(workspace.evaluate / "scores.csv"), read_clips(workspace.evaluate / "clips.csv")
-    threshold = metrics["systems"].get("fusion", {}).get("threshold")
+    threshold = metrics["systems"].get(FUSION, {}).get("threshold")
     errors = worst_errors(scores, clips, threshold)
     without = "Faces and spectrograms were left out of this page on purpose."
     shown = add_pictures(errors, workspace) if faces else without
@@ -202,7 +203,7 @@ def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[d
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in NETWORKS}
     for entry in search.entries:
         genotype = nas.Genotype.model_validate(entry.genotype)
-        svg = Markup(genotype_svg(genotype, layers)) if entry.network == "fusion" else None  # noqa: S704 - it escapes
+        svg = Markup(genotype_svg(genotype, layers)) if entry.network == FUSION else None  # noqa: S704 - it escapes
         found[entry.network].append({"seed": entry.seed, "words": describe(genotype), "svg": svg})
     return found
 
@@ -210,7 +211,7 @@ def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[d
 def _plots(search: SearchRun, retrain: RetrainRun) -> dict[str, Markup]:
     searched = [{"network": e.network, "curves": e.curves, "best_epoch": None} for e in search.entries]
     trained = [{"network": e.network, "curves": e.curves, "best_epoch": e.best_epoch} for e in retrain.entries]
-    preferences = [e.probabilities for e in search.entries if e.network == "fusion" and e.probabilities]
+    preferences = [e.probabilities for e in search.entries if e.network == FUSION and e.probabilities]
     drawn = {
         "search": curves_svg(searched, "search"),
         "retrain": curves_svg(trained, "retrain"),
@@ -221,7 +222,7 @@ def _plots(search: SearchRun, retrain: RetrainRun) -> dict[str, Markup]:
 
 def _histories(search: SearchRun) -> list[dict[str, Any]]:
     """How the choices of every fusion search moved: {seed, svg}."""
-    entries = [entry for entry in search.entries if entry.network == "fusion" and entry.history]
+    entries = [entry for entry in search.entries if entry.network == FUSION and entry.history]
     return [
         {"seed": entry.seed, "svg": Markup(history_svg(entry.history, f"history{entry.seed}"))}  # noqa: S704 - as above
         for entry in entries

@@ -38,9 +38,9 @@ from pipeline.runs.looks import mark, settings_of_networks
 from pipeline.runs.scoring import score_windows
 from pipeline.shards.stage import StageError
 from pipeline.statistics.metrics import UndefinedMetricError
+from pipeline.statistics.systems import PROBE
 from pipeline.workspace import Workspace
 
-PROBE = "logistic regression, all layers"
 _DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 _COLUMNS = ["clip_id", "window", "start_s", "subject_id", "category", "method", "label", "clip_category"]
 _Layers = dict[str, torch.Tensor]

@@ -13,10 +13,10 @@ from pipeline.compute.progress import console
 from pipeline.controls.probes import Probe, logistic_regression, probes
 from pipeline.controls.properties import property_scores
 from pipeline.runs.cache import Source, Windows, clip_index
+from pipeline.statistics.systems import RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 
-RANDOM_WEIGHTS = "random weights"
 Scores = dict[str, NDArray[np.float64]]
 
 

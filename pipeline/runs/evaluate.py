@@ -43,7 +43,7 @@ from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
-from pipeline.statistics.systems import OTHER_SOUND
+from pipeline.statistics.systems import FUSION, OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
@@ -132,7 +132,7 @@ def _other_sound(
         if mine.empty:
             continue
         features = other_sound(cache.load(split), mine, seed)
-        for entry in (entry for entry in run.entries if entry.network == "fusion"):
+        for entry in (entry for entry in run.entries if entry.network == FUSION):
             yield score_table(mine, OTHER_SOUND, entry.seed, score_windows(workspace, entry, features, device))
 
 

@@ -18,11 +18,9 @@ from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 from pipeline.statistics.shortcuts import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
-from pipeline.statistics.systems import FUSION
+from pipeline.statistics.systems import FUSION, RANDOM_WEIGHTS
 
 Finding = dict[str, Any]
-
-RANDOM = "random weights"
 
 _PROPERTIES = {
     "leading silence": ("leading_silence_s",),
@@ -215,9 +213,9 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     """
     check = "random weights score"
     mean = scores.groupby(["system", "clip_id"], sort=False)["score"].mean()
-    if not {RANDOM, FUSION} <= set(mean.index.get_level_values("system")):
+    if not {RANDOM_WEIGHTS, FUSION} <= set(mean.index.get_level_values("system")):
         return _not_checked(check, "there are no scores of random weights: the control's features are not in the cache")
-    mine, theirs = mean.loc[RANDOM], mean.loc[FUSION]
+    mine, theirs = mean.loc[RANDOM_WEIGHTS], mean.loc[FUSION]
     about = clips.loc[mine.index]
     labels = about["label"].to_numpy(int)
     try:

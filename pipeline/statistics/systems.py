@@ -26,7 +26,9 @@ from pipeline.statistics.values import (
 )  # fmt: skip
 
 FUSION = "fusion"
-PROPERTIES = "properties, all together"
+RANDOM_WEIGHTS = "random weights"
+PROPERTIES, BEST_PROPERTY = "properties, all together", "property, the best on val"
+PROBE = "logistic regression, all layers"
 OTHER_SOUND = "sound of another clip"
 NETWORKS: Mapping[str, str] = {
     FUSION: "the searched network: picture and sound",
@@ -34,10 +36,10 @@ NETWORKS: Mapping[str, str] = {
     "audio": "the same search on the sound's features alone",
 }
 CONTROLS: Mapping[str, str] = {
-    "random weights": "a linear probe on the same backbones with random weights: what features that know nothing give",
+    RANDOM_WEIGHTS: "a linear probe on the same backbones with random weights: what features that know nothing give",
     PROPERTIES: "a small model of the files' properties: it sees no face and hears no voice",
-    "property, the best on val": "the one property of the files that is the best on val",
-    "logistic regression, all layers": "a linear probe on the same features",
+    BEST_PROPERTY: "the one property of the files that is the best on val",
+    PROBE: "a linear probe on the same features",
     "SVM, all layers": "a kernel probe on the same features",
     OTHER_SOUND: "the searched network, heard with another clip's sound of the same category",
 }

@@ -22,13 +22,13 @@ from pipeline.params import Params
 from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
-from pipeline.statistics.systems import PROPERTIES
+from pipeline.statistics.systems import PROBE, PROPERTIES
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
 
 CATEGORIES = ("RVRA", "RVFA", "FVRA", "FVFA")
 METHODS = {"RVRA": "real", "RVFA": "rtvc", "FVRA": "faceswap", "FVFA": "wav2lip"}
-CONTROLS = (PROPERTIES, "logistic regression, all layers")
+CONTROLS = (PROPERTIES, PROBE)
 SPLIT_OF = ("train", "train", "train", "val", "test")
 
 

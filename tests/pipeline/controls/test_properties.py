@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cache_schemas.features import FeatureCache
-from pipeline.controls.properties import CONTROLS, MEASURED, NAMED, PROPERTIES, properties_of, property_scores
+from pipeline.controls.properties import COLUMNS, CONTROLS, MEASURED, NAMED, properties_of, property_scores
 from pipeline.runs.cache import clip_index
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.shortcuts import SHORTCUTS
@@ -35,7 +35,7 @@ def test_what_follows_from_the_index() -> None:
     assert np.isnan(found["bit_rate_kbps"].iloc[1])
     assert (found["pixels"].iloc[0], found["aspect"].iloc[0]) == (307_200, pytest.approx(4 / 3))
     assert set(found["file_type"]) == {".mp4"}
-    assert set(found) == set(PROPERTIES) - {*MEASURED, *NAMED}
+    assert set(found) == set(COLUMNS) - {*MEASURED, *NAMED}
 
 
 LABEL = np.arange(120) % 2
@@ -79,7 +79,7 @@ def test_what_the_check_measured_counts_once_it_has_measured_every_clip(tmp_path
     assert "video_codec" not in clip_index(work, cache)
     (work.check / "facts.jsonl").write_text(text)
     found = properties_of(clips(clip_index(work, cache)))
-    assert set(found) == set(PROPERTIES)
+    assert set(found) == set(COLUMNS)
     assert set(found["video_codec"]) == {"h264"}
     assert set(found["bit_depth"]) == {8.0}
     assert found["sample_rate_hz"].isna().all()

@@ -13,10 +13,11 @@ from cache_schemas.manifest import read_manifest
 from cache_schemas.media import ClipWindows
 from cache_schemas.shards import ClipResult
 from pipeline.experiments.folds import BUILT_IN
-from pipeline.experiments.protocols import PROBE, run_protocol
+from pipeline.experiments.protocols import run_protocol
 from pipeline.features.stage import build_features
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
+from pipeline.statistics.systems import PROBE
 from pipeline.workspace import Workspace
 from tests.pipeline import made_up_media
 from tests.pipeline.counting import LOG

@@ -26,9 +26,10 @@ from pipeline.robustness.compute import Found, Wanted, compute_one
 from pipeline.robustness.degrade import DEGRADATIONS
 from pipeline.robustness.plan import Question, choose_clips, conditions_of, plan
 from pipeline.robustness.scores import robustness
-from pipeline.robustness.stage import PROBE, run_robustness
+from pipeline.robustness.stage import run_robustness
 from pipeline.runs.scoring import score_windows
 from pipeline.shards.stage import StageError
+from pipeline.statistics.systems import PROBE
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import CODECS, make_clip
 

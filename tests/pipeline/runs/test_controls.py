@@ -18,10 +18,10 @@ from cache_schemas.run import RetrainRun, read_run
 from pipeline.controls.sound import other_windows
 from pipeline.params import Params
 from pipeline.runs.cache import Source, cache_identity, clip_index
-from pipeline.runs.controls import RANDOM_WEIGHTS, control_scores
+from pipeline.runs.controls import control_scores
 from pipeline.runs.evaluate import evaluate
 from pipeline.statistics.metrics import auc
-from pipeline.statistics.systems import OTHER_SOUND
+from pipeline.statistics.systems import OTHER_SOUND, PROBE, RANDOM_WEIGHTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import VARIANTS, make_index, make_workspace
 
@@ -62,7 +62,7 @@ def test_random_weights_are_probed_on_their_own_features(finished: tuple[Workspa
     tested = scores[scores["split"] == "test"]
     found = {name: auc(of["label"], of["score"]) for name, of in tested.groupby("system")}
     assert found[RANDOM_WEIGHTS] > 0.95
-    assert found["logistic regression, all layers"] < 0.8
+    assert found[PROBE] < 0.8
 
 
 def test_the_fusion_networks_hear_another_clip(finished: tuple[Workspace, pd.DataFrame]) -> None:

@@ -10,10 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline.statistics.measure import measure
-from pipeline.statistics.systems import OTHER_SOUND, PROPERTIES
+from pipeline.statistics.systems import OTHER_SOUND, PROBE, PROPERTIES
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
-
-PROBE = "logistic regression, all layers"
 
 
 def made(strength: float, control: float) -> tuple[pd.DataFrame, pd.DataFrame]:
