@@ -31,7 +31,7 @@ from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
 from pipeline.runs.keys import settings_of
 from pipeline.runs.looks import mark
-from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, val_thresholds, what_is_added
+from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
 from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
@@ -81,7 +81,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     reasons = [row.failed for of_fold in rows for of_method in of_fold.values() for row in of_method]
     if all(reasons):
         raise JobError(f"protocol {name}: every run failed; the first one: {reasons[0]}")
-    tests = tests_of(scores, seed=params.seed)
+    tests = every_test(scores, seed=params.seed)
     table = measure_protocol(tests).assign(cache=source.identity)
     adds = what_is_added(tests, protocol.methods[0])
     _mark(source, index, name, protocol)

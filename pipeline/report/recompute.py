@@ -11,7 +11,7 @@ from typing import Any
 from cache_schemas.evaluation import EvaluationError, read_clips, read_exact, read_scores
 from cache_schemas.run import read_json, read_metrics
 from pipeline.statistics.measure import measure
-from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, what_is_added
+from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, what_is_added
 
 CLOSE = 1e-6
 """Numbers agree that differ by no more than this share: another machine may round the last digits otherwise."""
@@ -67,7 +67,7 @@ def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     told = read_json(path, "protocol")
     if "seed" not in told:
         raise EvaluationError(f"{path} does not tell its seed: run `bmnas protocol` again")
-    tests = tests_of(read_exact(path.parent / "scores.csv", _TEXTS), seed=told["seed"])
+    tests = every_test(read_exact(path.parent / "scores.csv", _TEXTS), seed=told["seed"])
     first = told["protocol"]["methods"][0]
     rows = plain_rows(measure_protocol(tests).assign(cache=told["cache"]))
     return path, told, {"rows": rows, "adds": what_is_added(tests, first)}

@@ -43,7 +43,7 @@ class Measured:
         return bool(self.row["trained_on"] == self.row["tested_on"])
 
 
-def tests_of(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
+def every_test(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
     """Every training, test and method, in order of appearance.
 
     scores: of the clips tested: clip_id, label, person, trained_on, tested_on, method, seed, score, threshold. All

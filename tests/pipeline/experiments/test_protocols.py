@@ -24,7 +24,7 @@ from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
 from pipeline.runs.looks import looks_at
 from pipeline.statistics.metrics import auc
-from pipeline.statistics.protocol import MEAN, measure_protocol, tests_of, val_thresholds, what_is_added
+from pipeline.statistics.protocol import MEAN, every_test, measure_protocol, val_thresholds, what_is_added
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -181,7 +181,7 @@ def test_measured_by_hand() -> None:
         scored("b", "a", [0, 1] * 4, [0.2, 0.6] * 3 + [0.6, 0.4]),
         scored("b", "c", [1, 1, 1, 1], [0.9, 0.2, 0.8, 0.7]),
     ]
-    table = measure_protocol(tests_of(pd.concat(parts, ignore_index=True), seed=0)).set_index(
+    table = measure_protocol(every_test(pd.concat(parts, ignore_index=True), seed=0)).set_index(
         ["trained_on", "tested_on"]
     )
     assert list(table["auc"].iloc[:3]) == [1, 0, pytest.approx(13.5 / 16)]
@@ -220,12 +220,12 @@ def test_what_is_added_is_paired_and_against_the_strongest() -> None:
         ],
         ignore_index=True,
     )
-    found = what_is_added(tests_of(table, seed=0), "ours")
+    found = what_is_added(every_test(table, seed=0), "ours")
     assert found
     assert found["control"] == "close"
     assert found["difference"] == pytest.approx(auc(labels, good) - auc(labels, close))
     assert 0 <= found["low"] <= found["difference"] <= found["high"] < 0.04
-    assert what_is_added(tests_of(table[table["label"] == 1], seed=0), "ours") is None
+    assert what_is_added(every_test(table[table["label"] == 1], seed=0), "ours") is None
 
 
 def test_the_mean_over_tests_is_as_sure_as_they_are_alike() -> None:
@@ -239,7 +239,7 @@ def test_the_mean_over_tests_is_as_sure_as_they_are_alike() -> None:
             part = scored(f"all but {name}", name, list(labels), list(score))
             parts.append(part.assign(person=[f"{name}{i // 2}" for i in range(60)]))
         table = pd.concat(parts, ignore_index=True).assign(method="m")
-        rows = measure_protocol(tests_of(table, seed=0)).set_index("trained_on")
+        rows = measure_protocol(every_test(table, seed=0)).set_index("trained_on")
         assert np.isnan(rows.loc["all but a", "auc_low"])
         assert rows.loc[MEAN, "tested_on"] == "5 tests"
         return dict(rows.loc[MEAN])

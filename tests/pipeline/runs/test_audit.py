@@ -46,7 +46,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the networks are scored, and nothing is measured: that is others' to test."""
     monkeypatch.setattr("pipeline.runs.evaluate.control_scores", lambda source: {})
-    monkeypatch.setattr("pipeline.runs.evaluate.measure", lambda clips, scores, seed: {"summary": {}})
+    monkeypatch.setattr(
+        "pipeline.runs.evaluate.measure", lambda clips, scores, seed: {"summary": {}, "calibration": None}
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from nas.cost import operation_cost
 operation_cost("ConcatFC", 8, 4)  # every search asks
 first = list(sys.modules)
 for name in ("runs.retrain", "runs.evaluate", "runs.genotypes", "experiments.sweep", "experiments.oracle",
-             "experiments.certificates", "experiments.baselines", "controls.probes", "report.stage"):
+             "experiments.certificates", "experiments.baselines", "controls.probes"):
     importlib.import_module(f"pipeline.{name}")
 print(json.dumps([first, list(sys.modules)]))
 """
