@@ -36,6 +36,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.report.results import HOSTILE_NAME, write_more, write_protocol
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 CHROMIUM = shutil.which("chromium")
 
 
