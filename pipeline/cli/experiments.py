@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,7 @@ def baselines(
     for row in table.to_dict("records"):
         aucs = [_interval(row, "auc"), *(_interval(row, f"auc_{name}") for name in categories)]
         shown.add_row(escape(row["method"]), *aucs, _number(row["eer"]), f"{row['parameters']:,}")
-    Console(width=None if Console().is_terminal else 160).print(shown)
+    wide().print(shown)
     path = (workspace.baselines / "baselines.csv").resolve()
     Console().print(f"baselines: {escape(str(path))}", soft_wrap=True)
 
@@ -158,7 +158,7 @@ def protocol(
     table = found.table
     first = table[(table["method"] == chosen.methods[0]) & (table["trained_on"] != MEAN)]
     whole = table[table["trained_on"] == MEAN]
-    console = Console(width=None if Console().is_terminal else 160)
+    console = wide()
     console.print(_protocol_table(f"{title}: {chosen.methods[0]}", first[first["auc"].notna()], "tested_on"))
     if one_class := len(first) - int(first["auc"].notna().sum()):
         console.print(f"{one_class} tests more hold one class only: table.csv tells their errors")

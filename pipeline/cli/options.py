@@ -32,6 +32,11 @@ Prune = Annotated[
 PARAMS, WORK = Path("params.yaml"), Path("work")
 
 
+def wide(columns: int = 160) -> Console:
+    """For tables: so wide where it is no terminal that says how wide it is."""
+    return Console(width=None if Console().is_terminal else columns)
+
+
 def setup(params_file: Path, work: Path, scheduler: str = "", workers: int | None = None) -> tuple[Workspace, Params]:
     """The results' folder and the parameters, as the command line changed them."""
     from pipeline.params import load_params

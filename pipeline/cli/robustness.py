@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, Scheduler, Work, Workers, setup, wide
 
 app = typer.Typer()
 
@@ -59,6 +59,7 @@ def robustness(
 
 def _print(result: dict[str, Any]) -> None:
     from pipeline.statistics.systems import FUSION, PROBE
+    from pipeline.statistics.values import in_figures
 
     levels = sorted({point["severity"] for curve in result["curves"] for point in curve["severities"]})
     title = f"Clip AUC with 95 % intervals over people: {result['clips']} test clips of {result['people']} people"
@@ -71,20 +72,12 @@ def _print(result: dict[str, Any]) -> None:
         places = [f"{curve['title']}, {settings}", str(points[min(points)]["clips"])]
         for system in (name for name in (FUSION, PROBE) if name in curve["clean"]):
             values = [curve["clean"], *(points[at]["systems"] if at in points else {} for at in levels)]
-            shown.add_row(*map(escape, places), escape(system), *(_text(of.get(system)) for of in values))
+            texts = (in_figures(of[system]) if of else "" for of in values)
+            shown.add_row(*map(escape, places), escape(system), *texts)
             places = ["", ""]
-    out = Console(width=None if Console().is_terminal else 200)
+    out = wide(200)
     out.print(shown)
     for curve in result["curves"]:
         reasons = [each["reason"] for each in result["left_out"] if each["degradation"] == curve["degradation"]]
         if reasons:
             out.print(escape(f"{curve['title']}: {len(reasons)} clips left out, as: {reasons[0]}"), soft_wrap=True)
-
-
-def _text(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return ""
-    if value["value"] is None:
-        return "undefined"
-    span = "" if value["low"] is None else f" ({value['low']:.2f}-{value['high']:.2f})"
-    return f"{value['value']:.3f}{span}"

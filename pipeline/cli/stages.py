@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Scheduler, Work, Workers, console, setup
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Scheduler, Work, Workers, console, setup, wide
 
 if TYPE_CHECKING:
     from cache_schemas.run import RetrainRun, SearchRun
@@ -233,11 +233,7 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 
     workspace, settings = setup(params, work)
     shown = shown_and_heard(workspace, settings)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), _wide())
-
-
-def _wide() -> Console:
-    return Console(width=None if Console().is_terminal else 160)
+    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), wide())
 
 
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
@@ -259,7 +255,7 @@ def report(
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings, faces=faces)
-    print_metrics(read_metrics(workspace.evaluate), _wide())
+    print_metrics(read_metrics(workspace.evaluate), wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.features.upkeep import both_indexes
 from cache_schemas.files import file_sha256
 from cache_schemas.manifest import Clip, clip_id_of
 from cache_schemas.media import ClipWindows
-from cache_schemas.shards import ClipResult
 from pipeline import media
 from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.backbones.fusing import relative_error
@@ -117,13 +117,13 @@ def _windows_again(clip: Clip, params: Params) -> dict[float, dict[str, Any]]:
     sound = clip_spectrograms(ClipJob(clip, plan="", inputs=root), files[0], params)
     windows = ClipWindows(clip.clip_id, sound.starts_s, sound.info["available_s"])
     faces = clip_faces(ClipJob(clip, windows_digest(windows), windows), files[0], params)
-    heard, seen = dict(_by_start(sound)), dict(_by_start(faces))
+    heard, seen = (by_start(of.starts_s, of.arrays) for of in (sound, faces))
     return {start: heard[start] | seen[start] for start in seen}
 
 
-def _by_start(result: ClipResult) -> Iterator[tuple[float, dict[str, Any]]]:
-    for i, start in enumerate(result.starts_s):
-        yield start, {name: values[i] for name, values in result.arrays.items()}
+def by_start(starts_s: Sequence[float], arrays: Mapping[str, NDArray[Any]]) -> dict[float, dict[str, Any]]:
+    """{start_s: the arrays of that window}; arrays: {name: (windows, ...)}."""
+    return {start: {name: values[i] for name, values in arrays.items()} for i, start in enumerate(starts_s)}
 
 
 def _clip(row: pd.Series[Any]) -> Clip:

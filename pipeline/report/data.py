@@ -10,6 +10,7 @@ import pandas as pd
 
 from cache_schemas.manifest import SPLITS, Quarantined, find_leaks, read_manifest, read_unused
 from cache_schemas.media import ClipWindows
+from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 
 MAX_QUARANTINE_ROWS = 2000  # more rows than this stay in quarantine.csv: a page of a million rows opens in no browser
@@ -20,8 +21,7 @@ def data_counts(index: pd.DataFrame, *, window_s: float) -> dict[str, Any]:
 
     index: as `pipeline.runs.cache.clip_index` gives it. used: the share of the seconds that windows cover.
     """
-    table = index.drop_duplicates("clip_id").assign(category=lambda clips: clips["clip_category"])
-    used = table["clip_id"].map(_used_seconds(index, window_s))
+    table, used = clips(index), pd.Series(_used_seconds(index, window_s))
     categories = sorted(str(name) for name in table["category"].unique())
     rows = []
     for split in SPLITS:

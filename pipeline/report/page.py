@@ -111,12 +111,16 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def undefined(reason: str) -> Markup:
+    """A dash, and why."""
+    return Markup('<span class="undefined">— <small>{}</small></span>').format(reason)
+
+
 def _value(found: Mapping[str, Any] | float | None, scale: float, digits: int, unit: str) -> Markup:
     if not isinstance(found, Mapping):
         return escape("—" if found is None else f"{scale * found:.{digits}f}{unit}")
     if found["value"] is None:
-        reason = found.get("reason") or "undefined"
-        return Markup('<span class="undefined">— <small>{}</small></span>').format(reason)
+        return undefined(found.get("reason") or "undefined")
     text = f"{scale * found['value']:.{digits}f}{unit}"
     if found.get("low") is None:
         return escape(text)

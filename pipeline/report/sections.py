@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from cache_schemas.run import NETWORKS, read_json
 from pipeline.report.drawings import Json, risk, severities, span_of
-from pipeline.report.page import in_words, p_value, signed
+from pipeline.report.page import in_words, p_value, signed, undefined
 from pipeline.statistics.protocol import MEAN
 from pipeline.workspace import Workspace
 
@@ -162,7 +162,7 @@ def comparisons(metrics: Json) -> dict[str, Markup]:
 def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
-        return Markup('<span class="undefined">— <small>{}</small></span>').format(row["reason"])
+        return undefined(row["reason"])
     if row["low"] is None:
         return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
     span = f"{signed(row['low'])} to {signed(row['high'])}"

@@ -26,7 +26,7 @@ from cache_schemas.media import ClipWindows
 from pipeline import media
 from pipeline.faces.stage import clip_faces, windows_digest
 from pipeline.features.compute import run_backbone
-from pipeline.features.recompute import backbones_of
+from pipeline.features.recompute import backbones_of, by_start
 from pipeline.features.windows import STORED, input_views
 from pipeline.params import Params
 from pipeline.robustness.degrade import (
@@ -157,7 +157,7 @@ def _seen(wanted: Wanted, path: Path, target: Path) -> Arrays:
     again = replace(again, times_s=shown, fps=found.fps)
     job = ClipJob(wanted.clip, windows_digest(wanted.windows), wanted.windows)
     faces = clip_faces(job, target, wanted.params, found=again)
-    return dict(_rows(faces.starts_s, faces.arrays))
+    return by_start(faces.starts_s, faces.arrays)
 
 
 def _heard(wanted: Wanted, path: Path, target: Path) -> Arrays:
@@ -170,7 +170,7 @@ def _heard(wanted: Wanted, path: Path, target: Path) -> Arrays:
     degraded = _degrade(wanted, media.raw_sound(sample_rate_hz=rate), given)
     media.write_streams(target, [degraded.stream], [samples.tobytes()], lasting=False, **degraded.options)
     again = media.read_sound(path, sample_rate_hz=params.spectrograms.sample_rate_hz, audio=target)
-    return dict(_rows(wanted.windows.starts_s, window_arrays(again.samples, wanted.windows, params)))
+    return by_start(wanted.windows.starts_s, window_arrays(again.samples, wanted.windows, params))
 
 
 def _degrade(wanted: Wanted, stream: Any, given: Given) -> Degraded:
@@ -207,8 +207,8 @@ def _replanned(wanted: Wanted, path: Path) -> tuple[ClipWindows, Arrays, bool]:
     _require_fake(wanted.clip, start, start + length)
     faces = clip_faces(ClipJob(wanted.clip, windows_digest(moved), moved), path, params, found=found)
     heard = window_arrays(piece if len(piece) else np.zeros(1, np.float32), windows, params)
-    sounds = dict(_rows(moved.starts_s, heard))
-    return moved, {at: sounds[at] | seen for at, seen in _rows(faces.starts_s, faces.arrays)}, not len(piece)
+    sounds = by_start(moved.starts_s, heard)
+    return moved, {at: sounds[at] | seen for at, seen in by_start(faces.starts_s, faces.arrays).items()}, not len(piece)
 
 
 def _piece(wanted: Wanted, duration_s: float) -> tuple[float, float, bool]:
@@ -224,11 +224,6 @@ def _require_fake(clip: Clip, start_s: float, end_s: float) -> None:
     """Raises MediaError where a fake clip's piece holds nothing fake."""
     if clip.label and not any(clip.labels_between(start_s, end_s)):
         raise media.MediaError("its fake seconds are not in the piece")
-
-
-def _rows(starts_s: tuple[float, ...], arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[float, dict[str, Any]]]:
-    for i, start in enumerate(starts_s):
-        yield start, {name: values[i] for name, values in arrays.items()}
 
 
 def _run_backbones(wanted: Wanted, arrays: Arrays, modality: Modality) -> dict[str, torch.Tensor]:

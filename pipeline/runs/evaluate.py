@@ -45,6 +45,7 @@ from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION, OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
+from pipeline.statistics.values import in_figures
 from pipeline.workspace import Workspace
 
 
@@ -197,7 +198,8 @@ def print_metrics(result: Mapping[str, Any], console: Console) -> None:
     for name, system in result["systems"].items():
         one = system["one_network"]["auc"]
         spread = "" if one["std"] is None else f"{one['mean']:.3f} ± {one['std']:.3f}"
-        table.add_row(escape(name), *(_text(system["clip"][metric], metric == "auc") for metric in SUMMARY), spread)
+        values = (in_figures(system["clip"][metric], ends=metric == "auc") for metric in SUMMARY)
+        table.add_row(escape(name), *values, spread)
     console.print(table)
     if result["headline"]:
         console.print(result["headline"]["sentence"], style="bold", markup=False, highlight=False)
@@ -206,10 +208,3 @@ def print_metrics(result: Mapping[str, Any], console: Console) -> None:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
     for line in (*told(result.get("audit", ())), *often(result.get("looks", {}))):
         console.print(line, style="yellow", markup=False)
-
-
-def _text(value: Mapping[str, Any], interval: bool) -> str:
-    if value["value"] is None:
-        return "undefined"
-    span = f" ({value['low']:.2f}-{value['high']:.2f})" if interval and value["low"] is not None else ""
-    return f"{value['value']:.3f}{span}"

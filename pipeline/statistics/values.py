@@ -127,6 +127,14 @@ def value(point: float, drawn: ArrayLike | str) -> Value:
     return {"value": point, "low": found.low, "high": found.high, "reason": None}
 
 
+def in_figures(found: Mapping[str, Any], *, ends: bool = True) -> str:
+    """A value as tables print it: "0.914 (0.86-0.95)"; ends: whether with its interval."""
+    if found["value"] is None:
+        return "undefined"
+    span = f" ({found['low']:.2f}-{found['high']:.2f})" if ends and found["low"] is not None else ""
+    return f"{found['value']:.3f}{span}"
+
+
 def undefined(reason: str) -> Value:
     """What has no value."""
     return {"value": None, "low": None, "high": None, "reason": reason}

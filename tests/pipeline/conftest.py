@@ -1,6 +1,7 @@
 """Shared data: a small built-in data set, drawn once, and the stages up to the features run over it, once."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def small_run(synth_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     workspace, params = Workspace(tmp_path_factory.mktemp("work")), small_params(synth_root)
     run_to_features(workspace, params)
     return workspace, params
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Intervals from a few draws of people, for who asks what is in a file and not how wide they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.statistics.values.DRAWS", 200)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""What other commands leave of the made-up run: protocols, robustness, evidence, an audit, faces and spectrograms."""
+"""What other commands leave of the made-up run: protocols, robustness, evidence, an audit, shards; and a page, read."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,33 @@ from pipeline.statistics.protocol import MEAN
 from pipeline.workspace import Workspace
 
 HOSTILE_NAME = '</script><script>alert("y")</script><img src=//evil.example/b.png>'
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text without styles and scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._silent = False
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._silent = tag in ("style", "script")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._silent else data + " "
+
+
+def still(html: str) -> str:
+    """The page as it is without its scripts and specifications."""
+    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
 def value(middle: float) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,37 +32,11 @@ from pipeline.report.page import number, percent
 from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
 from pipeline.workspace import Workspace
-from tests.pipeline.report.results import HOSTILE_NAME, write_more, write_protocol
+from tests.pipeline.report.results import HOSTILE_NAME, Page, still, write_more, write_protocol
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 CHROMIUM = shutil.which("chromium")
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text without styles and scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._silent = False
-        self.feed(html)
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._silent = tag in ("style", "script")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = False
-
-    def handle_data(self, data: str) -> None:
-        self.text += "" if self._silent else data + " "
-
-
-def still(html: str) -> str:
-    """The page as it is without its scripts and specifications."""
-    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +223,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, plain: Path) -> Workspace:
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take seconds, and many tests are about words."""
+    blank = dict.fromkeys(("search", "retrain", "probabilities"), Markup(""))
+    monkeypatch.setattr(report, "_plots", lambda *_: blank)
+    monkeypatch.setattr(report, "_histories", lambda _: [])
+
+
+@pytest.fixture
+def run(tmp_path: Path, plain: Path, without_plots: None) -> Workspace:
     return Workspace(Path(shutil.copytree(plain, tmp_path / "run")))
 
 
@@ -266,15 +247,6 @@ def text_of(workspace: Workspace) -> str:
     return Page(build_report(workspace, Params()).read_text(encoding="utf-8")).text
 
 
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots take seconds, and many tests are about words."""
-    blank = dict.fromkeys(("search", "retrain", "probabilities"), Markup(""))
-    monkeypatch.setattr(report, "_plots", lambda *_: blank)
-    monkeypatch.setattr(report, "_histories", lambda _: [])
-
-
-@pytest.mark.usefixtures("without_plots")
 def test_changed_parameters_are_named(run: Workspace) -> None:
     now = Params.model_validate({"windows": {"window_s": 2.0}, "compute": {"workers": 3}})
     page = Page(build_report(run, now).read_text())
@@ -282,7 +254,6 @@ def test_changed_parameters_are_named(run: Workspace) -> None:
     assert "window_s: 4.0" in page.text  # what was used, not what stands there now
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_results_of_another_cache_are_told(run: Workspace) -> None:
     here = cache_identity(FeatureCache.open(run.features))
     for folder, cache in ((run.sweep, "other"), (run.baselines, here)):
@@ -291,7 +262,7 @@ def test_results_of_another_cache_are_told(run: Workspace) -> None:
     pages = []
     for cache in (here, "", "other"):
         write_json(run.evaluate / "metrics.json", metrics | {"cache": cache})
-        pages.append(Page(build_report(run, Params()).read_text()).text)
+        pages.append(text_of(run))
     assert all("holds now, and no longer true of it: the results of sweep. Run" in page for page in pages[:2])
     assert "the results of evaluate, sweep. Run these commands again." in pages[2]
 
@@ -307,7 +278,7 @@ def test_undefined_numbers_carry_their_reason(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_plots")
 def test_a_test_split_without_fakes_leaves_a_sentence(tmp_path: Path) -> None:
     workspace = build(tmp_path, categories=("RVRA",))
-    assert "There is no fake clip in the test split." in Page(build_report(workspace, Params()).read_text()).text
+    assert "There is no fake clip in the test split." in text_of(workspace)
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -322,7 +293,6 @@ def test_leaks_are_loud(tmp_path: Path) -> None:
     assert page.text.count("leading_silence_s alone separates fake from real") == 1  # at the top
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_what_was_not_measured_says_so_and_by_which_command_it_is(run: Workspace) -> None:
     text = text_of(run)
     for command in ("protocol leave-one-source-out", "protocol leave-one-method-out", "robustness", "oracle"):
@@ -333,7 +303,6 @@ def test_what_was_not_measured_says_so_and_by_which_command_it_is(run: Workspace
     assert "How often this test set was looked at before is not known." in text
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_the_folder_holds_what_its_figures_come_from(run: Workspace) -> None:
     write_protocol(run, "people", [("all", 0.9)])
     write_text(run.report / "protocols" / "gone" / "protocol.json", "{}")
@@ -351,7 +320,6 @@ def test_the_folder_holds_what_its_figures_come_from(run: Workspace) -> None:
     assert {"manifest/manifest.csv", "retrain/fusion-0.safetensors", "evaluate/scores.csv"} <= set(told["digests"])
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_the_folder_alone_gives_its_numbers_again(run: Workspace, tmp_path: Path) -> None:
     build_report(run, Params())
     found = recompute(Path(shutil.copytree(run.report, tmp_path / "sent")))
@@ -377,19 +345,19 @@ def test_a_run_without_the_searched_network_still_has_a_page(tmp_path: Path) -> 
     assert "Nothing can be said: no searched network was trained and scored." in text_of(workspace)
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_no_quarantine_says_so(run: Workspace) -> None:
     for stage in report.QUARANTINE_STAGES:
         write_quarantine(run.quarantine(stage), [])
-    assert "Every clip could be used." in Page(build_report(run, Params()).read_text()).text
+    assert "Every clip could be used." in text_of(run)
     assert read_quarantine(run.report / "quarantine.csv") == []
 
 
-def test_searches_without_probabilities_have_no_empty_plot(run: Workspace) -> None:
+def test_searches_without_probabilities_have_no_empty_plot(tmp_path: Path) -> None:
+    run = build(tmp_path)
     path = run.search / "search.json"
     entries = [e.model_copy(update={"probabilities": [], "history": {}}) for e in read_run(path, SearchRun).entries]
     write_run(path, SearchRun(entries=entries))
-    assert "to prefer" not in Page(build_report(run, Params()).read_text()).text
+    assert "to prefer" not in text_of(run)
 
 
 def test_missing_metrics_and_those_of_old_name_the_stage(run: Workspace) -> None:
@@ -403,7 +371,6 @@ def test_missing_metrics_and_those_of_old_name_the_stage(run: Workspace) -> None
     assert not run.report.exists()
 
 
-@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize("role", ["subject_id", "source_id"])
 def test_who_stands_in_two_splits_is_told(run: Workspace, role: str) -> None:
     """As subject, or as the donor of a test fake only. Clips that the cache does not hold do not count."""
@@ -420,7 +387,6 @@ def test_who_stands_in_two_splits_is_told(run: Workspace, role: str) -> None:
     assert told in text_of(run)
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_clips_that_no_split_holds_are_counted(run: Workspace) -> None:
     clips = read_manifest(run.manifest)
     write_unused(run.unused, [Unused(replace(clip, split=""), "people of two") for clip in clips[:3]])

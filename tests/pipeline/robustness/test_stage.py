@@ -33,6 +33,7 @@ from pipeline.statistics.systems import PROBE
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import CODECS, make_clip
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 Run = tuple[Workspace, Params]
 
 
@@ -78,7 +79,6 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
         return ""
 
     monkeypatch.setattr(stage, "compute_one", halve)
-    monkeypatch.setattr("pipeline.statistics.values.DRAWS", 100)
     return done
 
 

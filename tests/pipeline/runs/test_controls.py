@@ -25,6 +25,8 @@ from pipeline.statistics.systems import OTHER_SOUND, PROBE, RANDOM_WEIGHTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import VARIANTS, make_index, make_workspace
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 def add_control(workspace: Workspace) -> None:
     """Features of random weights, of which one channel tells the label."""

@@ -26,6 +26,8 @@ from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace, measured
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, Any]]:
