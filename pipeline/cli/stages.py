@@ -253,12 +253,13 @@ def report(
     Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
     a page that goes where the recordings may not.
     """
+    from cache_schemas.evaluation import read_metrics
     from pipeline.report.stage import build_report
-    from pipeline.runs.evaluate import print_metrics, read_metrics
+    from pipeline.runs.evaluate import print_metrics
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings, faces=faces)
-    print_metrics(read_metrics(workspace), _wide())
+    print_metrics(read_metrics(workspace.evaluate), _wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 

@@ -13,16 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.evaluation import read_scores
+from cache_schemas.evaluation import read_evaluation, read_metrics
 from cache_schemas.files import write_json, write_text
-from cache_schemas.run import RunFileError
 from pipeline.figures.charts import Axis, forest
 from pipeline.figures.vega import chart
 from pipeline.report.drawings import forest_row, said
 from pipeline.report.page import render
 from pipeline.report.sections import difference, protocols_in, read_json, unseen
 from pipeline.statistics.compare import delong, drawn_p, holm
-from pipeline.statistics.measure import SCHEMA_VERSION
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, auc, eer
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 
@@ -47,12 +45,10 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """The run of a workspace or of a report's folder; raises RunFileError where it was not evaluated."""
+    """The run of a workspace or of a report's folder; raises EvaluationError where it was not evaluated."""
     inside = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
-    metrics = read_json(inside / "metrics.json")
-    if metrics is None or metrics.get("schema_version") != SCHEMA_VERSION:
-        raise RunFileError(f"{inside / 'metrics.json'} is not there, or an older version's: run `bmnas evaluate` there")
-    rows = read_scores(inside / "scores.csv")
+    metrics = read_metrics(inside)
+    _, rows = read_evaluation(inside)
     mine = rows[(rows["system"] == "fusion") & (rows["split"] == "test")]
     scores = mine.groupby("clip_id", sort=True).agg(
         category=("clip_category", "first"), person=("subject_id", "first"), score=("score", "mean")

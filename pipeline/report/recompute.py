@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.evaluation import EvaluationError, read_clips, read_exact, read_scores
-from cache_schemas.run import RunFileError
-from pipeline.statistics.measure import SCHEMA_VERSION, measure
+from cache_schemas.evaluation import EvaluationError, read_evaluation, read_exact, read_metrics
+from pipeline.report.sections import read_json
+from pipeline.statistics.measure import measure
 from pipeline.statistics.protocol import measure_protocol, plain_rows, tests_of, what_is_added
 
 CLOSE = 1e-6
@@ -41,7 +40,7 @@ class Recomputed:
 def recompute(folder: Path) -> Recomputed:
     """folder: work/report, work/evaluate, or work; protocols are those in the folder `protocols` below it.
 
-    Raises RunFileError or EvaluationError where files are missing or of another version.
+    Raises EvaluationError or RunFileError where files are missing or of another version.
     """
     evaluation = folder if (folder / "metrics.json").exists() else folder / "evaluate"
     numbers, different, apart = 0, [], []
@@ -59,31 +58,20 @@ def recompute(folder: Path) -> Recomputed:
 
 
 def _evaluation(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    path = folder / "metrics.json"
-    told = _json(path, "evaluate")
-    if told.get("schema_version") != SCHEMA_VERSION or "seed" not in told:
-        raise EvaluationError(f"{path}: its version is {told.get('schema_version')}: run `bmnas evaluate` again")
-    return path, told, measure(read_clips(folder / "clips.csv"), read_scores(folder / "scores.csv"), seed=told["seed"])
+    told = read_metrics(folder)
+    if "seed" not in told:
+        raise EvaluationError(f"{folder / 'metrics.json'} does not tell its seed: run `bmnas evaluate` again")
+    return folder / "metrics.json", told, measure(*read_evaluation(folder), seed=told["seed"])
 
 
 def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    told = _json(path, "protocol")
+    told = read_json(path) or {}
     if "seed" not in told:
         raise EvaluationError(f"{path} does not tell its seed: run `bmnas protocol` again")
     tests = tests_of(read_exact(path.parent / "scores.csv", _TEXTS), seed=told["seed"])
     first = told["protocol"]["methods"][0]
     rows = plain_rows(measure_protocol(tests).assign(cache=told["cache"]))
     return path, told, {"rows": rows, "adds": what_is_added(tests, first)}
-
-
-def _json(path: Path, command: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFileError(f"{path} does not exist: run `bmnas {command}` first") from None
-    except ValueError as error:
-        raise RunFileError(f"{path} cannot be read as JSON: {error}") from None
-    return content
 
 
 def _compared(told: Any, derived: Any, place: str) -> Iterator[Difference]:

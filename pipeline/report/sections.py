@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cache_schemas.run import NETWORKS
+from cache_schemas.run import NETWORKS, RunFileError
 from pipeline.report.drawings import Json, risk, severities, span_of
 from pipeline.report.page import in_words, p_value, signed
 from pipeline.statistics.protocol import MEAN
@@ -58,10 +58,16 @@ _PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed",
 
 
 def read_json(path: Path) -> Json | None:
-    """What the file says; None where there is none."""
+    """What the file says; None where there is none. Raises RunFileError where it is damaged."""
     if not path.exists():
         return None
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is {type(content).__name__}")
+    except ValueError as error:
+        again = "delete it, or run again the command that wrote it"
+        raise RunFileError(f"{path} cannot be read as a JSON object: {error}: {again}") from None
     return content
 
 

@@ -22,7 +22,7 @@ import yaml
 from markupsafe import Markup
 
 import nas
-from cache_schemas.evaluation import read_clips, read_scores
+from cache_schemas.evaluation import read_evaluation, read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
@@ -40,7 +40,6 @@ from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.runs.evaluate import read_metrics
 from pipeline.statistics.protocol import MEAN
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
@@ -74,7 +73,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
 
     faces: False leaves out face crops and spectrograms.
     """
-    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace)
+    metrics = dict.fromkeys(_OPTIONAL) | read_metrics(workspace.evaluate)
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)
@@ -172,7 +171,7 @@ def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence
 
 
 def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:
-    scores, clips = read_scores(workspace.evaluate / "scores.csv"), read_clips(workspace.evaluate / "clips.csv")
+    clips, scores = read_evaluation(workspace.evaluate)
     threshold = metrics["systems"].get("fusion", {}).get("threshold")
     errors = worst_errors(scores, clips, threshold)
     without = "Faces and spectrograms were left out of this page on purpose."

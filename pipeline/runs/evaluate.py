@@ -11,7 +11,6 @@ reliability.csv              predicted, observed, n: of the searched network; ti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from cache_schemas.evaluation import CLIPS, SCORES
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.files import write_json
 from cache_schemas.manifest import read_manifest
-from cache_schemas.run import RetrainRun, RunFileError, read_run
+from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
@@ -42,7 +41,7 @@ from pipeline.runs.scoring import score_windows
 from pipeline.runs.unlike import fit_familiar
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
-from pipeline.statistics.measure import SCHEMA_VERSION, measure
+from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
@@ -181,18 +180,6 @@ def write_results(folder: Path, clips: pd.DataFrame, scores: pd.DataFrame, resul
         write_table(folder / f"{name}.csv", table)
     write_json(folder / "summary.json", result["summary"])
     write_json(folder / "metrics.json", result)
-
-
-def read_metrics(workspace: Workspace) -> dict[str, Any]:
-    """What `evaluate` wrote; raises RunFileError when it did not run, or an older version did."""
-    path = workspace.evaluate / "metrics.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFileError(f"{path} does not exist: run `bmnas evaluate` first") from None
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise RunFileError(f"{path} is of version {content.get('schema_version')}: run `bmnas evaluate` again")
-    return content
 
 
 _TITLES = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cache_schemas.evaluation import METRICS_VERSION
 from pipeline.statistics.abstention import measure_evidence
 from pipeline.statistics.added import comparisons, headline, measure_matched, summary
 from pipeline.statistics.calibrated import measure_calibration
@@ -24,7 +25,6 @@ from pipeline.statistics.systems import FUSION, measure_system, systems_of
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import DRAWS, people_drawn
 
-SCHEMA_VERSION = 2
 SMALL_CLIPS, SMALL_SUBJECTS, SMALL_CLASS = 100, 20, 20
 """A test split below one of these (clips, subjects, clips of the rarer class) is called small."""
 
@@ -43,7 +43,7 @@ def measure(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int = 0) -> dict
     counts = _counts(test)
     small = why_small(counts)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": METRICS_VERSION,
         "headline": headline(entries, compared, counts),
         "summary": summary(entries),
         "intervals": {"level": 0.95, "over": "people", "people": counts["subjects"], "draws": DRAWS},

@@ -16,6 +16,7 @@ import pytest
 from markupsafe import Markup
 
 from cache_schemas.content import cache_identity
+from cache_schemas.evaluation import EvaluationError, read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import (
@@ -26,13 +27,12 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
-from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
+from cache_schemas.run import SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.page import number, percent
 from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
-from pipeline.runs.evaluate import read_metrics
 from pipeline.workspace import Workspace
 from tests.pipeline.report.results import HOSTILE_NAME, write_more, write_protocol
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation
@@ -192,7 +192,7 @@ def test_two_builds_are_equal_bytes(workspace: Workspace, html: str) -> None:
 
 
 def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspace, page: Page) -> None:
-    metrics = read_metrics(workspace)
+    metrics = read_metrics(workspace.evaluate)
     head, adds = metrics["headline"], metrics["headline"]["adds"]
     first = page.text[: page.text.index("Protocols: seen and unseen")]
     assert f"{head['auc']['value']:.3f} {head['auc']['low']:.3f} to {head['auc']['high']:.3f}" in first
@@ -208,7 +208,7 @@ def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspac
 
 
 def test_tables_repeat_the_metrics(workspace: Workspace, page: Page) -> None:
-    metrics = read_metrics(workspace)
+    metrics = read_metrics(workspace.evaluate)
     for name, system in metrics["systems"].items():
         assert f"{name} {system['what']}" in page.text
         auc = system["clip"]["auc"]
@@ -396,10 +396,10 @@ def test_searches_without_probabilities_have_no_empty_plot(run: Workspace) -> No
 def test_missing_metrics_and_those_of_old_name_the_stage(run: Workspace) -> None:
     path = run.evaluate / "metrics.json"
     write_json(path, json.loads(path.read_text()) | {"schema_version": 1})
-    with pytest.raises(RunFileError, match="of version 1: run `bmnas evaluate` again"):
+    with pytest.raises(EvaluationError, match="of version 1, 2 is needed: run `bmnas evaluate` again"):
         build_report(run, Params())
     path.unlink()
-    with pytest.raises(RunFileError, match="run `bmnas evaluate` first"):
+    with pytest.raises(EvaluationError, match="run `bmnas evaluate` first"):
         build_report(run, Params())
     assert not run.report.exists()
 
