@@ -16,8 +16,6 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cache_schemas.files import write_text
 
-METRICS_VERSION = 2
-"""Of metrics.json."""
 NetworkName = Literal["fusion", "visual", "audio"]
 NETWORKS: tuple[NetworkName, ...] = ("fusion", "visual", "audio")
 """The searched network, and the same search on one modality's features alone: the references to beat."""
@@ -132,22 +130,15 @@ def read_run(path: Path, kind: type[_Run]) -> _Run:
 
 
 def read_json(path: Path, command: str) -> dict[str, Any]:
-    """What `bmnas COMMAND` wrote there; raises RunFileError when it is missing or no JSON."""
+    """What `bmnas COMMAND` wrote there; raises RunFileError when it is missing or no JSON object."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunFileError(f"{path} does not exist: run `bmnas {command}` first") from None
     except ValueError as error:
-        raise RunFileError(f"{path} cannot be read as JSON: {error}") from None
-    return content
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The folder's metrics.json, likewise; RunFileError for one of another version, too."""
-    path = folder / "metrics.json"
-    content = read_json(path, "evaluate")
-    if content.get("schema_version") != METRICS_VERSION:
-        raise RunFileError(f"{path} is of version {content.get('schema_version')}: run `bmnas evaluate` again")
+        raise RunFileError(f"{path} cannot be read as JSON: {error}: run `bmnas {command}` again") from None
+    if not isinstance(content, dict):
+        raise RunFileError(f"{path} is a {type(content).__name__}, no JSON object: run `bmnas {command}` again")
     return content
 
 

@@ -225,7 +225,13 @@ def _print_failed(stage: str, run: SearchRun | RetrainRun) -> None:
 
 @app.command(epilog="Example: [bold]bmnas evaluate[/bold]")
 def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
-    """Score the test split once: AUC, EER and more, per window, clip, category and method."""
+    """Score the test split once: AUC, EER and more, per window, clip, category and method.
+
+    Beside the networks stand controls: what the files' properties, other probes and random weights come to on the same
+    clips. An audit names what makes figures look better than they are. Every look at a test split is counted. Writes
+    WORK/evaluate: scores.csv, clips.csv and metrics.json (all numbers, which `bmnas recompute` derives again), and
+    evidence.json, by which `bmnas predict` knows when it cannot tell.
+    """
     from pipeline.compute.machine import device_of
     from pipeline.features.shown import shown_and_heard
     from pipeline.runs.evaluate import evaluate as run
@@ -249,7 +255,7 @@ def report(
     Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
     a page that goes where the recordings may not.
     """
-    from cache_schemas.run import read_metrics
+    from cache_schemas.evaluation import read_metrics
     from pipeline.report.stage import build_report
     from pipeline.runs.evaluate import print_metrics
 

@@ -73,7 +73,9 @@ def read_protocol(name: str) -> tuple[str, Protocol]:
         found = Protocol.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ParamsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        place = ".".join(map(str, first["loc"])) or "(file)"
+        allowed = ", ".join(Protocol.model_fields)
+        raise ParamsError(f"{path}: field {place}: {first['msg']} (fields: {allowed})") from None
     if (found.kind == "people") != (found.by is None):
         raise ParamsError(f"{path}: by: {found.by}: kind {found.kind} {'takes none' if found.by else 'needs one'}")
     return path.stem, found

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.evaluation import read_scores
+from cache_schemas.evaluation import read_evaluation, read_metrics
 from cache_schemas.files import write_json, write_text
-from cache_schemas.run import read_json, read_metrics
+from cache_schemas.run import read_json
 from pipeline.figures.charts import Axis, forest
 from pipeline.figures.vega import chart
 from pipeline.report.drawings import forest_row, said
@@ -48,9 +48,10 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """The run of a workspace or of a report's folder; raises RunFileError where it was not evaluated."""
+    """The run of a workspace or of a report's folder; raises EvaluationError where it was not evaluated."""
     inside = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
-    metrics, rows = read_metrics(inside), read_scores(inside / "scores.csv")
+    metrics = read_metrics(inside)
+    _, rows = read_evaluation(inside)
     mine = rows[(rows["system"] == FUSION) & (rows["split"] == "test")]
     about = clips(mine).sort_index()
     scores = about[["label"]].assign(person=about["subject_id"], score=mine.groupby("clip_id")["score"].mean())

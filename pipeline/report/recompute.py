@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.evaluation import EvaluationError, read_clips, read_exact, read_scores
-from cache_schemas.run import read_json, read_metrics
+from cache_schemas.evaluation import EvaluationError, read_evaluation, read_exact, read_metrics
+from cache_schemas.run import read_json
 from pipeline.statistics.measure import measure
 from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, what_is_added
 
@@ -40,7 +40,7 @@ class Recomputed:
 def recompute(folder: Path) -> Recomputed:
     """folder: work/report, work/evaluate, or work; protocols are those in the folder `protocols` below it.
 
-    Raises RunFileError or EvaluationError where files are missing or of another version.
+    Raises EvaluationError or RunFileError where files are missing or of another version.
     """
     evaluation = folder if (folder / "metrics.json").exists() else folder / "evaluate"
     numbers, different, apart = 0, [], []
@@ -59,8 +59,9 @@ def recompute(folder: Path) -> Recomputed:
 
 def _evaluation(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     told = read_metrics(folder)
-    derived = measure(read_clips(folder / "clips.csv"), read_scores(folder / "scores.csv"), seed=told["seed"])
-    return folder / "metrics.json", told, derived
+    if "seed" not in told:
+        raise EvaluationError(f"{folder / 'metrics.json'} does not tell its seed: run `bmnas evaluate` again")
+    return folder / "metrics.json", told, measure(*read_evaluation(folder), seed=told["seed"])
 
 
 def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:

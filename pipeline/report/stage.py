@@ -22,12 +22,12 @@ import yaml
 from markupsafe import Markup
 
 import nas
-from cache_schemas.evaluation import read_clips, read_scores
+from cache_schemas.evaluation import read_evaluation, read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
-from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_metrics, read_run
+from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
@@ -172,7 +172,7 @@ def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence
 
 
 def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:
-    scores, clips = read_scores(workspace.evaluate / "scores.csv"), read_clips(workspace.evaluate / "clips.csv")
+    clips, scores = read_evaluation(workspace.evaluate)
     threshold = metrics["systems"].get(FUSION, {}).get("threshold")
     errors = worst_errors(scores, clips, threshold)
     without = "Faces and spectrograms were left out of this page on purpose."

@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cache_schemas.evaluation import PROPERTIES
 from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
 
 SHORTCUT_AUC = 0.7
-SHORTCUTS = {
-    "duration_s": "duration",
-    "leading_silence_s": "leading silence",
-    "loudness_db": "loudness",
-    "width_px": "picture width",
-    "height_px": "picture height",
-    "fps": "frame rate",
-    "file_bytes": "file size",
-}
+SHORTCUTS = dict(
+    zip(
+        PROPERTIES,
+        ("duration", "leading silence", "loudness", "picture width", "picture height", "frame rate", "file size"),
+        strict=True,
+    )
+)
 """Properties of the container and its sound that should know nothing about the label, and what to call them."""
 
 

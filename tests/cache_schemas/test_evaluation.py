@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cache_schemas.evaluation import CLIPS, SCORES, EvaluationError, read_clips, read_scores
+from cache_schemas.evaluation import CLIPS, PROPERTIES, SCORES, EvaluationError, read_clips, read_scores
 from cache_schemas.tables import write_table
 
 
 def clips() -> pd.DataFrame:
-    table = pd.DataFrame({name: ["", ""] for name in CLIPS})
+    table = pd.DataFrame({name: ["", ""] for name in CLIPS}).assign(**dict.fromkeys(PROPERTIES, 1.5))
     table = table.assign(clip_id=["0012", "1e5"], subject_id=["NA", "7"], method=["=cmd", "nan"], label=[0, 1])
     return table.assign(windows=[1, 2], loudness_db=[np.nan, -1 / 3], has_audio=[True, False], path=["a,b", "-c"])
 

@@ -61,7 +61,9 @@ def test_clips_csv_says_what_answers_depend_on(evaluated: Run) -> None:
     assert (of_split.loc["val"] > of_split.loc["train"]).all()
 
 
-def test_predict_gives_the_scores_of_evaluate(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+def test_predict_gives_the_scores_of_evaluate(
+    evaluated: Run, synth_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """New files go down the same road: a test clip's score and distances are those that evaluate writes."""
     workspace, params = evaluated
     scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
@@ -71,6 +73,7 @@ def test_predict_gives_the_scores_of_evaluate(evaluated: Run, synth_root: Path, 
     bad = tmp_path / "-bad name.mp4"
     bad.write_text("no video")
     predictions = predict(workspace, [*videos, bad, tmp_path / "none.mp4"], params.compute)
+    assert "random weights" not in capsys.readouterr().err  # no answer depends on them
     assert [p.score for p in predictions[:2]] == pytest.approx(list(fusion[:2]), abs=1e-6)
     assert [len(p.windows) for p in predictions[:2]] == [1, 1]
     assert [p.path for p in predictions[:2]] == [str(video) for video in videos]

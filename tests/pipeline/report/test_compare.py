@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cache_schemas.evaluation import SCORES
+from cache_schemas.evaluation import CLIPS, PROPERTIES, SCORES
 from cache_schemas.files import write_json
-from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from pipeline.report.compare import CompareError, Run, compare, differing, read, verdict, write_comparison
 from pipeline.statistics.compare import holm
@@ -89,8 +88,12 @@ def evaluated(root: Path, noise: float) -> Path:
     ]  # fmt: skip
     table = pd.DataFrame(rows)[list(SCORES)]
     wrong = table.assign(score=1 - table["score"])
-    both = pd.concat([table, wrong.assign(split="val", clip_id="v" + table["clip_id"]), wrong.assign(system="audio")])
+    both = pd.concat([table, wrong.assign(split="val", clip_id="v" + table["clip_id"])])
+    both = pd.concat([both, both.assign(system="audio", score=1 - both["score"])])
+    clips = both.drop_duplicates("clip_id").assign(category=lambda of: of["clip_category"], windows=2)
     workspace = Workspace(root)
+    lacking = {name: "" for name in CLIPS if name not in clips} | dict.fromkeys(PROPERTIES, 1.0)
+    write_table(workspace.evaluate / "clips.csv", clips.assign(**lacking)[[*CLIPS, *PROPERTIES]])
     write_table(workspace.evaluate / "scores.csv", both)
     write_json(workspace.evaluate / "metrics.json", {"schema_version": 2, "headline": None})
     write_json(workspace.retrain / "retrain.json", {"params": {"search": {"cells": noise}}})

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cache_schemas.evaluation import EvaluationError, read_scores
+from cache_schemas.evaluation import read_scores
 from cache_schemas.files import write_json
-from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from pipeline.cli import app
 from pipeline.report.recompute import recompute
@@ -106,8 +105,8 @@ def test_what_is_missing_or_old_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match=r"metrics\.json does not exist: run `bmnas evaluate`"):
         recompute(tmp_path / "nothing")
     (folder / "clips.csv").unlink()
-    with pytest.raises(EvaluationError, match=r"clips\.csv does not exist"):
+    with pytest.raises(RunFileError, match=r"clips\.csv does not exist"):
         recompute(folder)
     write_json(folder / "metrics.json", {"schema_version": 1})
-    with pytest.raises(RunFileError, match="is of version 1: run `bmnas evaluate` again"):
+    with pytest.raises(RunFileError, match="is of version 1, 2 is needed: run `bmnas evaluate` again"):
         recompute(folder)

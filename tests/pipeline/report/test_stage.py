@@ -15,6 +15,7 @@ import pytest
 from markupsafe import Markup
 
 from cache_schemas.content import cache_identity
+from cache_schemas.evaluation import read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import (
@@ -25,7 +26,7 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
-from cache_schemas.run import RunFileError, SearchRun, read_metrics, read_run, write_run
+from cache_schemas.run import SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.page import number, percent
@@ -363,7 +364,7 @@ def test_searches_without_probabilities_have_no_empty_plot(tmp_path: Path) -> No
 def test_missing_metrics_and_those_of_old_name_the_stage(run: Workspace) -> None:
     path = run.evaluate / "metrics.json"
     write_json(path, json.loads(path.read_text()) | {"schema_version": 1})
-    with pytest.raises(RunFileError, match="of version 1: run `bmnas evaluate` again"):
+    with pytest.raises(RunFileError, match="of version 1, 2 is needed: run `bmnas evaluate` again"):
         build_report(run, Params())
     path.unlink()
     with pytest.raises(RunFileError, match="run `bmnas evaluate` first"):
