@@ -133,12 +133,12 @@ def read_json(path: Path, command: str) -> dict[str, Any]:
     """What `bmnas COMMAND` wrote there; raises RunFileError when it is missing or no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is {type(content).__name__}")
     except FileNotFoundError:
         raise RunFileError(f"{path} does not exist: run `bmnas {command}` first") from None
     except ValueError as error:
-        raise RunFileError(f"{path} cannot be read as JSON: {error}: run `bmnas {command}` again") from None
-    if not isinstance(content, dict):
-        raise RunFileError(f"{path} is a {type(content).__name__}, no JSON object: run `bmnas {command}` again")
+        raise RunFileError(f"{path} cannot be read as a JSON object: {error}: run `bmnas {command}` again") from None
     return content
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
@@ -81,10 +82,10 @@ def test_a_damaged_row_of_clips_is_named(tmp_path: Path, change: Change, says: s
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "cannot be read as JSON"),
-        ('{"schema_version": 2, "sys', "cannot be read as JSON"),
-        ("[]", "is of version None, 2 is needed"),
-        ("null", "is of version None, 2 is needed"),
+        ("", "cannot be read as a JSON object"),
+        ('{"schema_version": 2, "sys', "cannot be read as a JSON object"),
+        ("[]", "cannot be read as a JSON object"),
+        ("null", "cannot be read as a JSON object"),
         ('{"schema_version": 1}', "is of version 1, 2 is needed"),
         (json.dumps({"schema_version": 2, "seed": 0}), "lacks headline"),
     ],

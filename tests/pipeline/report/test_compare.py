@@ -10,6 +10,7 @@ import pytest
 
 from cache_schemas.evaluation import CLIPS, PROPERTIES, SCORES
 from cache_schemas.files import write_json
+from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from pipeline.report.compare import CompareError, Run, compare, differing, read, verdict, write_comparison
 from pipeline.statistics.compare import holm

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cache_schemas.evaluation import read_scores
 from cache_schemas.files import write_json
+from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from pipeline.cli import app
 from pipeline.report.recompute import recompute

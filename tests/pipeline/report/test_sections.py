@@ -137,5 +137,7 @@ def test_a_damaged_file_of_another_command_is_named(tmp_path: Path, content: str
     path = tmp_path / "people" / "protocol.json"
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(RunFileError, match=r"protocol\.json cannot be read as JSON: .*run `bmnas protocol` again"):
+    with pytest.raises(
+        RunFileError, match=r"protocol\.json cannot be read as a JSON object: .*run `bmnas protocol` again"
+    ):
         sections.protocols_in(tmp_path)

@@ -26,7 +26,7 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
-from cache_schemas.run import SearchRun, read_run, write_run
+from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.page import number, percent
