@@ -117,15 +117,19 @@ def _tippett(calibration: Json) -> Markup:
 
 
 def heat_map_of(protocol: Json, number: int) -> Markup:
-    """Methods by trainings or, where a training has several tests, trainings by tests (the first method's)."""
-    rows = [row for row in protocol["rows"] if row["trained_on"] != MEAN]
+    """Trainings by methods or, where a training has several tests, by tests (the first method's).
+
+    Trainings whose tests hold one class only, which has no AUC, are left to the table.
+    """
+    known = {row["trained_on"] for row in protocol["rows"] if row["auc"] is not None}
+    rows = [row for row in protocol["rows"] if row["trained_on"] != MEAN and row["trained_on"] in known]
     tests = {(row["trained_on"], row["tested_on"]) for row in rows}
     matrix = len(tests) > len({trained for trained, _ in tests})
-    shown = [row for row in rows if row["method"] == rows[0]["method"]] if matrix else rows
+    shown = [row for row in rows if not matrix or row["method"] == rows[0]["method"]]
     cells = [
         {
-            "row": row["trained_on"] if matrix else row["method"],
-            "column": row["tested_on"] if matrix else row["trained_on"],
+            "row": row["trained_on"],
+            "column": row["tested_on"] if matrix else row["method"],
             "auc": row["auc"],
             "text": in_words(span_of(row)),
         }
@@ -133,8 +137,10 @@ def heat_map_of(protocol: Json, number: int) -> Markup:
     ]
     what = f"Clip AUC of protocol {protocol['name']}"
     told = "; ".join(f"{cell['row']}, {cell['column']}: {cell['text']}" for cell in cells)
-    x, y = ("tested on", "trained on") if matrix else ("trained on", "method")
-    return chart(f"protocol{number}", what, f"{y}, {x}: {told}", heat_map(cells, x_title=x, y_title=y))
+    x = "tested on" if matrix else "method"
+    return chart(
+        f"protocol{number}", what, f"trained on, {x}: {told}", heat_map(cells, x_title=x, y_title="trained on")
+    )
 
 
 def span_of(row: Mapping[str, Any]) -> Json:
