@@ -72,7 +72,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
         CacheContent.of(cache).write(workspace.content)
         control = _control(writer, columns, [sources[i] for i in kept], params)
         writer.finish(index, rows, attributes, control=control)
-    if isinstance(control, str):
+    if isinstance(control, str) and params.features.random_control:  # else nobody asked for it
         console.print(f"features, random weights: left out: {control}", markup=False, soft_wrap=True)
     cache = FeatureCache.open(workspace.features)
     ControlContent.of(cache).write(workspace.control)
