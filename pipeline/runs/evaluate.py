@@ -72,9 +72,8 @@ def evaluate(workspace: Workspace, params: Params, *, device: str, shown: pd.Dat
             "this test split may have been among them"
         )
     windows = with_ends(index, cache)
-    tables = [*_networks(workspace, run, cache, windows, device), *_controls(workspace, params, windows)]
-    tables += _other_sound(workspace, run, cache, windows, device=device, seed=params.seed)
-    scores = pd.concat(tables, ignore_index=True)
+    networks, swapped = _networks(workspace, run, cache, windows, device=device, seed=params.seed)
+    scores = pd.concat([*networks, *_controls(workspace, params, windows), *swapped], ignore_index=True)
     familiar = fit_familiar(cache)
     clips = clip_table(workspace, index).join(
         clip_quantities(cache, familiar, pd.DataFrame() if shown is None else shown), on="clip_id"
@@ -110,31 +109,28 @@ def with_ends(index: pd.DataFrame, cache: FeatureCache) -> pd.DataFrame:
 
 
 def _networks(
-    workspace: Workspace, run: RetrainRun, cache: FeatureCache, windows: pd.DataFrame, device: str
-) -> Iterator[pd.DataFrame]:
+    workspace: Workspace, run: RetrainRun, cache: FeatureCache, windows: pd.DataFrame, *, device: str, seed: int
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """(the networks' scores, those of the fusion networks of pictures with another clip's sound)."""
+    networks: list[pd.DataFrame] = []
+    swapped: list[pd.DataFrame] = []
+    heard = bool(windows["has_audio"].any())
+    if not heard:
+        console.print(f"[yellow]evaluate: without {OTHER_SOUND}: no window has sound")
     for split in ("val", "test"):
         mine = windows[windows["split"] == split]
         if mine.empty:
             continue
         features = cache.load(split)
         for entry in run.entries:
-            yield score_table(mine, entry.network, entry.seed, score_windows(workspace, entry, features, device))
-
-
-def _other_sound(
-    workspace: Workspace, run: RetrainRun, cache: FeatureCache, windows: pd.DataFrame, *, device: str, seed: int
-) -> Iterator[pd.DataFrame]:
-    """The fusion networks' scores of pictures with another clip's sound."""
-    if not windows["has_audio"].any():
-        console.print(f"[yellow]evaluate: without {OTHER_SOUND}: no window has sound")
-        return
-    for split in ("val", "test"):
-        mine = windows[windows["split"] == split]
-        if mine.empty:
-            continue
-        features = other_sound(cache.load(split), mine, seed)
-        for entry in (entry for entry in run.entries if entry.network == FUSION):
-            yield score_table(mine, OTHER_SOUND, entry.seed, score_windows(workspace, entry, features, device))
+            scores = score_windows(workspace, entry, features, device)
+            networks.append(score_table(mine, entry.network, entry.seed, scores))
+        if heard:
+            features = other_sound(features, mine, seed)
+            for entry in (entry for entry in run.entries if entry.network == FUSION):
+                scores = score_windows(workspace, entry, features, device)
+                swapped.append(score_table(mine, OTHER_SOUND, entry.seed, scores))
+    return networks, swapped
 
 
 def _controls(workspace: Workspace, params: Params, windows: pd.DataFrame) -> Iterator[pd.DataFrame]:
