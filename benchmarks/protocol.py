@@ -38,9 +38,12 @@ from pipeline.experiments.methods import methods, searches
 from pipeline.experiments.scored import Split, run_methods
 from pipeline.params import Params, load_params
 from pipeline.runs.cache import Source, clip_index, open_cache
+from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.workspace import Workspace
 
 GOAL = 10.0
+CONTROL = f"{RANDOM_WEIGHTS}, "
+"""How the methods begin that read features of random weights, as a protocol's tables have them, too."""
 LEFT_OUT = ("runs", "protocols")
 """Of a workspace: what would spare the runs that are to be timed."""
 
@@ -68,11 +71,14 @@ class Bench:
         return [tuple(np.array(fold.split, object)[place]) for fold in found if isinstance(fold, Fold)]
 
     def commands(self) -> dict[str, int]:
-        """{method: how many single commands it needs}."""
-        known = methods(Source.of(Workspace(self.work), self.params).windows(), self.params)
+        """{method: how many single commands it needs}; those of random weights, too, where the cache has them."""
+        source = Source.of(Workspace(self.work), self.params)
+        known = methods(source.windows(), self.params)
         own = next(name for name, config in searches(self.params.search).items() if config == self.params.search)
         names = [own if name == "search" else name for name in DEFAULT_METHODS]
-        return {name: self.folds * (len(self.params.seeds) if known[name].random else 1) for name in names}
+        needed = {name: self.folds * (len(self.params.seeds) if known[name].random else 1) for name in names}
+        control = (own, PROBE) if source.control() is not None else ()
+        return needed | {CONTROL + name: needed[name] for name in control}
 
     def fresh(self, folder: Path) -> Path:
         """`folder`, with links to the workspace, but for what is finished."""
@@ -164,7 +170,12 @@ def single(bench: Bench, method: str, fold: int, seed: int) -> None:
     """One run of a method, all in this process."""
     compute = bench.params.compute.model_copy(update={"workers": 1})
     params = bench.params.model_copy(update={"seeds": (seed,), "compute": compute})
-    run_methods("single", Source.of(Workspace(bench.work), params), [bench.splits()[fold]], {method})
+    source = Source.of(Workspace(bench.work), params)
+    if method.startswith(CONTROL):
+        control = source.control()
+        assert control is not None
+        source = control
+    run_methods("single", source, [bench.splits()[fold]], {method.removeprefix(CONTROL)})
 
 
 def _timed_single(bench: Bench, folder: Path, method: str, fold: int, seed: int) -> tuple[float, float]:
