@@ -42,6 +42,7 @@ CONFIG = nas.SearchConfig(
     channels=CHANNELS,
     batch_size=BATCH,
     dropout=0.2,
+    head="flatten",
     cells=2,
     steps=2,
 )

@@ -36,6 +36,7 @@ PUBLISHED: Mapping[str, Any] = {
     "arch_beta": 0.5,
     "arch_weight_decay": 1e-3,
     "level": "bilevel",
+    "head": "flatten",
     "entropy_weight": 0.0,
     "cost_weight": 0.0,
     "derive": "argmax",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.choices import ArchitectureParameters
+from nas.config import Head
 from nas.functions import blend
 from nas.genotype import Genotype, cell_name, step_name
 from nas.layers import Block, ConvBlock, LayerNorm, Linear, Pass, initialise_blocks, normalise
@@ -83,7 +84,10 @@ class RunsNetwork(nn.Module):
 
 
 class Network(RunsNetwork):
-    """R fusion networks. users[i][t]: {operation: the runs that use it} in step t of cell i."""
+    """R fusion networks. users[i][t]: {operation: the runs that use it} in step t of cell i.
+
+    head: what the classifier reads of the cells' outputs (L, C): their mean over time, or all of them, flattened.
+    """
 
     def __init__(  # noqa: PLR0917 - subclasses call it
         self,
@@ -93,14 +97,16 @@ class Network(RunsNetwork):
         channels: int,
         length: int,
         seeds: Sequence[int],
+        head: Head,
     ) -> None:
         super().__init__(readers, in_channels, channels, length, len(seeds))
+        self.head: Head = head
         for i, of_cell in enumerate(users):
             for t, of_step in enumerate(of_cell):
                 for start in (f"cells.{i}.steps.{t}.operations", f"{cell_name(i)}.{step_name(t)}"):
                     self.held |= {f"{start}.{operation}": runs for operation, runs in of_step.items()}
         self.cells = nn.ModuleList(FusionCell(len(seeds), of_cell, channels, length) for of_cell in users)
-        self.classifier = Linear(len(seeds), len(users) * channels * length, 2)
+        self.classifier = Linear(len(seeds), len(users) * channels * (length if head == "flatten" else 1), 2)
         self.initialise(seeds)
 
     def logits(self, features: Mapping[str, Tensor], reading: Mixture | Routes, how: Pass) -> Tensor:
@@ -110,7 +116,8 @@ class Network(RunsNetwork):
         for i, cell in enumerate(self.cells):
             outputs.append(cell(*reading.cell(i, layers, outputs), reading, i, how))
         joined = torch.cat(outputs, dim=3) if len(outputs) > 1 else outputs[0]  # cat copies even a single one
-        return self.classifier(F.relu(normalise(joined)).flatten(2))  # type: ignore[no-any-return]
+        x = F.relu(normalise(joined))
+        return self.classifier(x.flatten(2) if self.head == "flatten" else x.mean(2))  # type: ignore[no-any-return]
 
 
 class FusionCell(Block):
@@ -152,12 +159,19 @@ class FusionNetwork(Network):
     """R networks of the same space side by side; a mix decides what each of them reads."""
 
     def __init__(
-        self, space: Space, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]
+        self,
+        space: Space,
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+        head: Head = "mean",
     ) -> None:
         every = tuple(range(len(seeds)))
         readers = dict.fromkeys(space.layers, every)
         users = [[dict.fromkeys(space.operations, every)] * space.steps] * space.cells
-        super().__init__(readers, users, in_channels, channels, length, seeds)
+        super().__init__(readers, users, in_channels, channels, length, seeds, head)
         self.space = space
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
@@ -179,9 +193,10 @@ class FixedNetwork(Network):
         channels: int,
         length: int,
         seeds: Sequence[int],
+        head: Head = "mean",
     ) -> None:
         routes = Routes(genotypes)
-        super().__init__(routes.readers, routes.users, in_channels, channels, length, seeds)
+        super().__init__(routes.readers, routes.users, in_channels, channels, length, seeds, head)
         self.genotypes, self.routes = genotypes, routes
 
     def state_of(self, run: int) -> dict[str, Tensor]:
@@ -192,8 +207,8 @@ class FixedNetwork(Network):
     def blank(self, runs: Sequence[int]) -> Self:
         """Return new networks of the architectures of these runs, in this order."""
         genotypes = [self.genotypes[r] for r in runs]
-        seeds = (0,) * len(runs)
-        return type(self)(genotypes, self.in_channels, channels=self.channels, length=self.length, seeds=seeds)
+        sizes = {"channels": self.channels, "length": self.length}
+        return type(self)(genotypes, self.in_channels, **sizes, seeds=(0,) * len(runs), head=self.head)
 
     def forward(self, features: Mapping[str, Tensor], how: Pass) -> Tensor:
         """Return logits (R, B, 2) of features {layer: (its readers, B, L, C_in)}.
@@ -207,8 +222,7 @@ class FixedNetwork(Network):
         cls, genotypes: Sequence[Genotype], weights: Mapping[str, Tensor], in_channels: Mapping[str, int]
     ) -> Self:
         """Return networks that use weights of a supernet: all those of one run {name: (1, ...)}, or each its own."""
-        length, channels = weights["cells.0.norm.weight"].shape[1:]
-        network = cls(genotypes, in_channels, channels=channels, length=length, seeds=(0,) * len(genotypes))
+        network = cls(genotypes, in_channels, **_sizes(weights), seeds=(0,) * len(genotypes))
         network.to(weights["classifier.bias"].device)
         shared = {
             name: weights[name].expand(len(genotypes), *value.shape[1:])[list(network.runs_of(name))]
@@ -222,10 +236,17 @@ class Supernet(nn.Module):
     """A fusion network with every candidate, and the architecture parameters that mix them: two parameter sets."""
 
     def __init__(
-        self, space: Space, in_channels: Mapping[str, int], *, channels: int, length: int, seeds: Sequence[int]
+        self,
+        space: Space,
+        in_channels: Mapping[str, int],
+        *,
+        channels: int,
+        length: int,
+        seeds: Sequence[int],
+        head: Head = "mean",
     ) -> None:
         super().__init__()
-        self.fusion = FusionNetwork(space, in_channels, channels=channels, length=length, seeds=seeds)
+        self.fusion = FusionNetwork(space, in_channels, channels=channels, length=length, seeds=seeds, head=head)
         self.architecture = ArchitectureParameters(space, seeds)
 
     def forward(self, features: Mapping[str, Tensor], mix: Mix, how: Pass) -> Tensor:
@@ -239,7 +260,9 @@ class CompactNetwork(nn.Module):
     It is a FixedNetwork with R = 1, so its parameters have the names of the supernet's and a leading axis of length 1.
     """
 
-    def __init__(self, genotype: Genotype, in_channels: Mapping[str, int], *, channels: int, length: int) -> None:
+    def __init__(
+        self, genotype: Genotype, in_channels: Mapping[str, int], *, channels: int, length: int, head: Head = "mean"
+    ) -> None:
         super().__init__()
         layers = genotype.layers()
         missing = [name for name in layers if name not in in_channels]
@@ -249,7 +272,10 @@ class CompactNetwork(nn.Module):
         self.in_channels = {name: int(in_channels[name]) for name in layers}
         self.channels = channels
         self.length = length
-        self.fusion = FixedNetwork([genotype], self.in_channels, channels=channels, length=length, seeds=(0,))
+        self.head = head
+        self.fusion = FixedNetwork(
+            [genotype], self.in_channels, channels=channels, length=length, seeds=(0,), head=head
+        )
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Return logits (B, 2) of features {layer: (B, L, C_in)}; layers beyond the genotype's are ignored.
@@ -277,21 +303,38 @@ class CompactNetwork(nn.Module):
             "in_channels": dict(self.in_channels),
             "channels": self.channels,
             "length": self.length,
+            "head": self.head,
         }
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Self:
-        """Return an untrained network of the given description; load its weights with `load_state_dict`."""
+        """Return an untrained network of the given description; load its weights with `load_state_dict`.
+
+        A description without a head is of the time when there was one only.
+        """
         genotype = Genotype.model_validate(spec["genotype"])
-        return cls(genotype, spec["in_channels"], channels=spec["channels"], length=spec["length"])
+        return cls(
+            genotype,
+            spec["in_channels"],
+            channels=spec["channels"],
+            length=spec["length"],
+            head=spec.get("head", "flatten"),
+        )
 
     @classmethod
     def from_weights(cls, genotype: Genotype, weights: Mapping[str, Tensor], in_channels: Mapping[str, int]) -> Self:
         """Return the network that holds, of one run's weights {name: (1, ...)}, those that the genotype uses."""
-        length, channels = weights["cells.0.norm.weight"].shape[1:]
-        network = cls(genotype, in_channels, channels=channels, length=length)
+        network = cls(genotype, in_channels, **_sizes(weights))
         network.fusion.load_state_dict({name: weights[name].cpu() for name in network.fusion.state_dict()})
         return network
+
+
+def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return channels, length and head of the networks whose weights {name: (R, ...)} these are."""
+    length, channels = weights["cells.0.norm.weight"].shape[1:]
+    cells = sum(name.endswith(".step_weights") for name in weights)
+    flat = weights["classifier.weight"].shape[2] == cells * channels * length
+    return {"channels": channels, "length": length, "head": "flatten" if flat else "mean"}
 
 
 def module_key(layer: str) -> str:

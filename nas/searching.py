@@ -114,7 +114,7 @@ class Search:
         config, device = configs[0], data.device
         self.space = Space(tuple(data.features), config.cells, config.steps, config.space, config.operations)
         self.supernet = Supernet(
-            self.space, data.in_channels, channels=config.channels, length=data.length, seeds=seeds
+            self.space, data.in_channels, channels=config.channels, length=data.length, seeds=seeds, head=config.head
         ).to(device)
         self.train = Minibatches(data.train, config.batch_size, Streams(seeds, "train batches", device))
         self.val = Minibatches(data.val, config.batch_size, Streams(seeds, "val batches", device))

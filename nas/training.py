@@ -101,7 +101,8 @@ def fixed_network(
     data: Dataset, config: RetrainConfig, genotypes: Sequence[Genotype], seeds: Sequence[int]
 ) -> FixedNetwork:
     """Return untrained networks for the data set, run r of architecture genotypes[r]."""
-    return FixedNetwork(genotypes, data.in_channels, channels=config.channels, length=data.length, seeds=seeds)
+    sizes = {"channels": config.channels, "length": data.length}
+    return FixedNetwork(genotypes, data.in_channels, **sizes, seeds=seeds, head=config.head)
 
 
 def _per_run(genotypes: Genotype | Sequence[Genotype], seeds: Sequence[int], data: Dataset) -> list[Genotype]:

@@ -16,12 +16,12 @@ from pydantic import BaseModel, Field, ValidationError
 from cache_schemas.manifest import Clip, ManifestError
 from pipeline.manifest.splits import deal_folds
 from pipeline.params import ParamsError
-from pipeline.statistics.systems import PROBE
+from pipeline.statistics.systems import PROBE, SAMPLED
 
 By = Literal["dataset", "method", "group"]
 DEFAULT_METHODS = (
     "search", PROBE, "SVM, all layers", "logistic regression, all visual layers",
-    "logistic regression, all audio layers", "concatenation MLP",
+    "logistic regression, all audio layers", "concatenation MLP", SAMPLED,
 )  # fmt: skip
 """`search` is that of params.yaml, retrained."""
 

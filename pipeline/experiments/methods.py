@@ -20,6 +20,7 @@ from pipeline.params import Params
 from pipeline.runs.cache import Windows
 from pipeline.runs.jobs import all_results
 from pipeline.runs.keys import settings_of
+from pipeline.statistics.systems import SAMPLED
 
 RANDOM_ARCHITECTURES = 8
 """Trained by random search, which keeps the best on val: about what a search and one training cost."""
@@ -72,11 +73,13 @@ def methods(windows: Windows, params: Params) -> dict[str, Method]:
         for name, config in searches(search).items()
     ]
     space = Space(tuple(layers), search.cells, search.steps, search.space, search.operations)
+    sampled = [search.cells, search.steps, search.space, search.operations, *trained]
+    found.append(Method(SAMPLED, partial(_sampled, space, retrain), sampled))
     found.append(
         Method(
             f"random search, best of {RANDOM_ARCHITECTURES} on val",
             partial(_random_search, space, retrain),
-            [search.cells, search.steps, search.space, search.operations, *trained],
+            sampled,
         )
     )
     return {method.name: method for method in found}
@@ -133,6 +136,11 @@ def _searched(
         trained = _retrained(retrain, windows, [result.genotype for result in well], [result.seed for result in well])
         outcomes |= {result.seed: _outcome(result) for result in trained}
     return [outcomes[seed] for seed in seeds]
+
+
+def _sampled(space: Space, config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+    genotypes = [space.sample(1, seed)[0] for seed in seeds]
+    return [_outcome(result) for result in _retrained(config, windows, genotypes, seeds)]
 
 
 def _random_search(space: Space, config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]) -> list[Outcome]:

@@ -29,6 +29,8 @@ FUSION = "fusion"
 RANDOM_WEIGHTS = "random weights"
 PROPERTIES, BEST_PROPERTY = "properties, all together", "property, the best on val"
 PROBE = "logistic regression, all layers"
+SAMPLED = "random architectures"
+"""Networks of architectures that nobody searched or chose, one a seed: what a search has to beat."""
 OTHER_SOUND = "sound of another clip"
 NETWORKS: Mapping[str, str] = {
     FUSION: "the searched network: picture and sound",

@@ -18,10 +18,15 @@ R, B, C, L = 3, 10, 8, 4
 CPU = torch.device("cpu")
 
 
-def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length=L, seeds=range(R)):
+def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length=L, seeds=range(R), head="mean"):
     widths = widths or WIDTHS
     return Supernet(
-        Space(tuple(widths), cells, steps, space), widths, channels=channels, length=length, seeds=list(seeds)
+        Space(tuple(widths), cells, steps, space),
+        widths,
+        channels=channels,
+        length=length,
+        seeds=list(seeds),
+        head=head,
     )
 
 
@@ -113,11 +118,12 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
             assert sum(p.numel() for p in compact.parameters()) < sum(p[run].numel() for p in network.parameters())
 
 
-def test_a_derived_network_computes_the_formulas_of_the_design():
+@pytest.mark.parametrize("head", ["mean", "flatten"])
+def test_a_derived_network_computes_the_formulas_of_the_design(head):
     """One cell written out: weighted steps, 1x1 convolution block, residual, layer norm, classifier."""
     steps = (Step(x="y", y="x", operation="Sum"), Step(x="step1", y="y", operation="ScaledDotAttn"))
     genotype = Genotype(cells=(Cell(x="audio/b", y="visual/b", steps=steps),))
-    network = CompactNetwork(genotype, WIDTHS, channels=C, length=L)
+    network = CompactNetwork(genotype, WIDTHS, channels=C, length=L, head=head)
     torch.manual_seed(3)
     for parameter in network.parameters():
         parameter.data = 0.5 * torch.randn_like(parameter)
@@ -137,7 +143,8 @@ def test_a_derived_network_computes_the_formulas_of_the_design():
     weights = p["cells.0.step_weights"][0]
     cell = block(weights[0] * first + weights[1] * second, "cells.0.output") + x
     cell = F.layer_norm(cell.mT, (L, C), p["cells.0.norm.weight"], p["cells.0.norm.bias"])
-    hidden = F.layer_norm(cell, (L, C)).relu().flatten(1)
+    hidden = F.layer_norm(cell, (L, C)).relu()
+    hidden = hidden.flatten(1) if head == "flatten" else hidden.mean(1)
     torch.testing.assert_close(network(given), hidden @ p["classifier.weight"].T + p["classifier.bias"])
 
 
@@ -194,7 +201,7 @@ def test_parameter_counts_are_those_of_the_reference_network_less_the_redundant_
     taps = {"visual/1": 512, "visual/2": 1024, "visual/3": 2048, "visual/4": 2048}
     taps |= {"audio/1": 128, "audio/2": 256, "audio/3": 512, "audio/4": 512}
     assert sum(taps.values()) == 7040
-    fusion = supernet(widths=taps, channels=128, length=8, seeds=[0]).fusion
+    fusion = supernet(widths=taps, channels=128, length=8, seeds=[0], head="flatten").fusion
     counts = {name: p.numel() for name, p in fusion.named_parameters()}
     reshape = sum(n for name, n in counts.items() if name.startswith("reshape."))
     assert reshape == 904_192 - 8 * 128
@@ -218,3 +225,9 @@ def test_a_compact_network_is_built_again_from_its_description():
         compact({**given, layer: given[layer][..., :1]})
     with pytest.raises(ValueError, match="in_channels lacks"):
         CompactNetwork(genotype, {}, channels=C, length=L)
+
+
+def test_a_description_without_a_head_is_of_a_flattened_one():
+    genotype = supernet().architecture.derive()[0]
+    spec = CompactNetwork(genotype, WIDTHS, channels=C, length=L, head="flatten").spec()
+    assert CompactNetwork.from_spec({k: v for k, v in spec.items() if k != "head"}).spec() == spec

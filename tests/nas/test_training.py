@@ -39,9 +39,13 @@ def test_every_run_scores_every_row(results):
         torch.testing.assert_close(result.network.predict(features), result.scores, rtol=1e-6, atol=1e-6)
 
 
-def test_the_network_is_rebuilt_from_its_description_and_weights(results):
+@pytest.mark.parametrize("head", ["mean", "flatten"])
+def test_the_network_is_rebuilt_from_its_description_and_weights(head):
     features, _, _ = noise()
-    for result in results:
+    for result in nas.retrain(
+        *noise(), GENOTYPES, SMALL.model_copy(update={"head": head, "epochs": 2}), seeds=(3, 4, 5)
+    ):
+        assert result.network.spec()["head"] == head
         again = nas.CompactNetwork.from_spec(result.network.spec())
         again.load_state_dict(result.network.state_dict(), strict=True)
         read = {name: features[name] for name in result.genotype.layers()}

@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import nas
 import pipeline.experiments.scored
 from cache_schemas.runs import ScoredRow
+from nas.space import Space
 from pipeline.experiments.baselines import late_fusion, run_baselines
 from pipeline.experiments.methods import SEARCHES, Method, Outcome, methods
 from pipeline.runs.cache import Source, Windows
 from pipeline.runs.looks import looks_at
 from pipeline.statistics.metrics import auc
+from pipeline.statistics.systems import SAMPLED
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import RETRAIN, small
@@ -43,6 +46,17 @@ def test_every_method_is_measured_and_written(workspace: Workspace, table: pd.Da
     written = pd.read_csv(workspace.baselines / "baselines.csv")
     assert list(written["method"]) == list(table["method"])
     assert (workspace.baselines / "baselines.svg").read_text().startswith("<svg")
+
+
+def test_random_architectures_are_one_a_seed_whoever_is_on_val(workspace: Workspace) -> None:
+    windows, params = Source.of(workspace, small()).windows(), small()
+    method = methods(windows, params)[SAMPLED]
+    two, alone = method.run(windows, (0, 1)), method.run(windows, (1,))
+    assert np.ptp([outcome.scores for outcome in two], axis=0).max() > 1e-3
+    np.testing.assert_allclose(two[1].scores, alone[0].scores, atol=1e-5)
+    layers = Space(tuple(windows.features), params.search.cells, params.search.steps, params.search.space)
+    found = nas.retrain(windows.features, windows.labels, windows.split, layers.sample(1, 1), params.retrain, (1,))
+    np.testing.assert_allclose(found[0].scores.double(), alone[0].scores, atol=1e-5)
 
 
 def test_what_is_finished_is_kept(workspace: Workspace, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
