@@ -6,7 +6,7 @@ work/report/metrics.json, scores.csv, clips.csv, protocols/   copies: `bmnas rec
 work/report/model-card.md, data-card.md  in Markdown
 work/report/quarantine.csv               every clip that was left out, and why
 
-Names of files and reasons come from outside: the templates escape them, and the page's own policy lets only its own two
+Names of files and reasons come from outside: the templates escape them, and the page's own policy lets only its own
 scripts run. The same results give the same bytes.
 """
 
@@ -27,6 +27,7 @@ from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
+from cache_schemas.protocol import read_protocol_scores
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
@@ -40,7 +41,7 @@ from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.protocol import MEANS
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
@@ -116,7 +117,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         contents=list(CONTENTS.items()),
         networks=NETWORKS,
         property_names=SHORTCUTS,
-        mean=MEAN,
+        means=MEANS,
     )
     return _write(workspace, page, facts, measured, quarantined)
 
@@ -153,6 +154,8 @@ def _write(
 def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str]) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
     protocols = sections.protocols_in(workspace.protocols)
+    for protocol in protocols:  # no page stands on a damaged table
+        read_protocol_scores(workspace.protocols / protocol["name"] / "scores.csv")
     unseen = sections.unseen(protocols)
     return {
         "protocols": protocols,

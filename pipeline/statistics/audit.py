@@ -40,6 +40,7 @@ _SAME_SCORE, _SAME_AUC, _SAME_LOSS = 1e-4, 0.005, 0.01
 _TOO_SURE = 1e-6
 """A wrong score so near to 0 or 1 is rounded: it no longer says how large its loss is."""
 _MOST_NAMES = 5
+TRIMMED = "; windows begin behind it, so that no network hears it"
 
 
 def _finding(check: str, found: bool, says: str) -> Finding:
@@ -70,7 +71,7 @@ def check_properties(clips: pd.DataFrame, *, trimmed: bool) -> list[Finding]:
         if tells:
             says += ": a detector that sees nothing else looks right on these clips"
             if check == "leading silence" and trimmed:
-                says += "; windows begin behind it, so that no network hears it"
+                says += TRIMMED
         found.append(_finding(check, tells, says))
     return found
 
