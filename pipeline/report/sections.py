@@ -118,10 +118,13 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
     text = f"The searched network tells fakes from bona fide clips with an AUC (95 % interval) of {_listed(parts)}{end}"
     for entry in known:
         if entry["adds"] and disagree(entry["adds"]):
-            by_pairs, by_tests = (signed(entry["adds"][of]["difference"]) for of in MEANS.values())
+            by_pairs, by_tests = (
+                f"{signed(of['difference'])} ({signed(of['low'])} to {signed(of['high'])})"
+                for of in (entry["adds"][name] for name in MEANS.values())
+            )
             text += (
-                f" Whether it adds anything to the strongest control on {entry['what']} depends on how tests are "
-                f"counted: {by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
+                f" What it adds to the strongest control on {entry['what']} has another sign by each way of counting: "
+                f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
             )
     return text
 
@@ -143,7 +146,7 @@ def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
         found.append(metrics["small_set_reason"])
     if metrics["shortcuts"]["warning"]:
         found.append(metrics["shortcuts"]["warning"])
-    found += [entry["says"] for entry in metrics["audit"] or [] if entry["found"]]
+    found += [entry["says"][0].upper() + entry["says"][1:] for entry in metrics["audit"] or [] if entry["found"]]
     return found
 
 

@@ -66,7 +66,7 @@ def check_properties(clips: pd.DataFrame, *, trimmed: bool) -> list[Finding]:
         tells = best["auc"] > best["limit"]
         says = (
             f"{SHORTCUTS[best['name']]} alone tells {best['side']} from real with an AUC of {best['auc']:.2f} "
-            f"({best['clips']} clips; nothing is said up to {best['limit']:.2f})"
+            f"({best['clips']} clips; a finding begins above {best['limit']:.2f})"
         )
         if tells:
             says += ": a detector that sees nothing else looks right on these clips"

@@ -191,7 +191,7 @@ def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
     rows = [test.row for test in tests]
     found = {"trained_on": of, "tested_on": f"{len(rows)} tests", "method": rows[0]["method"]}
     if of == PAIRS:
-        found["tested_on"] += f", {100 * _MOST_PAIRS:.0f} % of the pairs in {_holding_most(rows)}"
+        found["tested_on"] += f", {_holding_most(rows)} of them with {100 * _MOST_PAIRS:.0f} % of the pairs"
     found["seeds"] = min(row["seeds"] for row in rows)
     found |= {key: sum(row[key] for row in rows) for key in ("people", "real", "fake")}
     found |= {key: _average(tests, key, of) for key in ("auc", "eer", "auc_one", "fakes_missed", "reals_accused")}

@@ -39,8 +39,9 @@ def test_the_verdict_tells_the_unseen_or_that_it_is_not_known(tmp_path: Any) -> 
         "methods that it knows."
     ) in told
     assert told.endswith(
-        "Whether it adds anything to the strongest control on sources never seen depends on how tests are counted: "
-        "\N{MINUS SIGN}0.020 where every pair of clips counts alike, +0.010 where every test does."
+        "What it adds to the strongest control on sources never seen has another sign by each way of counting: "
+        "\N{MINUS SIGN}0.020 (\N{MINUS SIGN}0.100 to +0.050) where every pair of clips counts alike, "
+        "+0.010 (\N{MINUS SIGN}0.060 to +0.070) where every test does."
     )
     undefined = {"value": None, "reason": "one class only: no real clips"}
     assert sections.verdict({"headline": {"auc": undefined}}, []) == (
@@ -112,7 +113,7 @@ def test_warnings_are_those_of_the_cache_the_set_the_files_and_the_audit() -> No
     }  # fmt: skip
     found = sections.warnings(metrics, ["sweep"])
     assert "the results of sweep" in found[0]
-    assert found[1:] == ["small", "shortcut", "leading silence tells them apart"]
+    assert found[1:] == ["small", "shortcut", "Leading silence tells them apart"]
     calm = {"small_set": False, "shortcuts": {"warning": None}, "audit": None}
     assert sections.warnings(calm, []) == []
 

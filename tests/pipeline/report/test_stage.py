@@ -197,19 +197,19 @@ def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspac
     assert f"{head['auc']['value']:.3f} {head['auc']['low']:.3f} to {head['auc']['high']:.3f}" in first
     assert "No method of forgery has clips enough." in first
     assert f"{adds['difference']:+.3f}".replace("-", "\N{MINUS SIGN}") in first
-    assert f"The difference of AUC to “{adds['control']}” on the same clips, with its own interval" in first
-    assert "Unseen: sources never seen 0.590 0.510 to 0.670 AUC over the pairs of a fake and a bona fide clip" in first
+    assert f"The difference of AUC to “{adds['control']}” ({metrics['systems'][adds['control']]['what']})" in first
+    assert "sources never seen 0.590 0.510 to 0.670 AUC over the pairs of a fake and a bona fide clip inside 2" in first
     assert "Every test alike: AUC 0.630 (0.550 to 0.710)" in first
     minus = "\N{MINUS SIGN}"
     assert (
-        f"the strongest control: {minus}0.020 (interval of the difference {minus}0.100 to +0.050, p = 0.400)" in first
+        f"{minus}0.020 to the strongest control, “{HOSTILE_NAME}” (interval of this difference: {minus}0.100" in first
     )
-    assert "depends on how tests are counted" in first
+    assert "has another sign by each way of counting" in first
     assert "Unseen: methods of forgery never seen — Not measured. bmnas protocol leave-one-method-out" in first
     assert "an AUC (95 % interval) of 0.590 (0.510 to 0.670) on sources never seen and of" in first
     assert "Nobody of the test split is in training" in first
     assert metrics["small_set_reason"] in first
-    assert "leading silence tells them apart" in first
+    assert "Leading silence tells them apart" in first
     assert "looked at 7 times" in first
 
 
