@@ -9,6 +9,7 @@ metrics.json, beside them, holds those numbers. What is read of files that other
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,90 +52,94 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return content
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table that others may have touched, and what is to be done where a row of it cannot be."""
+
+    path: Path
+    rows: pd.DataFrame
+    again: str
+
+    @classmethod
+    def read(cls, path: Path, columns: Sequence[str], texts: Collection[str], again: str) -> Table:
+        """Every digit of it; raises EvaluationError where it, or a column, is missing, or a number is none.
+
+        Columns `texts` are text: neither an empty one, nor "NA", is a number.
+        """
+        try:
+            header = [str(name) for name in pd.read_csv(path, nrows=0)]
+            numbers = {name: [""] for name in header if name not in texts}
+            kinds: Any = {name: str for name in header if name in texts}
+            rows = read_table(path, dtype=kinds, keep_default_na=False, na_values=numbers)
+        except FileNotFoundError:
+            raise EvaluationError(f"{path} does not exist: {again.replace(' again', ' first')}") from None
+        except (ValueError, pd.errors.ParserError) as error:
+            raise EvaluationError(f"{path} cannot be read as a table: {error}: {again}") from None
+        lacking = [name for name in columns if name not in header]
+        if lacking:
+            raise EvaluationError(f"{path} lacks {', '.join(lacking)}: {again}")
+        table = cls(path, rows, again)
+        for name in numbers:
+            if not pd.api.types.is_numeric_dtype(rows[name]):
+                table.refuse(name, pd.to_numeric(rows[name], errors="coerce").isna(), "a number")
+        return table
+
+    def refuse(self, column: str, wrong: Sequence[bool] | Any, needed: str) -> None:
+        """Raises EvaluationError where any row is wrong: names the first, and what it should hold."""
+        places = np.flatnonzero(np.asarray(wrong))
+        if len(places):
+            row = self.rows.iloc[places[0]]
+            raise EvaluationError(
+                f"{self.path}: row {places[0] + 1}, clip {row['clip_id']}: {column} is {row[column]}, needed: {needed} "
+                f"({len(places)} such rows): {self.again}"
+            )
+
+    def refuse_apart(self, key: list[str], columns: Sequence[str]) -> None:
+        """Raises EvaluationError where rows of one key do not agree in these columns."""
+        groups = self.rows.groupby(key, sort=False)
+        for name in columns:
+            self.refuse(
+                name, self.rows[name] != groups[name].transform("first"), f"what other rows of its {key[-1]} say"
+            )
+
+
 def read_evaluation(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(clips.csv, scores.csv) of the folder, each whole by itself and both at one.
 
     Raises EvaluationError where one is missing or damaged, or says what the other does not: a figure made of some
     columns would otherwise not be the one that others give.
     """
-    paths = folder / "clips.csv", folder / "scores.csv"
-    clips, scores = read_clips(paths[0]), read_scores(paths[1])
-    for path, table, key in ((paths[0], clips, ["clip_id"]), (paths[1], scores, [*_WINDOW, "system", "seed"])):
-        for name in (str(name) for name in table if name not in _TEXTS):
-            if not pd.api.types.is_numeric_dtype(table[name]):
-                _refuse(path, table, name, pd.to_numeric(table[name], errors="coerce").isna(), "a number")
-        _refuse(path, table, "label", ~table["label"].isin([0, 1]), "0 (real) or 1 (fake)")
-        _refuse(path, table, "clip_id", table.duplicated(key), f"one row for each {', '.join(key)}")
-    _refuse(paths[0], clips, "split", ~clips["split"].isin(["train", "val", "test"]), "train, val or test")
-    _refuse(paths[0], clips, "label", clips["label"] != clips["category"].str.contains("F"), "what its category says")
-    _refuse(paths[1], scores, "score", ~scores["score"].between(0, 1), "P(fake), from 0 to 1")
-    _refuse(paths[1], scores, "split", ~scores["split"].isin(["val", "test"]), "val or test")
-    _agree(paths[1], clips, scores)
-    return clips, scores
+    clips = Table.read(folder / "clips.csv", (*CLIPS, *PROPERTIES), _TEXTS, _AGAIN)
+    scores = Table.read(folder / "scores.csv", SCORES, _TEXTS, _AGAIN)
+    for table, key in ((clips, ["clip_id"]), (scores, [*_WINDOW, "system", "seed"])):
+        table.refuse("label", ~table.rows["label"].isin([0, 1]), "0 (real) or 1 (fake)")
+        table.refuse("clip_id", table.rows.duplicated(key), f"one row for each {', '.join(key)}")
+    clips.refuse("split", ~clips.rows["split"].isin(["train", "val", "test"]), "train, val or test")
+    clips.refuse("label", clips.rows["label"] != clips.rows["category"].str.contains("F"), "what its category says")
+    scores.refuse("score", ~scores.rows["score"].between(0, 1), "P(fake), from 0 to 1")
+    scores.refuse("split", ~scores.rows["split"].isin(["val", "test"]), "val or test")
+    _agree(clips.rows, scores)
+    return clips.rows, scores.rows
 
 
-_WINDOW = ("clip_id", "window")
+_WINDOW = ["clip_id", "window"]
 
 
-def _agree(path: Path, clips: pd.DataFrame, scores: pd.DataFrame) -> None:
+def _agree(clips: pd.DataFrame, scores: Table) -> None:
     """Raises EvaluationError where the scores are of other clips, or not of the same windows throughout."""
-    at = pd.Index(clips["clip_id"]).get_indexer(scores["clip_id"])
-    _refuse(path, scores, "clip_id", at < 0, "a clip of clips.csv")
+    rows = scores.rows
+    at = pd.Index(clips["clip_id"]).get_indexer(rows["clip_id"])
+    scores.refuse("clip_id", at < 0, "a clip of clips.csv")
     for name, theirs in {"split": "split", "subject_id": "subject_id", "clip_category": "category"}.items():
-        other = scores[name].to_numpy() != clips[theirs].to_numpy()[at]
-        _refuse(path, scores, name, other, f"{theirs} as clips.csv says it")
-    windows = scores.groupby(list(_WINDOW), sort=False)
-    for name in ("start_s", "end_s", "category", "label"):
-        _refuse(
-            path, scores, name, scores[name] != windows[name].transform("first"), "what other rows of the window say"
-        )
-    counts = scores.groupby(["system", "seed"], sort=False).size()
-    ragged = counts[counts != windows.ngroups].reset_index(name="windows")
+        other = rows[name].to_numpy() != clips[theirs].to_numpy()[at]
+        scores.refuse(name, other, f"{theirs} as clips.csv says it")
+    scores.refuse_apart(_WINDOW, ["start_s", "end_s", "category", "label"])
+    counts = rows.groupby(["system", "seed"], sort=False).size()
+    windows = rows.groupby(_WINDOW).ngroups
+    ragged = counts[counts != windows].reset_index(name="windows")
     if len(ragged):
         of = ragged.iloc[0]
         raise EvaluationError(
-            f"{path}: system {of['system']}, seed {of['seed']}: scores of {of['windows']} windows, others have "
-            f"{windows.ngroups}: {_AGAIN}"
+            f"{scores.path}: system {of['system']}, seed {of['seed']}: scores of {of['windows']} windows, others have "
+            f"{windows}: {_AGAIN}"
         )
-
-
-def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: Sequence[bool] | Any, needed: str) -> None:
-    """Raises EvaluationError where any row is wrong: names the first, and what it should hold."""
-    places = np.flatnonzero(np.asarray(wrong))
-    if len(places):
-        row = table.iloc[places[0]]
-        raise EvaluationError(
-            f"{path}: row {places[0] + 1}, clip {row['clip_id']}: {column} is {row[column]}, needed: {needed} "
-            f"({len(places)} such rows): {_AGAIN}"
-        )
-
-
-def read_clips(path: Path) -> pd.DataFrame:
-    """clips.csv as it was written, every digit; raises EvaluationError where columns are missing."""
-    return _read(path, (*CLIPS, *PROPERTIES))
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """scores.csv, likewise."""
-    return _read(path, SCORES)
-
-
-def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        found = read_exact(path, _TEXTS)
-    except FileNotFoundError:
-        raise EvaluationError(f"{path} does not exist: run `bmnas evaluate` first") from None
-    except (ValueError, pd.errors.ParserError) as error:
-        raise EvaluationError(f"{path} cannot be read as a table: {error}") from None
-    lacking = [name for name in columns if name not in found]
-    if lacking:
-        raise EvaluationError(f"{path} lacks {', '.join(lacking)}: run `bmnas evaluate` again")
-    return found
-
-
-def read_exact(path: Path, texts: Collection[str]) -> pd.DataFrame:
-    """The table with every digit, and with the columns `texts` as text: neither is an empty one, nor "NA", a number."""
-    header = pd.read_csv(path, nrows=0)
-    numbers = {name: [""] for name in header if name not in texts}
-    kinds: Any = {name: str for name in header if name in texts}
-    return read_table(path, dtype=kinds, keep_default_na=False, na_values=numbers)

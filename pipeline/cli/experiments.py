@@ -150,37 +150,34 @@ def protocol(
     """
     from pipeline.experiments.folds import read_protocol
     from pipeline.experiments.protocols import run_protocol
-    from pipeline.statistics.protocol import MEAN
+    from pipeline.statistics.protocol import MEAN, MEANS, PAIRS
 
     workspace, settings = setup(params, work, scheduler, workers)
     title, chosen = read_protocol(name)
     found = run_protocol(workspace, settings, title, chosen)
     table = found.table
-    first = table[(table["method"] == chosen.methods[0]) & (table["trained_on"] != MEAN)]
-    whole = table[table["trained_on"] == MEAN]
+    first = table[(table["method"] == chosen.methods[0]) & ~table["trained_on"].isin(MEANS)]
+    whole = table[table["trained_on"] == PAIRS]
     console = wide()
-    console.print(_protocol_table(f"{title}: {chosen.methods[0]}", first[first["auc"].notna()], "tested_on"))
+    console.print(_protocol_table(f"{title}: {chosen.methods[0]}", first[first["auc"].notna()], "tested_on", {}))
     if one_class := len(first) - int(first["auc"].notna().sum()):
         console.print(f"{one_class} tests more hold one class only: table.csv tells their errors")
     if len(whole) or len(first) == 1:
-        name = f"{title}: mean of {whole['tested_on'].iloc[0]}" if len(whole) else title
-        console.print(_protocol_table(name, whole if len(whole) else table, "method"))
+        name = f"{title}: {whole['tested_on'].iloc[0]}" if len(whole) else title
+        means = table[table["trained_on"] == MEAN].set_index("method").to_dict("index")
+        console.print(_protocol_table(name, whole if len(whole) else table, "method", means))
     for each in found.skipped:
         Console().print(escape(f"not trained: {each.trained_on}: {each.reason}"), soft_wrap=True)
     if found.adds:
-        adds = found.adds
-        Console().print(
-            f"[bold]{escape(adds['method'])} adds {adds['difference']:+.3f}[/] ({adds['low']:+.3f} to "
-            f"{adds['high']:+.3f}) to the strongest control, {escape(adds['control'])}: "
-            f"mean AUC of {adds['tests']} tests, paired",
-            soft_wrap=True,
-        )
+        Console().print(found.adds["sentence"], style="bold", markup=False, highlight=False, soft_wrap=True)
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
 
 
-def _protocol_table(title: str, rows: pd.DataFrame, column: str) -> Table:
+def _protocol_table(title: str, rows: pd.DataFrame, column: str, means: dict[Any, Any]) -> Table:
+    """means: by method, the rows in which tests count alike; in `rows` pairs do, and clips in the rates."""
     shown = Table(title=f"{escape(title)}: clip AUC of the seeds' mean score, 95 % intervals over tests and people")
-    for name in (column.replace("_", " "), "real", "fake", "AUC", "one seed", "fakes missed", "reals accused"):
+    aucs = ("AUC, by pairs", "AUC, mean of tests") if means else ("AUC",)
+    for name in (column.replace("_", " "), "real", "fake", *aucs, "one seed", "fakes missed", "reals accused"):
         shown.add_column(name, justify="left" if name == column.replace("_", " ") else "right")
     for row in rows.to_dict("records"):
         called = str(row[column])
@@ -188,7 +185,8 @@ def _protocol_table(title: str, rows: pd.DataFrame, column: str) -> Table:
             called += f", trained on {row['trained_on']}"
         rates = [_number(row[key], 2) for key in ("fakes_missed", "reals_accused")]
         counts = str(row["real"]), str(row["fake"])
-        shown.add_row(escape(called), *counts, _interval(row, "auc"), _number(row["auc_one"]), *rates)
+        spans = [_interval(row, "auc"), *([_interval(means[row["method"]], "auc")] if means else [])]
+        shown.add_row(escape(called), *counts, *spans, _number(row["auc_one"]), *rates)
     return shown
 
 

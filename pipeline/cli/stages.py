@@ -289,7 +289,8 @@ def recompute(
 ) -> None:
     """Derive every number again from clips.csv and scores.csv alone: no media, no weights, no cache.
 
-    The same for the protocols below the folder. Exit code 1 when a number is another one; each is named.
+    The same for the protocols below the folder. Exit code 1 when a number is another one; each is named. So is what the
+    tables do not hold: of the audit, people and files in two splits, epochs and training; how often somebody looked.
     """
     from pipeline.report.recompute import recompute as run
 
@@ -299,7 +300,7 @@ def recompute(
     if len(found.different) > _SHOWN:
         out.print(f"... and {len(found.different) - _SHOWN} more")
     if found.apart:
-        out.print(f"not of the tables, and not compared: {', '.join(found.apart)}", markup=False)
+        out.print(f"not of these tables, so not compared: {'; '.join(found.apart)}", markup=False)
     if found.different:
         out.print(f"[red]recompute: {len(found.different)} values are not what the tables give[/]")
         raise typer.Exit(1)

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from cache_schemas.files import write_json, write_text
-from cache_schemas.manifest import Clip, read_manifest
+from cache_schemas.manifest import Clip, read_manifest, read_unused
+from cache_schemas.protocol import PROTOCOL_VERSION
 from cache_schemas.runs import ScoredRow
 from cache_schemas.tables import write_table
 from pipeline.compute.progress import console
@@ -31,7 +32,7 @@ from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
 from pipeline.runs.keys import settings_of
 from pipeline.runs.looks import mark
-from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
+from pipeline.statistics.protocol import MEANS, every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
 from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
@@ -39,8 +40,7 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Outcome:
-    """table: the rows of table.csv; adds: what the first method adds to the strongest of the others, None where no
-    test has both classes."""
+    """table: the rows of table.csv; adds: of `what_is_added`, for the first method."""
 
     table: pd.DataFrame
     adds: dict[str, Any] | None
@@ -60,6 +60,13 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     folds = [each for each in found if isinstance(each, Fold)]
     skipped = [each for each in found if isinstance(each, Skipped)]
     names = _method_names(protocol, source)
+    if unused := len(read_unused(workspace.unused)):
+        console.print(
+            f"protocol {name}: {unused} clips take no part: split.kind people left them out (manifest/unused.csv), and "
+            "they have no features; split.kind subject keeps them, where people allow it",
+            markup=False,
+            soft_wrap=True,
+        )
     place = index["clip_id"].map({clip.clip_id: i for i, clip in enumerate(clips)}).to_numpy()
     splits = [tuple(np.array(fold.split, object)[place]) for fold in folds]
     rows = run_methods(f"protocol {name}", source, splits, set(names.values()))
@@ -85,11 +92,12 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     table = measure_protocol(tests).assign(cache=source.identity)
     adds = what_is_added(tests, protocol.methods[0])
     _mark(source, index, name, protocol)
-    folder = workspace.protocols / name
+    folder, single = workspace.protocols / name, table[~table["trained_on"].isin(MEANS)]
     write_table(folder / "scores.csv", scores)
     write_table(folder / "people.csv", _people(folds, clips))
     write_table(folder / "table.csv", table)
     content = {
+        "schema_version": PROTOCOL_VERSION,
         "protocol": protocol.model_dump(mode="json"),
         "seed": params.seed,
         "cache": source.identity,
@@ -98,7 +106,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
         "skipped": [vars(each) for each in skipped],
     }
     write_json(folder / "protocol.json", content)
-    write_text(folder / "heatmap.svg", standalone(protocol_svg(table, description=protocol.description)))
+    write_text(folder / "heatmap.svg", standalone(protocol_svg(single, description=protocol.description)))
     return Outcome(table, adds, skipped)
 
 

@@ -12,7 +12,7 @@ from cache_schemas.run import NETWORKS
 from pipeline.figures.charts import Axis, Row, det_axis, det_place, forest, heat_map, lines
 from pipeline.figures.vega import chart
 from pipeline.report.page import in_words
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.protocol import MEANS
 from pipeline.statistics.systems import FUSION
 
 Json = dict[str, Any]
@@ -122,7 +122,7 @@ def heat_map_of(protocol: Json, number: int) -> Markup:
     Trainings whose tests hold one class only, which has no AUC, are left to the table.
     """
     known = {row["trained_on"] for row in protocol["rows"] if row["auc"] is not None}
-    rows = [row for row in protocol["rows"] if row["trained_on"] != MEAN and row["trained_on"] in known]
+    rows = [row for row in protocol["rows"] if row["trained_on"] not in MEANS and row["trained_on"] in known]
     tests = {(row["trained_on"], row["tested_on"]) for row in rows}
     matrix = len(tests) > len({trained for trained, _ in tests})
     shown = [row for row in rows if not matrix or row["method"] == rows[0]["method"]]

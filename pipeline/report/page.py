@@ -23,7 +23,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-
 
 def render(template: str, **content: Any) -> str:
     """The page; every text in `content` is escaped unless it is Markup."""
-    scripts = [script(), (_TEMPLATES / "boot.js").read_text(encoding="utf-8")]
+    scripts = [script(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("boot.js", "sort.js"))]
     policy = _POLICY.format(" ".join(f"'sha256-{_sha256(text)}'" for text in scripts))
     inline = [Markup(text) for text in scripts]  # noqa: S704 - our own, and their digests are in the policy
     return _environment().get_template(template).render(content | {"policy": policy, "scripts": inline})
@@ -33,7 +33,7 @@ def render_markdown(template: str, **content: Any) -> str:
     """The card; what stands in `content` is text: Markdown's signs in it are escaped by the filter `text`."""
     environment = _environment()
     environment.autoescape = False
-    environment.filters |= {"text": markdown_text, "words": in_words, "rates": _rates}
+    environment.filters |= {"text": markdown_text, "rates": _rates}
     return environment.get_template(template).render(content)
 
 
@@ -61,7 +61,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": number, "percent": percent, "value": value, "rate": rate, "signed": signed, "p": p_value,
-        "decimals": decimals,
+        "decimals": decimals, "words": in_words,
     }  # fmt: skip
     return environment
 

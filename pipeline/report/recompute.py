@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.evaluation import EvaluationError, read_evaluation, read_exact, read_metrics
-from cache_schemas.run import read_json
+import pandas as pd
+
+from cache_schemas.evaluation import EvaluationError, read_evaluation, read_metrics
+from cache_schemas.protocol import read_protocol, read_protocol_scores
+from pipeline.runs.looks import name_of_test
+from pipeline.statistics.audit import TRIMMED, Finding, check_properties, check_random_weights
 from pipeline.statistics.measure import measure
 from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, what_is_added
 
 CLOSE = 1e-6
 """Numbers agree that differ by no more than this share: another machine may round the last digits otherwise."""
 _LEAST = 1e-9  # what counts as 0
-_TEXTS = ("clip_id", "person", "trained_on", "tested_on", "method")
+_PARTLY = ("audit", "looks")  # some of what they hold is derived
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ def recompute(folder: Path) -> Recomputed:
     numbers, different, apart = 0, [], []
     pairs = [_evaluation(evaluation), *map(_protocol, sorted((folder / "protocols").glob("*/protocol.json")))]
     for path, told, derived in pairs:
-        apart += [f"{path.relative_to(folder)}: {name}" for name in told if name not in derived]
-        found = list(_compared({name: told.get(name) for name in derived}, derived, ""))
+        kept, rest = _parted(told, derived)
+        apart += [f"{path.relative_to(folder)}: {name}" for name in rest]
+        found = list(_compared(kept, derived, ""))
         numbers += sum(_is_number(each.told) or _is_number(each.derived) for each in found)
         different += [
             Difference(f"{path.relative_to(folder)}: {each.place}", each.told, each.derived)
@@ -61,17 +66,43 @@ def _evaluation(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     told = read_metrics(folder)
     if "seed" not in told:
         raise EvaluationError(f"{folder / 'metrics.json'} does not tell its seed: run `bmnas evaluate` again")
-    return folder / "metrics.json", told, measure(*read_evaluation(folder), seed=told["seed"])
+    clips, scores = read_evaluation(folder)
+    derived = measure(clips, scores, seed=told["seed"])
+    if "audit" in told:
+        told["audit"] = {each["check"]: each for each in told["audit"]}
+        derived["audit"] = {each["check"]: each for each in _audit(clips, scores, told)}
+    if "looks" in told:
+        derived["looks"] = {"test": name_of_test(clips)}
+    return folder / "metrics.json", told, derived
+
+
+def _audit(clips: pd.DataFrame, scores: pd.DataFrame, told: Mapping[str, Any]) -> list[Finding]:
+    """The findings that the tables alone give; that windows begin behind the silence is taken as it is told."""
+    table, test = clips.set_index("clip_id"), scores[scores["split"] == "test"]
+    trimmed = any(each["says"].endswith(TRIMMED) for each in told["audit"].values())
+    return [*check_properties(table, trimmed=trimmed), check_random_weights(table, test, seed=told["seed"])]
 
 
 def _protocol(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    told = read_json(path, "protocol")
-    if "seed" not in told:
-        raise EvaluationError(f"{path} does not tell its seed: run `bmnas protocol` again")
-    tests = every_test(read_exact(path.parent / "scores.csv", _TEXTS), seed=told["seed"])
+    told = read_protocol(path)
+    tests = every_test(read_protocol_scores(path.parent / "scores.csv"), seed=told["seed"])
     first = told["protocol"]["methods"][0]
     rows = plain_rows(measure_protocol(tests).assign(cache=told["cache"]))
     return path, told, {"rows": rows, "adds": what_is_added(tests, first)}
+
+
+def _parted(told: Mapping[str, Any], derived: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(what of it is derived, the names of the rest)"""
+    kept, rest = {}, []
+    for name, value in told.items():
+        if name not in derived:
+            rest.append(name)
+        elif name in _PARTLY:
+            kept[name], more = _parted(value, derived[name])
+            rest += [f"{name}: {each}" for each in more]
+        else:
+            kept[name] = value
+    return kept, rest
 
 
 def _compared(told: Any, derived: Any, place: str) -> Iterator[Difference]:

@@ -11,10 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, read_json
 from pipeline.report.drawings import Json, risk, severities, span_of
 from pipeline.report.page import in_words, p_value, signed, undefined
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.added import ENOUGH
+from pipeline.statistics.protocol import MEAN, MEANS, PAIRS, disagree
 from pipeline.workspace import Workspace
 
 UNSEEN = {
@@ -61,42 +63,48 @@ def protocols_in(folder: Path) -> list[Json]:
     order = list(UNSEEN)
     paths = sorted(folder.glob("*/protocol.json"))
     paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
-    found = [read_json(path, "protocol") | {"name": path.parent.name} for path in paths]
+    found = [read_protocol(path) | {"name": path.parent.name} for path in paths]
     for protocol in found:
         protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
     return found
 
 
 def unseen(found: Sequence[Json]) -> list[Json]:
-    """Per protocol of `UNSEEN`: {name, what, auc, tests, worst, adds}; `auc` is None where none such was run.
+    """Per protocol of `UNSEEN`: {name, what, auc, mean, tests, worst, adds}; `auc` is None where none such was run.
 
-    A protocol of the user's own counts if it leaves the same out. The AUC is that of its first method: the mean over
-    its tests, where there are several.
+    A protocol of the user's own counts if it leaves the same out. The AUC is that of its first method: over the pairs
+    inside its tests, where there are several, and `mean` that over tests. The worst is a test of clips enough.
     """
     result = []
     for name, (left_out, what) in UNSEEN.items():
-        entry: Json = {"name": name, "what": what, "auc": None, "tests": "", "worst": None, "adds": None}
+        entry: Json = {"name": name, "what": what, **dict.fromkeys(("auc", "mean", "tests", "worst", "adds"))}
         known = [of for of in found if (of["protocol"]["kind"], of["protocol"]["by"]) == ("leave-one-out", left_out)]
         if known:
             protocol = next((of for of in known if of["name"] == name), known[0])
             rows = protocol["rows"]
             mine = [row for row in rows if row["method"] == rows[0]["method"]]
-            mean = next((row for row in mine if row["trained_on"] == MEAN), mine[0])
-            single = [row for row in mine if row["trained_on"] != MEAN and row["auc"] is not None]
-            worst = min(single, key=lambda row: row["auc"], default=None)
+            means = {row["trained_on"]: row for row in mine if row["trained_on"] in MEANS}
+            leading = means.get(PAIRS, mine[0])
+            single = [row for row in mine if row["trained_on"] not in MEANS and row["auc"] is not None]
+            large = [row for row in single if min(row["real"], row["fake"]) >= ENOUGH]
+            worst = min(large, key=lambda row: float(row["auc"]), default=None)
             entry |= {
                 "name": protocol["name"],
-                "auc": span_of(mean),
-                "tests": mean["tested_on"],
+                "auc": span_of(leading),
+                "mean": span_of(means[MEAN]) if means else None,
+                "tests": leading["tested_on"],
                 "worst": worst and {"name": worst["tested_on"], "auc": span_of(worst)},
-                "adds": protocol.get("adds"),
+                "adds": protocol["adds"],
             }
         result.append(entry)
     return result
 
 
 def verdict(metrics: Json, tests: Sequence[Json]) -> str:
-    """What it is worth, in one sentence: on what is like nothing that was seen, which matters most, and on the rest."""
+    """What it is worth: on what is like nothing that was seen, which matters most, and on the rest.
+
+    Where it depends on how tests are counted whether it adds anything, a second sentence says so.
+    """
     head = metrics["headline"]
     if head is None or head["auc"]["value"] is None:
         return "Nothing can be said: " + (
@@ -107,7 +115,18 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
     parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
-    return f"The searched network tells fakes from bona fide clips with an AUC of {_listed(parts)}{end}"
+    text = f"The searched network tells fakes from bona fide clips with an AUC (95 % interval) of {_listed(parts)}{end}"
+    for entry in known:
+        if entry["adds"] and disagree(entry["adds"]):
+            by_pairs, by_tests = (
+                f"{signed(of['difference'])} ({signed(of['low'])} to {signed(of['high'])})"
+                for of in (entry["adds"][name] for name in MEANS.values())
+            )
+            text += (
+                f" What it adds to the strongest control on {entry['what']} has another sign by each way of counting: "
+                f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
+            )
+    return text
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -127,7 +146,7 @@ def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
         found.append(metrics["small_set_reason"])
     if metrics["shortcuts"]["warning"]:
         found.append(metrics["shortcuts"]["warning"])
-    found += [entry["says"] for entry in metrics["audit"] or [] if entry["found"]]
+    found += [entry["says"][0].upper() + entry["says"][1:] for entry in metrics["audit"] or [] if entry["found"]]
     return found
 
 

@@ -6,7 +6,7 @@ work/report/metrics.json, scores.csv, clips.csv, protocols/   copies: `bmnas rec
 work/report/model-card.md, data-card.md  in Markdown
 work/report/quarantine.csv               every clip that was left out, and why
 
-Names of files and reasons come from outside: the templates escape them, and the page's own policy lets only its own two
+Names of files and reasons come from outside: the templates escape them, and the page's own policy lets only its own
 scripts run. The same results give the same bytes.
 """
 
@@ -27,8 +27,10 @@ from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
 from cache_schemas.oracle import read_oracle
+from cache_schemas.protocol import read_protocol_scores
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
+from pipeline.compute.progress import progress_bar
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
@@ -40,7 +42,7 @@ from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.protocol import MEANS
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
@@ -78,10 +80,48 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
     search = read_run(workspace.search / "search.json", SearchRun)
     retrain = read_run(workspace.retrain / "retrain.json", RetrainRun)
     cache = FeatureCache.open(workspace.features)
-    index = clip_index(workspace, cache)
     quarantined = [row for stage in QUARANTINE_STAGES for row in read_quarantine(workspace.quarantine(stage))]
-    facts: dict[str, Any] = {
-        "metrics": metrics,
+    with progress_bar("report", total=4, unit="parts") as advance:
+        advance(0, "tables")
+        facts = {"metrics": metrics, **_facts(workspace, params, cache, search, retrain)}
+        facts["quarantine"] = quarantine_summary(quarantined)
+        measured = _measured(workspace, metrics, facts["elsewhere"])
+        facts["commands"] = commands(
+            measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
+        )
+        advance(1, "figures")
+        drawn = {
+            "architectures": _architectures(search, list(cache.layers)),
+            "plots": _plots(search, retrain),
+            "histories": _histories(search),
+            "charts": drawings.charts(metrics, _curves(workspace)),
+            "heat_maps": [drawings.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
+        }
+        advance(1, "worst errors")
+        errors = _errors(workspace, metrics, faces=faces)
+        advance(1, "page")
+        page = render(
+            "report.html.j2",
+            **facts,
+            **measured,
+            **drawn,
+            **errors,
+            contents=list(CONTENTS.items()),
+            networks=NETWORKS,
+            property_names=SHORTCUTS,
+            means=MEANS,
+        )
+        path = _write(workspace, page, facts, measured, quarantined)
+        advance(1)
+    return path
+
+
+def _facts(
+    workspace: Workspace, params: Params, cache: FeatureCache, search: SearchRun, retrain: RetrainRun
+) -> dict[str, Any]:
+    """What the page says of the run itself, its data and its making."""
+    index, identity = clip_index(workspace, cache), cache_identity(cache)
+    return {
         "params": retrain.params,
         "parameters": _yaml(retrain.params),
         "changed": changed(retrain.params, params.model_dump(mode="json")),
@@ -89,36 +129,12 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         "trimmed": bool(cache.attributes["params"]["windows"]["trim_silence"]),
         "data": data_counts(index, window_s=float(cache.attributes["params"]["windows"]["window_s"])),
         "people": people_counts(workspace, set(index["clip_id"])),
-        "quarantine": quarantine_summary(quarantined),
         "failed": [(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
         "oracle": _oracle(workspace),
-        "elsewhere": made_elsewhere(workspace, cache_identity(cache)),
-        "digests": digests(workspace, retrain, cache_identity(cache)),
+        "elsewhere": made_elsewhere(workspace, identity),
+        "digests": digests(workspace, retrain, identity),
         "versions": versions(),
     }
-    measured = _measured(workspace, metrics, facts["elsewhere"])
-    drawn = {
-        "architectures": _architectures(search, list(cache.layers)),
-        "plots": _plots(search, retrain),
-        "histories": _histories(search),
-        "charts": drawings.charts(metrics, _curves(workspace)),
-        "heat_maps": [drawings.heat_map_of(each, number) for number, each in enumerate(measured["protocols"])],
-    }
-    facts["commands"] = commands(
-        measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
-    )
-    page = render(
-        "report.html.j2",
-        **facts,
-        **measured,
-        **drawn,
-        **_errors(workspace, metrics, faces=faces),
-        contents=list(CONTENTS.items()),
-        networks=NETWORKS,
-        property_names=SHORTCUTS,
-        mean=MEAN,
-    )
-    return _write(workspace, page, facts, measured, quarantined)
 
 
 def _write(
@@ -153,6 +169,8 @@ def _write(
 def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str]) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
     protocols = sections.protocols_in(workspace.protocols)
+    for protocol in protocols:  # no page stands on a damaged table
+        read_protocol_scores(workspace.protocols / protocol["name"] / "scores.csv")
     unseen = sections.unseen(protocols)
     return {
         "protocols": protocols,

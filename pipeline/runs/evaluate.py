@@ -29,7 +29,7 @@ from cache_schemas.manifest import read_manifest
 from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.segments import segments_text
 from cache_schemas.tables import write_table
-from pipeline.compute.progress import console
+from pipeline.compute.progress import console, progress_bar
 from pipeline.controls.sound import other_sound
 from pipeline.params import Params
 from pipeline.runs.audit import audit, told
@@ -72,19 +72,26 @@ def evaluate(workspace: Workspace, params: Params, *, device: str, shown: pd.Dat
             "this test split may have been among them"
         )
     windows = with_ends(index, cache)
-    networks, swapped = _networks(workspace, run, cache, windows, device=device, seed=params.seed)
-    scores = pd.concat([*networks, *_controls(workspace, params, windows), *swapped], ignore_index=True)
-    familiar = fit_familiar(cache)
-    clips = clip_table(workspace, index).join(
-        clip_quantities(cache, familiar, pd.DataFrame() if shown is None else shown), on="clip_id"
-    )
-    result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
-    result = measure(clips, scores, seed=params.seed) | result
-    result["audit"] = audit(workspace, run, cache, clips, scores, seed=params.seed)
-    mark(workspace, index, "evaluate", identity, *settings_of_networks(run))
-    result["looks"] = looks_at(workspace, index)
-    write_results(workspace.evaluate, clips, scores, result)
-    keep_evidence(workspace, clips, scores, familiar)
+    with progress_bar("evaluate", total=5, unit="parts") as advance:
+        advance(0, "networks")
+        networks, swapped = _networks(workspace, run, cache, windows, device=device, seed=params.seed)
+        advance(1, "controls")
+        scores = pd.concat([*networks, *_controls(workspace, params, windows), *swapped], ignore_index=True)
+        advance(1, "distances to the training clips")
+        familiar = fit_familiar(cache)
+        clips = clip_table(workspace, index).join(
+            clip_quantities(cache, familiar, pd.DataFrame() if shown is None else shown), on="clip_id"
+        )
+        advance(1, "metrics")
+        result = {"seed": params.seed, "cache": identity, "trained_on": run.cache}
+        result = measure(clips, scores, seed=params.seed) | result
+        advance(1, "audit")
+        result["audit"] = audit(workspace, run, cache, clips, scores, seed=params.seed)
+        mark(workspace, index, "evaluate", identity, *settings_of_networks(run))
+        result["looks"] = looks_at(workspace, index)
+        write_results(workspace.evaluate, clips, scores, result)
+        keep_evidence(workspace, clips, scores, familiar)
+        advance(1)
     return result
 
 

@@ -23,12 +23,12 @@ def mark(workspace: Workspace, index: pd.DataFrame, command: str, *settings: Any
     index: the cache's; settings: all that decides the scores, as JSON can write it. The same
     command with the same settings is the same look, however often it runs.
     """
-    add_look(workspace.looks, Look(test=_test(index), command=command, settings=digest(*settings)))
+    add_look(workspace.looks, Look(test=name_of_test(index), command=command, settings=digest(*settings)))
 
 
 def looks_at(workspace: Workspace, index: pd.DataFrame) -> dict[str, Any]:
     """{times, test (a digest of the test split's clips), by: {command: times}}, the most frequent first."""
-    test = _test(index)
+    test = name_of_test(index)
     found, damaged = read_looks(workspace.looks)
     if damaged:
         lines = ", ".join(map(str, damaged))
@@ -55,6 +55,9 @@ def often(looks: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _test(index: pd.DataFrame) -> str:
-    """Names the test split by its clips: other windows, features or labels of them make it no unseen one."""
-    return digest(sorted(set(index.loc[index["split"] == "test", "clip_id"])))
+def name_of_test(table: pd.DataFrame) -> str:
+    """Names the test split by its clips: other windows, features or labels of them make it no unseen one.
+
+    table: clip_id and split of clips, or of windows.
+    """
+    return digest(sorted(set(table.loc[table["split"] == "test", "clip_id"])))

@@ -15,7 +15,8 @@ from pipeline.statistics.systems import FUSION, OTHER_SOUND, PROPERTIES, cut
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import measured
 
-_ENOUGH = 5  # fakes of a method
+ENOUGH = 5
+"""Clips of a class, of fewer of which chance makes a worst method or source."""
 
 
 def strongest(systems: Mapping[str, Any]) -> str | None:
@@ -95,7 +96,7 @@ def headline(
     if control is not None and of["clip"]["auc"]["value"] is not None:
         row = next(row for row in compared if row["system"] == control)
         adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p")}
-    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["n_fake"] >= _ENOUGH}
+    methods = {name: each["auc"] for name, each in of["per_method"].items() if each["n_fake"] >= ENOUGH}
     methods = {name: auc for name, auc in methods.items() if auc["value"] is not None}
     worst = min(methods, key=lambda name: float(methods[name]["value"])) if len(methods) > 1 else None
     found = {
@@ -114,22 +115,25 @@ def _sentence(found: Mapping[str, Any], counts: Mapping[str, int]) -> str:
         return f"{held} nothing can be said: {auc['reason']}."
     text = f"{held} the searched network reaches an AUC of {auc['value']:.3f}{_span(auc)}."
     if adds:
-        against = f"the strongest control, {_CALLED.get(adds['control'], adds['control'])}{_span(adds, '+.3f')}"
-        text += f" That is {abs(adds['difference']):.3f} {'more' if adds['difference'] >= 0 else 'less'} than {against}"
-        text += f": {_verdict(adds)}." if adds["p"] is not None else "."
+        text += f" It adds {adds['difference']:+.3f} to the strongest control, {_called(adds['control'])}"
+        if adds["p"] is not None:
+            text += f" (95 % interval of the difference {adds['low']:+.3f} to {adds['high']:+.3f}): {in_a_word(adds)}"
+        text += "."
     if worst:
-        text += f" It is worst on {worst['method']}: {worst['auc']['value']:.3f}{_span(worst['auc'])}."
+        text += f" It is worst on {worst['method']}, with an AUC of {worst['auc']['value']:.3f}{_span(worst['auc'])}."
     return text
 
 
-_CALLED = {"visual": "the picture alone", "audio": "the sound alone"}
+def _called(system: str) -> str:
+    return {"visual": "the picture alone", "audio": "the sound alone"}.get(system, system)
 
 
-def _span(value: Mapping[str, Any], form: str = ".3f") -> str:
-    return "" if value["low"] is None else f" (95 % interval {value['low']:{form}} to {value['high']:{form}})"
+def _span(value: Mapping[str, Any]) -> str:
+    return "" if value["low"] is None else f" (95 % interval {value['low']:.3f} to {value['high']:.3f})"
 
 
-def _verdict(adds: Mapping[str, Any]) -> str:
+def in_a_word(adds: Mapping[str, Any]) -> str:
+    """Whether something is added, by the interval {low, high} of what is."""
     if adds["low"] > 0:
         return "it adds something"
     return "it is worse" if adds["high"] < 0 else "chance alone could make that difference"

@@ -40,6 +40,7 @@ _SAME_SCORE, _SAME_AUC, _SAME_LOSS = 1e-4, 0.005, 0.01
 _TOO_SURE = 1e-6
 """A wrong score so near to 0 or 1 is rounded: it no longer says how large its loss is."""
 _MOST_NAMES = 5
+TRIMMED = "; windows begin behind it, so that no network hears it"
 
 
 def _finding(check: str, found: bool, says: str) -> Finding:
@@ -65,12 +66,12 @@ def check_properties(clips: pd.DataFrame, *, trimmed: bool) -> list[Finding]:
         tells = best["auc"] > best["limit"]
         says = (
             f"{SHORTCUTS[best['name']]} alone tells {best['side']} from real with an AUC of {best['auc']:.2f} "
-            f"({best['clips']} clips; nothing is said up to {best['limit']:.2f})"
+            f"({best['clips']} clips; a finding begins above {best['limit']:.2f})"
         )
         if tells:
             says += ": a detector that sees nothing else looks right on these clips"
             if check == "leading silence" and trimmed:
-                says += "; windows begin behind it, so that no network hears it"
+                says += TRIMMED
         found.append(_finding(check, tells, says))
     return found
 

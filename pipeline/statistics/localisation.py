@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.segments import MIN_FAKE_S, merge_segments, parse_segments
-from pipeline.statistics.metrics import Floats, UndefinedMetricError
+from pipeline.statistics.metrics import Floats
 from pipeline.statistics.systems import FUSION
 from pipeline.statistics.values import Value, affordable, people_drawn, value
 
@@ -72,13 +72,13 @@ def measure_localisation(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
         "system": FUSION,
         "clips": len(true),
         "fake_clips": sum(bool(segments) for segments in true.values()),
-        "segments": _count(true),
+        "segments": sum(len(segments) for segments in true.values()),
         "segment_s": float(np.median([end - start for segments in true.values() for start, end in segments])),
         "window_s": float((windows["end_s"] - windows["start_s"]).median()),
-        **_values(_Matches.of(segments_of(windows), true), people, seed),
+        **_values(Matches.of(segments_of(windows), true), people, seed),
         "oracle": {
             kind: {name: float(drawn[0]) for name, drawn in named.items()}
-            for kind, named in _Matches.of(best_runs(windows, true), true).measures(np.ones((1, len(true)))).items()
+            for kind, named in Matches.of(best_runs(windows, true), true).measures(np.ones((1, len(true)))).items()
         },
     }
 
@@ -92,25 +92,12 @@ def overlaps(found: ArrayLike, true: ArrayLike) -> Floats:
     return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
 
 
-def average_precision_at(found: Mapping[str, Proposals], true: Mapping[str, Segments], iou: float) -> float:
-    """The area under precision against recall of all clips' proposals together, the most confident first.
-
-    A proposal is right if it overlaps a segment by more than `iou` that none more confident has met. Precision is the
-    best at that recall or beyond. true: of every clip, a real one's empty. Raises UndefinedMetricError without any.
-    """
-    _count(true)
-    return float(_Matches.of(found, true, (iou,)).precisions(np.ones((1, len(true))))[iou][0])
-
-
-def average_recall_at(found: Mapping[str, Proposals], true: Mapping[str, Segments], most: int) -> float:
-    """The share of segments that a clip's `most` most confident proposals meet, averaged over IOUS."""
-    _count(true)
-    return float(_Matches.of(found, true).recall(most, np.ones((1, len(true))))[0])
-
-
 @dataclass(frozen=True)
-class _Matches:
-    """Which proposals meet a segment, the most confident of all clips first; clips are numbered as in `true`."""
+class Matches:
+    """Which proposals meet a segment, the most confident of all clips first; clips are numbered as in `true`.
+
+    true: of every clip, a real one's empty.
+    """
 
     clip: NDArray[np.intp]
     """(proposals,) whose each is"""
@@ -122,7 +109,7 @@ class _Matches:
     """(clips,) how many are labelled"""
 
     @classmethod
-    def of(cls, found: Mapping[str, Proposals], true: Mapping[str, Segments], ious: Sequence[float] = IOUS) -> _Matches:
+    def of(cls, found: Mapping[str, Proposals], true: Mapping[str, Segments], ious: Sequence[float] = IOUS) -> Matches:
         ordered = [_ordered(found.get(clip, ())) for clip in true]
         overlap = [overlaps(rows[:, :2], segments) for rows, segments in zip(ordered, true.values(), strict=True)]
         order = np.argsort(-np.concatenate([rows[:, 2] for rows in ordered]), kind="stable")
@@ -144,7 +131,11 @@ class _Matches:
         }
 
     def precisions(self, weights: Floats) -> dict[float, Floats]:
-        """{iou: (draws,) average precision}, NaN without segments; weights: (draws, clips), how often each is there."""
+        """{iou: (draws,) average precision}, NaN without segments; weights: (draws, clips), how often each is there.
+
+        The area under precision against recall of all clips' proposals together. One is right if it overlaps a segment
+        by more than `iou` that none more confident has met; precision is the best at that recall or beyond.
+        """
         weight = weights[:, self.clip]
         so_far, segments = np.cumsum(weight, axis=1), weights @ self.segments
         found = {}
@@ -156,7 +147,7 @@ class _Matches:
         return found
 
     def recall(self, most: int, weights: Floats) -> Floats:
-        """(draws,) average recall over the IoUs; weights: as of `precisions`."""
+        """(draws,) the share of segments that a clip's `most` most confident proposals meet, averaged over the IoUs."""
         chosen = self.rank < most
         met = np.sum(
             [np.bincount(self.clip[chosen & hit], minlength=len(self.segments)) for hit in self.hit.values()], 0
@@ -164,7 +155,7 @@ class _Matches:
         return _share(weights @ met, len(self.hit) * (weights @ self.segments))
 
 
-def _values(matches: _Matches, people: NDArray[Any], seed: int) -> dict[str, dict[str, Value]]:
+def _values(matches: Matches, people: NDArray[Any], seed: int) -> dict[str, dict[str, Value]]:
     """{ap: {iou or mean: value}, ar: {most: value}}; people: (clips,)."""
     whole = matches.measures(np.ones((1, len(people))))
     drawn: dict[str, dict[str, list[Floats]]] = {kind: {name: [] for name in named} for kind, named in whole.items()}
@@ -244,13 +235,6 @@ def _best_run(stretches: Sequence[Stretch], segment: tuple[float, float]) -> Pro
 
 def _share(part: Floats, whole: Floats) -> Floats:
     return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))
-
-
-def _count(true: Mapping[str, Segments]) -> int:
-    total = sum(len(segments) for segments in true.values())
-    if not total:
-        raise UndefinedMetricError("no clip has labelled fake segments")
-    return total
 
 
 def _ordered(proposals: Proposals) -> Floats:

@@ -96,6 +96,13 @@ def drawn_metrics(
     return found if log10_lr is None else found | _evident(y, np.asarray(log10_lr, np.float64), draws)
 
 
+def drawn_pairs(labels: ArrayLike, draws: Draws) -> Floats:
+    """(draws,) how many pairs of a fake and a real clip there are in each."""
+    fake = np.asarray(labels) == 1
+    sums = _totals(draws, fake=fake, real=~fake)
+    return np.asarray(sums["fake"] * sums["real"])
+
+
 def drawn_cllr_min(labels: ArrayLike, scores: ArrayLike, draws: Draws) -> Floats:
     """(draws,) of `evidence.cllr_min`: each draw is calibrated anew."""
     y, s = metrics.two_classes(labels, scores)

@@ -1,4 +1,8 @@
-"""What the trainings of a protocol are worth, each on what it was tested on, and on average."""
+"""What the trainings of a protocol are worth, each on what it was tested on, and on average.
+
+There are two averages over tests: of pairs of a fake and a real clip of one test, each pair alike, and of tests, each
+alike. The first leads, since a test of two clips has an AUC of 0 or 1: docs/decisions/009-pairs-lead.md.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.statistics import metrics
+from pipeline.statistics.added import in_a_word
 from pipeline.statistics.compare import drawn_p
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, interval
 from pipeline.statistics.values import affordable
 
-MEAN = "mean of the unseen"
+PAIRS, MEAN = "pairs of the unseen", "mean of the unseen"
+MEANS = {PAIRS: "pairs", MEAN: "mean"}
+"""What rows of averages are trained on, the one that leads first, and their names in `what_is_added`."""
+_MOST_PAIRS = 0.9  # the tests that hold so many of the pairs are counted
 
 
 def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
@@ -32,10 +40,14 @@ def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people."""
+    """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people.
+
+    pairs: (draws,) of a fake and a real clip in each; those that there are, where nobody is drawn.
+    """
 
     row: Mapping[str, Any]
     drawn: Floats | None
+    pairs: Floats | int
 
     @property
     def seen(self) -> bool:
@@ -47,54 +59,84 @@ def every_test(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
     """Every training, test and method, in order of appearance.
 
     scores: of the clips tested: clip_id, label, person, trained_on, tested_on, method, seed, score, threshold. All
-    methods of a test are measured in the same draws of its people.
+    methods of a test are measured on the same clips and in the same draws of their people: a seed that failed in a
+    fold, and so has not scored every clip, does not count, and a method without any that has is left out.
     """
-    keys = ["trained_on", "tested_on", "method"]
-    draws = affordable(int(scores.groupby(keys)["clip_id"].nunique().max()))
+    tests = scores.groupby(["trained_on", "tested_on"], sort=False)
+    draws = affordable(int(tests["clip_id"].nunique().max()))
     found = []
-    for names, of in scores.groupby(keys, sort=False):
-        row, drawn = _measured(of, draws, seed)
-        found.append(Measured(dict(zip(keys, names, strict=True)) | row, drawn))
+    for (trained_on, tested_on), of_test in tests:
+        clips = of_test["clip_id"].unique()
+        for method, of in of_test.groupby("method", sort=False):
+            # Networks of several folds may have tested a clip: their mean is taken.
+            by_seed = of.pivot_table(index="clip_id", columns="seed", values="score").reindex(clips)
+            by_seed = by_seed.dropna(axis="columns")
+            if by_seed.shape[1]:
+                names = {"trained_on": trained_on, "tested_on": tested_on, "method": method}
+                about = of.groupby("clip_id").agg({"label": "first", "person": "first", "threshold": "mean"})
+                found.append(_measured(names, about.loc[clips], by_seed, draws, seed))
     return found
 
 
 def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
-    """One row a training, test and method; then each method's mean over the tests that hold both classes.
+    """One row a training, test and method; then each method's MEANS over the tests that hold both classes.
 
     `auc` is that of the seeds' mean score, with its 95 % interval over people; `auc_one` is one seed's, on average.
-    What is not defined is NaN. The mean leaves out tests on what was trained on, where there are others.
+    What is not defined is NaN. The means leave out tests on what was trained on, where there are others.
     """
-    means = [_mean(of_method) for of_method in _by_method(tests).values()]
-    return pd.DataFrame([*(test.row for test in tests), *(mean for mean in means if mean)])
+    unseen = [_unseen(of_method) for of_method in _by_method(tests).values()]
+    means = [_mean(of_method, of) for of in MEANS for of_method in unseen if len(of_method) > 1]
+    return pd.DataFrame([*(test.row for test in tests), *means])
 
 
 def what_is_added(tests: Sequence[Measured], method: str) -> dict[str, Any] | None:
-    """{method, control, difference, low, high, p, tests}: of the AUCs' means over the unseen tests, paired.
+    """{method, tests, pairs, mean, sentence}: what a method's AUC over the unseen tests is above the others', paired.
 
-    The control is the strongest of all other methods by that mean; both are measured in the same draws of tests and
-    people. None where no test has both classes, or a single one people enough.
+    pairs, mean: {control, difference, low, high, p} by each of MEANS; the control is the strongest of all other methods
+    by it. Both are measured in the same draws of tests and people. None where no test has both classes, or a single one
+    people enough.
     """
     of_method = {name: _unseen(of) for name, of in _by_method(tests).items()}
     most = max((len(of) for of in of_method.values()), default=0)
     whole = {name: of for name, of in of_method.items() if len(of) == most > 0}
     if method not in whole or len(whole) == 1:
         return None
-    means = {name: float(np.mean([test.row["auc"] for test in of])) for name, of in whole.items()}
-    control = max((name for name in means if name != method), key=lambda name: means[name])
     try:
-        difference = _drawn_mean(whole[method]) - _drawn_mean(whole[control])
-        span = interval(difference)
+        found = {name: _added(whole, method, of) for of, name in MEANS.items()}
     except UndefinedMetricError:
         return None
-    return {
-        "method": method,
-        "control": control,
-        "difference": means[method] - means[control],
-        "low": span.low,
-        "high": span.high,
-        "p": drawn_p(difference),
-        "tests": most,
-    }
+    return {"method": method, "tests": most, **found, "sentence": _sentence(method, most, **found)}
+
+
+def _added(whole: Mapping[str, Sequence[Measured]], method: str, of: str) -> dict[str, Any]:
+    means = {name: _average(tests, "auc", of) for name, tests in whole.items()}
+    control = max((name for name in means if name != method), key=lambda name: means[name])
+    difference = _drawn_mean(whole[method], of) - _drawn_mean(whole[control], of)
+    span = interval(difference)
+    found = {"control": control, "difference": means[method] - means[control]}
+    return found | {"low": span.low, "high": span.high, "p": drawn_p(difference)}
+
+
+def disagree(adds: Mapping[str, Any]) -> bool:
+    """Whether something is added by the one of the MEANS and lost by the other; adds: of `what_is_added`."""
+    return bool(adds["pairs"]["difference"] * adds["mean"]["difference"] < 0)
+
+
+def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[str, Any]) -> str:
+    by_pairs, by_tests = (
+        f"{of['difference']:+.3f} to the strongest of the others, {of['control']} (95 % interval of the difference "
+        f"{of['low']:+.3f} to {of['high']:+.3f}): {in_a_word(of)}."
+        for of in (pairs, mean)
+    )
+    if tests == 1:
+        return f"{method} adds {by_pairs}"
+    text = (
+        f"Over the pairs of a fake and a real clip inside {tests} tests, {method} adds {by_pairs} As a mean over the "
+        f"tests it adds {by_tests}"
+    )
+    if disagree({"pairs": pairs, "mean": mean}):
+        text += " The two disagree about the sign: what it adds depends on how tests are counted."
+    return text
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -117,14 +159,13 @@ def _unseen(tests: Sequence[Measured]) -> Sequence[Measured]:
     return [test for test in tests if not test.seen] or tests
 
 
-def _measured(of: pd.DataFrame, n_draws: int, seed: int) -> tuple[dict[str, Any], Floats | None]:
-    """(one test's row, its AUC in every draw of the people)."""
-    by_seed = of.pivot_table(index="clip_id", columns="seed", values="score", sort=False)
-    one = of.drop_duplicates("clip_id").set_index("clip_id").loc[by_seed.index]
+def _measured(names: Mapping[str, Any], one: pd.DataFrame, by_seed: pd.DataFrame, n_draws: int, seed: int) -> Measured:
+    """One method's on one test; by_seed: (clips, seeds) scores; one: a row of each clip."""
     labels, mean = one["label"].to_numpy(), by_seed.mean(axis=1).to_numpy()
     called = mean >= one["threshold"].to_numpy()
     n_fake, n_real = int((labels == 1).sum()), int((labels == 0).sum())
     row: dict[str, Any] = {
+        **names,
         "seeds": by_seed.shape[1],
         "people": one["person"].nunique(),
         "real": n_real,
@@ -133,49 +174,65 @@ def _measured(of: pd.DataFrame, n_draws: int, seed: int) -> tuple[dict[str, Any]
         "reals_accused": float(called[labels == 0].mean()) if n_real else np.nan,
     }
     if not (n_fake and n_real):
-        return row, None
+        return Measured(row, None, 0)
     singles = [metrics.auc(labels, by_seed[column].to_numpy()) for column in by_seed]
     row |= {"auc": metrics.auc(labels, mean), "eer": metrics.eer(labels, mean), "auc_one": float(np.mean(singles))}
     try:
         people = draw_people(one["person"], draws=n_draws, seed=seed)
-        draws = drawn_metrics(labels, mean, people)["auc"]
-        found = interval(draws)
+        drawn = drawn_metrics(labels, mean, people, fast=True)["auc"]
+        found = interval(drawn)
     except UndefinedMetricError:
-        return row, None
-    return row | {"auc_low": found.low, "auc_high": found.high}, draws
+        return Measured(row, None, n_fake * n_real)
+    return Measured(row | {"auc_low": found.low, "auc_high": found.high}, drawn, drawn_pairs(labels, people))
 
 
-def _mean(tests: Sequence[Measured]) -> dict[str, Any] | None:
-    """The row of a method's mean over tests, None for less than two; its interval draws tests, and people of each."""
-    unseen = _unseen(tests)
-    if len(unseen) < 2:
-        return None
-    rows = [test.row for test in unseen]
-    found = {"trained_on": MEAN, "tested_on": f"{len(rows)} tests", "method": rows[0]["method"]}
-    found |= {"seeds": min(row["seeds"] for row in rows)} | {
-        k: sum(r[k] for r in rows) for k in ("people", "real", "fake")
-    }
-    found |= {key: float(np.mean([row[key] for row in rows])) for key in ("auc", "eer", "auc_one")}
-    found |= {key: float(np.mean([row[key] for row in rows])) for key in ("fakes_missed", "reals_accused")}
+def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
+    """The row of a method's mean over tests; its interval draws tests, and people of each."""
+    rows = [test.row for test in tests]
+    found = {"trained_on": of, "tested_on": f"{len(rows)} tests", "method": rows[0]["method"]}
+    if of == PAIRS:
+        found["tested_on"] += f", {_holding_most(rows)} of them with {100 * _MOST_PAIRS:.0f} % of the pairs"
+    found["seeds"] = min(row["seeds"] for row in rows)
+    found |= {key: sum(row[key] for row in rows) for key in ("people", "real", "fake")}
+    found |= {key: _average(tests, key, of) for key in ("auc", "eer", "auc_one", "fakes_missed", "reals_accused")}
     try:
-        span = interval(_drawn_mean(unseen))
+        span = interval(_drawn_mean(tests, of))
     except UndefinedMetricError:
         return found
     return found | {"auc_low": span.low, "auc_high": span.high}
 
 
-def _drawn_mean(tests: Sequence[Measured]) -> Floats:
+def _holding_most(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many tests, the largest first, hold _MOST_PAIRS of the pairs."""
+    pairs = np.sort([row["real"] * row["fake"] for row in rows])[::-1]
+    return int(np.searchsorted(np.cumsum(pairs), _MOST_PAIRS * pairs.sum())) + 1
+
+
+def _average(tests: Sequence[Measured], key: str, of: str) -> float:
+    """Over tests; by PAIRS each counts as often as there is what it is a share of: pairs, fakes, or reals."""
+    rows = [test.row for test in tests]
+    sides = {"fakes_missed": ["fake"], "reals_accused": ["real"]}.get(key, ["fake", "real"])
+    counts = [np.prod([row[side] for side in sides]) if of == PAIRS else 1 for row in rows]
+    return float(np.average([row[key] for row in rows], weights=counts))
+
+
+def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats:
     """(draws,) of the mean AUC over tests: each draw takes as many tests again, at random, and the people of each.
 
-    What is claimed is of the next source or method, so that those at hand are a sample of them. A test of one person,
-    or a draw of it that lacks a class, counts with the test's own value. Raises UndefinedMetricError where nothing is
-    drawn: one test, and too few people in it.
+    What is claimed is of the next source or method, so that those at hand are a sample of them. By PAIRS a test counts
+    as many as the people drawn of it make. A test of one person, or, by MEAN, a draw of it that lacks a class, counts
+    with the test's own value. Raises UndefinedMetricError where nothing is drawn: one test, and too few people in it.
     """
     drawn = [test.drawn for test in tests if test.drawn is not None]
     if not drawn:
         raise UndefinedMetricError("no test has people enough to draw")
     values = np.stack([np.full(len(drawn[0]), t.row["auc"]) if t.drawn is None else t.drawn for t in tests])
     points = np.array([[test.row["auc"]] for test in tests])
-    values = np.where(np.isfinite(values), values, points)
+    counts = [np.broadcast_to(test.pairs if of == PAIRS else 1, len(drawn[0])) for test in tests]
     chosen = np.random.default_rng(len(tests)).integers(len(tests), size=values.shape)
-    return np.asarray(np.take_along_axis(values, chosen, axis=0).mean(axis=0))
+    values, weights = (
+        np.take_along_axis(each, chosen, axis=0)
+        for each in (np.where(np.isfinite(values), values, points), np.stack(counts))
+    )
+    with np.errstate(invalid="ignore"):  # a draw without any pair says nothing
+        return np.asarray((values * weights).sum(axis=0) / weights.sum(axis=0))

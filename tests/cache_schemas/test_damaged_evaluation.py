@@ -44,7 +44,7 @@ def test_whole_tables_are_read_in_any_order(tmp_path: Path) -> None:
         (first("score", 7.0), "score is 7.0"),
         (first("score", "abc"), "score is abc, needed: a number"),
         (first("label", 2), r"label is 2, needed: 0 \(real\) or 1 \(fake\)"),
-        (first("label", 1), r"label is \d, needed: what other rows of the window say"),
+        (first("label", 1), r"label is \d, needed: what other rows of its window say"),
         (first("split", "train"), "split is train, needed: val or test"),
         (first("split", "test"), "split is test, needed: split as clips.csv says it"),
         (first("subject_id", "nobody"), "subject_id is nobody, needed: subject_id as clips.csv says it"),

@@ -8,33 +8,36 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cache_schemas.evaluation import CLIPS, PROPERTIES, SCORES, EvaluationError, read_clips, read_scores
+from cache_schemas.evaluation import EvaluationError, read_evaluation
 from cache_schemas.tables import write_table
+from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
-
-def clips() -> pd.DataFrame:
-    table = pd.DataFrame({name: ["", ""] for name in CLIPS}).assign(**dict.fromkeys(PROPERTIES, 1.5))
-    table = table.assign(clip_id=["0012", "1e5"], subject_id=["NA", "7"], method=["=cmd", "nan"], label=[0, 1])
-    return table.assign(windows=[1, 2], loudness_db=[np.nan, -1 / 3], has_audio=[True, False], path=["a,b", "-c"])
+INDEX = make_index(subjects=10)
+CLIPS, SCORES = make_clips(INDEX), make_scores(INDEX, seeds=(0, 1), networks=["fusion"])
 
 
 def test_texts_stay_texts_and_numbers_keep_every_digit(tmp_path: Path) -> None:
     """A column without a single text, too, and people whose names look like numbers or like nothing."""
-    path = tmp_path / "clips.csv"
-    write_table(path, clips())
-    pd.testing.assert_frame_equal(read_clips(path), clips(), check_exact=True, check_dtype=False)
-    scores = pd.DataFrame({name: ["x"] * 500 for name in SCORES}).assign(score=np.random.default_rng(0).random(500))
-    write_table(path, scores)
-    assert (read_scores(path)["score"] == scores["score"]).all()
+    names = dict(zip(CLIPS["subject_id"].unique(), ["NA", "7", "007", "1e5", "=cmd", "-c", "nan", "a,b"], strict=False))
+    clips, scores = (
+        table.assign(subject_id=table["subject_id"].replace(names), method=table["method"].replace({"wav2lip": "NA"}))
+        for table in (CLIPS, SCORES)
+    )
+    clips = clips.assign(group="", loudness_db=[np.nan, *np.random.default_rng(0).random(len(clips) - 1)])
+    scores = scores.assign(score=np.random.default_rng(1).random(len(scores)))
+    write_table(tmp_path / "clips.csv", clips)
+    write_table(tmp_path / "scores.csv", scores)
+    for read, written in zip(read_evaluation(tmp_path), (clips, scores), strict=True):
+        pd.testing.assert_frame_equal(read, written.reset_index(drop=True), check_exact=True, check_dtype=False)
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "clips.csv"
     with pytest.raises(EvaluationError, match=r"clips\.csv does not exist: run `bmnas evaluate` first"):
-        read_clips(path)
-    write_table(path, clips().drop(columns=["group", "dataset"]))
+        read_evaluation(tmp_path)
+    write_table(path, CLIPS.drop(columns=["group", "dataset"]))
     with pytest.raises(EvaluationError, match=r"clips\.csv lacks dataset, group: run `bmnas evaluate` again"):
-        read_clips(path)
+        read_evaluation(tmp_path)
     path.write_text("")
     with pytest.raises(EvaluationError, match=r"clips\.csv cannot be read as a table"):
-        read_clips(path)
+        read_evaluation(tmp_path)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import pipeline.experiments.protocols
 import pipeline.experiments.scored
-from cache_schemas.manifest import Clip, write_manifest
+from cache_schemas.manifest import Clip, Unused, read_manifest, write_manifest, write_unused
 from cache_schemas.tables import read_table
 from pipeline.cli import app
 from pipeline.controls.properties import CONTROLS, property_scores
@@ -24,7 +26,15 @@ from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
 from pipeline.runs.looks import looks_at
 from pipeline.statistics.metrics import auc
-from pipeline.statistics.protocol import MEAN, every_test, measure_protocol, val_thresholds, what_is_added
+from pipeline.statistics.protocol import (
+    MEAN,
+    PAIRS,
+    disagree,
+    every_test,
+    measure_protocol,
+    val_thresholds,
+    what_is_added,
+)
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -95,7 +105,10 @@ def test_only_scores_of_clips_that_were_not_seen_count(workspace: Workspace, met
     assert (row["fakes_missed"], row["reals_accused"]) == (1, 1)
     assert found.adds
     assert (found.adds["method"], found.adds["tests"]) == ("search", 1)
-    assert found.adds["high"] < 0
+    assert found.adds["pairs"] == found.adds["mean"], "there is one test only"
+    assert found.adds["pairs"]["high"] < 0
+    assert found.adds["sentence"].startswith("search adds -")
+    assert found.adds["sentence"].endswith("it is worse.")
     assert row["real"] + row["fake"] == workspace_clips(workspace)
     folder = workspace.protocols / "people"
     people = pd.read_csv(folder / "people.csv")
@@ -118,15 +131,18 @@ def workspace_clips(workspace: Workspace) -> int:
 def test_a_left_out_source_takes_no_part_in_training(workspace: Workspace, methods: list[np.ndarray]) -> None:
     table = run_protocol(workspace, small(), "sources", protocol_of("leave-one-source-out")).table
     table = table[table["method"] == "search"]
-    assert list(table["trained_on"]) == ["all but a", "all but b", MEAN]
-    assert list(table["tested_on"]) == ["a", "b", "2 tests"]
+    assert list(table["trained_on"]) == ["all but a", "all but b", PAIRS, MEAN]
+    assert list(table["tested_on"]) == ["a", "b", "2 tests, 2 of them with 90 % of the pairs", "2 tests"]
     assert {side for split in methods for side in split} == {"train", "val", "test"}
 
 
 def test_a_matrix_of_data_sets(workspace: Workspace, methods: list[np.ndarray]) -> None:
     table = run_protocol(workspace, small(), "cross", protocol_of("cross-data-set")).table
     pairs = set(zip(table["trained_on"], table["tested_on"], strict=True))
-    assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"), (MEAN, "2 tests")}
+    assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")} | {
+        (PAIRS, "2 tests, 2 of them with 90 % of the pairs"),
+        (MEAN, "2 tests"),
+    }
 
 
 def test_what_is_finished_is_kept(
@@ -220,8 +236,9 @@ def test_what_is_added_is_paired_and_against_the_strongest() -> None:
         ],
         ignore_index=True,
     )
-    found = what_is_added(every_test(table, seed=0), "ours")
-    assert found
+    adds = what_is_added(every_test(table, seed=0), "ours")
+    assert adds
+    found = adds["pairs"]
     assert found["control"] == "close"
     assert found["difference"] == pytest.approx(auc(labels, good) - auc(labels, close))
     assert 0 <= found["low"] <= found["difference"] <= found["high"] < 0.04
@@ -242,12 +259,67 @@ def test_the_mean_over_tests_is_as_sure_as_they_are_alike() -> None:
         rows = measure_protocol(every_test(table, seed=0)).set_index("trained_on")
         assert np.isnan(rows.loc["all but a", "auc_low"])
         assert rows.loc[MEAN, "tested_on"] == "5 tests"
-        return dict(rows.loc[MEAN])
+        return {of: dict(rows.loc[of]) for of in (PAIRS, MEAN)}
 
     alike, unlike = mean_of(0.05, 0.05, 0.05, 0.05), mean_of(0.0, 0.0, 0.5, 0.5)
-    for row in (alike, unlike):
-        assert row["auc_low"] < row["auc"] < row["auc_high"]
-    assert unlike["auc_high"] - unlike["auc_low"] > 2 * (alike["auc_high"] - alike["auc_low"])
+    for of in (PAIRS, MEAN):
+        for row in (alike[of], unlike[of]):
+            assert row["auc_low"] < row["auc"] < row["auc_high"]
+        assert unlike[of]["auc_high"] - unlike[of]["auc_low"] > 2 * (alike[of]["auc_high"] - alike[of]["auc_low"])
+
+
+def uneven() -> pd.DataFrame:
+    """A large test on which "ours" is worse than "theirs", and six of two clips on which it is right by luck."""
+    random = np.random.default_rng(4)
+    labels = np.arange(80) % 2
+    weak, strong = (labels * seen + random.random(80) for seen in (0.1, 0.6))
+    people = [f"p{i // 4}" for i in range(80)]
+    parts = [
+        scored("all but large", "large", list(labels), list(score / 2)).assign(method=name, person=people)
+        for name, score in (("ours", weak), ("theirs", strong))
+    ]
+    for number in range(6):
+        for name, fake in (("ours", 0.9), ("theirs", 0.1 if number % 2 else 0.9)):
+            part = scored(f"all but small{number}", f"small{number}", [0, 1], [0.5, fake])
+            parts.append(part.assign(method=name, person=f"{number}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_pair_of_clips_counts_alike_in_whichever_test_it_is() -> None:
+    """By hand: 1600 pairs of the large test, and one of each small one; fakes count in what is missed of them."""
+    table = uneven()
+    large = table[(table["tested_on"] == "large") & (table["method"] == "ours")]
+    share = auc(large["label"], large["score"])
+    rows = measure_protocol(every_test(table, seed=0)).set_index(["trained_on", "method"])
+    pairs, mean = rows.loc[(PAIRS, "ours")], rows.loc[(MEAN, "ours")]
+    assert pairs["tested_on"] == "7 tests, 1 of them with 90 % of the pairs"
+    assert pairs["auc"] == pytest.approx((1600 * share + 6) / 1606)
+    assert mean["auc"] == pytest.approx((share + 6) / 7)
+    missed = float((large.loc[large["label"] == 1, "score"] < 0.5).sum())
+    assert pairs["fakes_missed"] == pytest.approx(missed / 46)
+    assert mean["fakes_missed"] == pytest.approx(missed / 40 / 7)
+    assert list(rows.index.get_level_values("trained_on")[-4:]) == [PAIRS, PAIRS, MEAN, MEAN], "pairs lead"
+
+
+def test_where_the_averages_differ_in_sign_it_is_said() -> None:
+    adds = what_is_added(every_test(uneven(), seed=0), "ours")
+    assert adds
+    assert adds["pairs"]["difference"] < -0.1
+    assert adds["mean"]["difference"] > 0.1
+    assert disagree(adds)
+    first, second = adds["sentence"].split(" As a mean over the tests ")
+    assert f"{adds['pairs']['difference']:+.3f} to the strongest of the others, theirs (95 % interval of the" in first
+    assert f"{adds['mean']['difference']:+.3f}" in second
+    assert second.endswith("The two disagree about the sign: what it adds depends on how tests are counted.")
+    assert not disagree(adds | {"mean": adds["pairs"]})
+
+
+def test_a_seed_that_failed_in_one_fold_does_not_count() -> None:
+    """It has scored some of the clips only: means and draws are of the clips that all have."""
+    whole = scored("others", "all", [0, 1] * 4, [0.1, 0.9] * 4)
+    parts = [whole, whole.assign(seed=1, score=1 - whole["score"]).iloc[:5], whole.assign(method="part").iloc[:6]]
+    (test,) = every_test(pd.concat(parts, ignore_index=True), seed=0)
+    assert (test.row["method"], test.row["seeds"], test.row["auc"], test.row["real"]) == ("m", 1, 1, 4)
 
 
 def test_thresholds_are_the_best_on_val() -> None:
@@ -257,8 +329,28 @@ def test_thresholds_are_the_best_on_val() -> None:
     assert val_thresholds(val) == {"m": 0.35}
 
 
-def test_the_command_prints_a_table(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
+def test_the_command_prints_both_averages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = every_test(uneven().replace({"ours": "search"}), seed=0)
+    adds = what_is_added(tests, "search")
+    found = pipeline.experiments.protocols.Outcome(measure_protocol(tests), adds, [])
+    monkeypatch.setattr(pipeline.experiments.protocols, "run_protocol", lambda *_: found)
+    (tmp_path / "params.yaml").write_text("{}")
+    options = ["--params", str(tmp_path / "params.yaml"), "--work", str(tmp_path / "work")]
+    told = CliRunner().invoke(app, ["protocol", "leave-one-source-out", *options])
+    assert told.exit_code == 0, told.output
+    assert "AUC, by pairs" in told.stdout
+    assert "AUC, mean of tests" in told.stdout
+    assert adds
+    assert adds["sentence"] in told.stdout.replace("\n", " ")
 
-    result = CliRunner().invoke(app, ["protocol", "-h"])
-    assert "leave-one-source-out" in result.stdout
+
+def test_clips_that_the_split_left_out_are_told(
+    workspace: Workspace, methods: list[np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = replace(read_manifest(workspace.manifest)[0], clip_id="another", path="x.mp4", split="")
+    write_unused(workspace.unused, [Unused(clip, "people of two splits")])
+    try:
+        run_protocol(workspace, small(), "people", protocol_of("people"))
+    finally:
+        workspace.unused.unlink()
+    assert "protocol people: 1 clips take no part: split.kind people left them out" in capsys.readouterr().err

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cache_schemas.evaluation import read_clips, read_scores
+from cache_schemas.evaluation import read_evaluation
 from cache_schemas.files import write_json
 from cache_schemas.media import FACES, SPECTROGRAMS
+from cache_schemas.protocol import PROTOCOL_VERSION
 from cache_schemas.shards import ClipResult, write_shard
 from cache_schemas.tables import write_table
 from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.protocol import MEAN, MEANS, PAIRS
 from pipeline.workspace import Workspace
 
 HOSTILE_NAME = '</script><script>alert("y")</script><img src=//evil.example/b.png>'
@@ -57,14 +58,15 @@ def value(middle: float) -> dict[str, Any]:
 
 def write_more(workspace: Workspace, index: pd.DataFrame) -> None:
     """Adds all of it to an evaluated run, and makes the fusion network wrong on one real clip of a hostile name."""
-    clips = read_clips(workspace.evaluate / "clips.csv")
-    scores = read_scores(workspace.evaluate / "scores.csv")
+    clips, scores = read_evaluation(workspace.evaluate)
     wrong = clips.loc[(clips["split"] == "test") & (clips["label"] == 0), "clip_id"].iloc[0]
     clips.loc[clips["clip_id"] == wrong, ["path", "method", "group"]] = HOSTILE_NAME
     scores.loc[(scores["clip_id"] == wrong) & (scores["system"] == "fusion"), "score"] = 0.99
     result = measure(clips, scores) | {"seed": 0} | extras()
     write_results(workspace.evaluate, clips, scores, result)
-    write_protocol(workspace, "leave-one-source-out", [("one", 0.68), (HOSTILE_NAME, 0.58), (MEAN, 0.63)])
+    write_protocol(
+        workspace, "leave-one-source-out", [("one", 0.68), (HOSTILE_NAME, 0.58), (PAIRS, 0.59), (MEAN, 0.63)]
+    )
     write_protocol(workspace, "people", [("all", 0.9)])
     write_json(workspace.robustness / "robustness.json", robustness())
     write_pictures(workspace, index)
@@ -106,27 +108,31 @@ def extras() -> dict[str, Any]:
 def write_protocol(
     workspace: Workspace, name: str, tests: list[tuple[str, float]], left_out: str | None = None
 ) -> None:
-    """A protocol of one method, by what was tested and its AUC."""
+    """A protocol of one method, by what was tested and its AUC; what it adds by pairs and by tests has other signs."""
     rows = [
         {
-            "trained_on": MEAN if tested == MEAN else f"all but {tested}",
-            "tested_on": "2 tests" if tested == MEAN else tested,
+            "trained_on": tested if tested in MEANS else f"all but {tested}",
+            "tested_on": "2 tests" if tested in MEANS else tested,
             "method": "search",
-            "seeds": 2, "people": 4, "real": 4, "fake": 12, "fakes_missed": 0.2, "reals_accused": 0.1,
+            "seeds": 2, "people": 4, "real": 6, "fake": 12, "fakes_missed": 0.2, "reals_accused": 0.1,
             "auc": auc, "eer": 0.2, "auc_one": auc, "auc_low": auc - 0.08, "auc_high": auc + 0.08,
         }
         for tested, auc in tests
     ]  # fmt: skip
     undefined = {**rows[0], "tested_on": "only fakes", "trained_on": "all but only fakes"}
     rows.insert(1, {key: cell for key, cell in undefined.items() if "auc" not in key})
-    adds = {"method": "search", "control": HOSTILE_NAME, "difference": -0.02, "low": -0.1, "high": 0.05, "p": 0.4}
+    pairs = {"control": HOSTILE_NAME, "difference": -0.02, "low": -0.1, "high": 0.05, "p": 0.4}
+    mean = {"control": "probe", "difference": 0.01, "low": -0.06, "high": 0.07, "p": 0.8}
+    adds = {"method": "search", "tests": 2, "pairs": pairs, "mean": mean, "sentence": f"adds to {HOSTILE_NAME}."}
     skipped = [{"trained_on": "none", "reason": "too few people"}]
     by = {"leave-one-source-out": "dataset", "leave-one-method-out": "method"}.get(name, left_out)
     kind = "leave-one-out" if by else "people"
     protocol = {"description": f"Of {name}.", "kind": kind, "by": by}
-    content = {"protocol": protocol, "cache": "", "adds": adds | {"tests": 2}, "rows": rows, "skipped": skipped}
-    write_json(workspace.protocols / name / "protocol.json", content)
-    write_table(workspace.protocols / name / "scores.csv", pd.DataFrame({"clip_id": ["a"], "score": [0.5]}))
+    content = {"schema_version": PROTOCOL_VERSION, "protocol": protocol, "seed": 0, "cache": "", "adds": adds}
+    write_json(workspace.protocols / name / "protocol.json", content | {"rows": rows, "skipped": skipped})
+    one = {"clip_id": "a", "trained_on": "b", "tested_on": "c", "person": "d", "label": 1, "method": "search"}
+    scores = pd.DataFrame([one | {"seed": 0, "score": 0.5, "threshold": 0.5}])
+    write_table(workspace.protocols / name / "scores.csv", scores)
 
 
 def robustness() -> dict[str, Any]:

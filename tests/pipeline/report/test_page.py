@@ -48,6 +48,6 @@ def test_only_the_page_s_own_scripts_may_run() -> None:
     allowed = re.findall(r"'sha256-([^']+)'", policy)
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert allowed == [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
-    assert len(allowed) == 2
+    assert len(allowed) == 3
     assert "unsafe-eval" not in policy
     assert "default-src 'none'" in policy

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cache_schemas.evaluation import read_scores
+from cache_schemas.evaluation import read_evaluation
 from cache_schemas.files import write_json
 from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from pipeline.cli import app
 from pipeline.report.recompute import recompute
 from pipeline.runs.evaluate import write_results
+from pipeline.runs.looks import name_of_test
+from pipeline.statistics.audit import check_properties, check_random_weights
 from pipeline.statistics.measure import measure
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 
@@ -74,7 +76,7 @@ def test_a_digit_that_was_changed_is_named(folder: Path, keys: tuple[str, ...]) 
 
 
 def test_a_score_that_was_changed_shows_in_every_number_of_it(folder: Path) -> None:
-    scores = read_scores(folder / "scores.csv")
+    _, scores = read_evaluation(folder)
     place = scores.index[(scores["system"] == "fusion") & (scores["split"] == "test") & (scores["label"] == 1)][0]
     scores.loc[place, "score"] = 0.0
     write_table(folder / "scores.csv", scores)
@@ -82,6 +84,27 @@ def test_a_score_that_was_changed_shows_in_every_number_of_it(folder: Path) -> N
     assert "metrics.json: systems.fusion.clip.log_loss.value" in names
     assert "metrics.json: systems.fusion.window.brier.high" in names
     assert not [name for name in names if "systems.logistic regression" in name]
+
+
+def test_of_audit_and_looks_the_tables_give_some(folder: Path) -> None:
+    """What they do not is named: who stands in two splits, how often somebody looked."""
+    clips, scores = read_evaluation(folder)
+    table = clips.set_index("clip_id")
+    checks = check_properties(table, trimmed=True), check_random_weights(table, scores, seed=3)
+    audit = [*checks[0], {"check": "a person in two splits", "found": False, "says": "nobody"}, checks[1]]
+    path = folder / "metrics.json"
+    told = json.loads(path.read_text()) | {"audit": audit}
+    told["looks"] = {"times": 3, "test": name_of_test(clips), "by": {"evaluate": 3}}
+    write_json(path, told)
+    found = recompute(folder)
+    assert found.different == []
+    names = ("audit: a person in two splits", "looks: times", "looks: by")
+    assert found.apart[-3:] == [f"metrics.json: {name}" for name in names]
+    told["audit"][1]["found"] = True
+    told["looks"]["test"] = "another"
+    write_json(path, told)
+    places = [each.place for each in recompute(folder).different]
+    assert places == ["metrics.json: audit.resolution.found", "metrics.json: looks.test"]
 
 
 def test_a_number_without_origin_is_named(folder: Path) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cache_schemas.files import write_json
 from cache_schemas.run import RunFileError
 from pipeline.report import sections
 from pipeline.report.drawings import heat_map_of
-from pipeline.statistics.protocol import MEAN
+from pipeline.statistics.protocol import MEAN, PAIRS
 from pipeline.workspace import Workspace
 from tests.pipeline.report.results import extras, value, write_protocol
 
@@ -24,15 +26,22 @@ def test_the_verdict_tells_the_unseen_or_that_it_is_not_known(tmp_path: Any) -> 
     metrics = {"headline": HEAD}
     told = sections.verdict(metrics, found_of(workspace))
     assert told.endswith(
-        "with an AUC of 0.900 (0.850 to 0.950) on other people of the sources and methods that it knows; what it "
-        "reaches on sources never seen or methods of forgery never seen was not measured."
+        "with an AUC (95 % interval) of 0.900 (0.850 to 0.950) on other people of the sources and methods that it "
+        "knows; what it reaches on sources never seen or methods of forgery never seen was not measured."
     )
-    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (MEAN, 0.6)])
+    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (PAIRS, 0.6), (MEAN, 0.7)])
     write_protocol(workspace, "leave-one-method-out", [("swap", 0.8)])
-    told = sections.verdict(metrics, found_of(workspace))
+    tests = found_of(workspace)
+    told = sections.verdict(metrics, [tests[0], tests[1] | {"adds": None}])
+    assert (
+        "with an AUC (95 % interval) of 0.600 (0.520 to 0.680) on sources never seen, 0.800 (0.720 to 0.880) on "
+        "methods of forgery never seen and of 0.900 (0.850 to 0.950) on other people of the sources and "
+        "methods that it knows."
+    ) in told
     assert told.endswith(
-        "with an AUC of 0.600 (0.520 to 0.680) on sources never seen, 0.800 (0.720 to 0.880) on methods of forgery "
-        "never seen and of 0.900 (0.850 to 0.950) on other people of the sources and methods that it knows."
+        "What it adds to the strongest control on sources never seen has another sign by each way of counting: "
+        "\N{MINUS SIGN}0.020 (\N{MINUS SIGN}0.100 to +0.050) where every pair of clips counts alike, "
+        "+0.010 (\N{MINUS SIGN}0.060 to +0.070) where every test does."
     )
     undefined = {"value": None, "reason": "one class only: no real clips"}
     assert sections.verdict({"headline": {"auc": undefined}}, []) == (
@@ -40,13 +49,23 @@ def test_the_verdict_tells_the_unseen_or_that_it_is_not_known(tmp_path: Any) -> 
     )
 
 
-def test_the_unseen_are_the_mean_of_the_tests_and_the_worst_of_them(tmp_path: Any) -> None:
+def test_the_unseen_are_the_pairs_the_mean_of_the_tests_and_the_worst_of_them(tmp_path: Any) -> None:
     workspace = Workspace(tmp_path)
-    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (MEAN, 0.6)])
+    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5), (PAIRS, 0.6), (MEAN, 0.65)])
     source, method = found_of(workspace)
-    assert (source["auc"]["value"], source["tests"]) == (0.6, "2 tests")
+    assert (source["auc"]["value"], source["mean"]["value"], source["tests"]) == (0.6, 0.65, "2 tests")
     assert (source["worst"]["name"], source["worst"]["auc"]["value"]) == ("two", 0.5)
     assert method["auc"] is None
+
+
+def test_a_test_of_few_clips_is_no_worst_one(tmp_path: Any) -> None:
+    workspace = Workspace(tmp_path)
+    write_protocol(workspace, "leave-one-source-out", [("one", 0.7), ("two", 0.5)])
+    path = workspace.protocols / "leave-one-source-out" / "protocol.json"
+    told = json.loads(path.read_text())
+    next(row for row in told["rows"] if row["tested_on"] == "two")["real"] = 4
+    write_json(path, told)
+    assert found_of(workspace)[0]["worst"]["name"] == "one"
 
 
 def test_a_protocol_of_ones_own_tells_the_unseen_too(tmp_path: Any) -> None:
@@ -94,7 +113,7 @@ def test_warnings_are_those_of_the_cache_the_set_the_files_and_the_audit() -> No
     }  # fmt: skip
     found = sections.warnings(metrics, ["sweep"])
     assert "the results of sweep" in found[0]
-    assert found[1:] == ["small", "shortcut", "leading silence tells them apart"]
+    assert found[1:] == ["small", "shortcut", "Leading silence tells them apart"]
     calm = {"small_set": False, "shortcuts": {"warning": None}, "audit": None}
     assert sections.warnings(calm, []) == []
 

@@ -113,7 +113,7 @@ def test_page_asks_nothing_of_the_network(page: Page, html: str) -> None:
     assert "@import" not in still(html)
     assert "url(" not in still(html).replace("url(#", "")
     policy = [a["content"] or "" for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    rules = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src( 'sha256-[^']+'){2}"
+    rules = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src( 'sha256-[^']+'){3}"
     assert re.fullmatch(rules, policy[0])
 
 
@@ -132,21 +132,47 @@ setInterval(() => {
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_scripts_draw_every_figure_and_nothing_scrolls_sideways_on_a_narrow_screen(html: str, tmp_path: Path) -> None:
-    """Under the page's own policy, with one more script allowed: the one that measures."""
     page = html.replace("b.mp4", "a/long/path/" * 12 + "b.mp4")
     assert page != html
-    digest = base64.b64encode(hashlib.sha256(CHROMIUM_PROBE.encode()).digest()).decode()
-    page = page.replace("script-src ", f"script-src &#39;sha256-{digest}&#39; ")
-    probe = tmp_path / "probe.html"
-    probe.write_text(f"<script>{CHROMIUM_PROBE}</script></body>".join(page.rsplit("</body>", 1)))
+    assert title_of(page, CHROMIUM_PROBE, tmp_path) == f"0 {html.count('data-spec=')}"
+
+
+SORTED = """
+addEventListener("load", () => {
+  const named = (table) => table.caption.textContent.startsWith("Networks and controls on the test split");
+  const table = [...document.querySelectorAll("main table")].find(named);
+  const button = [...table.querySelectorAll("thead button")].find((each) => each.textContent === "AUC");
+  const column = () => [...table.tBodies[0].rows].map((row) => parseFloat(row.cells[2].textContent)).join();
+  const found = [column()];
+  for (let click = 0; click < 3; click++) { button.click(); found.push(column()); }
+  document.title = found.join(" ");
+});
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_head_sorts_its_table_and_gives_the_order_back(html: str, tmp_path: Path) -> None:
+    orders = [[float(value) for value in order.split(",")] for order in title_of(html, SORTED, tmp_path).split()]
+    first, up, down, last = orders
+    assert up == sorted(first) != first
+    assert down == sorted(first, reverse=True)
+    assert last == first
+
+
+def title_of(html: str, probe: str, folder: Path) -> str:
+    """The title of the page in a browser, after this script: under the page's own policy, with this one allowed."""
+    digest = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
+    page = html.replace("script-src ", f"script-src &#39;sha256-{digest}&#39; ")
+    path = folder / "probe.html"
+    path.write_text(f"<script>{probe}</script></body>".join(page.rsplit("</body>", 1)))
     options = [
         "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,2000", "--virtual-time-budget=8000",
-        f"--user-data-dir={tmp_path}/user",
+        f"--user-data-dir={folder}/user",
     ]  # fmt: skip
-    command = [CHROMIUM or "", *options, "--dump-dom", probe.as_uri()]
+    command = [CHROMIUM or "", *options, "--dump-dom", path.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    found = re.findall(r"<title>(.*?)</title>", dom)[0]
-    assert found == f"0 {html.count('data-spec=')}"
+    return re.findall(r"<title>(.*?)</title>", dom)[0]
 
 
 def test_hostile_names_are_text(workspace: Workspace, page: Page, html: str) -> None:
@@ -171,12 +197,19 @@ def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspac
     assert f"{head['auc']['value']:.3f} {head['auc']['low']:.3f} to {head['auc']['high']:.3f}" in first
     assert "No method of forgery has clips enough." in first
     assert f"{adds['difference']:+.3f}".replace("-", "\N{MINUS SIGN}") in first
-    assert f"AUC beyond {adds['control']}" in first
-    assert "Unseen: sources never seen 0.630 0.550 to 0.710 AUC, 2 tests" in first
+    assert f"The difference of AUC to “{adds['control']}” ({metrics['systems'][adds['control']]['what']})" in first
+    assert "sources never seen 0.590 0.510 to 0.670 AUC over the pairs of a fake and a bona fide clip inside 2" in first
+    assert "Every test alike: AUC 0.630 (0.550 to 0.710)" in first
+    minus = "\N{MINUS SIGN}"
+    assert (
+        f"{minus}0.020 to the strongest control, “{HOSTILE_NAME}” (interval of this difference: {minus}0.100" in first
+    )
+    assert "has another sign by each way of counting" in first
     assert "Unseen: methods of forgery never seen — Not measured. bmnas protocol leave-one-method-out" in first
-    assert "an AUC of 0.630 (0.550 to 0.710) on sources never seen and of" in first
+    assert "an AUC (95 % interval) of 0.590 (0.510 to 0.670) on sources never seen and of" in first
+    assert "Nobody of the test split is in training" in first
     assert metrics["small_set_reason"] in first
-    assert "leading silence tells them apart" in first
+    assert "Leading silence tells them apart" in first
     assert "looked at 7 times" in first
 
 
@@ -319,6 +352,14 @@ def test_the_folder_holds_what_its_figures_come_from(run: Workspace) -> None:
     assert "bmnas protocol people" in told["commands"]
     assert set(told["protocols"]) == {"people"}
     assert {"manifest/manifest.csv", "retrain/fusion-0.safetensors", "evaluate/scores.csv"} <= set(told["digests"])
+
+
+def test_a_damaged_table_of_a_protocol_is_named(run: Workspace) -> None:
+    write_protocol(run, "people", [("all", 0.9)])
+    path = run.protocols / "people" / "scores.csv"
+    write_text(path, path.read_text().replace("0.5", "1.5"))
+    with pytest.raises(RunFileError, match=r"scores\.csv: row 1, clip a: score is 1\.5.*run `bmnas protocol` again"):
+        build_report(run, Params())
 
 
 def test_the_folder_alone_gives_its_numbers_again(run: Workspace, tmp_path: Path) -> None:

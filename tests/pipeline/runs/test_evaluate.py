@@ -14,7 +14,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 import nas
-from cache_schemas.evaluation import SCORES, read_clips, read_scores
+from cache_schemas.evaluation import SCORES, read_evaluation
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.run import RetrainRun, RunFileError, read_run, write_run
 from pipeline.controls.properties import CONTROLS
@@ -69,7 +69,7 @@ def test_val_and_test_are_scored_train_is_not(finished: tuple[Workspace, dict[st
 
 def test_every_clip_is_told_with_its_properties(finished: tuple[Workspace, dict[str, Any]]) -> None:
     workspace, _ = finished
-    clips, index = read_clips(workspace.evaluate / "clips.csv").set_index("clip_id"), make_index()
+    clips, index = read_evaluation(workspace.evaluate)[0].set_index("clip_id"), make_index()
     assert set(clips.index) == set(index["clip_id"])
     assert set(clips["windows"]) == {2}
     first = index.drop_duplicates("clip_id").set_index("clip_id")
@@ -81,7 +81,7 @@ def test_controls_are_scored_beside_the_networks(finished: tuple[Workspace, dict
     workspace, result = finished
     controls = {name for name, of in result["systems"].items() if of["kind"] == "control"}
     assert {*CONTROLS, "logistic regression, all layers", "SVM, all layers"} <= controls
-    scores = read_scores(workspace.evaluate / "scores.csv")
+    _, scores = read_evaluation(workspace.evaluate)
     of_property = scores[scores["system"] == CONTROLS[0]]
     assert (of_property.groupby("clip_id")["score"].nunique() == 1).all(), "a clip's property is that of its windows"
 
@@ -134,7 +134,7 @@ def test_files_agree_with_the_returned_metrics(finished: tuple[Workspace, dict[s
     assert json.loads((workspace.evaluate / "metrics.json").read_text()) == result
     assert json.loads((workspace.evaluate / "summary.json").read_text()) == result["summary"]
     identity = cache_identity(FeatureCache.open(workspace.features))
-    tables = read_clips(workspace.evaluate / "clips.csv"), read_scores(workspace.evaluate / "scores.csv")
+    tables = read_evaluation(workspace.evaluate)
     assert [each["check"] for each in result["audit"]][:2] == ["leading silence", "resolution"]
     assert (result["looks"]["times"], result["looks"]["by"]) == (1, {"evaluate": 1})
     about = {"seed": 0, "cache": identity, "trained_on": "", "audit": result["audit"], "looks": result["looks"]}

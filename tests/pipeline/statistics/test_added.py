@@ -37,7 +37,11 @@ def test_the_strongest_control_is_what_the_network_is_held_against(better: dict[
     assert head["adds"]["p"] < 0.01
     auc = head["auc"]
     assert f"reaches an AUC of {auc['value']:.3f} (95 % interval {auc['low']:.3f} to" in head["sentence"]
-    assert f"{difference:.3f} more than the strongest control, {PROBE}" in head["sentence"]
+    span = f"{head['adds']['low']:+.3f} to {head['adds']['high']:+.3f}"
+    assert (
+        f"It adds {difference:+.3f} to the strongest control, {PROBE} (95 % interval of the difference {span})"
+        in (head["sentence"])
+    ), "no number stands between an interval and what it is of"
     assert "it adds something" in head["sentence"]
 
 
