@@ -34,7 +34,8 @@ class _Section(BaseModel):
     @classmethod
     def naming_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same of values as an older version may have written them down."""
-        alike = {name: same.get(values[name], values[name]) for name, same in cls.ALIKE.items() if name in values}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        alike = {name: same.get(given[name], values[name]) for name, same in cls.ALIKE.items() if name in values}
         return {name: value for name, value in {**values, **alike}.items() if name not in alike or value is not None}
 
 
@@ -166,15 +167,31 @@ class NetworkParams(_Section):
 class BackboneParams(NetworkParams):
     """A frozen network."""
 
+Pooling = Literal["max", "mean", "deviation"]
+
+
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
     runtime: Literal["torch", "onnxruntime"] = Field(
+    ALIKE: ClassVar = {"pool": {("max",): None}}
+
         "torch", description="what computes pictures on the CPU; onnxruntime is an extra to install"
+    pool: tuple[Pooling, ...] = Field(
+        ("max",),
+        min_length=1,
+        description="what is kept of each layer over space and each of the L parts of time: max, mean, deviation; "
+        "several lie behind one another along the channels, in this order",
+    )
     )
 
     @model_validator(mode="after")
     def _runtime_has_the_precision(self) -> BackboneParams:
         if self.runtime == "onnxruntime" and self.precision == "half":
+    @field_validator("pool")
+    @classmethod
+    def _in_order(cls, given: tuple[Pooling, ...]) -> tuple[Pooling, ...]:
+        return tuple(kind for kind in typing.get_args(Pooling) if kind in given)
+
             raise ValueError("precision: half needs runtime: torch")
         return self
 

@@ -3,10 +3,12 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import numpy as np
 import torch
 import torchaudio
 
@@ -284,3 +286,32 @@ def test_pooling_is_a_maximum_over_space_then_time() -> None:
         [max(clips[n, c, 2 * i : 2 * i + 2].flatten()) for i in range(2)] for n, c in itertools.product([0, 1], [0, 2])
     ]
     assert torch.equal(pool(clips[:, ::2, :4], length=2).mT.flatten(0, 1), torch.tensor(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("shape", "length"), [((2, 3, 13, 5, 4), 8), ((2, 3, 13, 7), 3), ((2, 3, 40), 8), ((2, 3, 2), 8)]
+)
+def test_pooling_by_numpy(shape: tuple[int, ...], length: int) -> None:
+    """Every kind over the same parts, one behind the other along the channels."""
+    found = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    kinds = {"max": np.max, "mean": np.mean, "deviation": np.std}
+    of_part = []
+    for i in range(length):
+        part = found.double().numpy()[:, :, math.floor(i * shape[2] / length) : math.ceil((i + 1) * shape[2] / length)]
+        of_part.append(np.concatenate([kind(part.reshape(2, 3, -1), axis=2) for kind in kinds.values()], axis=1))
+    ours = pool(found, length=length, kinds=("max", "mean", "deviation"))
+    assert ours.shape == (2, length, 9)
+    np.testing.assert_allclose(ours.numpy(), np.stack(of_part, axis=1), rtol=1e-6, atol=1e-5)
+
+
+@member
+def test_poolings_are_further_channels_and_another_identity(modality: Modality, name: str) -> None:
+    plain, more = make(modality, name), make(modality, name, pool=["deviation", "max"])
+    assert more.layers == {layer: 2 * channels for layer, channels in plain.layers.items()}
+    assert plain.identity()["pooling"] == "maximum over space, adaptive maximum over time"  # as in older caches
+    assert more.identity() == plain.identity() | {"pooling": "max, deviation over space and parts of time"}
+    windows = windows_for(plain, n=1)
+    reference = plain(windows, length=2)
+    for layer, found in more(windows, length=2).items():
+        assert torch.equal(found[..., : plain.layers[layer]], reference[layer])
+        assert (found[..., plain.layers[layer] :] >= 0).all()
