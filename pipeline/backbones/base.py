@@ -32,6 +32,17 @@ class BackboneError(ValueError):
     """A backbone cannot be built or used; the message names it, what is wrong, and the way out."""
 
 
+class NoSuchStageError(BackboneError):
+    """`layers` asks for stages that the network has not."""
+
+    def __init__(self, name: str, wanted: object, stages: int) -> None:
+        """stages: how many it has."""
+        super().__init__(
+            f"backbone {name}: layers = {wanted} is not possible: it has {stages} stages (0 to {stages - 1})"
+        )
+        self.stages = stages
+
+
 class Backbone(ABC):
     """One frozen network. Always in evaluation mode, never trained; a window's features depend on no other window.
 
@@ -188,9 +199,7 @@ def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
     wanted = params.layers
     stages = list(range(n_stages - wanted, n_stages)) if isinstance(wanted, int) else sorted(set(wanted))
     if not stages or not set(stages) <= set(range(n_stages)):
-        raise BackboneError(
-            f"backbone {params.name}: layers = {wanted} is not possible: it has {n_stages} stages (0 to {n_stages - 1})"
-        )
+        raise NoSuchStageError(params.name, wanted, n_stages)
     return stages
 
 

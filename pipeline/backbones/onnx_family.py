@@ -171,7 +171,10 @@ class _Taps(torch.nn.Module):
     def forward(self, x: Float32[Tensor, "N ..."]) -> list[Float32[Tensor, "N ..."]]:
         """What each tap gives."""
         try:
-            found = [self._session.run(None, {self._graph.input: one.cpu().numpy()}) for one in x.contiguous().split(1)]
+            found = [
+                self._session.run(None, {self._graph.input: one.cpu().numpy()})
+                for one in torch.split(x.contiguous(), 1)
+            ]
         except Exception as error:  # onnxruntime's own class: another size than the file's
             raise self._graph.error(f"{error}; it was given {tuple(x.shape)}") from error
         return [torch.cat([torch.from_numpy(y) for y in maps]).to(x.device) for maps in zip(*found, strict=True)]
@@ -231,7 +234,7 @@ class OnnxBackbone(Backbone):
         """(B, C, T, ...) of crops, (B, C, T, F) or (B, C, T) of sound."""
         found = [_channels_second(x) for x in self.net(self.transform(windows))]
         if self.input == "crops":
-            return [x.unflatten(0, windows.shape[:2]).transpose(1, 2) for x in found]
+            return [torch.unflatten(x, 0, windows.shape[:2]).transpose(1, 2) for x in found]
         return [x.transpose(2, 3) if x.ndim == 4 else x if x.ndim == 3 else x[..., None] for x in found]
 
 
