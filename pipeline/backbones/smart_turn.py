@@ -50,7 +50,7 @@ def packaged_file() -> Path:
         Path(package.submodule_search_locations[0]) / _FILE if package and package.submodule_search_locations else None
     )
     if file is None or not file.exists():
-        raise BackboneError(f"backbone {NAME} is a file of a package, {_FILE}: pip install pipecat-ai")
+        raise BackboneError(f"backbone {NAME} is a file of a package, {_FILE}: pip install --no-deps pipecat-ai")
     return file
 
 
