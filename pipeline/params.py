@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
@@ -34,7 +34,8 @@ class _Section(BaseModel):
     @classmethod
     def naming_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same of values as an older version may have written them down."""
-        alike = {name: same.get(values[name], values[name]) for name, same in cls.ALIKE.items() if name in values}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        alike = {name: same.get(given[name], values[name]) for name, same in cls.ALIKE.items() if name in values}
         return {name: value for name, value in {**values, **alike}.items() if name not in alike or value is not None}
 
 
@@ -146,7 +147,9 @@ Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]
 
 
 def layer_prefix(name: str) -> str:
-    """What stands before the stage in the names of a backbone's layers."""
+    """What stands before the stage in the names of a backbone's layers; of an ONNX file neither folder nor taps."""
+    if name.startswith("onnx:"):
+        name = f"onnx:{PurePath(name.partition(':')[2].partition('#')[0]).stem}"
     return name.replace("/", "_").replace(":", "_")
 
 
@@ -155,22 +158,39 @@ class NetworkParams(_Section):
 
     name: str = Field(
         "tf_efficientnet_lite0",
-        description="a timm name, torchvision:NAME, facenet:InceptionResnetV1, torchaudio:BUNDLE, inflated:resnet50 "
-        "or your own module:attribute",
+        description="a timm name, distillmos, smart-turn, torchvision:NAME, facenet:InceptionResnetV1, "
+        "torchaudio:BUNDLE, inflated:resnet50, onnx:PATH#tap,tap or your own module:attribute; `bmnas backbones` lists "
+        "them",
     )
     weights: Weights = Field(
         "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
     )
 
 
+Pooling = Literal["max", "mean", "deviation"]
+
+
 class BackboneParams(NetworkParams):
     """A frozen network."""
 
+    ALIKE: ClassVar = {"pool": {("max",): None}}
+
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
+    pool: tuple[Pooling, ...] = Field(
+        ("max",),
+        min_length=1,
+        description="what is kept of each layer over space and each of the L parts of time: max, mean, deviation; "
+        "several lie behind one another along the channels, in this order",
+    )
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
     runtime: Literal["torch", "onnxruntime"] = Field(
         "torch", description="what computes pictures on the CPU; onnxruntime is an extra to install"
     )
+
+    @field_validator("pool")
+    @classmethod
+    def _in_order(cls, given: tuple[Pooling, ...]) -> tuple[Pooling, ...]:
+        return tuple(kind for kind in typing.get_args(Pooling) if kind in given)
 
     @model_validator(mode="after")
     def _runtime_has_the_precision(self) -> BackboneParams:

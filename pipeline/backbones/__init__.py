@@ -1,6 +1,7 @@
 """Frozen backbones: networks that give one feature map per stage, pooled without parameters to (L, C_in).
 
-One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder.
+One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder, NAMED names
+without one that are not timm's.
 """
 
 from __future__ import annotations
@@ -8,14 +9,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
-from pipeline.backbones import facenet_family, inflated, own, timm_family, torchaudio_family, torchvision_family
+from pipeline.backbones import (
+    distillmos_family,
+    facenet_family,
+    inflated,
+    onnx_family,
+    own,
+    smart_turn,
+    timm_family,
+    torchaudio_family,
+    torchvision_family,
+)
 from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
 from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
 __all__ = [
-    "FAMILIES", "Backbone", "BackboneError", "Input", "Modality", "bare_identity", "choose_stages", "load_backbone",
-    "pool", "resolved",
+    "FAMILIES", "NAMED", "Backbone", "BackboneError", "Input", "Modality", "bare_identity", "choose_stages",
+    "load_backbone", "pool", "resolved",
 ]  # fmt: skip
 
 Builder = Callable[[Modality, BackboneParams], Backbone]
@@ -27,13 +38,15 @@ FAMILIES: Mapping[str, Builder] = {
     "facenet": facenet_family.build,
     "torchaudio": torchaudio_family.build,
     "inflated": inflated.build,
+    "onnx": onnx_family.build,
 }
 """{prefix of the name: builder}; any other prefix is a module of one's own."""
+NAMED: Mapping[str, Builder] = {distillmos_family.NAME: distillmos_family.build, smart_turn.NAME: smart_turn.build}
 
 
 @functools.lru_cache(maxsize=8)
 def load_backbone(modality: Modality, params: BackboneParams, device: str) -> Backbone:
     """The backbone on the device, once per process; raises BackboneError when it cannot be built."""
     prefix, colon, _ = params.name.partition(":")
-    builder = FAMILIES.get(prefix if colon else "", own.build)
+    builder = NAMED.get(params.name) or FAMILIES.get(prefix if colon else "", own.build)
     return builder(modality, params).to(device)

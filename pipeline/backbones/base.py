@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool1d
 
 from pipeline.backbones.fusing import FOLDING_VERSION, fuse_conv_bn, largest_error
 from pipeline.backbones.onnx_runtime import OnnxNet
-from pipeline.params import BackboneParams, layer_prefix
+from pipeline.params import BackboneParams, Pooling, layer_prefix
 
 Modality = Literal["visual", "audio"]
 Input = Literal["crops", "spectrogram", "waveform"]
@@ -26,10 +25,22 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 
 
 POOLING_VERSION = 1  # raise it when `pool` gives other values
+_ONLY_MAX = "maximum over space, adaptive maximum over time"  # as caches from before there were others say it
 
 
 class BackboneError(ValueError):
     """A backbone cannot be built or used; the message names it, what is wrong, and the way out."""
+
+
+class NoSuchStageError(BackboneError):
+    """`layers` asks for stages that the network has not."""
+
+    def __init__(self, name: str, wanted: object, stages: int) -> None:
+        """stages: how many it has."""
+        super().__init__(
+            f"backbone {name}: layers = {wanted} is not possible: it has {stages} stages (0 to {stages - 1})"
+        )
+        self.stages = stages
 
 
 class Backbone(ABC):
@@ -69,14 +80,19 @@ class Backbone(ABC):
         self.modality = modality
         self.runtime = params.runtime
         self.input = input
-        self.layers = {f"{modality}/{layer_prefix(params.name)}.{stage}": channels for stage, channels in stages}
+        self.pool = params.pool
+        self.layers = {
+            f"{modality}/{layer_prefix(params.name)}.{stage}": len(params.pool) * channels for stage, channels in stages
+        }
         """{layer: C_in}, shallow to deep."""
         net.eval().requires_grad_(False)
         self._identity: dict[str, Any] = {
             "name": params.name,
             "weights_sha256": weights_sha256(net),
             "transform": transform,
-            "pooling": "maximum over space, adaptive maximum over time",
+            "pooling": _ONLY_MAX
+            if params.pool == ("max",)
+            else f"{', '.join(params.pool)} over space and parts of time",
             "precision": params.precision,
             "runtime": params.runtime,
         }
@@ -123,7 +139,9 @@ class Backbone(ABC):
                 f"backbone {self.name} takes {self.input} {shape} {dtype}, not {tuple(windows.shape)} {windows.dtype}"
             )
         maps = self.maps(windows.to(self.device))
-        return {name: pool(found, length=length) for name, found in zip(self.layers, maps, strict=True)}
+        return {
+            name: pool(found, length=length, kinds=self.pool) for name, found in zip(self.layers, maps, strict=True)
+        }
 
 
 def bare_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,13 +172,26 @@ def _in_half(name: str, net: torch.nn.Module, example: torch.Tensor | None) -> t
     return half
 
 
-def pool(feature_map: Float[Tensor, "B C T *space"], *, length: int) -> Float32[Tensor, "B {length} C"]:
-    """(B, L, C) float32: the maximum over space, then adaptively over time (DESIGN: the reshape layer's pooling).
+_POOLS: Mapping[Pooling, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
+    "max": lambda x, over: x.amax(over),
+    "mean": lambda x, over: x.mean(over),
+    "deviation": lambda x, over: x.std(over, correction=0),
+}
 
-    feature_map: (B, C, T, ...), time third and space behind it.
+
+def pool(
+    feature_map: Float[Tensor, "B C T *space"], *, length: int, kinds: Sequence[Pooling] = ("max",)
+) -> Float32[Tensor, "B {length} _"]:
+    """(B, L, kinds * C) float32: each kind over space and a part of time, one behind the other along the channels.
+
+    feature_map: (B, C, T, ...), time third and space behind it. Part i is that of adaptive pooling (DESIGN: the reshape
+    layer's pooling): steps floor(i T / L) to ceil((i + 1) T / L), so that parts overlap where L does not divide T.
     """
-    over_time = feature_map if feature_map.ndim == 3 else feature_map.flatten(3).amax(dim=3)
-    return adaptive_max_pool1d(over_time.float(), length).transpose(1, 2).contiguous()
+    steps = feature_map.shape[2]
+    ends = [(i * steps // length, -(-(i + 1) * steps // length)) for i in range(length)]
+    parts = [feature_map[:, :, first:end].float() for first, end in ends]
+    over = tuple(range(2, feature_map.ndim))
+    return torch.stack([torch.cat([_POOLS[kind](part, over) for kind in kinds], dim=1) for part in parts], dim=1)
 
 
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
@@ -168,9 +199,7 @@ def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
     wanted = params.layers
     stages = list(range(n_stages - wanted, n_stages)) if isinstance(wanted, int) else sorted(set(wanted))
     if not stages or not set(stages) <= set(range(n_stages)):
-        raise BackboneError(
-            f"backbone {params.name}: layers = {wanted} is not possible: it has {n_stages} stages (0 to {n_stages - 1})"
-        )
+        raise NoSuchStageError(params.name, wanted, n_stages)
     return stages
 
 

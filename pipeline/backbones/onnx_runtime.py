@@ -23,7 +23,8 @@ class OnnxNet(torch.nn.Module):
         """Raises MissingRuntimeError when onnxruntime or onnx is not installed."""
         super().__init__()
         self.net = net
-        self._runtime = _import()
+        for package in ("onnx", "onnxruntime"):
+            import_runtime(package)
         self._sessions: dict[torch.Size, Any] = {}
 
     def forward(self, x: Float32[Tensor, "N _ _ _"]) -> list[Float32[Tensor, "N _ _ _"]]:
@@ -39,17 +40,29 @@ class OnnxNet(torch.nn.Module):
         file: Any = io.BytesIO()
         with warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
             torch.onnx.export(self.net, (example,), file, dynamo=False, input_names=["x"])
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        return self._runtime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+        return open_session(file.getvalue(), "cpu")
 
 
-def _import() -> Any:
+def open_session(content: bytes, device: str) -> Any:
+    """onnxruntime's session of a graph on the device, cpu or cuda."""
+    runtime = import_runtime("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if provider not in runtime.get_available_providers():
+        raise MissingRuntimeError(
+            f"onnxruntime has no {provider} here, only {', '.join(runtime.get_available_providers())}: pip install "
+            "onnxruntime-gpu, or set compute.device: cpu"
+        )
+    return runtime.InferenceSession(content, options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"])))
+
+
+def import_runtime(package: str) -> Any:
+    """onnx or onnxruntime, which are optional; raises MissingRuntimeError."""
     try:
-        importlib.import_module("onnx")
-        return importlib.import_module("onnxruntime")
+        return importlib.import_module(package)
     except ImportError as error:
         raise MissingRuntimeError(
-            f"runtime: onnxruntime needs two more packages ({error}): pip install onnxruntime onnx, or set "
-            "runtime: torch"
+            f"runtime: onnxruntime and ONNX files need two more packages ({error}): pip install onnxruntime onnx, or "
+            "set runtime: torch"
         ) from error

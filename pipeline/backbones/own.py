@@ -22,8 +22,8 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
         builder = getattr(imported, attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BackboneError(
-            f"backbone {params.name}: {error}. A name is a timm network, torchvision:NAME, facenet:InceptionResnetV1, "
-            "torchaudio:BUNDLE, inflated:resnet50 or your own module:attribute"
+            f"backbone {params.name}: {error}. A name is one that `bmnas backbones` lists, onnx:PATH#tap,tap or your "
+            "own module:attribute"
         ) from error
     backbone = builder(modality, params)
     if not isinstance(backbone, Backbone):

@@ -23,7 +23,7 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     name = params.name.partition(":")[2]
     bundle = getattr(torchaudio.pipelines, name, None)
     if not isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
-        raise BackboneError(f"backbone {params.name}: not one of torchaudio's bundles: {', '.join(_names())}")
+        raise BackboneError(f"backbone {params.name}: not one of torchaudio's bundles: {', '.join(bundle_names())}")
     if modality == "visual":
         raise BackboneError(f"backbone {params.name} hears: it is for features.audio only")
     with seeded(params):
@@ -84,6 +84,7 @@ def _weight_norms(state: State) -> State:
     return renamed
 
 
-def _names() -> list[str]:
+def bundle_names() -> list[str]:
+    """Those that can be had, without the prefix."""
     bundles = torchaudio.pipelines
     return [n for n in dir(bundles) if isinstance(getattr(bundles, n), bundles.Wav2Vec2Bundle)]

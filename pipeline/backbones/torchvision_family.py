@@ -23,10 +23,10 @@ _HEADS = ("avgpool", "classifier", "fc", "aux", "AuxLogits")
 def build(modality: Modality, params: BackboneParams) -> Backbone:
     """The network up to its deepest chosen stage; a stage ends where the picture is made smaller next."""
     name = params.name.partition(":")[2]
-    clips = name in torchvision.models.list_models(module=torchvision.models.video)
-    if name not in _names():
+    clips = name in clip_names()
+    if name not in names():
         raise BackboneError(
-            f"backbone {params.name}: not one of torchvision's networks with (N, C, ...) maps: {', '.join(_names())}"
+            f"backbone {params.name}: not one of torchvision's networks with (N, C, ...) maps: {', '.join(names())}"
         )
     if clips and modality == "audio":
         raise BackboneError(f"backbone {params.name} takes clips: it is for features.visual only")
@@ -70,10 +70,16 @@ class _Taps(torch.nn.Module):
         return list(self.net(x).values())
 
 
-def _names() -> list[str]:
+def clip_names() -> list[str]:
+    """Those that read clips."""
+    return [name for name in torchvision.models.list_models(module=torchvision.models.video) if name in names()]
+
+
+def names() -> list[str]:
+    """Those that can be had, without the prefix."""
     modules = (torchvision.models, torchvision.models.video)
-    names = [name for module in modules for name in torchvision.models.list_models(module=module)]
-    return [name for name in names if not name.startswith(_LEFT_OUT)]
+    found = [name for module in modules for name in torchvision.models.list_models(module=module)]
+    return [name for name in found if not name.startswith(_LEFT_OUT)]
 
 
 def _stages(net: torch.nn.Module, example: torch.Tensor) -> list[tuple[str, int]]:

@@ -19,8 +19,13 @@ Chosen = TypeVar("Chosen", bound=NetworkParams)
 
 def resolved(params: Chosen) -> Chosen:
     """The same with the whole path of its file, if it has one: for a process that has started in another folder."""
-    kind, _, value = params.weights.partition(":")
-    return params.model_copy(update={"weights": f"file:{Path(value).resolve()}"}) if kind == "file" else params
+    given = {"name": ("onnx", params.name), "weights": ("file", params.weights)}
+    whole = {
+        key: f"{kind}:{Path(value.partition(':')[2]).resolve()}"
+        for key, (kind, value) in given.items()
+        if value.startswith(f"{kind}:")
+    }
+    return params.model_copy(update=whole)
 
 
 @contextlib.contextmanager

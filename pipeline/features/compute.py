@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import itertools
@@ -27,6 +28,8 @@ TASKS_PER_WORKER = 4
 """Towards the end tasks are smaller, so that no worker waits for another's last one."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
+_LIBRARIES = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
+_EXTRAS = ("distillmos", "onnxruntime", "pipecat-ai")
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ def window_features(source: WindowSource, params: Params, device: str) -> dict[s
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """{library: its version here}, of those that features may depend on."""
-    libraries = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
-    return {name: importlib.metadata.version(name) for name in libraries}
+    """{library: its version here}, of those that features may depend on and that are here."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    for name in _EXTRAS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

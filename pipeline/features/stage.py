@@ -25,7 +25,7 @@ from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
 from pipeline.features.compute import PIECE_ROWS, Piece, compute_pieces, piece_tasks, versions
 from pipeline.features.windows import MODALITIES, WindowSource, stored_windows, window_sources
-from pipeline.params import BackboneParams, Params
+from pipeline.params import BackboneParams, Params, layer_prefix
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
@@ -230,7 +230,7 @@ def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
             backbone = load_backbone(modality, backbone_params, "cpu")
             variant = VariantAttributes(
                 modality=modality,
-                name=backbone.name.replace("/", "_").replace(":", "_"),
+                name=layer_prefix(backbone.name),
                 backbone=backbone.identity(),
                 layers=backbone.layers,
                 length=params.features.length,

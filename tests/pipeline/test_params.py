@@ -10,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.params import (
+    BackboneParams,
     Params,
     ParamsError,
     WindowParams,
@@ -141,3 +142,13 @@ def test_a_parameter_that_comes_later_is_in_no_name_at_the_value_that_changes_no
     before = WindowParams()
     assert Later(overlap=0.0).naming() == before.naming()
     assert Later().naming() == before.naming() | {"overlap": 0.5}
+
+
+def test_poolings_have_one_order_and_the_maximum_alone_is_in_no_name() -> None:
+    before = BackboneParams().naming()
+    assert "pool" not in before
+    assert BackboneParams(pool=("deviation", "max", "max")).pool == ("max", "deviation")
+    assert BackboneParams(pool=("mean",)).naming() == before | {"pool": ["mean"]}
+    for wrong in ([], ["min"], "max"):
+        with pytest.raises(ParamsError, match="pool"):
+            parse_params({"features": {"audio": [{"pool": wrong}]}}, source="here")

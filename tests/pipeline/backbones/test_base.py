@@ -3,16 +3,20 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
 
 from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool, timm_family
 from pipeline.backbones.fusing import relative_error
-from pipeline.params import BackboneParams
+from pipeline.backbones.onnx_family import OnnxBackbone
+from pipeline.params import BackboneParams, layer_prefix
 
 Make = Callable[..., Backbone]
 
@@ -27,6 +31,13 @@ MEMBERS: list[tuple[Modality, str]] = [
     ("visual", "facenet:InceptionResnetV1"),
     ("visual", "inflated:resnet50"),
     ("audio", "torchaudio:TINY"),
+    *([("audio", "distillmos")] if find_spec("distillmos") else []),  # extras
+    *(
+        [("visual", "onnx:picture.onnx#conv,deep"), ("audio", "onnx:sound.onnx#steps,deep")]
+        if find_spec("onnx")
+        else []
+    ),
+    *([("audio", "smart-turn")] if find_spec("pipecat") else []),
     ("visual", "tests.pipeline.backbones.test_base:brightness"),
 ]
 member = pytest.mark.parametrize(("modality", "name"), MEMBERS)
@@ -57,8 +68,9 @@ def brightness(modality: Modality, params: BackboneParams) -> Backbone:
 
 
 @pytest.fixture(autouse=True)
-def tiny_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised."""
+def tiny_networks(monkeypatch: pytest.MonkeyPatch, onnx_files: Path) -> None:
+    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised; and ONNX files."""
+    monkeypatch.chdir(onnx_files)
     bundle = torchaudio.pipelines.Wav2Vec2Bundle("tiny.pth", TINY_SPEECH, 16000, True, "Wav2Vec2")
     monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
 
@@ -85,8 +97,7 @@ def test_features_are_as_described(modality: Modality, name: str) -> None:
     found = backbone(windows_for(backbone), length=L)
     assert {layer: tuple(x.shape) for layer, x in found.items()} == {n: (B, L, c) for n, c in backbone.layers.items()}
     assert all(x.dtype == torch.float32 and x.isfinite().all() for x in found.values())
-    clean = name.replace(":", "_")
-    assert all(layer.startswith(f"{modality}/{clean}.") for layer in found)
+    assert all(layer.startswith(f"{modality}/{layer_prefix(name)}.") for layer in found)
     assert (backbone.name, backbone.modality) == (name, modality)
     assert not backbone.net.training
     assert not any(p.requires_grad for p in backbone.net.parameters())
@@ -130,8 +141,11 @@ def test_identity_is_json_and_follows_everything_that_changes_features(
     identity = make(modality, name).identity()
     assert json.loads(json.dumps(identity)) == identity == make(modality, name).identity()
     assert len(identity["weights_sha256"]) == 64
-    half = make(modality, name, precision="half").identity()
-    assert half == identity | {"precision": "half"}
+    if isinstance(make(modality, name), OnnxBackbone):
+        with pytest.raises(BackboneError, match="computes as its file says: set precision: full"):
+            make(modality, name, precision="half")
+    else:
+        assert make(modality, name, precision="half").identity() == identity | {"precision": "half"}
     if name.startswith("tests."):
         return  # it has no random weights and one layer
     assert make(modality, name, weights="seed:1").identity()["weights_sha256"] != identity["weights_sha256"]
@@ -220,7 +234,12 @@ def test_the_same_stages_by_number_in_any_order() -> None:
         ("audio", "inflated:resnet50", "seed:0", "for features.visual only"),
         ("audio", "torchaudio:TACOTRON2_WAVERNN_CHAR_LJSPEECH", "seed:0", "bundles: .*WAVLM_BASE"),
         ("visual", "torchaudio:TINY", "seed:0", "for features.audio only"),
-        ("visual", "no_such_module:net", "seed:0", "No module named 'no_such_module'.* or your own module:attribute"),
+        (
+            "visual",
+            "no_such_module:net",
+            "seed:0",
+            "No module named 'no_such_module'.* `bmnas backbones` lists",
+        ),
         ("visual", "math:no_such_thing", "seed:0", "has no attribute 'no_such_thing'"),
         ("visual", "builtins:dict", "seed:0", "must be a subclass of pipeline.backbones.Backbone"),
     ],
@@ -284,3 +303,32 @@ def test_pooling_is_a_maximum_over_space_then_time() -> None:
         [max(clips[n, c, 2 * i : 2 * i + 2].flatten()) for i in range(2)] for n, c in itertools.product([0, 1], [0, 2])
     ]
     assert torch.equal(pool(clips[:, ::2, :4], length=2).mT.flatten(0, 1), torch.tensor(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("shape", "length"), [((2, 3, 13, 5, 4), 8), ((2, 3, 13, 7), 3), ((2, 3, 40), 8), ((2, 3, 2), 8)]
+)
+def test_pooling_by_numpy(shape: tuple[int, ...], length: int) -> None:
+    """Every kind over the same parts, one behind the other along the channels."""
+    found = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    kinds = {"max": np.max, "mean": np.mean, "deviation": np.std}
+    of_part = []
+    for i in range(length):
+        part = found.double().numpy()[:, :, math.floor(i * shape[2] / length) : math.ceil((i + 1) * shape[2] / length)]
+        of_part.append(np.concatenate([kind(part.reshape(2, 3, -1), axis=2) for kind in kinds.values()], axis=1))
+    ours = pool(found, length=length, kinds=("max", "mean", "deviation"))
+    assert ours.shape == (2, length, 9)
+    np.testing.assert_allclose(ours.numpy(), np.stack(of_part, axis=1), rtol=1e-6, atol=1e-5)
+
+
+@member
+def test_poolings_are_further_channels_and_another_identity(modality: Modality, name: str) -> None:
+    plain, more = make(modality, name), make(modality, name, pool=["deviation", "max"])
+    assert more.layers == {layer: 2 * channels for layer, channels in plain.layers.items()}
+    assert plain.identity()["pooling"] == "maximum over space, adaptive maximum over time"  # as in older caches
+    assert more.identity() == plain.identity() | {"pooling": "max, deviation over space and parts of time"}
+    windows = windows_for(plain, n=1)
+    reference = plain(windows, length=2)
+    for layer, found in more(windows, length=2).items():
+        assert torch.equal(found[..., : plain.layers[layer]], reference[layer])
+        assert (found[..., plain.layers[layer] :] >= 0).all()

@@ -21,6 +21,10 @@ class Fake:
     class SessionOptions:
         """Takes any attribute."""
 
+    def get_available_providers(self) -> list[str]:
+        """As of the package without CUDA."""
+        return ["CPUExecutionProvider"]
+
     def InferenceSession(self, *_: object, **__: object) -> Any:  # noqa: N802
         """A session that runs the network itself."""
         return self
@@ -54,7 +58,7 @@ def test_one_export_for_each_size_of_picture(monkeypatch: pytest.MonkeyPatch) ->
     fake, exports = Fake(), []
     fake.net = torch.nn.ModuleList([torch.nn.Conv2d(3, 2, 1), torch.nn.Conv2d(3, 4, 3)]).requires_grad_(False)
     fake.net.forward = lambda x: [part(x) for part in fake.net.children()]
-    monkeypatch.setattr("pipeline.backbones.onnx_runtime._import", lambda: fake)
+    monkeypatch.setattr("pipeline.backbones.onnx_runtime.import_runtime", lambda _: fake)
     monkeypatch.setattr(torch.onnx, "export", lambda _, inputs, *__, **___: exports.append(inputs[0].shape))
     net = OnnxNet(fake.net)
     for n, size in ((5, 8), (2, 8), (3, 9)):
@@ -74,7 +78,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 def test_it_is_for_pictures_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackboneError, match="is for two-dimensional networks; set runtime: torch"):
         make("visual", "inflated:resnet50", runtime="onnxruntime", layers=(0,))
-    monkeypatch.setattr("pipeline.backbones.onnx_runtime._import", Fake)
+    monkeypatch.setattr("pipeline.backbones.onnx_runtime.import_runtime", lambda _: Fake())
     backbone = make("visual", "test_resnet", runtime="onnxruntime", layers=1)
     with pytest.raises(BackboneError, match="computes on the CPU, not on cuda"):
         backbone.to("cuda")
