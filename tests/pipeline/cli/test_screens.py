@@ -104,7 +104,7 @@ def test_evaluate_is_told_how_much_face_and_speech_there_is(
 def test_export(workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     file = f"{LONG}/fusion.onnx"
     monkeypatch.setattr(
-        export, "export_network", lambda *_, **__: Exported(0, tuple(LAYERS), 1, 1, {"batch 1": 1.0}, {file: 1e-7})
+        export, "export_networks", lambda *_, **__: Exported((0, 1), tuple(LAYERS), 1, 1, {"batch 1": 1.0}, {file: 1e-7})
     )
     lines = screen("export", "--work", workspace.root)
     assert f"{file}: written; differs from PyTorch by 1.0e-07 at most" in lines
