@@ -150,8 +150,8 @@ class SearchConfig(NetworkConfig):
 
     @property
     def begun(self) -> int:
-        """Genotypes that begin the first rung."""
-        return self.members * 2 ** len(self.rungs)
+        """Genotypes that begin the first rung: twice as many as the next one, and so on."""
+        return self.members << len(self.rungs)
 
 
 PER_RUN = frozenset(

@@ -50,16 +50,12 @@ def test_what_computes_the_same_function_is_one_candidate():
 def test_what_really_learns_is_left_whatever_place_it_had():
     """The label is the XOR of two signs: of these architectures only the last one can learn it."""
     data = prepare(*planted(), None, reads="train_val")
-    candidates = [
-        *(pair("visual/l0", f"audio/l{i}") for i in range(4)),
-        *(pair(VISUAL, f"audio/l{i}") for i in (0, 1, 3)),
-        pair(VISUAL, AUDIO),
-    ]
-    config = SMALL.model_copy(update={"batch_size": 32, "channels": 16, "rungs": (6, 6, 6)})
+    candidates = [pair(x, y) for x in ("visual/l0", VISUAL) for y in ("audio/l0", AUDIO)]
+    config = SMALL.model_copy(update={"batch_size": 32, "channels": 16, "rungs": (6, 6)})
     (left,) = halve(data, [candidates], config)
     ((best, auc),) = left.items()
     assert best == candidates[-1]
-    assert auc > 0.9
+    assert auc > 0.7
 
 
 def test_half_goes_on_after_each_rung_and_the_rest_costs_nothing_more(monkeypatch):
