@@ -1,7 +1,7 @@
 """What a run leaves behind: searched genotypes, retrained networks, metrics. All JSON, no pickle.
 
-work/search/search.json      SearchRun: one entry per network and seed
-work/retrain/retrain.json    RetrainRun: the same, with the weights' file (safetensors) beside it
+work/search/search.json      SearchRun: one entry per network and seed, with the genotypes that the search gives
+work/retrain/retrain.json    RetrainRun: one entry per genotype, with the weights' file (safetensors) beside it
 work/evaluate/metrics.json   see pipeline.runs.evaluate
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from cache_schemas.files import write_text
 
@@ -37,21 +37,50 @@ class Failure(_Record):
     reason: str
 
 
-class SearchEntry(_Record):
-    """One search: `curves` holds one dict an epoch, `probabilities` the choice probabilities at its end.
+class Member(_Record):
+    """One genotype of a search.
 
-    `history` holds those of every epoch, as `history_of` writes them. `warnings` says what the choices have collapsed
-    to, if to anything. `score`: val AUC of the genotype, with the weights that all share.
+    `score`: its val AUC with the weights that all share; `trained`: what it was judged by once it was really trained
+    for a few epochs, None where it was not.
+    """
+
+    genotype: dict[str, Any]
+    score: float | None = None
+    trained: float | None = None
+
+
+class SearchEntry(_Record):
+    """One search: `members`, the best first, are its genotypes; `curves` holds one dict an epoch.
+
+    `probabilities` are the choice probabilities at its end; `history` holds those of every epoch, as `history_of`
+    writes them. `warnings` says what the choices have collapsed to, if to anything.
     """
 
     network: NetworkName
     seed: int
-    genotype: dict[str, Any]
+    members: list[Member] = Field(min_length=1)
     curves: list[dict[str, float | None]]
     probabilities: list[dict[str, Any]]
     history: dict[str, dict[str, list[float]]] = {}
     warnings: list[str] = []
-    score: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "members" in content:
+            return content
+        member = {name: content[name] for name in ("genotype", "score") if name in content}
+        return {name: value for name, value in content.items() if name not in member} | {"members": [member]}
+
+    @property
+    def genotype(self) -> dict[str, Any]:
+        """That of the best member."""
+        return self.members[0].genotype
+
+    @property
+    def score(self) -> float | None:
+        """That of the best member."""
+        return self.members[0].score
 
 
 def sites(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -81,10 +110,15 @@ def history_of(epochs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, dict[
 
 
 class RetrainEntry(_Record):
-    """One retrained network: `spec` rebuilds it, `weights` is a safetensors file beside the JSON."""
+    """One retrained network, a member of the detector: `spec` rebuilds it, `weights` is a safetensors file beside it.
+
+    `seed` is that of its training, another one for each network of a name; `search` that of the search it comes from,
+    None in files of old, where both were one.
+    """
 
     network: NetworkName
     seed: int
+    search: int | None = None
     genotype: dict[str, Any]
     spec: dict[str, Any]
     weights: str = Field(pattern=r"^[\w-]+\.safetensors$")  # a name beside the JSON, never a path
@@ -95,20 +129,21 @@ class RetrainEntry(_Record):
 class _RunFile(_Record):
     """cache: the identity of the cache that it was computed on, "" where a run of old did not say."""
 
-    schema_version: Literal[1] = 1
     cache: str = ""
     failed: list[Failure] = []
 
 
 class SearchRun(_RunFile):
-    """work/search/search.json"""
+    """work/search/search.json; what is read of version 1, with one genotype an entry, is one of version 2."""
 
+    schema_version: Annotated[Literal[1, 2], AfterValidator(lambda _: 2)] = 2
     entries: list[SearchEntry]
 
 
 class RetrainRun(_RunFile):
     """work/retrain/retrain.json; `params` is the whole parameter set, so that `predict` walks the same road."""
 
+    schema_version: Literal[1] = 1
     params: dict[str, Any]
     backbones: dict[str, Any]
     entries: list[RetrainEntry]

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
 
@@ -119,6 +119,15 @@ class SearchConfig(NetworkConfig):
         le=10_000,
         description="genotypes that best_of compares: half are drawn, the others differ from the best in one choice",
     )
+    members: int = Field(
+        default=1, ge=1, le=64, description="genotypes that a search gives, the best of those that best_of compares"
+    )
+    rungs: tuple[PositiveInt, ...] = Field(
+        default=(),
+        max_length=6,
+        description="epochs that the best genotypes are really trained, rung after rung; after each one half of them "
+        "go on, until members are left; empty: shared weights alone choose",
+    )
 
     @field_validator("operations")
     @classmethod
@@ -140,7 +149,15 @@ class SearchConfig(NetworkConfig):
                 f"temperature_schedule is {self.temperature_schedule!r} and temperature_end {self.temperature_end}; "
                 "allowed: constant without an end, cosine or exponential with one"
             )
+        most = self.candidates if self.derive == "best_of" else 1
+        if self.members > most:
+            raise ValueError(f"members is {self.members}; allowed: 1 to {most}, which derive: {self.derive} compares")
         return self
+
+    @property
+    def begun(self) -> int:
+        """Genotypes that begin the first rung: twice as many as the next one, and so on."""
+        return self.members << len(self.rungs)
 
 
 PER_RUN = frozenset(

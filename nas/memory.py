@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from nas.config import RetrainConfig, SearchConfig
 from nas.data import Dataset
 from nas.genotype import Genotype
+from nas.halving import trial
 from nas.scoring import JUDGED_ROWS, at_once, val_scores
 from nas.searching import Search
 from nas.training import EVALUATION_ROWS, Training, fixed_network
@@ -31,7 +32,7 @@ class RunMemory:
 
 
 def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
-    """Return what searches with this config take beside the data set: a step, and the derivation of one run."""
+    """Return what searches with this config take beside the data set: a step, the derivation of one run, and trials."""
 
     def work(runs: int) -> None:
         Search(data, [config] * runs, tuple(range(runs))).step(searching=True)
@@ -41,7 +42,18 @@ def search_memory(data: Dataset, config: SearchConfig) -> RunMemory:
     one_part = replace(data, val=data.val[:JUDGED_ROWS])
     judged = state.supernet.architecture.derive() * at_once(data)
     weights = state.supernet.fusion.state_dict()
-    return replace(taken, base_bytes=taken.base_bytes + _peak_bytes(lambda: val_scores(one_part, judged, weights)))
+    taken = replace(taken, base_bytes=taken.base_bytes + _peak_bytes(lambda: val_scores(one_part, judged, weights)))
+    if not config.rungs:
+        return taken
+
+    def try_out(runs: int) -> None:
+        of_trial = trial(data, judged[:1] * runs, config)
+        of_trial.step()
+        of_trial.evaluate(data.val[:EVALUATION_ROWS])
+
+    beside = _measure(try_out)
+    per_run = taken.bytes_per_run + config.begun * beside.bytes_per_run
+    return RunMemory(taken.base_bytes + beside.base_bytes, per_run)
 
 
 def retrain_memory(data: Dataset, config: RetrainConfig, genotype: Genotype, *, same_seed: bool) -> RunMemory:

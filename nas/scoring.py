@@ -101,12 +101,12 @@ def area_under_roc(scores: Tensor, labels: Tensor) -> Tensor:
 
 def best_of(
     drawn: Sequence[Genotype], space: Space, data: Dataset, weights: Weights, *, count: int
-) -> tuple[Genotype, float]:
-    """Return the best genotype and its AUC on val under one run's weights, of `count` that are compared.
+) -> dict[Genotype, float]:
+    """Return `count` genotypes, each with its AUC on val under one run's weights, the best first.
 
-    First those drawn, then the neighbours of the best one, then those of the best one whose neighbours are not yet
-    compared, and so on: a draw gets one of its many choices wrong more easily than all of them right. One whose AUC is
-    undefined is never the best.
+    First those drawn are compared, then the neighbours of the best one, then those of the best one whose neighbours are
+    not yet compared, and so on: a draw gets one of its many choices wrong more easily than all of them right. One whose
+    AUC is undefined comes last.
     """
     scores: dict[Genotype, float] = {}
     expanded: set[Genotype] = set()
@@ -123,5 +123,4 @@ def best_of(
             expanded.add(best)
             new = [g for g in space.neighbours(best) if g not in scores]
             pending = new[: count - len(scores)]
-    best = max(scores, key=worth)
-    return best, scores[best]
+    return {genotype: scores[genotype] for genotype in sorted(scores, key=worth, reverse=True)}

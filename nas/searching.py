@@ -13,6 +13,7 @@ from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
 from nas.genotype import Genotype
+from nas.halving import different, halve
 from nas.layers import Pass
 from nas.network import Supernet
 from nas.optimiser import Adam, WeightOptimiser
@@ -27,6 +28,19 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class Found:
+    """An architecture that a search found.
+
+    score: its AUC on val under the shared weights, as in `curves` and by `nas.scoring.shared_scores`. trained: what it
+    was judged by once it was really trained for a while, see `nas.halving`; None where it was not.
+    """
+
+    genotype: Genotype
+    score: float
+    trained: float | None = None
+
+
+@dataclass(frozen=True)
 class SearchResult(RunResult):
     """The outcome of one run.
 
@@ -34,24 +48,29 @@ class SearchResult(RunResult):
     shared weights), arch_grad_norm (None while only weights train), entropy_cells, entropy_steps, entropy_operations
     and the shares of `ArchitectureParameters.shares` in [0, 1]. history: after each epoch, the choice probabilities per
     cell and step, as `ArchitectureParameters.probabilities` gives them. warnings: what the choices have collapsed to,
-    one sentence each. found: the genotype and its score. weights: where asked for, the run's shared weights and
-    batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
+    one sentence each. found: what `members` asks for, the best first. weights: where asked for, the run's shared
+    weights and batch-norm statistics, {name: (1, ...)}, as `Supernet.fusion` names them.
     """
 
     history: list[list[dict[str, Any]]]
     warnings: list[str]
-    found: tuple[Genotype, float] | None
+    found: tuple[Found, ...] | None
     weights: dict[str, Tensor] | None = None
 
     @property
+    def members(self) -> tuple[Found, ...]:
+        """What was found, the best first."""
+        return self._well(self.found)
+
+    @property
     def genotype(self) -> Genotype:
-        """The architecture that was found."""
-        return self._well(self.found)[0]
+        """The best architecture."""
+        return self.members[0].genotype
 
     @property
     def score(self) -> float:
-        """The genotype's AUC on val under the shared weights, as in `curves` and by `nas.scoring.shared_scores`."""
-        return self._well(self.found)[1]
+        """That of the best architecture."""
+        return self.members[0].score
 
     @property
     def probabilities(self) -> list[dict[str, Any]]:
@@ -136,25 +155,33 @@ class Search:
         )
 
     def results(self, keep_weights: bool) -> list[SearchResult]:
-        """Return what every run ends with; of what best_of compares, half are drawn, the others beside them."""
-        architecture, config, state = self.supernet.architecture, self.config, self.supernet.fusion.state_dict()
+        """Return what every run ends with."""
+        state, results = self.supernet.fusion.state_dict(), []
+        weights = [{name: value[r : r + 1].clone() for name, value in state.items()} for r in range(len(self.seeds))]
+        found = self._found(weights)
+        for r, (seed, curve, error) in enumerate(zip(self.seeds, self.curves, self.errors, strict=True)):
+            warnings = collapse_warnings(curve, seed, self.space) if error is None else []
+            kept = weights[r] if keep_weights and error is None else None
+            results.append(SearchResult(seed, curve, error, self.histories[r], warnings, found.get(r), kept))
+        return results
+
+    def _found(self, weights: Sequence[Mapping[str, Tensor]]) -> dict[int, tuple[Found, ...]]:
+        """Return {run that is well: what it found}; half of what best_of compares are drawn, the others beside them."""
+        architecture, config = self.supernet.architecture, self.config
         streams = Streams(self.seeds, "candidates", self.data.device)
         count = (config.candidates + 1) // 2 if config.derive == "best_of" else 1
         drawn = [architecture.derive(streams if i else None) for i in range(count)]
-        results = []
-        for r, (seed, curve, error) in enumerate(zip(self.seeds, self.curves, self.errors, strict=True)):
-            if error is not None:
-                results.append(SearchResult(seed, curve, error, self.histories[r], [], None))
-                continue
-            weights = {name: value[r : r + 1].clone() for name, value in state.items()}
-            found = drawn[0][r], curve[-1]["val_auc"]
+        scores: dict[int, dict[Genotype, float]] = {}
+        for r in (r for r, error in enumerate(self.errors) if error is None):
+            of_run = [genotypes[r] for genotypes in drawn]
+            scores[r] = {of_run[0]: self.curves[r][-1]["val_auc"]}
             if config.derive == "best_of":
-                of_run = [genotypes[r] for genotypes in drawn]
-                found = best_of(of_run, self.space, self.data, weights, count=config.candidates)
-            warnings = collapse_warnings(curve, seed, self.space)
-            kept = weights if keep_weights else None
-            results.append(SearchResult(seed, curve, None, self.histories[r], warnings, found, kept))
-        return results
+                scores[r] = best_of(of_run, self.space, self.data, weights[r], count=config.candidates)
+        left = halve(self.data, [different(of_run) for of_run in scores.values()], config)
+        return {
+            r: tuple(Found(genotype, scores[r][genotype], trained) for genotype, trained in of_run.items())
+            for r, of_run in zip(scores, left, strict=True)
+        }
 
     def epoch(self, epoch: int) -> list[dict[str, Any]]:
         """Return one row of the curves per run after one epoch."""

@@ -161,7 +161,7 @@ class Training:
         }
         rows = curve_rows(epoch, columns)
         self._keep_best(epoch, rows)
-        self._let_go()
+        self.let_go()
         return rows
 
     def step(self) -> Tensor:
@@ -212,8 +212,8 @@ class Training:
         for name, value in self.network.state_dict().items():
             self.best_state[name][self.whole.rows(name, better)] = value[self.network.rows(name, places)]
 
-    def _let_go(self) -> None:
-        """Leave out the runs that have stopped, where they draw what the others do and are at least LEAVING of all."""
+    def let_go(self) -> None:
+        """Leave out the runs that are not active, if they draw what the others do and are at least LEAVING of all."""
         staying = [i for i, r in enumerate(self.present) if self.active[r]]
         if not self.shared or not staying or len(staying) > (1 - LEAVING) * len(self.present):
             return

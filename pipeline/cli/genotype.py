@@ -80,20 +80,23 @@ def schema() -> None:
 def export(
     work: Work = WORK,
     network: Network = "fusion",
-    seed: Seed = None,
+    seed: Annotated[
+        int | None, typer.Option(help="one network alone, by the seed of its training; else the mean of all")
+    ] = None,
     onnx: Annotated[Path | None, typer.Option(help="write ONNX here", metavar="FILE")] = None,
     pt2: Annotated[Path | None, typer.Option(help="write a torch.export program here", metavar="FILE")] = None,
 ) -> None:
-    """Take a trained network elsewhere: features of windows in, P(fake) out.
+    """Take the trained detector elsewhere: features of windows in, P(fake) out, the mean of all its networks.
 
     What is written is loaded again and must give PyTorch's scores to 1e-5. Without --onnx and --pt2 only the
-    network's size and speed are printed. The backbones are not part of it.
+    detector's size and speed are printed. The backbones are not part of it.
     """
-    from pipeline.detector.export import export_network, load_network
+    from pipeline.detector.export import export_networks, load_networks
     from pipeline.workspace import Workspace
 
-    result = export_network(load_network(Workspace(work), network, seed), onnx=onnx, pt2=pt2)
-    table = Table("", "", show_header=False, title=f"network {network}, seed {result.seed}")
+    result = export_networks(load_networks(Workspace(work), network, seed), onnx=onnx, pt2=pt2)
+    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
+    table = Table("", "", show_header=False, title=f"network {network}, {seeds}")
     table.add_row("reads", escape("\n".join(result.inputs)))
     table.add_row("parameters", f"{result.parameters:,}")
     table.add_row("multiply-adds a window", f"{result.macs:,}")

@@ -202,7 +202,8 @@ def search(params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler 
     for entry in run.entries:
         for warning in entry.warnings:
             console.print(f"search: warning: {entry.network}, {escape(warning)}")
-    console.print(f"search: {len(run.entries)} genotypes in {escape(str(work / 'search' / 'search.json'))}")
+    found = sum(len(entry.members) for entry in run.entries)
+    console.print(f"search: {found} genotypes in {escape(str(work / 'search' / 'search.json'))}")
 
 
 @app.command(epilog="Example: [bold]bmnas retrain[/bold]")

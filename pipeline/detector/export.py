@@ -1,10 +1,10 @@
-"""Command `export`: a trained network as ONNX or as a torch.export program, checked against PyTorch."""
+"""Command `export`: trained networks, as one, in ONNX or as a torch.export program, checked against PyTorch."""
 
 from __future__ import annotations
 
 import statistics
 import timeit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +29,17 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A retrained network and the seed of its run."""
+    """Retrained networks, and the seeds of their trainings."""
 
-    network: CompactNetwork
-    seed: int
+    networks: tuple[CompactNetwork, ...]
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Exported:
     """What `export` has to say. macs: multiply-adds of one window; errors: {file: largest difference}."""
 
-    seed: int
+    seeds: tuple[int, ...]
     inputs: tuple[str, ...]
     parameters: int
     macs: int
@@ -48,38 +48,40 @@ class Exported:
 
 
 class Scorer(nn.Module):
-    """P(fake) (B,) of features given one by one, (B, L, C_in) float32 each, in the order of `network.in_channels`.
+    """P(fake) (B,), the networks' mean, of features given one by one, (B, L, C_in) float32 each, as in `in_channels`.
 
     Of a window without sound the audio features are zeros: its picture alone is scored.
     """
 
-    def __init__(self, network: CompactNetwork) -> None:
+    def __init__(self, networks: Sequence[CompactNetwork]) -> None:
         super().__init__()
-        self.network = network
+        self.networks = nn.ModuleList(networks)
+        self.in_channels = {name: width for network in networks for name, width in network.in_channels.items()}
+        self.length = networks[0].length
 
     def forward(self, *features: Tensor) -> Tensor:
         """Return P(fake), (B,)."""
-        logits: Tensor = self.network(dict(zip(self.network.in_channels, features, strict=True)))
-        return logits.softmax(dim=1)[:, 1]
+        given = dict(zip(self.in_channels, features, strict=True))
+        return torch.stack([network(given).softmax(dim=1)[:, 1] for network in self.networks]).mean(dim=0)
 
 
-def load_network(workspace: Workspace, network: NetworkName, seed: int | None) -> Trained:
-    """A trained network of work/retrain; seed None: the first. Raises RunFileError where there is none."""
+def load_networks(workspace: Workspace, network: NetworkName, seed: int | None) -> Trained:
+    """The trained networks of that name; seed: that one alone. Raises RunFileError where there is none."""
     path = workspace.retrain / "retrain.json"
     entries = [entry for entry in read_run(path, RetrainRun).entries if entry.network == network]
     chosen = [entry for entry in entries if seed in (None, entry.seed)]
     if not chosen:
         raise RunFileError(f"{path} has no {network} network of seed {seed}; it has {[e.seed for e in entries]}")
-    found = CompactNetwork.from_spec(chosen[0].spec)
-    found.load_state_dict(load_file(workspace.retrain / chosen[0].weights))
-    return Trained(found, chosen[0].seed)
+    networks = [CompactNetwork.from_spec(entry.spec) for entry in chosen]
+    for entry, found in zip(chosen, networks, strict=True):
+        found.load_state_dict(load_file(workspace.retrain / entry.weights))
+    return Trained(tuple(networks), tuple(entry.seed for entry in chosen))
 
 
-def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | None = None) -> Exported:
-    """Sizes and speed of the network, which is written to the given files, read back and compared."""
-    network = trained.network.eval().requires_grad_(False)
-    scorer = Scorer(network)
-    one = example(network, 1)
+def export_networks(trained: Trained, *, onnx: Path | None = None, pt2: Path | None = None) -> Exported:
+    """Sizes and speed of the detector, which is written to the given files, read back and compared."""
+    scorer = Scorer(trained.networks).eval().requires_grad_(False)
+    one = example(scorer, 1)
     with FlopCounterMode(display=False) as counter:
         scorer(*one)
     latency = {"torch": _latency_ms(lambda: scorer(*one))}
@@ -95,21 +97,19 @@ def export_network(trained: Trained, *, onnx: Path | None = None, pt2: Path | No
         errors[str(onnx)] = _checked(scorer, run, onnx)
         latency["onnxruntime"] = _latency_ms(lambda: run(*one))
     return Exported(
-        seed=trained.seed,
-        inputs=tuple(f"{name}: (windows, {network.length}, {width})" for name, width in network.in_channels.items()),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        seeds=trained.seeds,
+        inputs=tuple(f"{name}: (windows, {scorer.length}, {width})" for name, width in scorer.in_channels.items()),
+        parameters=sum(parameter.numel() for parameter in scorer.parameters()),
         macs=counter.get_total_flops() // 2,
         latency_ms=latency,
         errors=errors,
     )
 
 
-def example(network: CompactNetwork, windows: int) -> tuple[Tensor, ...]:
-    """Features of the shapes that the network reads, standard normal, always the same; every other window is mute."""
+def example(scorer: Scorer, windows: int) -> tuple[Tensor, ...]:
+    """Features of the shapes that the detector reads, standard normal, always the same; every other window is mute."""
     source = torch.Generator().manual_seed(windows)
-    found = {
-        n: torch.randn(windows, network.length, width, generator=source) for n, width in network.in_channels.items()
-    }
+    found = {n: torch.randn(windows, scorer.length, width, generator=source) for n, width in scorer.in_channels.items()}
     for name, x in found.items():
         if name.startswith("audio/"):
             x[1::2] = 0
@@ -118,7 +118,7 @@ def example(network: CompactNetwork, windows: int) -> tuple[Tensor, ...]:
 
 def _program(scorer: Scorer) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("windows", min=1)
-    inputs = example(scorer.network, 2)
+    inputs = example(scorer, 2)
     return torch.export.export(scorer, inputs, dynamic_shapes={"features": tuple({0: batch} for _ in inputs)})
 
 
@@ -128,7 +128,7 @@ def _write_onnx(scorer: Scorer, path: Path) -> Callable[..., Tensor]:
         import onnxscript  # noqa: F401, PLC0415
     except ImportError as error:
         raise ExportError(f"--onnx needs a package that is not installed: pip install {error.name} onnx") from None
-    names = list(scorer.network.in_channels)
+    names = list(scorer.in_channels)
     program = torch.onnx.export(_program(scorer), input_names=names, output_names=["p_fake"], verbose=False)
     assert program is not None  # noqa: S101 - it is None only where a file is named
     with replacing(path) as temporary:
@@ -146,7 +146,7 @@ def _checked(scorer: Scorer, other: Callable[..., Tensor], path: Path) -> float:
     """The largest difference of P(fake) over the batches; raises ExportError above TOLERANCE."""
     worst = 0.0
     for windows in BATCHES:
-        inputs = example(scorer.network, windows)
+        inputs = example(scorer, windows)
         worst = max(worst, float((scorer(*inputs) - other(*inputs)).abs().max()))
     if not worst <= TOLERANCE:
         path.unlink()

@@ -36,7 +36,7 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class WindowScore:
-    """P(fake) of one window: the mean over the run's seeds."""
+    """P(fake) of one window: the mean over the run's networks."""
 
     start_s: float
     score: float

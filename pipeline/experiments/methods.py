@@ -20,6 +20,7 @@ from pipeline.params import Params
 from pipeline.runs.cache import Windows
 from pipeline.runs.jobs import all_results
 from pipeline.runs.keys import settings_of
+from pipeline.runs.retrain import training_seed
 from pipeline.statistics.systems import SAMPLED
 
 RANDOM_ARCHITECTURES = 8
@@ -130,12 +131,24 @@ def _searched(
     config: nas.SearchConfig, retrain: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]
 ) -> list[Outcome]:
     found = all_results(lambda: nas.search(windows.features, windows.labels, windows.split, config, seeds))
-    outcomes = {result.seed: Outcome(failed=result.failed) for result in found}
-    well = [result for result in found if not result.failed]
-    if well:
-        trained = _retrained(retrain, windows, [result.genotype for result in well], [result.seed for result in well])
-        outcomes |= {result.seed: _outcome(result) for result in trained}
-    return [outcomes[seed] for seed in seeds]
+    members = [
+        (result.seed, place, of) for result in found if not result.failed for place, of in enumerate(result.members)
+    ]
+    trained: dict[int, list[Outcome]] = {result.seed: [] for result in found}
+    if members:
+        own = [training_seed(seed, place, config.members) for seed, place, _ in members]
+        results = _retrained(retrain, windows, [of.genotype for *_, of in members], own)
+        for (seed, *_), result in zip(members, results, strict=True):
+            trained[seed].append(_outcome(result))
+    return [_mean(trained[result.seed], result.failed) for result in found]
+
+
+def _mean(members: Sequence[Outcome], failed: str) -> Outcome:
+    """What the members that are well say together."""
+    well = [of for of in members if not of.failed]
+    if not well:
+        return Outcome(failed=failed or members[0].failed)
+    return Outcome(np.mean([of.scores for of in well], axis=0), sum(of.parameters for of in well))
 
 
 def _sampled(space: Space, config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]) -> list[Outcome]:

@@ -217,12 +217,13 @@ def _yaml(content: Mapping[str, Any]) -> str:
 
 
 def _architectures(search: SearchRun, layers: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Per network and seed: the genotype in words and, for the fusion network, drawn."""
+    """Per network, seed and member: the genotype in words and, for the fusion network, drawn."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in NETWORKS}
-    for entry in search.entries:
-        genotype = nas.Genotype.model_validate(entry.genotype)
+    for entry, place, member in ((e, i, member) for e in search.entries for i, member in enumerate(e.members, 1)):
+        genotype = nas.Genotype.model_validate(member.genotype)
         svg = Markup(genotype_svg(genotype, layers)) if entry.network == FUSION else None  # noqa: S704 - it escapes
-        found[entry.network].append({"seed": entry.seed, "words": describe(genotype), "svg": svg})
+        name = f"seed {entry.seed}" + (f", member {place}" if len(entry.members) > 1 else "")
+        found[entry.network].append({"name": name, "words": describe(genotype), "svg": svg})
     return found
 
 

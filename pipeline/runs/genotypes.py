@@ -24,9 +24,9 @@ class Found:
 
 
 def find_genotype(path: Path, network: NetworkName = "fusion", seed: int | None = None) -> Found:
-    """The genotype in `path`: a genotype's own JSON, or one entry of a search.json or retrain.json.
+    """The genotype in `path`: a genotype's own JSON, or that of one entry of a search.json (its best) or retrain.json.
 
-    seed: None takes the entry's first. Raises RunFileError, which says what the file offers.
+    seed: None takes the first entry. Raises RunFileError, which says what the file offers.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

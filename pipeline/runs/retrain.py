@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import nas
 from cache_schemas.files import replacing
 from cache_schemas.run import (
+    Member,
     RetrainEntry,
     RetrainRun,
     RunFileError,
@@ -51,9 +52,9 @@ def run_retrain(workspace: Workspace, params: Params) -> RetrainRun:
         console.print(f"[yellow]retrain: {run.name}, seed {run.seed} is left out: its search failed")
     if search.cache not in ("", source.identity):
         console.print("[yellow]retrain: these genotypes were searched on another cache than they are now trained on")
-    trainings = [(_genotype(workspace, entry, data), entry.seed) for entry in search.entries]
-    trained = train("retrain", source, trainings, test=False)
-    rows = [(found, trained[training]) for found, training in zip(search.entries, trainings, strict=True)]
+    members = [(entry, training) for entry in search.entries for training in _trainings(workspace, search, entry, data)]
+    trained = train("retrain", source, [training for _, training in members], test=False)
+    rows = [(found, trained[training]) for found, training in members]
     failed = failures((found.network, row) for found, row in rows)
     entries = [_entry(workspace, found, row) for found, row in rows if not row.failed]
     check_fusion("retrain", entries, failed)
@@ -126,11 +127,23 @@ def _finished(workspace: Workspace) -> FinishedRuns[TrainingRow]:
     return FinishedRuns(workspace.runs / "trainings", TrainingRow)
 
 
-def _genotype(workspace: Workspace, entry: SearchEntry, data: Windows) -> nas.Genotype:
-    """The genotype of an entry; raises RunFileError when it is malformed or was searched on another cache."""
-    where = f"{workspace.search / 'search.json'}: the genotype of {entry.network}, seed {entry.seed},"
+def _trainings(workspace: Workspace, search: SearchRun, entry: SearchEntry, data: Windows) -> list[Training]:
+    """What an entry's members are trained with."""
+    most = max(len(each.members) for each in search.entries)
+    genotypes = [_genotype(workspace, entry, member, data) for member in entry.members]
+    return [(genotype, training_seed(entry.seed, place, most)) for place, genotype in enumerate(genotypes)]
+
+
+def training_seed(seed: int, place: int, members: int) -> int:
+    """That of a search's member: every network of a name has its own, and a single member has its search's."""
+    return members * seed + place
+
+
+def _genotype(workspace: Workspace, entry: SearchEntry, member: Member, data: Windows) -> nas.Genotype:
+    """The genotype of a member; raises RunFileError when it is malformed or was searched on another cache."""
+    where = f"{workspace.search / 'search.json'}: a genotype of {entry.network}, seed {entry.seed},"
     try:
-        genotype = nas.Genotype.model_validate(entry.genotype)
+        genotype = nas.Genotype.model_validate(member.genotype)
     except ValidationError as error:
         raise RunFileError(f"{where} is none of this space ({error.errors()[0]['msg']}): run `bmnas search`") from None
     allowed = data.layers_of(entry.network)
@@ -149,7 +162,7 @@ def _entry(workspace: Workspace, found: SearchEntry, row: TrainingRow) -> Retrai
     with replacing(workspace.retrain / weights) as temporary:
         shutil.copyfile(_finished(workspace).folder / row.file, temporary)
     of_row = row.model_dump(include={"seed", "genotype", "spec", "best_epoch", "curves"})
-    return RetrainEntry(network=found.network, weights=weights, **of_row)
+    return RetrainEntry(network=found.network, search=found.seed, weights=weights, **of_row)
 
 
 def _tensors(network: nas.CompactNetwork) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Searches, many at once, and stage `search`: one genotype per seed, and the same search on each modality alone."""
+"""Searches, many at once, and stage `search`: genotypes per seed, and the same search on each modality alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import nas
 from cache_schemas.run import (
     NETWORKS,
     Failure,
+    Member,
     NetworkName,
     RetrainEntry,
     SearchEntry,
@@ -96,12 +97,14 @@ def _entry(config: nas.SearchConfig, result: nas.SearchResult) -> SearchEntry:
     return SearchEntry(
         network="fusion" if config.modality == "both" else config.modality,
         seed=result.seed,
-        genotype=result.genotype.model_dump(mode="json"),
+        members=[
+            Member(genotype=found.genotype.model_dump(mode="json"), score=found.score, trained=found.trained)
+            for found in result.members
+        ],
         curves=result.curves,
         probabilities=result.probabilities,
         history=history_of(result.history),
         warnings=result.warnings,
-        score=result.score,
     )
 
 

@@ -5,6 +5,7 @@ import torch
 
 import nas
 from nas.data import prepare
+from nas.halving import trial
 from nas.memory import RunMemory, _LiveTensors, retrain_memory, search_memory
 from nas.scoring import TOGETHER
 from nas.space import Space
@@ -59,6 +60,17 @@ def test_architectures_that_are_judged_together_count_once_a_batch():
     data = prepare(*noise(), None, reads="all")
     activations = TOGETHER * len(data.val) * data.length * SEARCH.channels * 4
     assert search_memory(data, SEARCH).base_bytes > 4 * activations
+
+
+def test_candidates_that_are_really_trained_count_once_a_run():
+    data = prepare(*noise(), None, reads="all")
+    with_trials = SEARCH.model_copy(update={"members": 2, "rungs": (1, 1)})
+    plain, more = (search_memory(data, config) for config in (SEARCH, with_trials))
+    assert with_trials.begun == 8
+    with _LiveTensors() as tensors:
+        state = trial(data, Space(tuple(data.features), steps=2).sample(8, 0), with_trials)
+        state.step()
+    assert more.bytes_per_run > plain.bytes_per_run + 0.5 * tensors.peak
 
 
 def test_what_fits():

@@ -58,7 +58,8 @@ def test_what_cannot_be_scored_is_never_the_best(searched):
     scores = shared_scores(*given, every, broken)
     assert scores.isnan().any()
     for drawn in (every, every[::-1]):
-        best, score = best_of(drawn, SPACE, data, broken, count=len(every))
+        (best, score), *others = best_of(drawn, SPACE, data, broken, count=len(every)).items()
+        assert math.isnan(others[-1][1])
         assert score == max(value for value in scores.tolist() if not math.isnan(value))
         assert scores[every.index(best)] == score
 
@@ -97,7 +98,8 @@ def test_without_a_limit_the_best_of_the_whole_space_is_found(searched):
     given, weights = searched
     data, every = prepare(*given, None, reads="train_val"), list(SPACE.genotypes())
     scores = val_scores(data, every, weights)
-    found, score = best_of(every[:1], SPACE, data, weights, count=10_000)
+    (found, score), *others = best_of(every[:1], SPACE, data, weights, count=10_000).items()
+    assert [score for _, score in others] == sorted((score for _, score in others), reverse=True)
     assert scores[every.index(found)] == score == scores.max()
     assert scores[0] < scores.max()
 

@@ -17,7 +17,16 @@ from cache_schemas.evaluation import CLIPS, SCORES
 from cache_schemas.features import FeatureCacheWriter, IndexAttributes, VariantAttributes, stage_piece
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, write_manifest, write_quarantine
-from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, SearchEntry, SearchRun, history_of, write_run
+from cache_schemas.run import (
+    NETWORKS,
+    Member,
+    RetrainEntry,
+    RetrainRun,
+    SearchEntry,
+    SearchRun,
+    history_of,
+    write_run,
+)
 from pipeline.params import Params
 from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
@@ -226,7 +235,7 @@ def _search_entry(network: Any, seed: int, genotype: nas.Genotype) -> SearchEntr
     return SearchEntry(
         network=network,
         seed=seed,
-        genotype=genotype.model_dump(mode="json"),
+        members=[Member(genotype=genotype.model_dump(mode="json"))],
         curves=curves,
         probabilities=cells,
         history=history_of([cells] * len(epochs)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cache_schemas.run import SearchRun, read_run, write_run
+from cache_schemas.run import Member, SearchRun, read_run, write_run
 from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
@@ -64,7 +64,7 @@ def test_genotype_diff(workspace: Workspace, screen: Screen) -> None:
     old, new = workspace.search / "search.json", workspace.root / "other.json"
     (entry, *_) = read_run(old, SearchRun).entries
     other = make_genotype("fusion", 1).model_dump(mode="json")
-    write_run(new, SearchRun(entries=[entry.model_copy(update={"genotype": other})]))
+    write_run(new, SearchRun(entries=[entry.model_copy(update={"members": [Member(genotype=other)]})]))
     lines = screen("genotype", "diff", old, new)
     assert f"old: {old}" in lines
     assert f"new: {new}" in lines
@@ -104,7 +104,9 @@ def test_evaluate_is_told_how_much_face_and_speech_there_is(
 def test_export(workspace: Workspace, screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     file = f"{LONG}/fusion.onnx"
     monkeypatch.setattr(
-        export, "export_network", lambda *_, **__: Exported(0, tuple(LAYERS), 1, 1, {"batch 1": 1.0}, {file: 1e-7})
+        export,
+        "export_networks",
+        lambda *_, **__: Exported((0, 1), tuple(LAYERS), 1, 1, {"batch 1": 1.0}, {file: 1e-7}),
     )
     lines = screen("export", "--work", workspace.root)
     assert f"{file}: written; differs from PyTorch by 1.0e-07 at most" in lines

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 import nas
-from cache_schemas.run import RunFileError, SearchEntry, SearchRun, write_run
+from cache_schemas.run import Member, RunFileError, SearchEntry, SearchRun, write_run
 from pipeline.figures.genotype import standalone_svg
 from pipeline.runs.genotypes import differences, find_genotype
 from tests.pipeline.figures.test_genotype import genotypes
@@ -22,7 +22,7 @@ def entry(seed: int, genotype: nas.Genotype) -> SearchEntry:
     return SearchEntry(
         network="fusion",
         seed=seed,
-        genotype=genotype.model_dump(mode="json"),
+        members=[Member(genotype=genotype.model_dump(mode="json"))],
         curves=[],
         probabilities=[{"inputs": list(LAYERS), "x": [], "y": [], "steps": []}],
     )
