@@ -53,7 +53,7 @@ def halve(
 
 def trial(data: Dataset, genotypes: Sequence[Genotype], config: SearchConfig) -> Training:
     """Return trainings of these architectures: final ones, but as narrow as the search's networks."""
-    shared = ("channels", "dropout", "batch_size", "class_weights", "min_steps_per_epoch")
+    shared = ("channels", "dropout", "head", "batch_size", "class_weights", "min_steps_per_epoch")
     of_trial = RetrainConfig(**{name: getattr(config, name) for name in shared})
     seeds = (SEED,) * len(genotypes)
     return Training(data, of_trial, fixed_network(data, of_trial, genotypes, seeds), seeds)

@@ -105,3 +105,10 @@ def test_rows_of_the_test_split_play_no_part():
     for x in features.values():
         x[test] += 100
     assert nas.search(features, labels, split, config)[0].members == reference.members
+
+
+def test_trials_read_the_cells_as_the_final_training_does():
+    data = prepare(*noise(), None, reads="train_val")
+    for head in ("mean", "flatten"):
+        config = SMALL.model_copy(update={"head": head})
+        assert trial(data, [pair("visual/l0", "audio/l0")], config).whole.head == head
