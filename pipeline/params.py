@@ -177,10 +177,10 @@ class BackboneParams(NetworkParams):
 
     layers: int | tuple[int, ...] = Field(4, description="the last so many stages, or the stages' numbers")
     pool: tuple[Pooling, ...] = Field(
-        ("max",),
+        ("mean", "deviation"),
         min_length=1,
         description="what is kept of each layer over space and each of the L parts of time: max, mean, deviation; "
-        "several lie behind one another along the channels, in this order",
+        "several lie behind one another along the channels, in this order; the published networks have max alone",
     )
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
     runtime: Literal["torch", "onnxruntime"] = Field(
