@@ -17,6 +17,7 @@ from pipeline.backbones import Backbone, BackboneError, Modality, base, load_bac
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.onnx_family import OnnxBackbone
 from pipeline.params import BackboneParams, layer_prefix
+from tests.pipeline.backbones.by_max import by_max
 
 Make = Callable[..., Backbone]
 
@@ -77,7 +78,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch, onnx_files: Path) -> None:
 
 def make(modality: Modality, name: str, *, weights: str = "seed:0", **more: object) -> Backbone:
     """A new one, not the process's."""
-    return load_backbone.__wrapped__(modality, BackboneParams(name=name, weights=weights, **more), "cpu")
+    return load_backbone.__wrapped__(modality, by_max(name=name, weights=weights, **more), "cpu")
 
 
 def windows_for(backbone: Backbone, *, n: int = B, seed: int = 0) -> torch.Tensor:
@@ -175,7 +176,7 @@ def test_a_backbone_of_ones_own_is_named_by_its_file(tmp_path: Path, monkeypatch
     for i, text in enumerate(["", "", "# other code\n"]):
         path = tmp_path / f"own_module{i}.py"
         path.write_text(f"{text}from {__name__} import brightness\n")
-        params = BackboneParams(name=f"own_module{i}:brightness", weights="seed:0")
+        params = by_max(name=f"own_module{i}:brightness", weights="seed:0")
         identity = load_backbone("visual", params, "cpu").identity()
         found.append({key: value for key, value in identity.items() if key != "name"})
     assert found[0] == found[1] != found[2]
@@ -283,7 +284,7 @@ def test_ones_own_lies_beside_the_parameters(tmp_path: Path, monkeypatch: pytest
 
 
 def test_one_of_each_per_process() -> None:
-    params = BackboneParams(name="tests.pipeline.backbones.test_base:brightness", weights="seed:0")
+    params = by_max(name="tests.pipeline.backbones.test_base:brightness", weights="seed:0")
     assert load_backbone("visual", params, "cpu") is load_backbone("visual", params, "cpu")
 
 

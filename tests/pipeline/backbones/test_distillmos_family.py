@@ -10,7 +10,7 @@ import torch
 
 from pipeline.backbones import BackboneError, distillmos_family, pool
 from pipeline.backbones.fusing import relative_error
-from pipeline.params import BackboneParams
+from tests.pipeline.backbones.by_max import by_max
 
 G = torch.Generator().manual_seed(0)
 SOUND = (torch.randn(2, 32000, generator=G) * torch.tensor([[3000.0], [300.0]])).to(torch.int16)
@@ -21,7 +21,7 @@ def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "distillmos", None)
     monkeypatch.setitem(sys.modules, "distillmos.sqa", None)
     with pytest.raises(BackboneError, match=r"needs a package .*: pip install distillmos"):
-        distillmos_family.build("audio", BackboneParams(name="distillmos"))
+        distillmos_family.build("audio", by_max(name="distillmos"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def by_hooks(net: Any, sound: torch.Tensor) -> list[torch.Tensor]:
 
 
 def make(**more: Any) -> distillmos_family.DistillMos:
-    return distillmos_family.build("audio", BackboneParams(**{"name": "distillmos", "layers": 7, **more}))
+    return distillmos_family.build("audio", by_max(**{"name": "distillmos", "layers": 7, **more}))
 
 
 def test_bundled_layers_are_the_packages_own(theirs: Any) -> None:
@@ -80,7 +80,7 @@ def test_weights_from_a_file_and_from_nowhere_else(theirs: Any, tmp_path: Path) 
     with pytest.raises(BackboneError, match="they come with the package, as weights: bundled"):
         make(weights="hub")
     with pytest.raises(BackboneError, match=r"for features\.audio only"):
-        distillmos_family.build("visual", BackboneParams(name="distillmos"))
+        distillmos_family.build("visual", by_max(name="distillmos"))
 
 
 def test_silence_has_features(theirs: Any) -> None:

@@ -13,7 +13,7 @@ import torchvision
 
 from pipeline.backbones import BackboneError, facenet_family, inflated, pool, torchaudio_family, torchvision_family
 from pipeline.backbones.fusing import relative_error
-from pipeline.params import BackboneParams
+from tests.pipeline.backbones.by_max import by_max
 from tests.pipeline.backbones.test_base import TINY_SPEECH
 from tests.pipeline.backbones.test_fusing import lived, norms
 
@@ -46,7 +46,7 @@ def close(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor
 def test_torchvisions_resnet_by_hand(tmp_path: Path) -> None:
     net: Any = lived(torchvision.models.resnet18())
     weights = saved(net, tmp_path / "w.safetensors")
-    backbone = torchvision_family.build("visual", BackboneParams(name="torchvision:resnet18", weights=weights))
+    backbone = torchvision_family.build("visual", by_max(name="torchvision:resnet18", weights=weights))
     with torch.inference_mode():
         x = net.maxpool(net.relu(net.bn1(net.conv1((FRAMES - MEAN) / STD))))
         expected = {}
@@ -68,12 +68,12 @@ def test_torchvisions_resnet_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_a_stage_ends_where_the_picture_shrinks_next(name: str, stages: list[str]) -> None:
-    backbone = torchvision_family.build("visual", BackboneParams(name=f"torchvision:{name}", weights="seed:0"))
+    backbone = torchvision_family.build("visual", by_max(name=f"torchvision:{name}", weights="seed:0"))
     assert list(backbone.layers) == [f"visual/torchvision_{name}.{stage}" for stage in stages]
 
 
 def test_torchvisions_one_channel_sums_the_stems_colour_weights() -> None:
-    params = BackboneParams(name="torchvision:resnet18", weights="seed:0", layers=(0,))
+    params = by_max(name="torchvision:resnet18", weights="seed:0", layers=(0,))
     grey, colour = (torchvision_family.build(m, params) for m in ("audio", "visual"))
     sound = torch.randn(1, 80, 64)
     picture = ((sound - sound.mean()) / sound.std())[:, None]
@@ -99,14 +99,14 @@ def test_downloads_never_unpickle_code(monkeypatch: pytest.MonkeyPatch) -> None:
         (torchaudio_family.build, "audio", "torchaudio:HUBERT_BASE"),
     ):
         with pytest.raises(BackboneError, match="cannot be downloaded: no network; without network use file:PATH"):
-            build(modality, BackboneParams(name=name, weights="hub"))
+            build(modality, by_max(name=name, weights="hub"))
     assert asked == [True, True, True]
 
 
 def test_facenet_by_hand(tmp_path: Path) -> None:
     net: Any = lived(facenet_pytorch.InceptionResnetV1())
     weights = saved(net, tmp_path / "w.safetensors", **{"logits.bias": torch.zeros(8631)})
-    backbone = facenet_family.build("visual", BackboneParams(name="facenet:InceptionResnetV1", weights=weights))
+    backbone = facenet_family.build("visual", by_max(name="facenet:InceptionResnetV1", weights=weights))
     assert list(backbone.layers.values()) == [192, 256, 896, 1792]
     with torch.inference_mode():
         x = facenet_pytorch.fixed_image_standardization(FRAMES * 255)
@@ -124,7 +124,7 @@ def test_the_inflated_network_sees_frames_as_the_flat_one_does(tmp_path: Path) -
     """Two-dimensional weights lie in the middle of the kernels: frame by frame, it is torchvision's ResNet-50."""
     net: Any = lived(torchvision.models.resnet50())
     weights = saved(net, tmp_path / "w.safetensors")
-    backbone = inflated.build("visual", BackboneParams(name="inflated:resnet50", weights=weights))
+    backbone = inflated.build("visual", by_max(name="inflated:resnet50", weights=weights))
     assert list(backbone.layers.values()) == [512, 1024, 2048, 2048]  # the reference's taps
     with torch.inference_mode():
         x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1((FRAMES - MEAN) / STD)))))
@@ -138,7 +138,7 @@ def test_the_inflated_network_sees_frames_as_the_flat_one_does(tmp_path: Path) -
 
 
 def test_inflated_weights_see_other_frames_too(tmp_path: Path) -> None:
-    plain = inflated.build("visual", BackboneParams(name="inflated:resnet50", weights="seed:0", layers=(1,)))
+    plain = inflated.build("visual", by_max(name="inflated:resnet50", weights="seed:0", layers=(1,)))
     state = {f"layer{i}.{n}": x for i in (1, 2) for n, x in plain.net.get_submodule(f"layer{i}").state_dict().items()}
     assert state["layer1.0.conv2.weight"].shape == (64, 64, 3, 3, 3)
     whole = torchvision.models.resnet50()
@@ -148,7 +148,7 @@ def test_inflated_weights_see_other_frames_too(tmp_path: Path) -> None:
     }
     safetensors.torch.save_file(inflated_state, tmp_path / "w.safetensors")
     weights = f"file:{tmp_path / 'w.safetensors'}"
-    spread = inflated.build("visual", BackboneParams(name="inflated:resnet50", weights=weights, layers=(1,)))
+    spread = inflated.build("visual", by_max(name="inflated:resnet50", weights=weights, layers=(1,)))
     for backbone, feels in ((plain, False), (spread, True)):
         other = CROPS.clone()
         other[:, 3] = 255 - other[:, 3]
@@ -183,7 +183,7 @@ def test_torchaudios_layers_by_hand(name: str, tmp_path: Path) -> None:
     state = {k.replace("parametrizations.weight.original1", "weight_v"): v for k, v in state.items()}
     assert any(key.endswith(old["original0"]) for key in state)
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    params = BackboneParams(name=f"torchaudio:{name}", weights=f"file:{tmp_path / 'w.safetensors'}", layers=(1, 3))
+    params = by_max(name=f"torchaudio:{name}", weights=f"file:{tmp_path / 'w.safetensors'}", layers=(1, 3))
     backbone = torchaudio_family.build("audio", params)
     with torch.inference_mode():
         expected = []
@@ -202,7 +202,7 @@ def test_torchaudios_layers_by_hand(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_published_bundle_is_built_without_a_download() -> None:
-    params = BackboneParams(name="torchaudio:WAV2VEC2_BASE", weights="seed:0", layers=(0, 1))
+    params = by_max(name="torchaudio:WAV2VEC2_BASE", weights="seed:0", layers=(0, 1))
     backbone = torchaudio_family.build("audio", params)
     assert list(backbone.layers.items()) == [(f"audio/torchaudio_WAV2VEC2_BASE.layers.{i}", 768) for i in (0, 1)]
     assert all(x.shape == (B, 8, 768) for x in backbone(SOUND, length=8).values())
@@ -223,4 +223,4 @@ def test_weights_of_another_network_are_refused(
     safetensors.torch.save_file({k: v for k, v in state.items() if v is not None}, tmp_path / "w.safetensors")
     weights = f"file:{tmp_path / 'w.safetensors'}"
     with pytest.raises(BackboneError, match=message):
-        torchvision_family.build("visual", BackboneParams(name="torchvision:resnet18", weights=weights))
+        torchvision_family.build("visual", by_max(name="torchvision:resnet18", weights=weights))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.backbones import BackboneError, load_backbone, pool, resolved
-from pipeline.params import BackboneParams, Params, parse_params
+from pipeline.params import Params, parse_params
+from tests.pipeline.backbones.by_max import by_max
 from tests.pipeline.backbones.conftest import drawn, picture, save
 
 onnx = pytest.importorskip("onnx")
@@ -18,7 +19,7 @@ SOUND = (torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 3000
 
 
 def make(modality: Any, name: str, **more: Any) -> Any:
-    return load_backbone.__wrapped__(modality, BackboneParams(name=name, **more), "cpu")
+    return load_backbone.__wrapped__(modality, by_max(name=name, **more), "cpu")
 
 
 def test_taps_of_pictures_by_hand(onnx_files: Path) -> None:
@@ -81,7 +82,7 @@ def test_random_weights_are_the_files_own_shuffled(onnx_files: Path) -> None:
 
 def test_a_worker_in_another_folder_finds_the_file(onnx_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(onnx_files)
-    params = resolved(BackboneParams(name="onnx:spectrogram.onnx#/stem/Conv"))
+    params = resolved(by_max(name="onnx:spectrogram.onnx#/stem/Conv"))
     assert params.name == f"onnx:{onnx_files}/spectrogram.onnx#/stem/Conv"
     both = parse_params({"features": {"visual": [{"name": f"onnx:{x}.onnx#a"} for x in "ab"]}}, source="here")
     assert isinstance(both, Params)

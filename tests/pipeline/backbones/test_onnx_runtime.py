@@ -9,7 +9,7 @@ import torch
 from pipeline.backbones import BackboneError, Modality
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.onnx_runtime import MissingRuntimeError, OnnxNet
-from pipeline.params import BackboneParams
+from tests.pipeline.backbones.by_max import by_max
 from tests.pipeline.backbones.test_base import make, windows_for
 
 
@@ -83,4 +83,4 @@ def test_it_is_for_pictures_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackboneError, match="computes on the CPU, not on cuda"):
         backbone.to("cuda")
     with pytest.raises(ValueError, match="precision: half needs runtime: torch"):
-        BackboneParams(runtime="onnxruntime", precision="half")
+        by_max(runtime="onnxruntime", precision="half")

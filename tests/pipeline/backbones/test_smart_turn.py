@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from pipeline.backbones import BackboneError, load_backbone
-from pipeline.params import BackboneParams
+from tests.pipeline.backbones.by_max import by_max
 
 SOUND = (torch.randn(2, 64_000, generator=torch.Generator().manual_seed(0)) * 3000).to(torch.int16)
 
 
 def make(**more: Any) -> Any:
-    return load_backbone.__wrapped__("audio", BackboneParams(**{"name": "smart-turn", "layers": 6, **more}), "cpu")
+    return load_backbone.__wrapped__("audio", by_max(**{"name": "smart-turn", "layers": 6, **more}), "cpu")
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

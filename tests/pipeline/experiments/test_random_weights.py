@@ -75,8 +75,8 @@ def test_it_adds_nothing_to_random_weights(
     assert auc[f"random weights, {PROBE}"] > 0.95
     assert "random weights, search" in auc
     assert found.adds
-    assert found.adds["control"].startswith("random weights")
-    assert found.adds["low"] <= 0
+    assert found.adds["pairs"]["control"].startswith("random weights")
+    assert found.adds["pairs"]["low"] <= 0
 
     without = params.features.model_copy(update={"random_control": False})
     build_features(workspace, params.model_copy(update={"features": without}))
