@@ -68,7 +68,7 @@ def test_the_backbone_of_ones_own_gives_features(tmp_path: Path, monkeypatch: py
     (code,) = blocks("docs/backbones.md", "python")
     (tmp_path / "mine.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    backbone = load_backbone("visual", BackboneParams(name="mine:brightness", weights="seed:0"), "cpu")
+    backbone = load_backbone("visual", BackboneParams(name="mine:brightness", weights="seed:0", pool=("max",)), "cpu")
     crops = torch.randint(256, (2, 8, 16, 16, 3), dtype=torch.uint8)
     (found,) = backbone(crops, length=8).values()
     assert torch.equal(found, crops.float().amax((2, 3)))

@@ -58,6 +58,9 @@ def _entry(workspace: Workspace, cache: FeatureCache, network: Any, seed: int) -
     genotype = nas.Genotype(cells=(cell,))
     torch.manual_seed(seed)
     compact = nas.CompactNetwork(genotype, cache.layers, channels=8, length=8)
+    for name, buffer in compact.named_buffers():
+        if name.endswith("running_mean"):  # else half of the features is to its layer norms as good as the whole
+            buffer.uniform_(-1, 1)
     weights = f"{network}-{seed}.safetensors"
     workspace.retrain.mkdir(exist_ok=True)
     safetensors.torch.save_file(compact.state_dict(), workspace.retrain / weights)
