@@ -216,8 +216,7 @@ def check_configs(configs: SearchConfig | Sequence[SearchConfig], runs: int) -> 
 class RetrainConfig(NetworkConfig):
     """The settings of `nas.retrain`.
 
-    The published C = 128 and 60 epochs and more cost ten times as much, and what they gain is gone on clips of other
-    sources.
+    C = 128, as published, and 60 epochs cost nearly nine times as much, and gain nothing on clips of other sources.
     """
 
     channels: int = Field(default=32, ge=1, le=4096, description="C, channels of every layer after its reshape layer")
