@@ -128,7 +128,7 @@ def measure(one: Known, *, timed: bool) -> Measured:
     """Its layers, with random weights, so that nothing is downloaded; raises BackboneError where it cannot be built."""
     modality: Modality = "audio" if one.modality == "audio" else "visual"
     build: Callable[..., Backbone] = load_backbone.__wrapped__
-    params = BackboneParams(name=one.name, weights="seed:0", layers=2**16)
+    params = BackboneParams(name=one.name, weights="seed:0", layers=2**16, pool=("max",))  # its own channels
     try:
         backbone = build(modality, params, "cpu")
     except NoSuchStageError as error:
