@@ -157,11 +157,11 @@ class Search:
     def results(self, keep_weights: bool) -> list[SearchResult]:
         """Return what every run ends with."""
         state, results = self.supernet.fusion.state_dict(), []
-        weights = [{name: value[r : r + 1].clone() for name, value in state.items()} for r in range(len(self.seeds))]
+        weights = [{name: value[r : r + 1] for name, value in state.items()} for r in range(len(self.seeds))]
         found = self._found(weights)
         for r, (seed, curve, error) in enumerate(zip(self.seeds, self.curves, self.errors, strict=True)):
             warnings = collapse_warnings(curve, seed, self.space) if error is None else []
-            kept = weights[r] if keep_weights and error is None else None
+            kept = {n: x.clone() for n, x in weights[r].items()} if keep_weights and error is None else None
             results.append(SearchResult(seed, curve, error, self.histories[r], warnings, found.get(r), kept))
         return results
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cache_schemas.files import replacing
 from cache_schemas.run import NetworkName, RetrainRun, RunFileError, read_run
 from nas import CompactNetwork
+from pipeline.runs.scoring import trained_network
 from pipeline.workspace import Workspace
 
 TOLERANCE = 1e-5  # largest difference from PyTorch's P(fake)
@@ -72,10 +72,8 @@ def load_networks(workspace: Workspace, network: NetworkName, seed: int | None) 
     chosen = [entry for entry in entries if seed in (None, entry.seed)]
     if not chosen:
         raise RunFileError(f"{path} has no {network} network of seed {seed}; it has {[e.seed for e in entries]}")
-    networks = [CompactNetwork.from_spec(entry.spec) for entry in chosen]
-    for entry, found in zip(chosen, networks, strict=True):
-        found.load_state_dict(load_file(workspace.retrain / entry.weights))
-    return Trained(tuple(networks), tuple(entry.seed for entry in chosen))
+    networks = tuple(trained_network(workspace, entry) for entry in chosen)
+    return Trained(networks, tuple(entry.seed for entry in chosen))
 
 
 def export_networks(trained: Trained, *, onnx: Path | None = None, pt2: Path | None = None) -> Exported:

@@ -16,13 +16,18 @@ from pipeline.workspace import Workspace
 _BATCH_WINDOWS = 512
 
 
+def trained_network(workspace: Workspace, entry: RetrainEntry) -> nas.CompactNetwork:
+    """The network of an entry of retrain.json, with its weights, on the CPU."""
+    network = nas.CompactNetwork.from_spec(entry.spec)
+    network.load_state_dict(load_file(workspace.retrain / entry.weights))
+    return network
+
+
 def score_windows(
     workspace: Workspace, entry: RetrainEntry, features: Mapping[str, torch.Tensor], device: str
 ) -> NDArray[np.float64]:
     """P(fake) of every window, (N,), in the order of `features`: {layer: (N, L, C_in)}."""
-    network = nas.CompactNetwork.from_spec(entry.spec)
-    network.load_state_dict(load_file(workspace.retrain / entry.weights))
-    network.to(device).eval()
+    network = trained_network(workspace, entry).to(device).eval()
     wanted = {name: features[name] for name in nas.Genotype.model_validate(entry.genotype).layers()}
     windows = len(next(iter(wanted.values())))
     parts = []
