@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -33,33 +30,10 @@ from pipeline.report.page import number, percent
 from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
 from pipeline.workspace import Workspace
-from tests.pipeline.report.results import HOSTILE_NAME, Page, still, write_more, write_protocol
+from tests.pipeline.report.results import HOSTILE_NAME, Page, still, write_protocol
 from tests.pipeline.run_fixture import HOSTILE, make_index, make_workspace, write_evaluation
 
 pytestmark = pytest.mark.usefixtures("few_draws")
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A run with protocols, robustness, calibration, evidence and an audit, and names that want to be markup."""
-    index = make_index()
-    made = make_workspace(tmp_path_factory.mktemp("work"), index)
-    write_evaluation(made, index, seeds=(0, 1))
-    write_more(made, index)
-    return made
-
-
-@pytest.fixture(scope="module")
-def html(workspace: Workspace) -> str:
-    path = build_report(workspace, Params())
-    assert path == workspace.report / "report.html"
-    return path.read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def page(html: str) -> Page:
-    return Page(html)
 
 
 def test_all_sections_are_there_in_order(page: Page) -> None:
@@ -119,60 +93,6 @@ def test_page_asks_nothing_of_the_network(page: Page, html: str) -> None:
 
 def test_it_is_no_larger_than_three_megabytes(html: str) -> None:
     assert len(html.encode()) < 3_000_000
-
-
-CHROMIUM_PROBE = """
-setInterval(() => {
-  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  document.title = `${wide} ${document.querySelectorAll(".vega-embed svg").length}`;
-}, 200);
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_scripts_draw_every_figure_and_nothing_scrolls_sideways_on_a_narrow_screen(html: str, tmp_path: Path) -> None:
-    page = html.replace("b.mp4", "a/long/path/" * 12 + "b.mp4")
-    assert page != html
-    assert title_of(page, CHROMIUM_PROBE, tmp_path) == f"0 {html.count('data-spec=')}"
-
-
-SORTED = """
-addEventListener("load", () => {
-  const named = (table) => table.caption.textContent.startsWith("Networks and controls on the test split");
-  const table = [...document.querySelectorAll("main table")].find(named);
-  const button = [...table.querySelectorAll("thead button")].find((each) => each.textContent === "AUC");
-  const column = () => [...table.tBodies[0].rows].map((row) => parseFloat(row.cells[2].textContent)).join();
-  const found = [column()];
-  for (let click = 0; click < 3; click++) { button.click(); found.push(column()); }
-  document.title = found.join(" ");
-});
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_head_sorts_its_table_and_gives_the_order_back(html: str, tmp_path: Path) -> None:
-    orders = [[float(value) for value in order.split(",")] for order in title_of(html, SORTED, tmp_path).split()]
-    first, up, down, last = orders
-    assert up == sorted(first) != first
-    assert down == sorted(first, reverse=True)
-    assert last == first
-
-
-def title_of(html: str, probe: str, folder: Path) -> str:
-    """The title of the page in a browser, after this script: under the page's own policy, with this one allowed."""
-    digest = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
-    page = html.replace("script-src ", f"script-src &#39;sha256-{digest}&#39; ")
-    path = folder / "probe.html"
-    path.write_text(f"<script>{probe}</script></body>".join(page.rsplit("</body>", 1)))
-    options = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,2000", "--virtual-time-budget=8000",
-        f"--user-data-dir={folder}/user",
-    ]  # fmt: skip
-    command = [CHROMIUM or "", *options, "--dump-dom", path.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    return re.findall(r"<title>(.*?)</title>", dom)[0]
 
 
 def test_hostile_names_are_text(workspace: Workspace, page: Page, html: str) -> None:
