@@ -45,15 +45,17 @@ def replayed(truth: Truth, costs: Mapping[str, int], replays: int) -> dict[Way, 
     costs: of searches, in trainings. In each replay every architecture has one of its trainings, drawn.
     """
     count, times = truth.val.shape
-    budgets = {*BUDGETS, *OF, count, *(cost + 1 for cost in costs.values())}
+    budgets = sorted({*BUDGETS, *OF, count, *(cost + 1 for cost in costs.values())})
     found: dict[Way, list[Places]] = {}
     for replay in range(replays):
-        random = np.random.default_rng([replay, *truth.cut.name.encode()])
+        seed = [replay, *truth.cut.name.encode()]
+        random = np.random.default_rng(seed)
         column = random.integers(times, size=(count,))
         val, curves = truth.val[np.arange(count), column], truth.curves[np.arange(count), column]
         ways: dict[Way, Places] = {}
         for name, strategy in STRATEGIES.items():
-            order = asked(strategy, val, truth.neighbours, random, count)
+            # All begin with the same draws: what is left of a difference is the strategies'.
+            order = asked(strategy, val, truth.neighbours, np.random.default_rng([*seed, 1]), count)
             for budget in budgets:
                 ways[name, budget] = best_of(order[:budget], val)
             if name == RANDOM:
@@ -171,11 +173,18 @@ def tables(truths: Sequence[Truth], worth: Mapping[Way, Worth]) -> str:
     for (name, trainings), beside in compared(worth).items():
         mine, other = worth[name, trainings], worth[beside]
         mean, (low, high) = mine.values.mean(), np.percentile(mine.values, [2.5, 97.5])
-        added = mine.people - other.people
-        a, b = np.percentile(added[1:], [2.5, 97.5])
+        added, (a, b) = difference(mine, other)
         found += f"| {name} | {trainings} | {mean:.3f} ({low:.3f} to {high:.3f}) | {best - mean:.3f} "
-        found += f"| {beside[0]}, {beside[1]} | {added[0]:+.3f} ({a:+.3f} to {b:+.3f}) |\n"
+        found += f"| {beside[0]}, {beside[1]} | {added:+.3f} ({a:+.3f} to {b:+.3f}) |\n"
     return found
+
+
+def difference(mine: Worth, other: Worth) -> tuple[float, Floats]:
+    """(of the means, its 95 % interval): over people, and over what another set of replays would have given."""
+    added = mine.people - other.people
+    replays = mine.values - other.values
+    noise = np.random.default_rng(0).normal(0, replays.std() / len(replays) ** 0.5, len(added) - 1)
+    return float(added[0]), np.percentile(added[1:] + noise, [2.5, 97.5])
 
 
 def by_budget(cells: Mapping[Way, str], count: int) -> str:

@@ -6,6 +6,7 @@ is finished is kept in WORK/runs/strategies: a killed run goes on where it was.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,8 +47,12 @@ Row = TypeVar("Row", bound=RunRow)
 
 
 class TrainedRow(RunRow):
-    """One training. val: AUC on val, per window, after each epoch; scores: P(fake) of every clip that is tested."""
+    """One training. val: AUC on val, per window, after each epoch; scores: P(fake) of every clip that is tested.
 
+    processor_s: its share of the processor time of its batch, which others on the machine hardly change.
+    """
+
+    processor_s: float
     val: list[float]
     scores: list[float]
 
@@ -55,6 +60,7 @@ class TrainedRow(RunRow):
 class FoundRow(RunRow):
     """One search. found: its genotypes, the best first."""
 
+    processor_s: float
     found: list[dict[str, Any]]
 
 
@@ -82,12 +88,10 @@ class Truth:
     """(A, S, E) AUC on val"""
     scores: Floats
     """(A, S, tested clips)"""
-    seconds: float
-    """of a training"""
     found: dict[str, list[list[int]]]
     """{search: per seed, the architectures that it found, the best first}"""
     costs: dict[str, float]
-    """{search: time of one, in trainings}"""
+    """{search: processor time of one, in trainings}"""
 
     @property
     def val(self) -> Floats:
@@ -123,7 +127,7 @@ def truth_of(source: Source, cut: Cut, space: Space, seeds: Sequence[int], searc
     place = {genotype: i for i, genotype in enumerate(genotypes)}
     trained = _trained(source, cut, genotypes, seeds)
     rows = [[trained[genotype, seed] for seed in seeds] for genotype in genotypes]
-    seconds = float(np.mean([row.seconds for row in trained.values()]))
+    training_s = np.mean([row.processor_s for row in trained.values()])
     configs = {
         name: nas.SearchConfig.model_validate(
             {**source.params.search.model_dump(), **of, "cells": space.cells, "steps": space.steps}
@@ -136,7 +140,6 @@ def truth_of(source: Source, cut: Cut, space: Space, seeds: Sequence[int], searc
         neighbours=[_beside(space, genotype, place) for genotype in genotypes],
         curves=np.array([[row.val for row in of] for of in rows]),
         scores=np.array([[row.scores for row in of] for of in rows]),
-        seconds=seconds,
         found={
             name: [
                 [place[canonical(nas.Genotype.model_validate(of))] for of in found[name, seed].found]
@@ -144,7 +147,7 @@ def truth_of(source: Source, cut: Cut, space: Space, seeds: Sequence[int], searc
             ]
             for name in configs
         },
-        costs={name: float(np.mean([found[name, s].seconds for s in searches])) / seconds for name in configs},
+        costs={name: float(np.mean([found[name, s].processor_s for s in searches]) / training_s) for name in configs},
     )
 
 
@@ -175,7 +178,6 @@ def planted_truth(name: str, drawing: int, steps: int) -> tuple[Truth, NDArray[n
         neighbours=[_beside(space, genotype, place) for genotype in genotypes],
         curves=np.array([[[row["val_auc"] for row in result.curves]] for result in trained]),
         scores=np.array([[result.scores.double().numpy()[tested]] for result in trained]),
-        seconds=0.0,
         found={},
         costs={},
     )
@@ -224,13 +226,15 @@ def _searched(
 
 def train_batch(source: Source, batch: Batch[tuple[nas.Genotype, int]], cut: Cut) -> list[TrainedRow]:
     """One row per training of the batch."""
+    start = time.process_time()
     data, tested = _data(source, cut)
     genotypes, seeds = zip(*batch.runs, strict=True)
     results = nas.retrain(*data, genotypes, source.params.retrain, seeds, progress=tell_epoch)
-    counts = np.bincount(cut.clips)
+    counts, taken = np.bincount(cut.clips), time.process_time() - start
     return [
         TrainedRow(
             seed=result.seed,
+            processor_s=taken / len(results),
             val=[row["val_auc"] for row in result.curves],
             scores=(np.bincount(cut.clips, result.scores.double().numpy()[tested]) / counts).tolist(),
         )
@@ -242,11 +246,15 @@ def search_batch(
     source: Source, batch: Batch[tuple[str, int]], cut: Cut, configs: Mapping[str, nas.SearchConfig]
 ) -> list[FoundRow]:
     """One row per search of the batch, which share their settings."""
+    start = time.process_time()
     data, _ = _data(source, cut)
     seeds = [seed for _, seed in batch.runs]
     results = all_results(lambda: nas.search(*data, configs[batch.runs[0][0]], seeds, progress=tell_epoch))
+    taken = (time.process_time() - start) / len(results)
     return [
-        FoundRow(seed=result.seed, found=[of.genotype.model_dump(mode="json") for of in result.members])
+        FoundRow(
+            seed=result.seed, processor_s=taken, found=[of.genotype.model_dump(mode="json") for of in result.members]
+        )
         for result in results
     ]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.strategies import Way, Worth, aucs, compared, replayed, worth_of
+from benchmarks.strategies import Way, Worth, aucs, compared, difference, replayed, worth_of
 from benchmarks.truth import Cut, Truth
 
 A, S, E, CLIPS = 70, 2, 4, 24
@@ -21,7 +21,7 @@ def truth() -> Truth:
     cut = Cut("made up", ("test",) * CLIPS, np.arange(CLIPS), labels, people)
     beside = [np.array([(i + by) % A for by in (-2, -1, 1, 2)]) for i in range(A)]
     found = {"good": [[A - 1, A - 2, A - 3, A - 4]] * 4, "bad": [[0, 1, 2, 3]] * 4}
-    return Truth(cut, beside, curves, scores, 1.0, found, {"good": 3.0, "bad": 3.0})
+    return Truth(cut, beside, curves, scores, found, {"good": 3.0, "bad": 3.0})
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,14 @@ def test_who_trains_all_ends_with_the_best_on_val(truth: Truth, worth: dict[Way,
 
 def test_what_a_search_found_is_worth_what_was_trained_of_it(truth: Truth, worth: dict[Way, Worth]) -> None:
     assert set(worth["search, bad", 4].values.round(9)) == set(aucs(truth)[0].round(9))
-    difference = worth["search, good", 4].people - worth["search, bad", 4].people
-    assert difference[0] > 0.2
-    assert np.percentile(difference[1:], 2.5) > 0
+    added, (low, _) = difference(worth["search, good", 4], worth["search, bad", 4])
+    assert added > 0.2
+    assert low > 0
+
+
+def test_evolution_is_random_search_until_its_population_is_full(worth: dict[Way, Worth]) -> None:
+    added, interval = difference(worth["regularised evolution", 16], worth["random search", 16])
+    assert (added, *interval) == (0, 0, 0)
 
 
 def test_one_architecture_found_again_is_trained_with_another_seed(truth: Truth, worth: dict[Way, Worth]) -> None:
