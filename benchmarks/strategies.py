@@ -1,11 +1,11 @@
 """`python -m benchmarks.strategies`: what a search over architectures is worth.
 
-Every architecture of a small space (one cell over all layers of a cache, all its functions) is trained on folds of a
-protocol. Then random search, regularised evolution, local search and successive halving are replayed for budgets of so
-many trainings, beside what one-shot searches find on the same fold, and beside ensembles. `--work` and `--params` name
-a finished cache; what is trained is kept there. Prints tables in Markdown: AUC of the clips that are tested, by the
-network that was chosen on val. `--planted xor` asks the same of a problem of tests/nas/problems.py. What came out
-stands in docs/search.md.
+Every architecture of a small space (one cell over all layers of a cache, all its functions), or a sample of a large
+one, is trained on folds of a protocol. Then random search, regularised evolution, local search and successive halving
+are replayed for budgets of so many trainings, beside what one-shot searches find on the same fold, and beside
+ensembles. `--work` and `--params` name a finished cache; what is trained is kept there. Prints tables in Markdown: AUC
+of the clips that are tested, by the network that was chosen on val. `--planted xor` asks the same of a problem of
+tests/nas/problems.py. What came out stands in docs/search.md.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from benchmarks.replay import STRATEGIES, asked, best_of, halved
-from benchmarks.truth import MEMBERS, Truth, cuts_of, planted_truth, space_of, truth_of
+from benchmarks.replay import STRATEGIES, Strategy, asked, best_of, halved
+from benchmarks.truth import MEMBERS, Question, Truth, cuts_of, planted_truth, truth_of
 from pipeline.params import load_params
 from pipeline.runs.cache import Source
 from pipeline.workspace import Workspace
@@ -45,7 +45,8 @@ def replayed(truth: Truth, costs: Mapping[str, int], replays: int) -> dict[Way, 
     costs: of searches, in trainings. In each replay every architecture has one of its trainings, drawn.
     """
     count, times = truth.val.shape
-    budgets = sorted({*BUDGETS, *OF, count, *(cost + 1 for cost in costs.values())})
+    wanted = {*BUDGETS, *OF, count, *(cost + 1 for cost in costs.values())}
+    budgets = sorted(budget for budget in wanted if budget <= count)
     found: dict[Way, list[Places]] = {}
     for replay in range(replays):
         seed = [replay, *truth.cut.name.encode()]
@@ -53,7 +54,7 @@ def replayed(truth: Truth, costs: Mapping[str, int], replays: int) -> dict[Way, 
         column = random.integers(times, size=(count,))
         val, curves = truth.val[np.arange(count), column], truth.curves[np.arange(count), column]
         ways: dict[Way, Places] = {}
-        for name, strategy in STRATEGIES.items():
+        for name, strategy in strategies_on(truth).items():
             # All begin with the same draws: what is left of a difference is the strategies'.
             order = asked(strategy, val, truth.neighbours, np.random.default_rng([*seed, 1]), count)
             for budget in budgets:
@@ -61,7 +62,7 @@ def replayed(truth: Truth, costs: Mapping[str, int], replays: int) -> dict[Way, 
             if name == RANDOM:
                 for size in SIZES:
                     ways[drawn(size), size] = order[:size]
-                    for of in (*OF, count):
+                    for of in (of for of in (*OF, count) if of <= count):
                         ways[f"{size} best on val of {of}", of] = best_of(order[:of], val, size)
         for budget in BUDGETS:
             if (place := halved(curves, budget, random)) is not None:
@@ -76,6 +77,11 @@ def replayed(truth: Truth, costs: Mapping[str, int], replays: int) -> dict[Way, 
 def _again(places: Places) -> Places:
     """(k,) how often each stood there before: who finds the same architecture again trains it with another seed."""
     return np.array([int((places[:i] == place).sum()) for i, place in enumerate(places)])
+
+
+def strategies_on(truth: Truth) -> Mapping[str, Strategy]:
+    """Those that can be replayed: random search alone where no neighbours are known."""
+    return STRATEGIES if any(map(len, truth.neighbours)) else {RANDOM: STRATEGIES[RANDOM]}
 
 
 def drawn(size: int) -> str:
@@ -191,7 +197,8 @@ def by_budget(cells: Mapping[Way, str], count: int) -> str:
     """A table: a row a strategy, a column a budget, the last one all `count` architectures."""
     columns = (*BUDGETS, count)
     rows = [["strategy", *map(str, columns)], ["---"] * (len(columns) + 1)]
-    rows += [[name, *(cells.get((name, b), "-") for b in columns)] for name in (*STRATEGIES, HALVING)]
+    shown = [name for name in (*STRATEGIES, HALVING) if any(way[0] == name for way in cells)]
+    rows += [[name, *(cells.get((name, b), "-") for b in columns)] for name in shown]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -210,9 +217,9 @@ def compared(worth: Mapping[Way, Worth]) -> dict[Way, Way]:
     return found
 
 
-def planted(name: str, drawing: int, steps: int, replays: int) -> str:
+def planted(name: str, drawing: int, question: Question, replays: int) -> str:
     """How often each way ends with an architecture that reads what carries the label."""
-    truth, fits = planted_truth(name, drawing, steps)
+    truth, fits = planted_truth(name, drawing, question)
     found = {way: f"{fits[of].mean():.2f}" for way, of in replayed(truth, {}, replays).items()}
     title = (
         f"### planted {name}: share of picks that read what carries the label, as {fits.sum()} of {len(fits)} do\n\n"
@@ -228,21 +235,20 @@ def main() -> None:
     parser.add_argument("--protocol", default="leave-one-source-out", help="of `bmnas protocol`, or a file")
     parser.add_argument("--clips", type=int, default=40, help="folds that test fewer, or one class alone, are left out")
     parser.add_argument("--together", action="store_true", help="one table of all folds, not one of each")
+    parser.add_argument("--cells", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--sample", type=int, default=0, help="so many architectures, without what needs all of them")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of every architecture")
-    parser.add_argument("--searches", type=int, default=6, help="of every kind and fold")
+    parser.add_argument("--searches", type=int, default=4, help="of every kind and fold")
     parser.add_argument("--replays", type=int, default=500)
     parser.add_argument("--planted", default="", help="a problem of tests/nas/problems.py, instead of a cache")
     given = parser.parse_args()
+    question = Question(given.cells, given.steps, given.sample, given.seeds, given.searches)
     if given.planted:
-        print(planted(given.planted, 1, given.steps, given.replays))
+        print(planted(given.planted, 1, question, given.replays))
         return
     source = Source.of(Workspace(given.work), load_params(given.params))
-    space = space_of(source, given.steps)
-    truths = [
-        truth_of(source, cut, space, range(given.seeds), range(given.searches))
-        for cut in cuts_of(source, given.protocol, given.clips)
-    ]
+    truths = [truth_of(source, cut, question) for cut in cuts_of(source, given.protocol, given.clips)]
     costs = {name: round(float(np.median([truth.costs[name] for truth in truths]))) for name in truths[0].costs}
     networks = [replayed(truth, costs, given.replays) for truth in truths]
     groups = [range(len(truths))] if given.together else [[i] for i in range(len(truths))]

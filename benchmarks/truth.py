@@ -1,4 +1,4 @@
-"""Every architecture of a small space, really trained on a fold of a protocol, and what searches find on that fold.
+"""Every architecture of a space, or a sample, really trained on a fold of a protocol, and what searches find there.
 
 As `bmnas oracle`, but on any fold and with the scores of the clips that are tested, which ensembles are made of. What
 is finished is kept in WORK/runs/strategies: a killed run goes on where it was.
@@ -20,10 +20,10 @@ from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
 from nas.baselines import ONE_SHOT
+from nas.primitives import DEFAULT_OPERATIONS
 from nas.space import Space, canonical
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
 from pipeline.experiments.scored import Split
-from pipeline.params import Params
 from pipeline.runs.cache import Source, open_cache
 from pipeline.runs.jobs import MOST_RUNS, Batch, Job, all_results, do, parts_of, tell_epoch
 from pipeline.runs.keys import code_version, settings_of
@@ -121,43 +121,56 @@ def cuts_of(source: Source, protocol: str, least: int) -> Iterator[Cut]:
                 )
 
 
-def truth_of(source: Source, cut: Cut, space: Space, seeds: Sequence[int], searches: Sequence[int]) -> Truth:
+@dataclass(frozen=True)
+class Question:
+    """Which architectures, how often each is trained, and how many searches of each kind are done.
+
+    sample: so many architectures; 0: all. Of a sample no neighbours are known, nor what searches find.
+    """
+
+    cells: int
+    steps: int
+    sample: int
+    seeds: int
+    searches: int
+
+    def space(self, layers: Sequence[str], operations: tuple[str, ...] = DEFAULT_OPERATIONS) -> Space:
+        """The space over these layers."""
+        return Space(tuple(layers), self.cells, self.steps, "slots", operations)
+
+
+def truth_of(source: Source, cut: Cut, question: Question) -> Truth:
     """Trains and searches what is not done yet."""
-    genotypes = space.distinct()
+    space = question.space(list(source.windows().features), source.params.search.operations)
+    genotypes = space.sample(question.sample, source.params.seed) if question.sample else space.distinct()
     place = {genotype: i for i, genotype in enumerate(genotypes)}
+    seeds, searches = range(question.seeds), range(0 if question.sample else question.searches)
     trained = _trained(source, cut, genotypes, seeds)
     rows = [[trained[genotype, seed] for seed in seeds] for genotype in genotypes]
     training_s = np.mean([row.processor_s for row in trained.values()])
-    configs = {
-        name: nas.SearchConfig.model_validate(
-            {**source.params.search.model_dump(), **of, "cells": space.cells, "steps": space.steps}
-        )
-        for name, of in SEARCHES.items()
-    }
-    found = _searched(source, cut, configs, searches)
+    found = _searched(source, cut, space, searches) if searches else {}
     return Truth(
         cut=cut,
-        neighbours=[_beside(space, genotype, place) for genotype in genotypes],
+        neighbours=[np.empty(0, np.int64) if question.sample else _beside(space, g, place) for g in genotypes],
         curves=np.array([[row.val for row in of] for of in rows]),
         scores=np.array([[row.scores for row in of] for of in rows]),
         found={
-            name: [
-                [place[canonical(nas.Genotype.model_validate(of))] for of in found[name, seed].found]
-                for seed in searches
-            ]
-            for name in configs
+            name: [[place[canonical(nas.Genotype.model_validate(of))] for of in row.found] for row in of_name]
+            for name, of_name in found.items()
         },
-        costs={name: float(np.mean([found[name, s].processor_s for s in searches]) / training_s) for name in configs},
+        costs={
+            name: float(np.mean([row.processor_s for row in of_name]) / training_s) for name, of_name in found.items()
+        },
     )
 
 
-def planted_truth(name: str, drawing: int, steps: int) -> tuple[Truth, NDArray[np.bool_]]:
+def planted_truth(name: str, drawing: int, question: Question) -> tuple[Truth, NDArray[np.bool_]]:
     """(a problem of tests/nas/problems.py, each architecture trained once, which of them read what carries the label).
 
     Trained in this process, and not kept.
     """
     problem = PROBLEMS[name](drawing)
-    space = Space(tuple(problem.features), 1, steps)
+    space = question.space(list(problem.features))
     genotypes = space.distinct()
     place = {genotype: i for i, genotype in enumerate(genotypes)}
     epochs = problem.epochs
@@ -208,9 +221,10 @@ def _trained(
     return do(job)
 
 
-def _searched(
-    source: Source, cut: Cut, configs: Mapping[str, nas.SearchConfig], seeds: Sequence[int]
-) -> dict[tuple[str, int], FoundRow]:
+def _searched(source: Source, cut: Cut, space: Space, seeds: Sequence[int]) -> dict[str, list[FoundRow]]:
+    """{search: a row a seed}."""
+    own = {**source.params.search.model_dump(), "cells": space.cells, "steps": space.steps}
+    configs = {name: nas.SearchConfig.model_validate({**own, **of}) for name, of in SEARCHES.items()}
     shared = ["strategies", code_version(nas.search), digest(cut.split)]
     job = Job(
         f"searches, {cut.name}",
@@ -221,7 +235,8 @@ def _searched(
         lambda run: run[0],
         _kept(source, FoundRow),
     )
-    return do(job)
+    rows = do(job)
+    return {name: [rows[name, seed] for seed in seeds] for name in configs}
 
 
 def train_batch(source: Source, batch: Batch[tuple[nas.Genotype, int]], cut: Cut) -> list[TrainedRow]:
@@ -269,9 +284,3 @@ def _data(source: Source, cut: Cut) -> tuple[tuple[Any, Any, Any], NDArray[np.bo
 
 def _kept(source: Source, kind: type[Row]) -> FinishedRuns[Row]:
     return FinishedRuns(Workspace(source.work).runs / "strategies" / kind.__name__, kind)
-
-
-def space_of(source: Source, steps: int) -> Space:
-    """One cell over the cache's layers."""
-    params: Params = source.params
-    return Space(tuple(source.windows().features), 1, steps, "slots", params.search.operations)
