@@ -143,30 +143,30 @@ def aucs(truth: Truth) -> Floats:
 
 
 def described(title: str, truths: Sequence[Truth]) -> str:
-    """What the space holds: a paragraph. Folds count by their pairs."""
-    pairs = np.array([(t.cut.labels == 1).sum() * (t.cut.labels == 0).sum() for t in truths])
-    shares = pairs / pairs.sum()
-    tested = [aucs(truth) for truth in truths]
-
-    def mean(values: Sequence[float]) -> float:
-        return float(np.dot(shares, values))
-
-    each = mean([np.mean([kendalltau(v, t).statistic for v, t in zip(of.val.T, x.T, strict=True)])
-                 for of, x in zip(truths, tested, strict=True)])  # fmt: skip
-    means = mean([kendalltau(of.val.mean(1), x.mean(1)).statistic for of, x in zip(truths, tested, strict=True)])
-    noise = mean([x.std(1, ddof=1).mean() for x in tested]) if tested[0].shape[1] > 1 else float("nan")
-    return (
-        f"### {title}\n\n{sum(len(t.cut.labels) for t in truths)} clips tested, {pairs.sum()} pairs, "
-        f"{tested[0].shape[0]} architectures, {tested[0].shape[1]} trainings of each. Best architecture (mean of its "
-        f"trainings) {best_of_all(truths):.3f}, median {mean([np.median(x.mean(1)) for x in tested]):.3f}, worst "
-        f"{mean([x.mean(1).min() for x in tested]):.3f}; deviation of one architecture's trainings {noise:.3f}. "
-        f"Kendall's tau of val and test: {each:.2f} (one training each), {means:.2f} (mean of trainings).\n"
-    )
+    """What the space holds: how good architectures are, and whether val tells; folds count by their pairs."""
+    tested, val = [aucs(truth).mean(1) for truth in truths], [truth.val.mean(1) for truth in truths]
+    pairs = [won(truth.scores[0, 0], truth.cut.labels).size for truth in truths]
+    clips, times = sum(len(truth.cut.labels) for truth in truths), truths[0].val.shape[1]
+    found = f"### {title}\n\n{clips} clips tested, {sum(pairs)} pairs; trainings of each architecture: {times}"
+    if times > 1:
+        noise = np.average([aucs(truth).std(1, ddof=1).mean() for truth in truths], weights=pairs)
+        found += f", deviation {noise:.3f}"
+    found += "\n\n| architectures that read | number | val, windows | test, clips | best | worst | Kendall's tau |\n"
+    found += f"{'| --- ' * 7}|\n"
+    for kind in ("all", *sorted(set(truths[0].reads))):
+        of = np.array([kind in ("all", read) for read in truths[0].reads])
+        columns = [
+            (v[of].mean(), t[of].mean(), t[of].max(), t[of].min(), kendalltau(v[of], t[of]).statistic)
+            for v, t in zip(val, tested, strict=True)
+        ]
+        means = " | ".join(f"{mean:.3f}" for mean in np.average(columns, axis=0, weights=pairs))
+        found += f"| {kind} | {of.sum()} | {means} |\n"
+    return found
 
 
 def best_of_all(truths: Sequence[Truth]) -> float:
     """The highest mean test AUC of an architecture, of each fold its own."""
-    pairs = np.array([(t.cut.labels == 1).sum() * (t.cut.labels == 0).sum() for t in truths])
+    pairs = [won(truth.scores[0, 0], truth.cut.labels).size for truth in truths]
     return float(np.average([aucs(truth).mean(1).max() for truth in truths], weights=pairs))
 
 

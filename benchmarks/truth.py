@@ -82,6 +82,8 @@ class Truth:
     """What is known of A architectures, trained S times for E epochs each, on one fold."""
 
     cut: Cut
+    reads: list[str]
+    """per architecture, "visual", "audio" or both as "audio, visual\""""
     neighbours: list[NDArray[np.int64]]
     """per architecture, those that differ in one choice"""
     curves: Floats
@@ -151,6 +153,7 @@ def truth_of(source: Source, cut: Cut, question: Question) -> Truth:
     found = _searched(source, cut, space, searches) if searches else {}
     return Truth(
         cut=cut,
+        reads=[_read(genotype) for genotype in genotypes],
         neighbours=[np.empty(0, np.int64) if question.sample else _beside(space, g, place) for g in genotypes],
         curves=np.array([[row.val for row in of] for of in rows]),
         scores=np.array([[row.scores for row in of] for of in rows]),
@@ -188,6 +191,7 @@ def planted_truth(name: str, drawing: int, question: Question) -> tuple[Truth, N
     )
     truth = Truth(
         cut=cut,
+        reads=[_read(genotype) for genotype in genotypes],
         neighbours=[_beside(space, genotype, place) for genotype in genotypes],
         curves=np.array([[[row["val_auc"] for row in result.curves]] for result in trained]),
         scores=np.array([[result.scores.double().numpy()[tested]] for result in trained]),
@@ -195,6 +199,10 @@ def planted_truth(name: str, drawing: int, question: Question) -> tuple[Truth, N
         costs={},
     )
     return truth, np.array([problem.fits(genotype) for genotype in genotypes])
+
+
+def _read(genotype: nas.Genotype) -> str:
+    return ", ".join(sorted({name.partition("/")[0] for name in genotype.layers()}))
 
 
 def _beside(space: Space, genotype: nas.Genotype, place: Mapping[nas.Genotype, int]) -> NDArray[np.int64]:

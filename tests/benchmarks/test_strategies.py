@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.strategies import Way, Worth, aucs, compared, difference, replayed, worth_of
+from benchmarks.strategies import Way, Worth, aucs, compared, described, difference, replayed, worth_of
 from benchmarks.truth import Cut, Truth
 
 A, S, E, CLIPS = 70, 2, 4, 24
@@ -21,7 +21,8 @@ def truth() -> Truth:
     cut = Cut("made up", ("test",) * CLIPS, np.arange(CLIPS), labels, people)
     beside = [np.array([(i + by) % A for by in (-2, -1, 1, 2)]) for i in range(A)]
     found = {"good": [[A - 1, A - 2, A - 3, A - 4]] * 4, "bad": [[0, 1, 2, 3]] * 4}
-    return Truth(cut, beside, curves, scores, found, {"good": 3.0, "bad": 3.0})
+    reads = ["audio", "visual"] * (A // 2)
+    return Truth(cut, reads, beside, curves, scores, found, {"good": 3.0, "bad": 3.0})
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,11 @@ def test_all_are_compared_with_chance_of_the_same_price(worth: dict[Way, Worth])
     assert beside["search, good", 4] == ("random search", 4)
     assert beside["4 best on val of 16", 16] == ("4 drawn", 4)
     assert beside["4 members of a search, good", 7] == ("4 drawn", 4)
+
+
+def test_the_space_is_described_by_what_its_architectures_read(truth: Truth) -> None:
+    rows = [line.split(" | ") for line in described("made up", [truth]).splitlines() if line.startswith("| ")]
+    assert [(row[0], row[1]) for row in rows[2:]] == [("| all", "70"), ("| audio", "35"), ("| visual", "35")]
+    assert float(rows[2][3]) == pytest.approx(aucs(truth).mean(), abs=0.001)
+    assert float(rows[2][4]) == pytest.approx(aucs(truth).mean(1).max(), abs=0.001)
+    assert float(rows[2][6].rstrip(" |")) > 0.5  # val was made to tell
