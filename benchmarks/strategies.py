@@ -186,7 +186,10 @@ def tables(truths: Sequence[Truth], worth: Mapping[Way, Worth]) -> str:
 
 
 def difference(mine: Worth, other: Worth) -> tuple[float, Floats]:
-    """(of the means, its 95 % interval): over people, and over what another set of replays would have given."""
+    """(of the means, its 95 % interval): over people, and over what another set of replays would have given.
+
+    What other seeds of a search would have found is not in it: there are a few searches only.
+    """
     added = mine.people - other.people
     replays = mine.values - other.values
     noise = np.random.default_rng(0).normal(0, replays.std() / len(replays) ** 0.5, len(added) - 1)
@@ -195,7 +198,7 @@ def difference(mine: Worth, other: Worth) -> tuple[float, Floats]:
 
 def by_budget(cells: Mapping[Way, str], count: int) -> str:
     """A table: a row a strategy, a column a budget, the last one all `count` architectures."""
-    columns = (*BUDGETS, count)
+    columns = sorted({*(budget for budget in BUDGETS if budget < count), count})
     rows = [["strategy", *map(str, columns)], ["---"] * (len(columns) + 1)]
     shown = [name for name in (*STRATEGIES, HALVING) if any(way[0] == name for way in cells)]
     rows += [[name, *(cells.get((name, b), "-") for b in columns)] for name in shown]
