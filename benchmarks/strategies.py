@@ -206,7 +206,7 @@ def by_budget(cells: Mapping[Way, str], count: int) -> str:
 
 
 def compared(worth: Mapping[Way, Worth]) -> dict[Way, Way]:
-    """{way: what it is compared with}: random search of the same price; an ensemble: as many networks drawn."""
+    """{way: what it is compared with}: random search of the same price; a chosen ensemble: as many networks drawn."""
     found: dict[Way, Way] = {}
     for name, trainings in worth:
         if name in (*STRATEGIES, HALVING):
@@ -216,7 +216,7 @@ def compared(worth: Mapping[Way, Worth]) -> dict[Way, Way]:
             found[name, trainings] = (RANDOM, trainings)
         else:
             size = int(name.split()[0])
-            found[name, trainings] = (drawn(size), size) if name != drawn(size) else (RANDOM, 1)
+            found[name, trainings] = (drawn(size), size) if name != drawn(size) else (RANDOM, size)
     return found
 
 

@@ -74,6 +74,7 @@ def test_all_are_compared_with_chance_of_the_same_price(worth: dict[Way, Worth])
     beside = compared(worth)
     assert beside["regularised evolution", 16] == ("random search", 16)
     assert beside["search, good", 4] == ("random search", 4)
+    assert beside["4 drawn", 4] == ("random search", 4)
     assert beside["4 best on val of 16", 16] == ("4 drawn", 4)
     assert beside["4 members of a search, good", 7] == ("4 drawn", 4)
 
