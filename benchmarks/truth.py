@@ -19,7 +19,6 @@ import nas
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
-from nas.baselines import ONE_SHOT
 from nas.primitives import DEFAULT_OPERATIONS
 from nas.space import Space, canonical
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
@@ -38,7 +37,6 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "st_gumbel, argmax": {"estimator": "st_gumbel", "derive": "argmax", "members": 1},
     "gumbel_rao, argmax": {"estimator": "gumbel_rao", "derive": "argmax", "members": 1},
     "st_gumbel, rungs 5, 5": {"estimator": "st_gumbel", "derive": "best_of", "members": MEMBERS, "rungs": (5, 5)},
-    "one-shot": {**ONE_SHOT, "members": MEMBERS},
 }
 """By what they change in params.yaml's `search`; best_of where the name says nothing."""
 
