@@ -79,7 +79,7 @@ def test_the_best_of_a_neighbourhood_is_gone_to_only_once_all_of_it_is_known() -
 
 
 def test_halving_trains_twice_as_many_for_the_same_price_and_keeps_who_leads() -> None:
-    curves = np.linspace(0, 0.4, 8)[:, None] + np.linspace(0.5, 0.6, 8)
+    curves = np.linspace(0, 0.3, 8)[:, None] + np.linspace(0.5, 0.6, 8)
     assert halved(curves, 4, np.random.default_rng(0)) == 7
     late = curves.copy()
     late[0, -1] = 1.0  # the best in the end, and the worst before: it does not get so far
