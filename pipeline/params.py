@@ -219,7 +219,7 @@ class FeatureParams(_Section):
         0,
         ge=0,
         le=8,
-        description="pseudo-fakes of every window of a real clip, to train on: its picture, its sound smoothed over time",
+        description="pseudo-fakes of every window of a real clip, to train on: its picture, smoothed sound",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     random_control: bool = Field(

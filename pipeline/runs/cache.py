@@ -115,7 +115,7 @@ class Windows:
     def to_train_on(self) -> Windows:
         """The same windows, and behind them, as train's, the pseudo-fakes of those that are on the train side.
 
-        They are so many that they are PSEUDO_SHARE of train's fakes: each is there so often, or every so many-th is.
+        They are so many that they are PSEUDO_SHARE of train's fakes: drawn from them, all equally often but for one.
         Scores of what is behind the windows are nobody's.
         """
         split = np.array(self.split, object)
@@ -124,7 +124,7 @@ class Windows:
         wanted = round(fakes * PSEUDO_SHARE / (1 - PSEUDO_SHARE))
         if not len(there) or not wanted:
             return self
-        drawn = there[np.arange(wanted) * len(there) // wanted]
+        drawn = np.resize(np.random.default_rng(0).permutation(there), wanted)
         features = {
             name: torch.cat([x, self.pseudo[name][drawn].expand(*x.shape[:-3], -1, -1, -1)], dim=-3)
             for name, x in self.features.items()
