@@ -9,11 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cache_schemas.evaluation import SCORES
 from cache_schemas.features import FeatureCache
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
-from cache_schemas.tables import read_table
 from pipeline.features.stage import build_features
 from pipeline.features.views import audio_view
 from pipeline.params import Params
@@ -95,7 +93,7 @@ def test_evaluate_scores_the_same_windows_of_the_same_clips(both: dict[int, Made
         run_retrain(one.workspace, one.params)
         evaluate(one.workspace, one.params, device="cpu")
         folder = one.workspace.evaluate
-        scores = read_table(folder / "scores.csv", SCORES).drop(columns="score")
+        scores = pd.read_csv(folder / "scores.csv").drop(columns="score")
         clips = pd.read_csv(folder / "clips.csv")
         tables.append((scores, clips))
     pd.testing.assert_frame_equal(tables[0][0], tables[1][0])
