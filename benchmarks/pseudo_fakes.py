@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from torch.nn.functional import avg_pool1d, pad
 
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
@@ -30,6 +29,7 @@ from cache_schemas.shards import read_rows
 from pipeline.backbones import load_backbone
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
 from pipeline.features.compute import run_backbone
+from pipeline.features.views import smoothed
 from pipeline.features.windows import window_sources
 from pipeline.params import Params, load_params
 from pipeline.runs.cache import open_cache
@@ -42,20 +42,6 @@ SHARE = 1 / 3
 """Of the fakes' weight, that the pseudo-fakes get."""
 DRAWS = 2
 PEOPLE_DRAWS = 2000
-
-
-def smoothed(waveform: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    """(samples,) float32: 3, 5 or 7 frames of the log spectrum averaged, under the phase it had; as loud as before.
-
-    Frames are 32 or 64 ms long and a quarter or a fifth of that apart. Acoustic models blur speech so.
-    """
-    size, frames = int(random.choice([512, 1024])), int(random.choice([3, 5, 7]))
-    hop, window = size // int(random.choice([4, 5])), torch.hann_window(size)
-    spectrum = torch.stft(waveform, size, hop, window=window, return_complex=True)
-    padded = pad(spectrum.abs().clamp_min(1e-5).log()[None], (frames // 2, frames // 2), mode="replicate")
-    magnitudes = avg_pool1d(padded, frames, 1)[0].exp()
-    blurred = torch.istft(torch.polar(magnitudes, spectrum.angle()), size, hop, window=window, length=len(waveform))
-    return blurred * (waveform.std() / (blurred.std() + 1e-9))
 
 
 def statistics_of(layers: Sequence[torch.Tensor]) -> Floats:

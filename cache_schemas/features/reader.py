@@ -101,6 +101,11 @@ class FeatureCache:
         return self.index_attributes.views
 
     @property
+    def pseudo(self) -> int:
+        """P, the pseudo-fakes of every window of a real clip; no part of `index` or of the views."""
+        return self.index_attributes.pseudo
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
         backbones = {variant.path: variant.backbone for variant in self.index_attributes.variants}
@@ -112,7 +117,7 @@ class FeatureCache:
         return {layer: variant.layers[layer] for layer, variant in self._variants.items()}
 
     def rows(self, variant: VariantAttributes) -> NDArray[np.int64]:
-        """(N, V): the rows of the variant's arrays that hold the windows' views."""
+        """(N, V + P): the rows of the variant's arrays that hold the windows' views, and their pseudo-fakes."""
         return self.column(f"row/{variant.path}")
 
     def stored(self, variant: VariantAttributes) -> StoredRows:
@@ -122,7 +127,7 @@ class FeatureCache:
         return self._stored[variant.path]
 
     def row_keys(self, variant: VariantAttributes) -> NDArray[np.uint8]:
-        """(N, V, KEY_BYTES): what names the content of every window's views, wherever their rows lie."""
+        """(N, V + P, KEY_BYTES): what names the content of what `rows` says, wherever it lies."""
         where = f"{self.path}/{variant.path}/{KEYS}"
         with explained(where):
             keys: Any = self._group[f"{variant.path}/{KEYS}"][...]  # type: ignore[index]
@@ -132,7 +137,7 @@ class FeatureCache:
         return found
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of the index (N,), or row/<variant> (N, V)."""
+        """A column of the index (N,), or row/<variant> (N, V + P)."""
         if name not in self._columns:
             where = f"{self.path}/{self._index.path}/{name}"
             with explained(where):
@@ -191,6 +196,18 @@ class FeatureCache:
                 x[:, mute] = 0
         return loaded if views else {layer: x[0] for layer, x in loaded.items()}
 
+    def load_pseudo(self) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+        """(the position in `index` of the window that each is made of (M,), {layer: (M, L, C_in)}): the pseudo-fakes.
+
+        Draw by draw, each in the order of `index`. Those of windows that have none are left out.
+        """
+        rows = [self.rows(variant) for variant in self.variants]
+        made = np.any([of[:, self.views :] != of[:, :1] for of in rows], axis=0)  # (N, P)
+        at = [np.flatnonzero(draw) for draw in made.T]
+        read = [self.read(of_draw, views=[self.views + i]) for i, of_draw in enumerate(at)]
+        features = {layer: torch.cat([draw[layer][0] for draw in read]) for layer in self.layers} if read else {}
+        return np.concatenate([*at, np.empty(0, np.int64)]), features
+
     def read(
         self,
         positions: Sequence[int] | NDArray[np.int64],
@@ -198,7 +215,10 @@ class FeatureCache:
         *,
         views: Sequence[int] = (0,),
     ) -> dict[str, torch.Tensor]:
-        """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`."""
+        """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`.
+
+        Behind the V views lie the pseudo-fakes.
+        """
         chosen, at = self._chosen(layers), np.asarray(positions, np.int64)
         variants = {layer: self._variants[layer] for layer in chosen}
         rows = {v: self.rows(v)[at][:, list(views)].T.ravel() for v in dict.fromkeys(variants.values())}
