@@ -288,9 +288,13 @@ class Params(_Section):
     compute: ComputeParams = ComputeParams()
 
     def of_features(self) -> dict[str, Any]:
-        """The sections that decide what a window's features are, plain JSON; whether there is a control does not."""
+        """The sections that decide what a window's features are, plain JSON; whether there is a control does not.
+
+        Without pseudo-fakes they say nothing of them: indexes keep the names that they had before there were any.
+        """
         sections = {"windows", "spectrograms", "faces", "features"}
-        return self.model_dump(mode="json", include=sections, exclude={"features": {"random_control"}})
+        silent = {"random_control"} if self.features.pseudo else {"random_control", "pseudo"}
+        return self.model_dump(mode="json", include=sections, exclude={"features": silent})
 
 
 def load_params(path: Path) -> Params:

@@ -120,6 +120,12 @@ class FeatureCache:
         """(N, V + P): the rows of the variant's arrays that hold the windows' views, and their pseudo-fakes."""
         return self.column(f"row/{variant.path}")
 
+    def own(self, variant: VariantAttributes) -> NDArray[np.bool_]:
+        """(N, V + P): where that is a row of its own, not view 0's."""
+        rows = self.rows(variant)
+        found: NDArray[np.bool_] = (rows != rows[:, :1]) | (np.arange(rows.shape[1]) < self.views)
+        return found
+
     def stored(self, variant: VariantAttributes) -> StoredRows:
         """The rows of a backbone, those of other indexes included."""
         if variant.path not in self._stored:
@@ -199,14 +205,12 @@ class FeatureCache:
     def load_pseudo(self) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
         """(the position in `index` of the window that each is made of (M,), {layer: (M, L, C_in)}): the pseudo-fakes.
 
-        Draw by draw, each in the order of `index`. Those of windows that have none are left out.
+        Draw by draw, each in the order of `index`. Windows of which nothing is changed have none.
         """
-        rows = [self.rows(variant) for variant in self.variants]
-        made = np.any([of[:, self.views :] != of[:, :1] for of in rows], axis=0)  # (N, P)
-        at = [np.flatnonzero(draw) for draw in made.T]
-        read = [self.read(of_draw, views=[self.views + i]) for i, of_draw in enumerate(at)]
-        features = {layer: torch.cat([draw[layer][0] for draw in read]) for layer in self.layers} if read else {}
-        return np.concatenate([*at, np.empty(0, np.int64)]), features
+        draws = range(self.views, self.views + self.pseudo)
+        at = np.flatnonzero(np.any([self.own(variant)[:, draws].any(axis=1) for variant in self.variants], axis=0))
+        read = self.read(at, views=draws)
+        return np.tile(at, len(draws)), {layer: x.flatten(0, 1) for layer, x in read.items()}
 
     def read(
         self,
@@ -215,9 +219,9 @@ class FeatureCache:
         *,
         views: Sequence[int] = (0,),
     ) -> dict[str, torch.Tensor]:
-        """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`.
+        """{layer: (chosen views, B, L, C_in)} of the windows at some positions of `index`.
 
-        Behind the V views lie the pseudo-fakes.
+        views: below V; from there on to V + P they are the pseudo-fakes.
         """
         chosen, at = self._chosen(layers), np.asarray(positions, np.int64)
         variants = {layer: self._variants[layer] for layer in chosen}

@@ -231,7 +231,7 @@ class FeatureCacheWriter:
     ) -> None:
         """Writes the index, one row a window in manifest order, and makes it the one that counts.
 
-        rows: the keys of every variant, view by view and then pseudo-fake by pseudo-fake of one window after the other:
+        rows: the keys of every variant, the views and then the pseudo-fakes of one window after the other:
         (N * (V + P),). control: a second index of the same windows, or why there is none; "" leaves what the index has,
         and an index that is new has none. A reader sees the old index with its control or the new one; old ones stay
         until `gc`.

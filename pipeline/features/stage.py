@@ -24,6 +24,7 @@ from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
 from pipeline.features.compute import PIECE_ROWS, Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.views import views_of
 from pipeline.features.windows import MODALITIES, WindowSource, stored_windows, window_sources
 from pipeline.params import BackboneParams, Params, layer_prefix
 from pipeline.shards.stage import StageError
@@ -35,7 +36,7 @@ ROUNDS = 3
 _VIEWS_VERSION = 1
 """Raise it when pipeline.features.views gives other values."""
 _PSEUDO_VERSION = 1
-"""Raise it when pipeline.features.views.smoothed gives other values."""
+"""The same of pseudo-fakes (`smoothed` there)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Column:
     params: BackboneParams
     variant: VariantAttributes
     keys: tuple[str, ...]
-    """(N * V,) view by view of one window after the other"""
+    """(N * (V + P),): the views and then the pseudo-fakes of one window after the other"""
     layers: tuple[str, ...]
     """Those that were asked for; the variant may have more."""
 
@@ -58,7 +59,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    width = len(_views(params))
+    width = len(views_of(params.features))
     writer = FeatureCacheWriter(workspace.features)
     with writer.at_work(), session(params.compute):
         columns = [_as_stored(writer, column, sources, params) for column in describe(params, sources)]
@@ -177,12 +178,11 @@ def _missing_pieces(
     writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
 ) -> list[Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
-    cache, views = writer.path.resolve(), _views(params)
+    cache, views = writer.path.resolve(), views_of(params.features)
     pieces = []
     for column in columns:
-        place: dict[str, int] = {}
-        for i, key in enumerate(column.keys):
-            place.setdefault(key, i)  # a pseudo-fake that changes nothing has the key of the window itself
+        # Backwards: where a pseudo-fake is nothing else than view 0, the view that a key stands for is view 0.
+        place = {key: i for i, key in reversed([*enumerate(column.keys)])}
         windows = stored_windows(sources, column.variant.modality)
         missing = writer.missing(column.variant, column.keys)
         for i in range(0, len(missing), PIECE_ROWS):
@@ -197,7 +197,7 @@ def _compute(
     title: str, writer: FeatureCacheWriter, columns: list[Column], pieces: list[Piece], params: Params
 ) -> dict[str, str]:
     """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
-    total, waiting = sum(len(column.keys) for column in columns), 0
+    total, waiting = sum(len(set(column.keys)) for column in columns), 0
     refused: dict[str, str] = {}
     tasks = piece_tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
     shown: dict[int, int] = {}
@@ -240,7 +240,7 @@ def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
                 length=params.features.length,
                 dtype=params.features.dtype,
             )
-            keys = row_keys(variant, sources, params)
+            keys = row_keys(variant, sources, params, views_of(params.features))
             columns.append(Column(backbone_params, variant, keys, tuple(variant.layers)))
     return columns
 
@@ -251,7 +251,7 @@ def _as_stored(writer: FeatureCacheWriter, column: Column, sources: Sequence[Win
     for variant in stored_variants(str(writer.path), unreadable=[]):
         if _holds(variant, column.variant):
             writer.add_variant(variant)  # whose arrays' zarr.json may be lost
-            keys = row_keys(variant, sources, params)
+            keys = row_keys(variant, sources, params, views_of(params.features))
             lacking, making = len(writer.missing(variant, keys)), _making(variant, column)
             if making or not lacking:
                 stored = replace(column, params=making or column.params, variant=variant, keys=keys)
@@ -273,11 +273,6 @@ def _making(variant: VariantAttributes, column: Column) -> BackboneParams | None
     return more if load_backbone(variant.modality, more, "cpu").layers == variant.layers else None
 
 
-def _views(params: Params) -> list[int]:
-    """The views of a window in the order of its rows: 0, 1, 2 ..., and its pseudo-fakes -1, -2 ..."""
-    return [*range(params.features.views), *range(-1, -1 - params.features.pseudo, -1)]
-
-
 def _changes(variant: VariantAttributes, source: WindowSource, view: int) -> list[int]:
     """What a row's name says of the view. Pseudo-fakes are of real clips that can be heard, in their sound alone."""
     if view < 0 and variant.modality == "audio" and source.clip.label == 0 and source.info["has_audio"]:
@@ -285,7 +280,9 @@ def _changes(variant: VariantAttributes, source: WindowSource, view: int) -> lis
     return [view, _VIEWS_VERSION] if view > 0 else [0]
 
 
-def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
+def row_keys(
+    variant: VariantAttributes, sources: Sequence[WindowSource], params: Params, views: Sequence[int]
+) -> tuple[str, ...]:
     """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone.
 
     Which layers are kept is no part of it.
@@ -305,7 +302,7 @@ def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params
             digits=32,
         )
         for source in sources
-        for view in _views(params)
+        for view in views
     )
 
 

@@ -24,7 +24,7 @@ from torch.nn.functional import avg_pool1d, pad
 from torchvision.transforms.v2 import functional as transforms
 
 from cache_schemas.files import digest
-from pipeline.params import SpectrogramParams
+from pipeline.params import FeatureParams, SpectrogramParams
 from pipeline.sound.stage import compute_spectrogram, from_pcm, to_pcm
 
 VisualChange = Literal["jpeg", "h264", "blur", "noise"]
@@ -132,6 +132,11 @@ def visual_view(crops: NDArray[np.uint8], *, key: str, view: int) -> NDArray[np.
             noise = strength * torch.randn(pixels.shape, generator=source)
             pixels = noise.add_(pixels).round_().clamp_(0, 255).to(torch.uint8)
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+
+
+def views_of(features: FeatureParams) -> list[int]:
+    """The views of a window in the order of its rows: 0, 1, 2 ..., and then its pseudo-fakes -1, -2 ..."""
+    return [*range(features.views), *range(-1, -1 - features.pseudo, -1)]
 
 
 def sound_view(
