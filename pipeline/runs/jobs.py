@@ -73,7 +73,7 @@ class Job(Generic[Run, Row]):
 
 def do(job: Job[Run, Row]) -> dict[Run, Row]:
     """{run: row}; runs that are finished are not done again, and one that fails has a row that says why."""
-    keys = {run: digest(job.source.identity, job.what(run)) for run in job.runs}
+    keys = {run: digest(*job.source.naming, job.what(run)) for run in job.runs}
     done = job.finished.read(keys.values())
     kept, todo = len(done), len(keys) - len(done)
     console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.garbage import collect_garbage
@@ -17,7 +14,7 @@ from cache_schemas.features.upkeep import merge
 from cache_schemas.manifest import Quarantined, write_quarantine
 from pipeline.features.stage import build_features
 from pipeline.params import BackboneParams, Params, WindowParams
-from pipeline.runs.cache import Windows, cache_identity, open_cache
+from pipeline.runs.cache import cache_identity, open_cache
 from pipeline.workspace import Workspace
 from tests.cache_schemas.features.small_cache import build, names
 from tests.pipeline.counting import LOG
@@ -139,42 +136,3 @@ def test_a_parameter_from_after_the_cache_was_made_does_not_block_it(
     monkeypatch.setattr(WindowParams, "ALIKE", WindowParams.ALIKE | {"silence_db": {30.0: None}})
     monkeypatch.setattr(BackboneParams, "ALIKE", {"precision": {"full": None}})
     open_cache(workspace, Params())
-
-
-def windows_with_pseudo_fakes(split: list[str]) -> Windows:
-    """Nine windows, of which every third is real, two pseudo-fakes of each real one: 10 times its number, plus draw."""
-    of = np.array([0, 3, 6, 0, 3, 6])
-    features = {"audio/a": torch.arange(9.0).view(9, 1, 1)}
-    pseudo = {"audio/a": torch.tensor([0.0, 30, 60, 1, 31, 61]).view(6, 1, 1)}
-    return Windows(features, np.array([0, 1, 1] * 3), split, {}, pseudo, of)
-
-
-def test_pseudo_fakes_of_train_alone_make_a_third_of_its_fakes() -> None:
-    windows = windows_with_pseudo_fakes(["train"] * 3 + ["val"] * 3 + ["train"] * 3)
-    trained = windows.to_train_on
-    x = trained.features["audio/a"].flatten()
-    assert x[:9].tolist() == [*range(9)]
-    assert set(x[9:].tolist()) <= {0, 1, 60, 61}
-    assert len(set(x[9:].tolist())) == 2
-    assert trained.labels.tolist() == [0, 1, 1] * 3 + [1, 1]
-    assert trained.split == [*windows.split, "train", "train"]
-
-
-@pytest.mark.parametrize("side", ["val", "test", ""])
-def test_a_fold_trains_on_the_pseudo_fakes_of_its_own_train_side(side: str) -> None:
-    """Window 3, which the cache's own split trains on, and window 6, on which only the fold does."""
-    windows = windows_with_pseudo_fakes(["train"] * 6 + ["test"] * 3)
-    fold = windows.taken([*["val"] * 3, *[side] * 3, *["train"] * 3])
-    *own, pseudo = fold.to_train_on.features["audio/a"].flatten().tolist()
-    assert own == [*(range(9) if side else [0, 1, 2, 6, 7, 8])]
-    assert pseudo in (60, 61)
-    assert fold.to_train_on.split[-1] == "train"
-    assert fold.to_train_on.labels[-1] == 1
-
-
-def test_views_of_a_pseudo_fake_are_all_itself() -> None:
-    windows = windows_with_pseudo_fakes(["train"] * 9)
-    features = {name: torch.stack([x, x + 100]) for name, x in windows.features.items()}
-    trained = replace(windows, features=features).to_train_on
-    assert torch.equal(*trained.features["audio/a"][:, 9:])
-    assert len(trained.labels) == 12
