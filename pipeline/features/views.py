@@ -114,9 +114,9 @@ def sound_plan(key: str, view: int) -> SoundPlan:
 def visual_view(crops: NDArray[np.uint8], *, key: str, view: int) -> NDArray[np.uint8]:
     """(T, S, S, 3) uint8, RGB: the crops as `visual_plan` changes them; view 0 is `crops` itself.
 
-    key: names the window.
+    key: names the window. A pseudo-fake, below 0, keeps the picture as it is.
     """
-    if view == 0:
+    if view <= 0:
         return crops
     plan = visual_plan(key, view)
     pixels = _crop(torch.tensor(crops).permute(0, 3, 1, 2), plan)

@@ -172,9 +172,11 @@ class Source:
     def control(self) -> Source | None:
         """The same windows by backbones with random weights; None where the cache has none (`no_control` says why)."""
         control = _opened(Workspace(self.work), self.identity).control()
-        plain = self.params.features.model_copy(update={"pseudo": control.pseudo if control else 0})
-        params = self.params.model_copy(update={"features": plain})
-        return None if control is None else replace(self, identity=cache_identity(control), params=params)
+        if control is None:
+            return None
+        features = self.params.features.model_copy(update={"pseudo": control.pseudo})
+        params = self.params.model_copy(update={"features": features})
+        return replace(self, identity=cache_identity(control), params=params)
 
     @property
     def naming(self) -> list[str]:
