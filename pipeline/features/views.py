@@ -168,7 +168,8 @@ def audio_view(waveform: NDArray[np.int16], *, rate_hz: int, key: str, view: int
     if view == 0:
         return waveform
     if view < 0:
-        return to_pcm(smoothed(torch.from_numpy(from_pcm(waveform)), _random("smoothed", key, -view)).numpy())
+        sound = torch.from_numpy(from_pcm(waveform))
+        return to_pcm(smoothed(sound, _random("smoothed", key, -view), rate_hz=rate_hz).numpy())
     plan = sound_plan(key, view)
     samples = from_pcm(waveform)
     peak = max(float(np.abs(samples).max()), 1e-9)
@@ -182,12 +183,12 @@ def audio_view(waveform: NDArray[np.int16], *, rate_hz: int, key: str, view: int
     return to_pcm(samples)
 
 
-def smoothed(waveform: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+def smoothed(waveform: torch.Tensor, random: np.random.Generator, *, rate_hz: int) -> torch.Tensor:
     """(samples,) float32: 3, 5 or 7 frames of the log spectrum averaged, under the phase it had; as loud as before.
 
-    Frames are 32 or 64 ms of 16 kHz and a quarter or a fifth of that apart. Acoustic models blur speech so.
+    Frames are 32 or 64 ms long and a quarter or a fifth of that apart. Acoustic models blur speech so.
     """
-    size, frames = int(random.choice([512, 1024])), int(random.choice([3, 5, 7]))
+    size, frames = int(random.choice([32, 64]) * rate_hz // 1000), int(random.choice([3, 5, 7]))
     hop, window = size // int(random.choice([4, 5])), torch.hann_window(size)
     spectrum = torch.stft(waveform, size, hop, window=window, return_complex=True)
     padded = pad(spectrum.abs().clamp_min(1e-5).log()[None], (frames // 2, frames // 2), mode="replicate")
