@@ -87,6 +87,8 @@ def main() -> None:
     given = parser.parse_args()
     workspace, params = Workspace(given.work), load_params(given.params)
     cache = open_cache(workspace, params)
+    if not cache.pseudo:
+        parser.error(f"{cache.path} has no pseudo-fakes: set features.pseudo: 2 and run `bmnas features`")
     index, features = cache.index, cache.load()
     of, pseudo = cache.load_pseudo()
     heads = {
