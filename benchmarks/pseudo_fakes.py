@@ -1,10 +1,9 @@
 """`python -m benchmarks.pseudo_fakes`: does real speech, smoothed over time and called fake, help on what was not seen?
 
-Every real window's sound is smoothed (`smoothed`) and goes through the cache's own audio backbone. Logistic regressions
-are trained on each fold of a protocol, with and without those of its train clips, which stand for a third of the fakes.
-`--work` and `--params` name a finished cache with one audio backbone, which is only read; `--protocol` is one of
-`bmnas protocol`, or a file. Prints the AUCs, and what the pseudo-fakes add, with its 95 % interval over people. What
-came out stands in docs/carry-over.md.
+Logistic regressions are trained on each fold of a protocol, with and without the pseudo-fakes of its train clips, which
+stand for a third of the fakes. `--work` and `--params` name a finished cache that has some (`features.pseudo`);
+`--protocol` is one of `bmnas protocol`, or a file. Prints the AUCs, and what the pseudo-fakes add, with its 95 %
+interval over people. What came out stands in docs/carry-over.md.
 """
 
 from __future__ import annotations
@@ -21,41 +20,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from torch.nn.functional import avg_pool1d, pad
 
-from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
-from cache_schemas.media import SPECTROGRAMS
-from cache_schemas.shards import read_rows
-from pipeline.backbones import load_backbone
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
-from pipeline.features.compute import run_backbone
-from pipeline.features.windows import window_sources
-from pipeline.params import Params, load_params
-from pipeline.runs.cache import open_cache
-from pipeline.sound.stage import compute_spectrogram, from_pcm
+from pipeline.params import load_params
+from pipeline.runs.cache import PSEUDO_SHARE, open_cache
 from pipeline.workspace import Workspace
 
 Floats = NDArray[np.float64]
 C = 0.001
-SHARE = 1 / 3
-"""Of the fakes' weight, that the pseudo-fakes get."""
-DRAWS = 2
 PEOPLE_DRAWS = 2000
-
-
-def smoothed(waveform: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-    """(samples,) float32: 3, 5 or 7 frames of the log spectrum averaged, under the phase it had; as loud as before.
-
-    Frames are 32 or 64 ms long and a quarter or a fifth of that apart. Acoustic models blur speech so.
-    """
-    size, frames = int(random.choice([512, 1024])), int(random.choice([3, 5, 7]))
-    hop, window = size // int(random.choice([4, 5])), torch.hann_window(size)
-    spectrum = torch.stft(waveform, size, hop, window=window, return_complex=True)
-    padded = pad(spectrum.abs().clamp_min(1e-5).log()[None], (frames // 2, frames // 2), mode="replicate")
-    magnitudes = avg_pool1d(padded, frames, 1)[0].exp()
-    blurred = torch.istft(torch.polar(magnitudes, spectrum.angle()), size, hop, window=window, length=len(waveform))
-    return blurred * (waveform.std() / (blurred.std() + 1e-9))
 
 
 def statistics_of(layers: Sequence[torch.Tensor]) -> Floats:
@@ -64,33 +38,15 @@ def statistics_of(layers: Sequence[torch.Tensor]) -> Floats:
     return np.asarray(torch.cat(found, dim=1).numpy(), np.float64)
 
 
-def pseudo_sounds(workspace: Workspace, params: Params, index: pd.DataFrame) -> Floats:
-    """(DRAWS, N, D) of the smoothed sound of every window of the cache that is real; of others NaN."""
-    sources = {(s.clip.clip_id, round(s.start_s, 6)): s for s in window_sources(workspace, params)}
-    backbone = load_backbone("audio", params.features.audio[0], "cpu")
-    places, spectrograms = np.flatnonzero(index["label"] == 0), []
-    for clip_id, start in index.loc[places, ["clip_id", "start_s"]].itertuples(index=False):
-        shard, row = sources[clip_id, round(start, 6)].spectrogram
-        waveform = torch.from_numpy(from_pcm(read_rows(shard, SPECTROGRAMS, [row], only=["waveform"])["waveform"][0]))
-        for draw in range(DRAWS):
-            random = np.random.default_rng(int(digest("smoothed", clip_id, start, draw), 16))
-            spectrograms.append(compute_spectrogram(smoothed(waveform, random)[None], params.spectrograms)[0])
-    features = statistics_of(list(run_backbone(backbone, spectrograms, length=params.features.length).values()))
-    found = np.full((DRAWS, len(index), features.shape[1]), np.nan)
-    found[:, places] = features.reshape(len(places), DRAWS, -1).swapaxes(0, 1)
-    return found
-
-
-def scores(x: Floats, labels: NDArray[np.int64], side: NDArray[np.object_], pseudo: Floats | None) -> Floats:
-    """P(fake) (N,) of a logistic regression on the rows that train; pseudo: (DRAWS, N, D), NaN where there is none."""
+def scores(x: Floats, labels: NDArray[np.int64], side: NDArray[np.object_], extra: Floats) -> Floats:
+    """P(fake) (N,) of a logistic regression on the rows that train, and on the pseudo-fakes `extra` (M, D)."""
     train = np.flatnonzero(side == "train")
     centre, scale = x[train].mean(0), np.maximum(x[train].std(0), 1e-6)
     rows, y = x[train], labels[train]
     weights = len(y) / 2 / np.bincount(y, minlength=2)[y]
-    if pseudo is not None:
-        extra = pseudo[:, train[y == 0]].reshape(-1, x.shape[1])
-        weights[y == 1] *= 1 - SHARE
-        weights = np.concatenate([weights, np.full(len(extra), SHARE * len(y) / 2 / len(extra))])
+    if len(extra):
+        weights[y == 1] *= 1 - PSEUDO_SHARE
+        weights = np.concatenate([weights, np.full(len(extra), PSEUDO_SHARE * len(y) / 2 / len(extra))])
         rows, y = np.concatenate([rows, extra]), np.concatenate([y, np.ones(len(extra), y.dtype)])
     fitted = LogisticRegression(C=C, max_iter=400).fit((rows - centre) / scale, y, sample_weight=weights)
     return np.asarray(expit(fitted.decision_function((x - centre) / scale)))
@@ -131,14 +87,13 @@ def main() -> None:
     given = parser.parse_args()
     workspace, params = Workspace(given.work), load_params(given.params)
     cache = open_cache(workspace, params)
+    if not cache.pseudo:
+        parser.error(f"{cache.path} has no pseudo-fakes: set features.pseudo: 2 and run `bmnas features`")
     index, features = cache.index, cache.load()
-    visual, audio = (
-        statistics_of([x for name, x in features.items() if name.startswith(m)]) for m in ("visual/", "audio/")
-    )
-    sounds = pseudo_sounds(workspace, params, index)
+    of, pseudo = cache.load_pseudo()
     heads = {
-        "all layers": (np.hstack([visual, audio]), np.concatenate([np.stack([visual] * DRAWS), sounds], axis=2)),
-        "audio layers": (audio, sounds),
+        title: [statistics_of([x for name, x in rows.items() if name.startswith(m)]) for rows in (features, pseudo)]
+        for title, m in (("all layers", ""), ("audio layers", "audio/"))
     }
     there = set(index["clip_id"])
     clips = [clip for clip in read_manifest(workspace.manifest) if clip.clip_id in there]
@@ -147,10 +102,9 @@ def main() -> None:
     tests: dict[str, list[pd.DataFrame]] = {name: [] for name in heads}
     for fold in (each for each in found if isinstance(each, Fold)):
         side, tested = (np.array(of, object)[place] for of in (fold.split, fold.tested_as))
-        for name, (x, pseudo) in heads.items():
-            rows = {
-                key: scores(x, index["label"].to_numpy(), side, of) for key, of in (("without", None), ("with", pseudo))
-            }
+        for name, (x, made) in heads.items():
+            extra = {"without": made[:0], "with": made[side[of] == "train"]}
+            rows = {key: scores(x, index["label"].to_numpy(), side, those) for key, those in extra.items()}
             of_clip = index[["clip_id", "dataset", "label"]].assign(
                 person=index["subject_id"], tested_on=tested, **rows
             )

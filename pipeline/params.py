@@ -205,6 +205,8 @@ Backbones = Annotated[tuple[BackboneParams, ...], Field(min_length=1)]
 class FeatureParams(_Section):
     """Frozen backbones -> the feature cache."""
 
+    ALIKE: ClassVar = {"pseudo": {0: None}}
+
     visual: Backbones = Field((BackboneParams(),), description="a list of backbones over face crops, side by side")
     audio: Backbones = Field(
         (BackboneParams(),), description="a list of backbones over spectrograms or waveforms, side by side"
@@ -212,6 +214,12 @@ class FeatureParams(_Section):
     length: int = Field(8, ge=1, description="positions along time, L")
     views: int = Field(
         1, ge=1, le=64, description="variants of every window to train on, V; the first is the window itself"
+    )
+    pseudo: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="pseudo-fakes of every window of a real clip, to train on: its picture, smoothed sound",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     random_control: bool = Field(
@@ -280,9 +288,13 @@ class Params(_Section):
     compute: ComputeParams = ComputeParams()
 
     def of_features(self) -> dict[str, Any]:
-        """The sections that decide what a window's features are, plain JSON; whether there is a control does not."""
+        """The sections that decide what a window's features are, plain JSON; whether there is a control does not.
+
+        Without pseudo-fakes they say nothing of them: indexes keep the names that they had before there were any.
+        """
         sections = {"windows", "spectrograms", "faces", "features"}
-        return self.model_dump(mode="json", include=sections, exclude={"features": {"random_control"}})
+        silent = {"random_control"} if self.features.pseudo else {"random_control", "pseudo"}
+        return self.model_dump(mode="json", include=sections, exclude={"features": silent})
 
 
 def load_params(path: Path) -> Params:

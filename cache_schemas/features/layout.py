@@ -8,7 +8,8 @@
       audio/<variant>/...
       index/<digest>/                      IndexAttributes: the layers and parameters of the run that wrote it
         <column>                           (N,), text (N, bytes) uint8: the windows in manifest order
-        row/<modality>/<variant>           (N, V): where view v of a window lies in the variant's arrays
+        row/<modality>/<variant>           (N, V + P): where view v of a window lies in the variant's arrays, then
+                                           its P pseudo-fakes; where one is nothing else than view 0, view 0's row
     features.zarr.staging/, features.zarr.lock      a run at work: finished pieces, and who may commit them
 
 Physical order is history, logical order is the manifest's. A shard is written once and never again; a run that
@@ -124,13 +125,18 @@ class IndexAttributes(BaseModel, extra="forbid", frozen=True):
     versions: dict[str, str]
     """Of the stages' code and of the libraries, for the record."""
 
+    @property
+    def pseudo(self) -> int:
+        """P, the pseudo-fakes of every window of a real clip."""
+        return int(self.params.get("features", {}).get("pseudo", 0))
+
 
 @dataclass(frozen=True)
 class Control:
     """What a second index is made of, that of random weights: the same windows in the same order."""
 
     rows: Mapping[VariantAttributes, Sequence[str]]
-    """The keys of every variant, view by view of one window after the other: (N * V,)"""
+    """The keys of every variant, view by view of one window after the other: (N * (V + P),)"""
     attributes: IndexAttributes
 
 
@@ -196,7 +202,7 @@ def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def create_index(
     store: Any, attributes: IndexAttributes, columns: Mapping[str, NDArray[Any]], rows: Mapping[str, NDArray[np.int64]]
 ) -> None:
-    """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V)}."""
+    """Writes an index into a store: columns {name: (N,)}, rows {variant path: (N, V + P)}."""
     group = zarr.create_group(store, zarr_format=3, attributes=attributes.model_dump(exclude_unset=True))
     stored = {
         name: text_bytes(columns[name]) if kind == "string" else columns[name] for name, kind in INDEX_COLUMNS.items()

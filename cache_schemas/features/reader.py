@@ -101,6 +101,11 @@ class FeatureCache:
         return self.index_attributes.views
 
     @property
+    def pseudo(self) -> int:
+        """P, the pseudo-fakes of every window of a real clip; no part of `index` or of the views."""
+        return self.index_attributes.pseudo
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """{views, params, versions, backbones: {variant: its identity}}, plain JSON."""
         backbones = {variant.path: variant.backbone for variant in self.index_attributes.variants}
@@ -112,8 +117,14 @@ class FeatureCache:
         return {layer: variant.layers[layer] for layer, variant in self._variants.items()}
 
     def rows(self, variant: VariantAttributes) -> NDArray[np.int64]:
-        """(N, V): the rows of the variant's arrays that hold the windows' views."""
+        """(N, V + P): the rows of the variant's arrays that hold the windows' views, and their pseudo-fakes."""
         return self.column(f"row/{variant.path}")
+
+    def own(self, variant: VariantAttributes) -> NDArray[np.bool_]:
+        """(N, V + P): where that is a row of its own, not view 0's."""
+        rows = self.rows(variant)
+        found: NDArray[np.bool_] = (rows != rows[:, :1]) | (np.arange(rows.shape[1]) < self.views)
+        return found
 
     def stored(self, variant: VariantAttributes) -> StoredRows:
         """The rows of a backbone, those of other indexes included."""
@@ -122,7 +133,7 @@ class FeatureCache:
         return self._stored[variant.path]
 
     def row_keys(self, variant: VariantAttributes) -> NDArray[np.uint8]:
-        """(N, V, KEY_BYTES): what names the content of every window's views, wherever their rows lie."""
+        """(N, V + P, KEY_BYTES): what names the content of what `rows` says, wherever it lies."""
         where = f"{self.path}/{variant.path}/{KEYS}"
         with explained(where):
             keys: Any = self._group[f"{variant.path}/{KEYS}"][...]  # type: ignore[index]
@@ -132,7 +143,7 @@ class FeatureCache:
         return found
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of the index (N,), or row/<variant> (N, V)."""
+        """A column of the index (N,), or row/<variant> (N, V + P)."""
         if name not in self._columns:
             where = f"{self.path}/{self._index.path}/{name}"
             with explained(where):
@@ -191,6 +202,16 @@ class FeatureCache:
                 x[:, mute] = 0
         return loaded if views else {layer: x[0] for layer, x in loaded.items()}
 
+    def load_pseudo(self) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+        """(the position in `index` of the window that each is made of (M,), {layer: (M, L, C_in)}): the pseudo-fakes.
+
+        Draw by draw, each in the order of `index`. Windows of which nothing is changed have none.
+        """
+        draws = range(self.views, self.views + self.pseudo)
+        at = np.flatnonzero(np.any([self.own(variant)[:, draws].any(axis=1) for variant in self.variants], axis=0))
+        read = self.read(at, views=draws)
+        return np.tile(at, len(draws)), {layer: x.flatten(0, 1) for layer, x in read.items()}
+
     def read(
         self,
         positions: Sequence[int] | NDArray[np.int64],
@@ -198,7 +219,10 @@ class FeatureCache:
         *,
         views: Sequence[int] = (0,),
     ) -> dict[str, torch.Tensor]:
-        """{layer: (V, B, L, C_in)} of chosen views of the windows at some positions of `index`."""
+        """{layer: (chosen views, B, L, C_in)} of the windows at some positions of `index`.
+
+        views: below V; from there on to V + P they are the pseudo-fakes.
+        """
         chosen, at = self._chosen(layers), np.asarray(positions, np.int64)
         variants = {layer: self._variants[layer] for layer in chosen}
         rows = {v: self.rows(v)[at][:, list(views)].T.ravel() for v in dict.fromkeys(variants.values())}

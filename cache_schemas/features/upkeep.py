@@ -140,14 +140,16 @@ def _verify_shard(stored: StoredRows, number: int, found: Verification) -> list[
 
 def _verify_rows(cache: FeatureCache, committed: dict[str, set[int]], found: Verification) -> None:
     url, rows = cache.path, {variant: cache.rows(variant) for variant in cache.variants}
+    shape = (len(cache), cache.views + cache.pseudo)
     if not index_is_whole(url, cache.index_name):
         found.problems.append(f"{url}/index/{cache.index_name}: its name does not fit its content. {REMEDY}")
     for variant, numbers in rows.items():
         if variant.path not in committed:
             found.problems.append(f"{url}: the index names {variant.path}, which is missing or damaged. {REMEDY}")
-        elif numbers.shape != (len(cache), cache.views) or not committed[variant.path].issuperset(numbers.flat):
+        elif numbers.shape != shape or not committed[variant.path].issuperset(numbers.flat):
             found.problems.append(f"{url}: the index points to rows that {variant.path} does not have. {REMEDY}")
-        if len(np.unique(numbers)) != numbers.size:
+        own = numbers[cache.own(variant)]
+        if len(np.unique(own)) != own.size:
             found.problems.append(f"{url}: two windows share a row of {variant.path}. {REMEDY}")
 
 

@@ -231,9 +231,10 @@ class FeatureCacheWriter:
     ) -> None:
         """Writes the index, one row a window in manifest order, and makes it the one that counts.
 
-        rows: the keys of every variant, view by view of one window after the other: (N * V,). control: a second index
-        of the same windows, or why there is none; "" leaves what the index has, and an index that is new has none. A
-        reader sees the old index with its control or the new one; old ones stay until `gc`.
+        rows: the keys of every variant, the views and then the pseudo-fakes of one window after the other:
+        (N * (V + P),). control: a second index of the same windows, or why there is none; "" leaves what the index has,
+        and an index that is new has none. A reader sees the old index with its control or the new one; old ones stay
+        until `gc`.
         """
         with self.lock():
             dtypes = {name: object if kind == "string" else kind for name, kind in INDEX_COLUMNS.items()}
@@ -261,7 +262,8 @@ class FeatureCacheWriter:
                     f"{self.path}: {len(lost)} rows of {variant.path} are not there, though they were computed: "
                     f"do all workers see {staging_folder(self.path)}? Run the command again"
                 )
-            numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, attributes.views)
+            width = attributes.views + attributes.pseudo
+            numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, width)
         name = index_name(attributes, columns, numbers)
         folder = self.path / "index" / name
         with written(folder):

@@ -52,7 +52,8 @@ def cache_info(cache: CacheUrl = str(CACHE)) -> None:
     opened = FeatureCache.open(cache)
     splits = ", ".join(f"{count} {name}" for name, count in opened.index["split"].value_counts().items())
     Console().print(
-        f"index: {len(opened)} windows ({splits}) of {opened.index['clip_id'].nunique()} clips, views: {opened.views}; "
+        f"index: {len(opened)} windows ({splits}) of {opened.index['clip_id'].nunique()} clips, views: {opened.views}, "
+        f"pseudo-fakes: {opened.pseudo}; "
         f"{sum(entry.bytes for entry in entries) / 1e6:.1f} MB in all",
         soft_wrap=True,
     )

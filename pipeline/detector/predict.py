@@ -72,7 +72,7 @@ def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams
         update={
             "compute": compute,
             "data": trained.data.model_copy(update={"root": "/"}),
-            "features": trained.features.model_copy(update={"views": 1, "random_control": False}),
+            "features": trained.features.model_copy(update={"views": 1, "pseudo": 0, "random_control": False}),
             "max_failed_fraction": 1.0,
         }
     )

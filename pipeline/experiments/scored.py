@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from functools import partial
-
-import numpy as np
 
 import nas
 from cache_schemas.files import digest
@@ -14,7 +11,7 @@ from cache_schemas.runs import FinishedRuns, ScoredRow
 from nas.baselines import train_design
 from pipeline.controls.probes import probes
 from pipeline.experiments.methods import Method, methods
-from pipeline.runs.cache import Source, Windows
+from pipeline.runs.cache import Source
 from pipeline.runs.jobs import Batch, Job, do
 from pipeline.runs.keys import code_version
 from pipeline.workspace import Workspace
@@ -56,18 +53,10 @@ def run_methods(
 def run_method(source: Source, batch: Batch[MethodRun], splits: Sequence[Split]) -> list[ScoredRow]:
     """One row per seed of a method."""
     (name, place, _), seeds = batch.runs[0], [seed for *_, seed in batch.runs]
-    windows = _used(source.windows(), splits[place])
-    outcomes = methods(windows, source.params)[name].run(windows, seeds)
+    windows = source.windows().taken(splits[place])
+    outcomes = methods(windows, source.params)[name].run(windows.to_train_on, seeds)
+    own = len(windows.labels)
     return [
-        ScoredRow(method=name, seed=s, failed=o.failed, parameters=o.parameters, scores=o.scores.tolist())
+        ScoredRow(method=name, seed=s, failed=o.failed, parameters=o.parameters, scores=o.scores[:own].tolist())
         for s, o in zip(seeds, outcomes, strict=True)
     ]
-
-
-def _used(windows: Windows, split: Split) -> Windows:
-    """Those that are part of the split."""
-    rows = np.flatnonzero([bool(side) for side in split])
-    if len(rows) == len(split):
-        return replace(windows, split=list(split))
-    features = {name: x[..., rows, :, :] for name, x in windows.features.items()}
-    return replace(windows, features=features, labels=windows.labels[rows], split=[split[row] for row in rows])

@@ -22,6 +22,7 @@ from pipeline.backbones.fusing import relative_error
 from pipeline.compute.machine import device_of
 from pipeline.faces.stage import clip_faces, windows_digest
 from pipeline.features.compute import run_backbone
+from pipeline.features.views import views_of
 from pipeline.features.windows import MODALITIES, STORED, input_views
 from pipeline.params import Params, parse_params
 from pipeline.shards.stage import ClipJob, StageError
@@ -65,9 +66,10 @@ def verify_sample(
     cache = FeatureCache.open(path)
     params = params_of(cache, given)
     indexes = [(one, backbones_of(one, params_of(one, given))) for one in both_indexes(cache)]
-    drawn = np.random.default_rng(seed).permutation(len(cache) * cache.views)[:count]
+    own = np.argwhere(np.any([cache.own(variant) for variant in cache.variants], axis=0))
+    drawn = np.random.default_rng(seed).permutation(own)[:count]
     found, listed = Sample(), {clip.clip_id: clip for clip in clips}
-    chosen = pd.DataFrame({"position": drawn // cache.views, "view": drawn % cache.views})
+    chosen = pd.DataFrame(drawn, columns=["position", "column"])
     for clip_id, rows in chosen.groupby(cache.index["clip_id"].to_numpy()[chosen["position"]], sort=True):
         index = cache.index.iloc[int(rows["position"].iloc[0])]
         try:
@@ -75,8 +77,8 @@ def verify_sample(
         except (media.MediaError, OSError) as error:
             found.problems.append(f"clip {clip_id} ({index['path']}) cannot be computed again: {error}")
         else:
-            for position, view in rows.itertuples(index=False):
-                _compare(indexes, arrays, position=position, view=view, params=params, found=found)
+            for position, column in rows.itertuples(index=False):
+                _compare(indexes, arrays, position=position, column=column, params=params, found=found)
         advance(len(rows))
     return found
 
@@ -140,12 +142,12 @@ def _compare(
     arrays: Mapping[float, Mapping[str, Any]],
     *,
     position: int,
-    view: int,
+    column: int,
     params: Params,
     found: Sample,
 ) -> None:
     """Adds one row of every backbone to what was found, those with random weights included: they have view 0."""
-    row = indexes[0][0].index.iloc[position]
+    row, view = indexes[0][0].index.iloc[position], views_of(params.features)[column]
     where = f"clip {row['clip_id']} ({row['path']}), window from {row['start_s']:g} s, view {view}"
     if row["start_s"] not in arrays:
         found.problems.append(f"{where}: the clip has no such window today")
@@ -153,7 +155,7 @@ def _compare(
     found.rows += 1
     of_variant = {v: (cache, b) for cache, backbones in reversed(indexes) for v, b in backbones.items()}
     for variant, (cache, backbone) in of_variant.items():
-        if view >= cache.views:
+        if column >= cache.views + cache.pseudo or not cache.own(variant)[position, column]:
             continue
         stored = {name: arrays[row["start_s"]][name] for name in STORED[backbone.input][1]}
         windows = input_views(
@@ -165,7 +167,7 @@ def _compare(
             params=params.spectrograms,
         )
         again = run_backbone(backbone, windows, length=variant.length)
-        cached = cache.read([position], list(again), views=[view])
+        cached = cache.read([position], list(again), views=[column])
         errors = {layer: relative_error(cached[layer][0].float(), again[layer]) for layer in again}
         worst = max(errors, key=errors.__getitem__)
         found.largest_error = max(found.largest_error, errors[worst])
@@ -173,5 +175,5 @@ def _compare(
             found.problems.append(
                 f"{where}: {worst} in the cache is off by {errors[worst]:.1e} of its largest value (limit {LIMIT:g})"
             )
-            number = int(cache.rows(variant)[position, view])
+            number = int(cache.rows(variant)[position, column])
             found.damaged.append((variant, number // cache.stored(variant).shard_rows))

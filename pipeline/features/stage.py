@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
 from pipeline.features.compute import PIECE_ROWS, Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.views import views_of
 from pipeline.features.windows import MODALITIES, WindowSource, stored_windows, window_sources
 from pipeline.params import BackboneParams, Params, layer_prefix
 from pipeline.shards.stage import StageError
@@ -34,6 +35,8 @@ ROUNDS = 3
 """A staged piece that is damaged, or not seen on a network's file system, is computed again so often at most."""
 _VIEWS_VERSION = 1
 """Raise it when pipeline.features.views gives other values."""
+_PSEUDO_VERSION = 1
+"""The same of pseudo-fakes (`smoothed` there)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Column:
     params: BackboneParams
     variant: VariantAttributes
     keys: tuple[str, ...]
-    """(N * V,) view by view of one window after the other"""
+    """(N * (V + P),): the views and then the pseudo-fakes of one window after the other"""
     layers: tuple[str, ...]
     """Those that were asked for; the variant may have more."""
 
@@ -56,7 +59,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
             "features: no clip has both crops and a spectrogram; see the quarantine lists in "
             f"{workspace.quarantine('faces').parent}"
         )
-    views = params.features.views
+    width = len(views_of(params.features))
     writer = FeatureCacheWriter(workspace.features)
     with writer.at_work(), session(params.compute):
         columns = [_as_stored(writer, column, sources, params) for column in describe(params, sources)]
@@ -64,7 +67,7 @@ def build_features(workspace: Workspace, params: Params) -> FeatureCache:
         failed = _failed_windows(columns, sources, refused)
         _quarantine(workspace, sources, failed, params)
         kept = [i for i in range(len(sources)) if i not in failed]
-        rows = {c.variant: [c.keys[i * views + v] for i in kept for v in range(views)] for c in columns}
+        rows = {c.variant: [c.keys[i * width + v] for i in kept for v in range(width)] for c in columns}
         index, attributes = _index([sources[i] for i in kept]), _index_attributes(columns, params)
         writer.finish(index, rows, attributes)
         _say("features", sources, fresh, f"; {len(failed)} in quarantine" if failed else "")
@@ -115,12 +118,12 @@ def _control(
 
 
 def with_random_weights(params: Params) -> Params:
-    """The parameters of the control: all as it is, but for the weights. It is not trained on, so one view is enough."""
+    """The parameters of the control: all as it is, but for the weights. A probe reads it: the windows are enough."""
     lists: dict[str, Any] = {
         modality: tuple(one.model_copy(update={"weights": "seed:0"}) for one in getattr(params.features, modality))
         for modality in MODALITIES
     }
-    return params.model_copy(update={"features": params.features.model_copy(update={**lists, "views": 1})})
+    return params.model_copy(update={"features": params.features.model_copy(update={**lists, "views": 1, "pseudo": 0})})
 
 
 def _fill(
@@ -146,10 +149,10 @@ def _failed_windows(columns: list[Column], sources: list[WindowSource], refused:
     """{place in `sources`: why} of windows that lack a row of some backbone or view."""
     found: dict[int, str] = {}
     for column in columns if refused else ():
-        views = len(column.keys) // len(sources)
+        width = len(column.keys) // len(sources)
         for i, key in enumerate(column.keys):
             if key in refused:
-                found.setdefault(i // views, refused[key])
+                found.setdefault(i // width, refused[key])
     return found
 
 
@@ -175,15 +178,16 @@ def _missing_pieces(
     writer: FeatureCacheWriter, columns: list[Column], sources: list[WindowSource], params: Params
 ) -> list[Piece]:
     """What is to be computed, window by window: all backbones of a window one after the other."""
-    cache, views = writer.path.resolve(), params.features.views
+    cache, views = writer.path.resolve(), views_of(params.features)
     pieces = []
     for column in columns:
-        place = {key: i for i, key in enumerate(column.keys)}
+        # Backwards: where a pseudo-fake is nothing else than view 0, the view that a key stands for is view 0.
+        place = {key: i for i, key in reversed([*enumerate(column.keys)])}
         windows = stored_windows(sources, column.variant.modality)
         missing = writer.missing(column.variant, column.keys)
         for i in range(0, len(missing), PIECE_ROWS):
             keys = tuple(missing[i : i + PIECE_ROWS])
-            rows = tuple((windows[place[key] // views], place[key] % views) for key in keys)
+            rows = tuple((windows[place[key] // len(views)], views[place[key] % len(views)]) for key in keys)
             piece = Piece(cache, column.params, column.variant, keys, rows, params.spectrograms, params.compute)
             pieces.append((place[keys[0]], piece))
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
@@ -193,7 +197,7 @@ def _compute(
     title: str, writer: FeatureCacheWriter, columns: list[Column], pieces: list[Piece], params: Params
 ) -> dict[str, str]:
     """Fills in what is missing; shards are packed as soon as they are full. {key: why its row cannot be stored}."""
-    total, waiting = sum(len(column.keys) for column in columns), 0
+    total, waiting = sum(len(set(column.keys)) for column in columns), 0
     refused: dict[str, str] = {}
     tasks = piece_tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
     shown: dict[int, int] = {}
@@ -236,7 +240,7 @@ def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
                 length=params.features.length,
                 dtype=params.features.dtype,
             )
-            keys = row_keys(variant, sources, params)
+            keys = row_keys(variant, sources, params, views_of(params.features))
             columns.append(Column(backbone_params, variant, keys, tuple(variant.layers)))
     return columns
 
@@ -247,7 +251,7 @@ def _as_stored(writer: FeatureCacheWriter, column: Column, sources: Sequence[Win
     for variant in stored_variants(str(writer.path), unreadable=[]):
         if _holds(variant, column.variant):
             writer.add_variant(variant)  # whose arrays' zarr.json may be lost
-            keys = row_keys(variant, sources, params)
+            keys = row_keys(variant, sources, params, views_of(params.features))
             lacking, making = len(writer.missing(variant, keys)), _making(variant, column)
             if making or not lacking:
                 stored = replace(column, params=making or column.params, variant=variant, keys=keys)
@@ -269,11 +273,16 @@ def _making(variant: VariantAttributes, column: Column) -> BackboneParams | None
     return more if load_backbone(variant.modality, more, "cpu").layers == variant.layers else None
 
 
-def _views(sources: Sequence[WindowSource], params: Params) -> Iterator[tuple[WindowSource, int]]:
-    return ((source, view) for source in sources for view in range(params.features.views))
+def _changes(variant: VariantAttributes, source: WindowSource, view: int) -> list[int]:
+    """What a row's name says of the view. Pseudo-fakes are of real clips that can be heard, in their sound alone."""
+    if view < 0 and variant.modality == "audio" and source.clip.label == 0 and source.info["has_audio"]:
+        return [view, _PSEUDO_VERSION]
+    return [view, _VIEWS_VERSION] if view > 0 else [0]
 
 
-def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params: Params) -> tuple[str, ...]:
+def row_keys(
+    variant: VariantAttributes, sources: Sequence[WindowSource], params: Params, views: Sequence[int]
+) -> tuple[str, ...]:
     """Names every row by all that its values depend on: the file's content, the stages' parameters, the backbone.
 
     Which layers are kept is no part of it.
@@ -289,10 +298,11 @@ def row_keys(variant: VariantAttributes, sources: Sequence[WindowSource], params
             source.clip.clip_id,
             source.start_s,
             [stage, source.plan] if visual else [stage],
-            [view, _VIEWS_VERSION] if view else [0],
+            _changes(variant, source, view),
             digits=32,
         )
-        for source, view in _views(sources, params)
+        for source in sources
+        for view in views
     )
 
 

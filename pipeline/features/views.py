@@ -20,10 +20,11 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.signal import resample_poly
+from torch.nn.functional import avg_pool1d, pad
 from torchvision.transforms.v2 import functional as transforms
 
 from cache_schemas.files import digest
-from pipeline.params import SpectrogramParams
+from pipeline.params import FeatureParams, SpectrogramParams
 from pipeline.sound.stage import compute_spectrogram, from_pcm, to_pcm
 
 VisualChange = Literal["jpeg", "h264", "blur", "noise"]
@@ -113,9 +114,9 @@ def sound_plan(key: str, view: int) -> SoundPlan:
 def visual_view(crops: NDArray[np.uint8], *, key: str, view: int) -> NDArray[np.uint8]:
     """(T, S, S, 3) uint8, RGB: the crops as `visual_plan` changes them; view 0 is `crops` itself.
 
-    key: names the window.
+    key: names the window. A pseudo-fake, below 0, keeps the picture as it is.
     """
-    if view == 0:
+    if view <= 0:
         return crops
     plan = visual_plan(key, view)
     pixels = _crop(torch.tensor(crops).permute(0, 3, 1, 2), plan)
@@ -133,6 +134,11 @@ def visual_view(crops: NDArray[np.uint8], *, key: str, view: int) -> NDArray[np.
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 
 
+def views_of(features: FeatureParams) -> list[int]:
+    """The views of a window in the order of its rows: 0, 1, 2 ..., and then its pseudo-fakes -1, -2 ..."""
+    return [*range(features.views), *range(-1, -1 - features.pseudo, -1)]
+
+
 def sound_view(
     waveform: NDArray[np.int16],
     spectrogram: NDArray[np.float32],
@@ -144,22 +150,26 @@ def sound_view(
     """(waveform, spectrogram) of a view: the changed sound, and its spectrogram with masks.
 
     waveform: (samples,) int16; spectrogram: (bands, hops) float32, that of view 0; key: names the window. View 0 is
-    the given pair itself.
+    the given pair itself. Below 0 are the pseudo-fakes, which have no masks.
     """
     if view == 0:
         return waveform, spectrogram
     changed = audio_view(waveform, rate_hz=params.sample_rate_hz, key=key, view=view)
     heard = compute_spectrogram(torch.from_numpy(from_pcm(changed))[None], params)[0].numpy()
-    return changed, mask_spectrogram(heard, key=key, view=view)
+    return changed, heard if view < 0 else mask_spectrogram(heard, key=key, view=view)
 
 
 def audio_view(waveform: NDArray[np.int16], *, rate_hz: int, key: str, view: int) -> NDArray[np.int16]:
     """(samples,) int16: the sound as `sound_plan` changes it, neither shifted nor cut; view 0 is `waveform` itself.
 
-    Where the gain would clip the loudest sample there is less of it. key: names the window.
+    Where the gain would clip the loudest sample there is less of it. key: names the window. View -d is draw d of its
+    pseudo-fakes: the sound `smoothed`.
     """
     if view == 0:
         return waveform
+    if view < 0:
+        sound = torch.from_numpy(from_pcm(waveform))
+        return to_pcm(smoothed(sound, _random("smoothed", key, -view), rate_hz=rate_hz).numpy())
     plan = sound_plan(key, view)
     samples = from_pcm(waveform)
     peak = max(float(np.abs(samples).max()), 1e-9)
@@ -171,6 +181,20 @@ def audio_view(waveform: NDArray[np.int16], *, rate_hz: int, key: str, view: int
     if plan.codec is not None:
         samples = _recode_sound(samples, plan.codec, kbps=plan.kbps, rate_hz=rate_hz)
     return to_pcm(samples)
+
+
+def smoothed(waveform: torch.Tensor, random: np.random.Generator, *, rate_hz: int) -> torch.Tensor:
+    """(samples,) float32: 3, 5 or 7 frames of the log spectrum averaged, under the phase it had; as loud as before.
+
+    Frames are 32 or 64 ms long and a quarter or a fifth of that apart. Acoustic models blur speech so.
+    """
+    size, frames = int(random.choice([32, 64]) * rate_hz // 1000), int(random.choice([3, 5, 7]))
+    hop, window = size // int(random.choice([4, 5])), torch.hann_window(size)
+    spectrum = torch.stft(waveform, size, hop, window=window, return_complex=True)
+    padded = pad(spectrum.abs().clamp_min(1e-5).log()[None], (frames // 2, frames // 2), mode="replicate")
+    magnitudes = avg_pool1d(padded, frames, 1)[0].exp()
+    blurred = torch.istft(torch.polar(magnitudes, spectrum.angle()), size, hop, window=window, length=len(waveform))
+    return blurred * (waveform.std() / (blurred.std() + 1e-9))
 
 
 def mask_spectrogram(spectrogram: NDArray[np.float32], *, key: str, view: int) -> NDArray[np.float32]:

@@ -132,7 +132,7 @@ def _check_rows(
         found = windows.get(clip_id)
         plan = windows_digest(found) if found and start in found.starts_s else ""
         sources.append(WindowSource(of_clip[clip_id], 0, start, nowhere, nowhere, plan, {}))
-    today = row_keys(variant, sources, params)[:: params.features.views]
+    today = row_keys(variant, sources, params, [0])
     stored = [bytes(key).hex() for key in cache.row_keys(variant)[rows, 0]]
     differs = (s for s, one, two in zip(sources, today, stored, strict=True) if one != two or not s.plan)
     other = next(differs, None)

@@ -47,8 +47,9 @@ def _probes(source: Source) -> Scores:
 
 
 def _probe(windows: Windows, probe: Callable[..., Probe]) -> NDArray[np.float64]:
-    plain = {name: x if x.ndim == 3 else x[0] for name, x in windows.features.items()}  # without their views
-    return probe(plain, windows.labels, windows.split).scores
+    trained = windows.to_train_on
+    plain = {name: x if x.ndim == 3 else x[0] for name, x in trained.features.items()}  # without their views
+    return probe(plain, trained.labels, trained.split).scores[: len(windows.labels)]
 
 
 def _properties(source: Source) -> Scores:

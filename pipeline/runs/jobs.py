@@ -73,7 +73,7 @@ class Job(Generic[Run, Row]):
 
 def do(job: Job[Run, Row]) -> dict[Run, Row]:
     """{run: row}; runs that are finished are not done again, and one that fails has a row that says why."""
-    keys = {run: digest(job.source.identity, job.what(run)) for run in job.runs}
+    keys = {run: digest(*job.source.naming, job.what(run)) for run in job.runs}
     done = job.finished.read(keys.values())
     kept, todo = len(done), len(keys) - len(done)
     console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")
@@ -113,7 +113,7 @@ def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row
 
 def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset, Sequence[Run]], RunMemory]) -> int:
     """How many runs of a group fit a worker; raises JobError when not even one does."""
-    windows = job.source.windows()
+    windows = job.source.windows().to_train_on
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
     taken, free_bytes = memory(data, group), memory_per_worker(job.source.params.compute, len(job.runs))
     usable = int(MEMORY_SHARE * free_bytes)

@@ -96,7 +96,7 @@ def train(title: str, source: Source, trainings: Iterable[Training], *, test: bo
 
 def train_batch(source: Source, batch: Batch[Training], test: bool) -> list[TrainingRow]:
     """One row per training of the batch."""
-    windows, folder = source.windows(), _finished(Workspace(source.work)).folder
+    windows, folder = source.windows().to_train_on, _finished(Workspace(source.work)).folder
     data, config = (windows.features, windows.labels, windows.split), source.params.retrain
     genotypes, seeds = zip(*batch.runs, strict=True)
     results = all_results(lambda: nas.retrain(*data, genotypes, config, seeds, progress=tell_epoch))

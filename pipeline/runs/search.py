@@ -77,7 +77,7 @@ def search_all(
 
 def search_batch(source: Source, batch: Batch[Search], judged: tuple[nas.Genotype, ...]) -> list[SearchRow]:
     """One row per search of the batch."""
-    windows = source.windows()
+    windows = source.windows().to_train_on
     data = (windows.features, windows.labels, windows.split)
     configs, seeds = zip(*batch.runs, strict=True)
     results = all_results(lambda: nas.search(*data, configs, seeds, progress=tell_epoch, keep_weights=bool(judged)))

@@ -27,7 +27,7 @@ from cache_schemas.run import (
     history_of,
     write_run,
 )
-from pipeline.params import Params
+from pipeline.params import FeatureParams, Params
 from pipeline.runs.evaluate import write_results
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
@@ -142,14 +142,15 @@ def make_workspace(
     seeds: Sequence[int] = (0, 1),
     silence: float = 0.0,
     copies: Mapping[str, str] = types.MappingProxyType({}),
+    pseudo: int = 0,
 ) -> Workspace:
     """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip.
 
     silence: added to the audio features that are stored of windows without sound; copies: {clip: another one, whose
-    visual features it has}.
+    visual features it has}; pseudo: so many pseudo-fakes of every window of a real clip that can be heard.
     """
     workspace = Workspace(root)
-    _write_cache(workspace.features, index, silence, copies)
+    _write_cache(workspace.features, index, silence, copies, pseudo)
     write_manifest(workspace.manifest, [clip_of(row) for row in index.drop_duplicates("clip_id").to_dict("records")])
     found, trained = [], []
     for network in NETWORKS:
@@ -158,7 +159,7 @@ def make_workspace(
             found.append(_search_entry(network, seed, genotype))
             trained.append(_retrain_entry(workspace, network, seed, genotype))
     write_run(workspace.search / "search.json", SearchRun(entries=found))
-    params = Params().model_dump(mode="json")
+    params = Params(features=FeatureParams(pseudo=pseudo)).model_dump(mode="json")
     write_run(workspace.retrain / "retrain.json", RetrainRun(params=params, backbones=BACKBONES, entries=trained))
     write_quarantine(workspace.quarantine("manifest"), [Quarantined("c2", "b.mp4", "manifest", "no label")])
     write_quarantine(workspace.quarantine("faces"), [HOSTILE])
@@ -184,7 +185,7 @@ def clip_of(row: Mapping[Hashable, Any]) -> Clip:
     )  # fmt: skip
 
 
-def _write_cache(path: Path, index: pd.DataFrame, silence: float, copies: Mapping[str, str]) -> None:
+def _write_cache(path: Path, index: pd.DataFrame, silence: float, copies: Mapping[str, str], pseudo: int) -> None:
     writer, random, rows = FeatureCacheWriter(path), np.random.default_rng(2), {}
     for variant in VARIANTS:
         windows = zip(index["clip_id"], index["window"].tolist(), strict=True)
@@ -200,8 +201,17 @@ def _write_cache(path: Path, index: pd.DataFrame, silence: float, copies: Mappin
         writer.add_variant(variant)
         stage_piece(path, variant, keys, features)
         writer.pack(variant, keys, final=True)
-        rows[variant] = keys
-    attributes = IndexAttributes(views=1, variants=list(VARIANTS), params=Params().of_features(), versions={})
+        heard = ((index["label"] == 0) & index["has_audio"] & (variant.modality == "audio")).tolist()
+        pairs = list(zip(keys, heard, strict=True))
+        drawn = [[digest(key, draw, digits=32) if real else key for draw in range(pseudo)] for key, real in pairs]
+        made = [digest(key, draw, digits=32) for key, real in pairs if real for draw in range(pseudo)]
+        if made:
+            shapes = {name: (len(made), LENGTH, c) for name, c in variant.layers.items()}
+            stage_piece(path, variant, made, {name: random.normal(size=shape) for name, shape in shapes.items()})
+            writer.pack(variant, made, final=True)
+        rows[variant] = [each for key, of in zip(keys, drawn, strict=True) for each in (key, *of)]
+    params = Params(features=FeatureParams(pseudo=pseudo)).of_features()
+    attributes = IndexAttributes(views=1, variants=list(VARIANTS), params=params, versions={})
     writer.finish(index, rows, attributes)
 
 

@@ -27,6 +27,7 @@ from tests.pipeline.tiny import write_wav
 
 Run = tuple[Workspace, Params]
 NET = {"name": "test_efficientnet", "weights": "seed:0"}
+NETS = {"visual": [NET], "audio": [NET]}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def media_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_wav(root / "voice 100%.wav", hz=500, seconds=8)
     dubbed = [f"{header},audio_path", *(f"{row}," for row in rows[:-1]), f"{rows[-1]},voice 100%.wav"]
     table.write_text("\n".join(dubbed))
-    params = small_params(root, features={"visual": [NET], "audio": [NET], "views": 2})
+    params = small_params(root, features={**NETS, "views": 2})
     build_manifest(workspace, params)
     build_spectrograms(workspace, params)
     build_faces(workspace, params)
@@ -93,6 +94,29 @@ def test_a_row_of_another_window_is_found(small: Run) -> None:
     assert len(found.problems) == 2
     assert all("window from" in p and "audio/test_efficientnet" in p and "limit 0.02" in p for p in found.problems)
     assert {shard for _, shard in found.damaged} == {0}
+
+
+def test_a_pseudo_fake_of_another_window_is_found(small: Run) -> None:
+    """Those of fakes are none of their own, and are not counted."""
+    workspace, params = small
+    params = parse_params(params.model_dump() | {"features": {**NETS, "pseudo": 1, "random_control": False}}, source="")
+    cache, writer = build_features(workspace, params), FeatureCacheWriter(workspace.features)
+    of, features = cache.load_pseudo()
+    assert 1 < len(of) < len(cache)
+    sample = verify_sample(workspace.features, params, 100, clips=read_manifest(workspace.manifest))
+    assert (sample.rows, sample.problems) == (len(cache) + len(of), [])
+    assert verify_sample(workspace.features, params, 3, clips=read_manifest(workspace.manifest)).rows == 3
+    variant = cache.variants[1]
+    keys = keys_text(cache.row_keys(variant)[of, 1])
+    rows = {layer: features[layer].numpy()[::-1] for layer in variant.layers}
+    with writer.lock():
+        writer.append(variant, keys, lambda layer, start, stop: rows[layer][start:stop])
+    build_features(workspace, params)
+    assert not verify(workspace.features).problems
+    found = verify_sample(workspace.features, params, 100, clips=read_manifest(workspace.manifest))
+    assert len(found.problems) == len(of) // 2 * 2
+    assert all("view -1: audio/" in problem for problem in found.problems)
+    assert {(of.path, shard) for of, shard in found.damaged} == {(variant.path, 1)}
 
 
 def test_a_row_of_another_window_with_random_weights_is_found(small: Run) -> None:

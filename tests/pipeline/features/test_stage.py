@@ -163,7 +163,7 @@ def test_rows_from_before_format_4_are_used(history: History, monkeypatch: pytes
     old = digest(
         variant.path, sources[0].clip.clip_id, sources[0].start_s, [face_key(params), sources[0].plan], [0], digits=32
     )
-    assert row_keys(variant, sources, params)[0] == old
+    assert row_keys(variant, sources, params, [0])[0] == old
 
 
 def test_weights_are_named_by_their_tensors_wherever_they_came_from(history: History, tmp_path: Path) -> None:
