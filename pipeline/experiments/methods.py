@@ -17,10 +17,11 @@ from nas.baselines import DESIGNS, ONE_SHOT, PUBLISHED, fixed_genotypes, train_d
 from nas.space import Space
 from pipeline.controls.probes import probe_sets, probes
 from pipeline.params import Params
-from pipeline.runs.cache import Windows
+from pipeline.runs.cache import Windows, hears
 from pipeline.runs.jobs import all_results
 from pipeline.runs.keys import settings_of
 from pipeline.runs.retrain import training_seed
+from pipeline.runs.search import network_of
 from pipeline.statistics.systems import SAMPLED
 
 RANDOM_ARCHITECTURES = 8
@@ -108,6 +109,7 @@ def searches(own: nas.SearchConfig) -> dict[str, nas.SearchConfig]:
 
 
 def _probe(kind: str, names: Sequence[str], windows: Windows, seeds: Sequence[int]) -> list[Outcome]:
+    windows = windows.to_train_on(names)
     probe = probes[kind]({name: plain(windows)[name] for name in names}, windows.labels, windows.split)
     return [Outcome(probe.scores, probe.parameters)]
 
@@ -115,6 +117,7 @@ def _probe(kind: str, names: Sequence[str], windows: Windows, seeds: Sequence[in
 def _design(
     design: str, names: Sequence[str], config: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]
 ) -> list[Outcome]:
+    windows = windows.to_train_on(names)
     features = {name: windows.features[name] for name in names}
     results = all_results(lambda: train_design(features, windows.labels, windows.split, design, config, seeds))
     return [
@@ -130,7 +133,8 @@ def _fixed(genotype: nas.Genotype, config: nas.RetrainConfig, windows: Windows, 
 def _searched(
     config: nas.SearchConfig, retrain: nas.RetrainConfig, windows: Windows, seeds: Sequence[int]
 ) -> list[Outcome]:
-    found = all_results(lambda: nas.search(windows.features, windows.labels, windows.split, config, seeds))
+    learnt = windows.to_train_on(windows.layers_of(network_of(config)))
+    found = all_results(lambda: nas.search(learnt.features, learnt.labels, learnt.split, config, seeds))
     members = [
         (result.seed, place, of) for result in found if not result.failed for place, of in enumerate(result.members)
     ]
@@ -169,8 +173,15 @@ def _random_search(space: Space, config: nas.RetrainConfig, windows: Windows, se
 def _retrained(
     config: nas.RetrainConfig, windows: Windows, genotypes: Sequence[nas.Genotype], seeds: Sequence[int]
 ) -> Sequence[nas.RetrainResult]:
-    data = (windows.features, windows.labels, windows.split)
-    return all_results(lambda: nas.retrain(*data, genotypes, config, seeds))
+    found: dict[int, nas.RetrainResult] = {}
+    for heard in (True, False):
+        places = [i for i, genotype in enumerate(genotypes) if hears(genotype.layers()) == heard]
+        if places:
+            of, chosen = windows.to_train_on(genotypes[places[0]].layers()), [genotypes[i] for i in places]
+            data = (of.features, of.labels, of.split)
+            train = partial(nas.retrain, *data, chosen, config, [seeds[i] for i in places])
+            found |= zip(places, all_results(train), strict=True)
+    return [found[i] for i in range(len(genotypes))]
 
 
 def _outcome(result: nas.RetrainResult) -> Outcome:

@@ -54,7 +54,7 @@ def run_method(source: Source, batch: Batch[MethodRun], splits: Sequence[Split])
     """One row per seed of a method."""
     (name, place, _), seeds = batch.runs[0], [seed for *_, seed in batch.runs]
     windows = source.windows().taken(splits[place])
-    outcomes = methods(windows, source.params)[name].run(windows.to_train_on, seeds)
+    outcomes = methods(windows, source.params)[name].run(windows, seeds)
     own = len(windows.labels)
     return [
         ScoredRow(method=name, seed=s, failed=o.failed, parameters=o.parameters, scores=o.scores[:own].tolist())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,15 @@ class Windows:
         """The features that a network may read: all, or one modality's."""
         return {name: x for name, x in self.features.items() if network == "fusion" or name.startswith(f"{network}/")}
 
-    @cached_property
-    def to_train_on(self) -> Windows:
+    def to_train_on(self, layers: Iterable[str]) -> Windows:
         """The same windows, and behind them, as train's, the pseudo-fakes of those that are on the train side.
 
         They are so many that they are PSEUDO_SHARE of train's fakes: drawn from them, all equally often but for one.
-        Scores of what is behind the windows are nobody's.
+        Who reads none but visual `layers` gets none: their picture is a real one. Scores of what is behind the windows
+        are nobody's.
         """
+        if not hears(layers):
+            return self
         split = np.array(self.split, object)
         there = np.flatnonzero(split[self.pseudo_of] == "train")
         fakes = int(((self.labels == 1) & (split == "train")).sum())
@@ -153,6 +155,11 @@ class Windows:
             {name: x[made] for name, x in self.pseudo.items()},
             place[self.pseudo_of[made]],
         )
+
+
+def hears(layers: Iterable[str]) -> bool:
+    """Whether one of the layers is of the sound."""
+    return any(name.startswith("audio/") for name in layers)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def _probes(source: Source) -> Scores:
 
 
 def _probe(windows: Windows, probe: Callable[..., Probe]) -> NDArray[np.float64]:
-    trained = windows.to_train_on
+    trained = windows.to_train_on(windows.features)
     plain = {name: x if x.ndim == 3 else x[0] for name, x in trained.features.items()}  # without their views
     return probe(plain, trained.labels, trained.split).scores[: len(windows.labels)]
 

@@ -113,7 +113,8 @@ def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row
 
 def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset, Sequence[Run]], RunMemory]) -> int:
     """How many runs of a group fit a worker; raises JobError when not even one does."""
-    windows = job.source.windows().to_train_on
+    windows = job.source.windows()
+    windows = windows.to_train_on(windows.features)
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
     taken, free_bytes = memory(data, group), memory_per_worker(job.source.params.compute, len(job.runs))
     usable = int(MEMORY_SHARE * free_bytes)

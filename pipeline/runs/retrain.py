@@ -31,7 +31,7 @@ from nas.memory import RunMemory, retrain_memory
 from nas.scoring import area_under_roc
 from pipeline.compute.progress import console
 from pipeline.params import Params
-from pipeline.runs.cache import Source, Windows
+from pipeline.runs.cache import Source, Windows, hears
 from pipeline.runs.jobs import MOST_RUNS, Batch, Job, JobError, all_results, do, failures, tell_epoch
 from pipeline.runs.keys import code_version, settings_of
 from pipeline.runs.search import check_fusion, curves_table
@@ -87,7 +87,7 @@ def train(title: str, source: Source, trainings: Iterable[Training], *, test: bo
         wanted,
         lambda run: [*shared, run[0].model_dump(mode="json"), run[1]],
         partial(train_batch, test=test),
-        lambda run: (_shape(run), run[1] if alone else None),
+        lambda run: (_shape(run), hears(run[0].layers()), run[1] if alone else None),
         _finished(Workspace(source.work)),
         partial(_memory, source.params.retrain),
     )
@@ -96,7 +96,8 @@ def train(title: str, source: Source, trainings: Iterable[Training], *, test: bo
 
 def train_batch(source: Source, batch: Batch[Training], test: bool) -> list[TrainingRow]:
     """One row per training of the batch."""
-    windows, folder = source.windows().to_train_on, _finished(Workspace(source.work)).folder
+    windows = source.windows().to_train_on(batch.runs[0][0].layers())
+    folder = _finished(Workspace(source.work)).folder
     data, config = (windows.features, windows.labels, windows.split), source.params.retrain
     genotypes, seeds = zip(*batch.runs, strict=True)
     results = all_results(lambda: nas.retrain(*data, genotypes, config, seeds, progress=tell_epoch))

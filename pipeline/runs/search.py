@@ -77,9 +77,10 @@ def search_all(
 
 def search_batch(source: Source, batch: Batch[Search], judged: tuple[nas.Genotype, ...]) -> list[SearchRow]:
     """One row per search of the batch."""
-    windows = source.windows().to_train_on
-    data = (windows.features, windows.labels, windows.split)
     configs, seeds = zip(*batch.runs, strict=True)
+    windows = source.windows()
+    windows = windows.to_train_on(windows.layers_of(network_of(configs[0])))
+    data = (windows.features, windows.labels, windows.split)
     results = all_results(lambda: nas.search(*data, configs, seeds, progress=tell_epoch, keep_weights=bool(judged)))
     return [
         SearchRow(
@@ -93,9 +94,14 @@ def search_batch(source: Source, batch: Batch[Search], judged: tuple[nas.Genotyp
     ]
 
 
+def network_of(config: nas.SearchConfig) -> NetworkName:
+    """What the config searches for."""
+    return "fusion" if config.modality == "both" else config.modality
+
+
 def _entry(config: nas.SearchConfig, result: nas.SearchResult) -> SearchEntry:
     return SearchEntry(
-        network="fusion" if config.modality == "both" else config.modality,
+        network=network_of(config),
         seed=result.seed,
         members=[
             Member(genotype=found.genotype.model_dump(mode="json"), score=found.score, trained=found.trained)

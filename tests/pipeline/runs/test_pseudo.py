@@ -14,15 +14,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nas
 from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
 from cache_schemas.runs import FinishedRuns, RunRow
 from pipeline.experiments.folds import BUILT_IN, Fold, folds_of
+from pipeline.experiments.methods import methods
 from pipeline.params import Params
 from pipeline.runs import cache as runs_cache
 from pipeline.runs.cache import Source, Windows, cache_identity, clip_index, open_cache
 from pipeline.runs.evaluate import evaluate
 from pipeline.runs.jobs import Batch, Job, do
+from pipeline.runs.retrain import train
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, clip_of, make_index, make_workspace
 
@@ -67,7 +70,7 @@ sides = st.lists(st.sampled_from(["train", "val", "test", ""]), min_size=N, max_
 def test_only_those_of_the_folds_own_train_windows_are_behind_its_windows(made_for: list[str], fold: list[str]) -> None:
     """Whatever the cache's own split, and through a second fold's windows taken out of a first one's."""
     taken = made_up(made_for).taken(fold)
-    own, trained = len(taken.labels), taken.to_train_on
+    own, trained = len(taken.labels), taken.to_train_on(["audio/a"])
     numbers = trained.features["audio/a"].flatten().tolist()
     assert numbers[:own] == [i for i, side in enumerate(fold) if side]
     assert trained.labels[:own].tolist() == [int(i % 3 > 0) for i, side in enumerate(fold) if side]
@@ -78,23 +81,41 @@ def test_only_those_of_the_folds_own_train_windows_are_behind_its_windows(made_f
     assert set(trained.split[own:]) <= {"train"}
     assert trained.labels[own:].all()
     again = taken.taken(["train" if side == "train" else "" for side in taken.split])
-    assert {int(i) % 100 for i in again.to_train_on.features["audio/a"].flatten()[len(again.labels) :]} <= set(behind)
+    left = again.to_train_on(["audio/a"]).features["audio/a"].flatten()[len(again.labels) :]
+    assert {int(number) % 100 for number in left.tolist()} <= set(behind)
 
 
 def test_they_are_a_third_of_trains_fakes_each_as_often_as_the_next() -> None:
     split = ["train"] * 18 + ["val"] * 3 + ["test"] * 3
-    trained = made_up(split).to_train_on
+    trained = made_up(split).to_train_on(["audio/a"])
     assert int((trained.labels[N:] == 1).sum()) * 2 == 12  # of the windows of train two in three are fake
     assert len(set(trained.features["audio/a"].flatten().tolist()[N:])) == 6
-    many = made_up(["train"] * N, fakes=11).to_train_on  # 22 fakes and two real windows: eleven from four
+    many = made_up(["train"] * N, fakes=11).to_train_on(["audio/a"])  # 22 fakes and two real windows: eleven from four
     counts = np.unique(many.features["audio/a"].flatten()[N:].numpy(), return_counts=True)[1]
     assert sorted(counts) == [2, 3, 3, 3]
+
+
+def test_who_does_not_hear_learns_from_none_of_them(both: dict[int, Workspace]) -> None:
+    """Their pictures are real: called fake, they would contradict the windows that they are made of."""
+    visual = [layer for layer in LAYERS if layer.startswith("visual/")]
+    cells = [{"x": visual[0], "y": visual[1], "steps": [{"x": "x", "y": "y", "operation": "Sum"}]}]
+    looks = nas.Genotype.model_validate({"cells": cells})
+    hears = nas.Genotype.model_validate({"cells": [{**cells[0], "y": "audio/net.blocks.0"}]})
+    found = {}
+    for pseudo, workspace in both.items():
+        source = Source.of(workspace, params_with(pseudo))
+        trained = train("trainings", source, [(looks, 0), (hears, 0)], test=True)
+        designs = methods(source.windows(), source.params)
+        (design,) = designs["visual only, MLP"].run(source.windows(), [0])
+        own = len(source.windows().labels)
+        found[pseudo] = [trained[looks, 0].curves, design.scores[:own].tolist(), trained[hears, 0].curves]
+    assert [one == other for one, other in zip(*found.values(), strict=True)] == [True, True, False]
 
 
 def test_every_view_of_one_is_itself() -> None:
     windows = made_up(["train"] * N)
     viewed = replace(windows, features={name: torch.stack([x, x + 1000]) for name, x in windows.features.items()})
-    x = viewed.to_train_on.features["audio/a"]
+    x = viewed.to_train_on(LAYERS).features["audio/a"]
     assert x.shape[:2] == (2, N + 8)
     assert torch.equal(x[0, N:], x[1, N:])
     assert torch.equal(x[1, :N], windows.features["audio/a"] + 1000)
@@ -111,7 +132,7 @@ def test_nobody_of_a_folds_other_sides_is_in_one_of_its_pseudo_fakes(name: str, 
     for fold in folds:
         side = dict(zip([clip.clip_id for clip in clips], fold.split, strict=True))
         taken = windows.taken([side[clip_id] for clip_id in index["clip_id"]])
-        drawn = taken.to_train_on.features["audio/net.blocks.0"][len(taken.labels) :, 0, 0].tolist()
+        drawn = taken.to_train_on(LAYERS).features["audio/net.blocks.0"][len(taken.labels) :, 0, 0].tolist()
         assert drawn
         people = {index["subject_id"].iloc[whose[x]] for x in drawn}
         assert not people & {clip.subject_id for clip in clips if side[clip.clip_id] in ("val", "test")}
@@ -128,7 +149,7 @@ def test_nobody_who_reads_the_index_or_the_windows_sees_one(both: dict[int, Work
     plain, windows = (windows_of(workspace, pseudo) for pseudo, workspace in both.items())
     assert windows.split == plain.split
     assert (windows.labels == plain.labels).all()
-    assert plain.to_train_on is plain
+    assert plain.to_train_on(LAYERS) is plain
     real = np.flatnonzero((caches[P].index["label"] == 0) & caches[P].index["has_audio"])
     assert windows.pseudo_of.tolist() == [*real, *real]
     for layer, x in windows.pseudo.items():
