@@ -19,6 +19,7 @@ from pipeline.backbones import (
     timm_family,
     torchaudio_family,
     torchvision_family,
+    transformers_family,
 )
 from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
 from pipeline.backbones.weights import resolved
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Builder] = {
     "torchvision": torchvision_family.build,
     "facenet": facenet_family.build,
     "torchaudio": torchaudio_family.build,
+    "transformers": transformers_family.build,
     "inflated": inflated.build,
     "onnx": onnx_family.build,
 }

@@ -64,14 +64,17 @@ class Backbone(ABC):
         transform: str,
         example: torch.Tensor | None = None,
         version: int = 1,
+        token: bool = False,
     ) -> None:
         """Freezes `net`.
 
         stages: (name, C_in) of the layers that `maps` gives, shallow to deep. transform: what is done to a window
         before the network sees it, in words; part of the identity. example: a small input of `net`; where it is given,
         batch norms are folded into the convolutions before them. version: of the code that makes the maps; part of the
-        identity.
+        identity. token: whether it has a class token.
         """
+        if "token" in params.pool and not token:
+            raise BackboneError(f"backbone {params.name} has no class token: leave token out of its pool")
         if params.runtime not in self.runtimes:
             raise BackboneError(
                 f"backbone {params.name}: runtime: {params.runtime} is for two-dimensional networks; set runtime: torch"
@@ -124,7 +127,10 @@ class Backbone(ABC):
 
     @abstractmethod
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
-        """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window."""
+        """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window.
+
+        With `pool: token` the class tokens (B, C_in, T) of each layer follow.
+        """
 
     @torch.inference_mode()
     def __call__(self, windows: Tensor, *, length: int) -> dict[str, Float32[Tensor, "_ {length} _"]]:
@@ -139,8 +145,13 @@ class Backbone(ABC):
                 f"backbone {self.name} takes {self.input} {shape} {dtype}, not {tuple(windows.shape)} {windows.dtype}"
             )
         maps = self.maps(windows.to(self.device))
+        number = len(self.layers)
+        tokens: Sequence[Tensor | None] = [None] * number
+        if "token" in self.pool:
+            maps, tokens = maps[:number], maps[number:]
         return {
-            name: pool(found, length=length, kinds=self.pool) for name, found in zip(self.layers, maps, strict=True)
+            name: pool(found, length=length, kinds=self.pool, token=token)
+            for name, found, token in zip(self.layers, maps, tokens, strict=True)
         }
 
 
@@ -180,18 +191,29 @@ _POOLS: Mapping[Pooling, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
 
 
 def pool(
-    feature_map: Float[Tensor, "B C T *space"], *, length: int, kinds: Sequence[Pooling] = ("max",)
+    feature_map: Float[Tensor, "B C T *space"],
+    *,
+    length: int,
+    kinds: Sequence[Pooling] = ("max",),
+    token: Float[Tensor, "B C T"] | None = None,
 ) -> Float32[Tensor, "B {length} _"]:
     """(B, L, kinds * C) float32: each kind over space and a part of time, one behind the other along the channels.
 
     feature_map: (B, C, T, ...), time third and space behind it. Part i is that of adaptive pooling (DESIGN: the reshape
     layer's pooling): steps floor(i T / L) to ceil((i + 1) T / L), so that parts overlap where L does not divide T.
+    token: (B, C, T), for the kind of that name: its mean over the part.
     """
     steps = feature_map.shape[2]
-    ends = [(i * steps // length, -(-(i + 1) * steps // length)) for i in range(length)]
-    parts = [feature_map[:, :, first:end].float() for first, end in ends]
     over = tuple(range(2, feature_map.ndim))
-    return torch.stack([torch.cat([_POOLS[kind](part, over) for kind in kinds], dim=1) for part in parts], dim=1)
+    parts = []
+    for i in range(length):
+        of_part = slice(i * steps // length, -(-(i + 1) * steps // length))
+        part = feature_map[:, :, of_part].float()
+        found = [_POOLS[kind](part, over) for kind in kinds if kind != "token"]
+        if token is not None:
+            found.append(token[:, :, of_part].float().mean(dim=2))
+        parts.append(torch.cat(found, dim=1))
+    return torch.stack(parts, dim=1)
 
 
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:

@@ -39,6 +39,19 @@ MEMBERS: list[tuple[Modality, str]] = [
         else []
     ),
     *([("audio", "smart-turn")] if find_spec("pipecat") else []),
+    *(
+        [
+            (modality, f"transformers:./transformers/{name}")
+            for modality, name in (
+                ("audio", "xls-r"),
+                ("audio", "whisper"),
+                ("visual", "dinov3"),
+                ("visual", "videomae"),
+            )
+        ]
+        if find_spec("transformers")
+        else []
+    ),
     ("visual", "tests.pipeline.backbones.test_base:brightness"),
 ]
 member = pytest.mark.parametrize(("modality", "name"), MEMBERS)
@@ -69,9 +82,14 @@ def brightness(modality: Modality, params: BackboneParams) -> Backbone:
 
 
 @pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch, onnx_files: Path) -> None:
-    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised; and ONNX files."""
-    monkeypatch.chdir(onnx_files)
+def tiny_networks(
+    monkeypatch: pytest.MonkeyPatch, onnx_files: Path, transformers_folders: Path, tmp_path: Path
+) -> None:
+    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised; ONNX files; folders."""
+    for path in onnx_files.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "transformers").symlink_to(transformers_folders)
+    monkeypatch.chdir(tmp_path)
     bundle = torchaudio.pipelines.Wav2Vec2Bundle("tiny.pth", TINY_SPEECH, 16000, True, "Wav2Vec2")
     monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
 
