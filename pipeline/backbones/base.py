@@ -254,8 +254,9 @@ class ImageBackbone(Backbone):
         std: Sequence[float],
         example_px: int = 64,
         version: int = 1,
+        token: bool = False,
     ) -> None:
-        """mean, std: of RGB as fractions of 255."""
+        """mean, std: of RGB as fractions of 255. token: with `pool: token`, (N, C) of each stage follow the maps."""
         visual = modality == "visual"
         shape = (1, IN_CHANNELS[modality], *self.example_frames, example_px, example_px)
         super().__init__(
@@ -267,6 +268,7 @@ class ImageBackbone(Backbone):
             transform=scaling(mean, std) if visual else STANDARDISED,
             example=torch.randn(shape, generator=torch.Generator().manual_seed(0)),
             version=version,
+            token=token,
         )
         if not self.example_frames:
             self.net.to(memory_format=torch.channels_last)
@@ -283,11 +285,12 @@ class ImageBackbone(Backbone):
         return standardised(windows)[:, None]
 
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
-        """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms."""
+        """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms; a spectrogram's one class token at every step."""
         found = self.net(self.transform(windows).to(self.dtype))
         if self.input == "crops":
             return [x.unflatten(0, windows.shape[:2]).transpose(1, 2) for x in found]
-        return [x.transpose(2, 3) for x in found]
+        steps = found[0].shape[3]
+        return [x.transpose(2, 3) if x.ndim == 4 else x[..., None].expand(-1, -1, steps) for x in found]
 
 
 class ClipBackbone(ImageBackbone):

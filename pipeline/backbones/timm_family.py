@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 from pathlib import Path
@@ -33,13 +34,22 @@ def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
     return ImageBackbone(
         modality,
         params,
-        _Maps(net),
+        _Maps(net, token="token" in params.pool),
         stages=described,
         mean=config.get("mean", (0.5, 0.5, 0.5)),
         std=config.get("std", (0.5, 0.5, 0.5)),
         example_px=config["input_size"][-1] if config.get("fixed_input_size") else 64,
         version=VERSION,
+        token=_has_token(net),
     )
+
+
+def _has_token(net: Any) -> bool:
+    """Whether it is a vision transformer that gives its class token."""
+    gives = getattr(getattr(net, "model", None), "forward_intermediates", None)
+    if gives is None or getattr(net.model, "cls_token", None) is None:
+        return False
+    return "return_prefix_tokens" in inspect.signature(gives).parameters
 
 
 def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
@@ -67,13 +77,19 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
 class _Maps(torch.nn.Module):
     """A timm feature network whose maps are all (N, C, H, W); some transformers keep channels last."""
 
-    def __init__(self, net: torch.nn.Module) -> None:
+    def __init__(self, net: Any, *, token: bool) -> None:
         super().__init__()
         self.net = net
+        self.token = token and _has_token(net)
         self.channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """[(N, C, H, W)] from (N, 1 or 3, H, W)."""
+        """[(N, C, H, W)] from (N, 1 or 3, H, W); class tokens (N, C), if they are wanted, behind the maps."""
+        if self.token:
+            found = self.net.model.forward_intermediates(
+                x, indices=self.net.out_indices, return_prefix_tokens=True, intermediates_only=True
+            )
+            return [grid for grid, _ in found] + [before[:, 0] for _, before in found]
         maps = self.net(x)
         return [found.permute(0, 3, 1, 2) for found in maps] if self.channels_last else list(maps)
 

@@ -340,6 +340,14 @@ def test_pooling_by_numpy(shape: tuple[int, ...], length: int) -> None:
     np.testing.assert_allclose(ours.numpy(), np.stack(of_part, axis=1), rtol=1e-6, atol=1e-5)
 
 
+def test_a_class_token_is_pooled_by_its_mean_over_the_part() -> None:
+    feature_map, token = torch.randn(2, 3, 6, 4, 4), torch.randn(2, 3, 6)
+    found = pool(feature_map, length=3, kinds=("mean", "token"), token=token)
+    assert torch.equal(found[..., :3], pool(feature_map, length=3, kinds=("mean",)))
+    torch.testing.assert_close(found[..., 3:], token.unflatten(2, (3, 2)).mean(dim=3).mT)
+    assert torch.equal(pool(feature_map, length=3, kinds=("token",), token=token), found[..., 3:])
+
+
 @member
 def test_poolings_are_further_channels_and_another_identity(modality: Modality, name: str) -> None:
     plain, more = make(modality, name), make(modality, name, pool=["deviation", "max"])

