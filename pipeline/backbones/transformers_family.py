@@ -17,7 +17,7 @@ import torchvision.transforms.v2.functional as pictures
 from jaxtyping import Float, Float32, Int16, UInt8
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages, scaling
+from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, choose_stages, scaling
 from pipeline.backbones.log_mel import log_mel
 from pipeline.backbones.transformers_sources import Source, find_source, read_tensors
 from pipeline.backbones.weights import read_file, seeded
@@ -44,8 +44,19 @@ def build(modality: Modality, params: BackboneParams) -> Backbone:
     return family(modality, params, net, config, source) if hears else Pictures(modality, params, net, config, source)
 
 
-def _network(params: BackboneParams, source: Source) -> tuple[Any, Any]:
-    """(network, its config) with the weights that `params` name."""
+def described(params: BackboneParams) -> tuple[Input, dict[str, int]]:
+    """(what it reads, {stage: channels} of all that it has), from its config: no network is made."""
+    source = find_source(params)
+    _, config = _config(params, source)
+    return source.kind.input, {_stage(i): int(config.hidden_size) for i in range(config.num_hidden_layers + 1)}
+
+
+def _stage(number: int) -> str:
+    return f"hidden_states.{number}"
+
+
+def _config(params: BackboneParams, source: Source) -> tuple[Any, Any]:
+    """(the library, the network's config); raises BackboneError where one is not to be had."""
     try:
         library: Any = importlib.import_module("transformers")
     except ImportError as error:
@@ -53,11 +64,20 @@ def _network(params: BackboneParams, source: Source) -> tuple[Any, Any]:
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()
     _refuse_huge(params, source.config)
-    kind, model = source.kind, getattr(library, f"{source.kind.classes}Model")
-    without = {"decoder_layers": 0} if kind.classes == "Whisper" else {}
+    without = {"decoder_layers": 0} if source.kind.classes == "Whisper" else {}
     try:
-        config = getattr(library, f"{kind.classes}Config")(**{**source.config, **without})
+        config = getattr(library, f"{source.kind.classes}Config")(**{**source.config, **without})
         _refuse_many_positions(config)
+    except Exception as error:  # of whatever a config of others says
+        raise BackboneError(f"backbone {params.name}: transformers cannot read its config: {error}") from error
+    return library, config
+
+
+def _network(params: BackboneParams, source: Source) -> tuple[Any, Any]:
+    """(network, its config) with the weights that `params` name."""
+    library, config = _config(params, source)
+    model = getattr(library, f"{source.kind.classes}Model")
+    try:
         with seeded(params), torch.device("meta"):  # that, too, draws numbers
             size = sum(tensor.numel() for tensor in model(config).parameters())
         free = free_bytes(ComputeParams(device="cpu"))
@@ -68,7 +88,7 @@ def _network(params: BackboneParams, source: Source) -> tuple[Any, Any]:
         raise
     except Exception as error:  # of whatever a config or a file of others says
         raise BackboneError(f"backbone {params.name}: transformers cannot build it: {error}") from error
-    return (net.encoder if kind.encoder else net), config
+    return (net.encoder if source.kind.encoder else net), config
 
 
 def _loaded(params: BackboneParams, source: Source, model: Any, config: Any) -> Any:
@@ -97,18 +117,19 @@ def _loaded(params: BackboneParams, source: Source, model: Any, config: Any) -> 
     return net
 
 
-def _refuse_huge(params: BackboneParams, config: Any, key: str = "") -> None:
+def _refuse_huge(params: BackboneParams, value: Any, key: str = "") -> None:
     """Raises BackboneError for sizes that no network has, before anything is made of them."""
-    if isinstance(config, dict | list):
-        inner = config.items() if isinstance(config, dict) else ((key, value) for value in config)
-        for name, value in inner:
-            _refuse_huge(params, value, str(name))
-        size = len(config) if isinstance(config, list) else 0
-    else:
-        size = abs(config) if isinstance(config, int) else 0
     most = next((most for end, most in _MOST.items() if key.endswith(end)), _LARGEST_SIZE)
-    if size > most:
-        raise BackboneError(f"backbone {params.name}: its config has {key}: {size}, more than {most}")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_huge(params, inner, name)
+        return
+    if isinstance(value, list):
+        for inner in value:
+            _refuse_huge(params, inner, key)
+        most, value = _MOST["layers"], len(value)
+    if isinstance(value, int) and abs(value) > most:
+        raise BackboneError(f"backbone {params.name}: its config has {key}: {value}, more than {most}")
 
 
 def _refuse_many_positions(config: Any) -> None:
@@ -165,7 +186,7 @@ class _Transformer(Backbone):
             params,
             _Taps(net, chosen, blocks),
             input=source.kind.input,
-            stages=[(f"hidden_states.{i}", int(config.hidden_size)) for i in chosen],
+            stages=[(_stage(i), int(config.hidden_size)) for i in chosen],
             version=VERSION,
             **more,
         )

@@ -185,7 +185,7 @@ def _says_nothing(key: str) -> bool:
 def _json(params: BackboneParams, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"backbone {params.name}: {path}: {error}") from None
     if not isinstance(found, dict):
         raise BackboneError(f"backbone {params.name}: {path} is no table")

@@ -242,7 +242,7 @@ def test_the_same_stages_by_number_in_any_order() -> None:
     ("modality", "name", "weights", "message"),
     [
         ("visual", "no_such_net", "seed:0", "Any timm name works"),
-        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 has bundled weights"),
+        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 and tf_efficientnet_lite2 have bundled weights"),
         ("visual", "resnet18", "file:/nowhere.safetensors", "no such file"),
         ("visual", "torchvision:resnet18", "bundled", "has no bundled weights; use hub, file:PATH or seed:N"),
         ("visual", "torchvision:swin_t", "seed:0", "not one of torchvision's networks .* alexnet, "),
