@@ -21,13 +21,22 @@ from pipeline.backbones import (
     torchvision_family,
     transformers_family,
 )
-from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
+from pipeline.backbones.base import (
+    WAVEFORM_HZ,
+    Backbone,
+    BackboneError,
+    Input,
+    Modality,
+    bare_identity,
+    choose_stages,
+    pool,
+)
 from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
 __all__ = [
-    "FAMILIES", "NAMED", "Backbone", "BackboneError", "Input", "Modality", "bare_identity", "choose_stages",
-    "load_backbone", "pool", "resolved",
+    "FAMILIES", "NAMED", "WAVEFORM_HZ", "Backbone", "BackboneError", "Input", "Modality", "bare_identity",
+    "choose_stages", "load_backbone", "pool", "resolved",
 ]  # fmt: skip
 
 Builder = Callable[[Modality, BackboneParams], Backbone]

@@ -24,6 +24,7 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 }
 
 
+WAVEFORM_HZ = 16000
 POOLING_VERSION = 1  # raise it when `pool` gives other values
 _ONLY_MAX = "maximum over space, adaptive maximum over time"  # as caches from before there were others say it
 
