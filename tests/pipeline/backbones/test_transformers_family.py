@@ -339,7 +339,7 @@ def test_pickles_are_not_read(own: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ("name", "weights", "message"),
     [
         ("us/../../etc", "hub", "a name is transformers:OWNER/MODEL"),
-        ("us/model@../../x", "hub", "a name is transformers:OWNER/MODEL"),
+        ("us/model@a/../../x", "hub", "a name is transformers:OWNER/MODEL"),
         ("no_such_type", "seed:0", r"with weights: seed:N one of wav2vec2, wavlm"),
         ("us/model", "bundled", "no bundled weights; use hub or seed:N, or name a folder"),
         ("./vit", "hub", "is a folder: set weights: bundled"),
