@@ -146,9 +146,20 @@ class FaceParams(_Section):
 Weights = Annotated[str, Field(pattern=r"^(bundled|hub|file:.+|seed:\d+)$")]
 
 
+def transformers_folder(name: str) -> PurePath | None:
+    """The folder of `transformers:PATH`, which begins with a dot or a slash; None of the hub's names and all others."""
+    family, _, rest = name.partition(":")
+    return PurePath(rest) if family == "transformers" and rest.startswith((".", "/")) else None
+
+
 def layer_prefix(name: str) -> str:
-    """What stands before the stage in the names of a backbone's layers; of an ONNX file neither folder nor taps."""
-    if name.startswith("onnx:"):
+    """What stands before the stage in the names of a backbone's layers; of a file or folder not where it lies."""
+    folder = transformers_folder(name)
+    if folder is not None:
+        name = f"transformers:{folder.name}"
+    elif name.startswith("transformers:"):
+        name = name.partition("@")[0]  # a revision
+    elif name.startswith("onnx:"):
         name = f"onnx:{PurePath(name.partition(':')[2].partition('#')[0]).stem}"
     return name.replace("/", "_").replace(":", "_")
 
@@ -159,15 +170,15 @@ class NetworkParams(_Section):
     name: str = Field(
         "tf_efficientnet_lite0",
         description="a timm name, distillmos, smart-turn, torchvision:NAME, facenet:InceptionResnetV1, "
-        "torchaudio:BUNDLE, inflated:resnet50, onnx:PATH#tap,tap or your own module:attribute; `bmnas backbones` lists "
-        "them",
+        "torchaudio:BUNDLE, transformers:OWNER/MODEL, inflated:resnet50, onnx:PATH#tap,tap or your own "
+        "module:attribute; `bmnas backbones` lists them",
     )
     weights: Weights = Field(
         "bundled", description="bundled | hub | file:PATH (safetensors, or .pth without code in it) | seed:N (random)"
     )
 
 
-Pooling = Literal["max", "mean", "deviation"]
+Pooling = Literal["max", "mean", "deviation", "token"]
 
 
 class BackboneParams(NetworkParams):
@@ -180,7 +191,8 @@ class BackboneParams(NetworkParams):
         ("mean", "deviation"),
         min_length=1,
         description="what is kept of each layer over space and each of the L parts of time: max, mean, deviation; "
-        "several lie behind one another along the channels, in this order; the published networks have max alone",
+        "several lie behind one another along the channels, in this order; the published networks have max alone. "
+        "token: a vision transformer's class token, which no other kind looks at",
     )
     precision: Literal["full", "half"] = Field("full", description="float32, or float16 (for GPUs: slow on most CPUs)")
     runtime: Literal["torch", "onnxruntime"] = Field(

@@ -19,14 +19,24 @@ from pipeline.backbones import (
     timm_family,
     torchaudio_family,
     torchvision_family,
+    transformers_family,
 )
-from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, bare_identity, choose_stages, pool
+from pipeline.backbones.base import (
+    WAVEFORM_HZ,
+    Backbone,
+    BackboneError,
+    Input,
+    Modality,
+    bare_identity,
+    choose_stages,
+    pool,
+)
 from pipeline.backbones.weights import resolved
 from pipeline.params import BackboneParams
 
 __all__ = [
-    "FAMILIES", "NAMED", "Backbone", "BackboneError", "Input", "Modality", "bare_identity", "choose_stages",
-    "load_backbone", "pool", "resolved",
+    "FAMILIES", "NAMED", "WAVEFORM_HZ", "Backbone", "BackboneError", "Input", "Modality", "bare_identity",
+    "choose_stages", "load_backbone", "pool", "resolved",
 ]  # fmt: skip
 
 Builder = Callable[[Modality, BackboneParams], Backbone]
@@ -37,6 +47,7 @@ FAMILIES: Mapping[str, Builder] = {
     "torchvision": torchvision_family.build,
     "facenet": facenet_family.build,
     "torchaudio": torchaudio_family.build,
+    "transformers": transformers_family.build,
     "inflated": inflated.build,
     "onnx": onnx_family.build,
 }

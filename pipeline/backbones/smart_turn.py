@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from jaxtyping import Float32, Int16
 from torch import Tensor
-from torchaudio.functional import melscale_fbanks
 
 from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages
+from pipeline.backbones.log_mel import log_mel
 from pipeline.backbones.onnx_family import Graph, OnnxBackbone
 from pipeline.params import BackboneParams
 
@@ -63,11 +63,7 @@ class SmartTurn(OnnxBackbone):
             raise BackboneError(f"backbone {NAME} hears 8 s at most, the windows have {windows.shape[1] / 16000:g}")
         x = torch.nn.functional.pad(windows.float() / 32768, (_SAMPLES - windows.shape[1], 0))
         x = torch.nn.functional.layer_norm(x, x.shape[1:], eps=1e-7)
-        window = torch.hann_window(400, device=x.device)
-        spectrum = torch.stft(x, 400, hop_length=160, window=window, return_complex=True)[..., :-1].abs() ** 2
-        mel = melscale_fbanks(201, 0.0, 8000.0, 80, 16000, norm="slaney", mel_scale="slaney").to(x.device)
-        log = (mel.T @ spectrum).clamp(min=1e-10).log10()
-        return (torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8) + 4) / 4
+        return log_mel(x, bands=80)
 
     def maps(self, windows: Int16[Tensor, "B samples"]) -> list[Tensor]:
         """(B, C, T) of each layer, without the steps of the zeros before."""

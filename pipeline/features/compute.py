@@ -29,7 +29,7 @@ TASKS_PER_WORKER = 4
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 _LIBRARIES = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
-_EXTRAS = ("distillmos", "onnxruntime", "pipecat-ai")
+_EXTRAS = ("distillmos", "onnxruntime", "pipecat-ai", "transformers")
 
 
 @dataclass(frozen=True)

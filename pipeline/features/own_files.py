@@ -1,7 +1,8 @@
 """`python -m pipeline.features.own_files`: the files that params.yaml names for backbones, and the digest of each.
 
-Own modules and weights are files that DVC cannot find in params.yaml by itself. It runs this before every `dvc repro`,
-so it must start at once: torch is not imported. Weights in work/ are left out: the stage that writes them is known.
+Own modules, networks and weights are files that DVC cannot find in params.yaml by itself. It runs this before every
+`dvc repro`, so it must start at once: torch is not imported. Weights in work/ are left out: the stage that writes them
+is known.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ def _named(section: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
             kind, _, value = str(network.get("weights")).partition(":")
             if kind == "file":
                 yield value, Path(value)
-            module, colon, _ = str(network.get("name")).partition(":")
-            if colon:
+            module, colon, rest = str(network.get("name")).partition(":")
+            if module == "transformers" and rest.startswith((".", "/")):  # as params.transformers_folder has it
+                read = (path for pattern in ("*.json", "*.safetensors") for path in Path(rest).glob(pattern))
+                yield from ((str(path), path) for path in read)
+            elif module == "onnx":
+                path = Path(rest.partition("#")[0])
+                yield str(path), path
+            elif colon:
                 inner = module.replace(".", "/")  # found without importing it
                 places = (Path(folder, inner) for folder in sys.path)
                 files = (

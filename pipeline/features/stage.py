@@ -19,7 +19,7 @@ from cache_schemas.features import (
 from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, category_of, commonest, write_quarantine
-from pipeline.backbones import bare_identity, load_backbone, resolved
+from pipeline.backbones import WAVEFORM_HZ, Backbone, bare_identity, load_backbone, resolved
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
@@ -232,6 +232,7 @@ def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
     for modality in MODALITIES:
         for backbone_params in map(resolved, getattr(params.features, modality)):
             backbone = load_backbone(modality, backbone_params, "cpu")
+            _refuse_rate(backbone, params.spectrograms.sample_rate_hz)
             variant = VariantAttributes(
                 modality=modality,
                 name=layer_prefix(backbone.name),
@@ -243,6 +244,15 @@ def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:
             keys = row_keys(variant, sources, params, views_of(params.features))
             columns.append(Column(backbone_params, variant, keys, tuple(variant.layers)))
     return columns
+
+
+def _refuse_rate(backbone: Backbone, rate_hz: int) -> None:
+    """Raises StageError where it would hear sound at another pitch than it is."""
+    if backbone.input == "waveform" and rate_hz != WAVEFORM_HZ:
+        raise StageError(
+            f"backbone {backbone.name} reads waveforms at {WAVEFORM_HZ} Hz; spectrograms.sample_rate_hz is {rate_hz}: "
+            f"set it to {WAVEFORM_HZ}"
+        )
 
 
 def _as_stored(writer: FeatureCacheWriter, column: Column, sources: Sequence[WindowSource], params: Params) -> Column:

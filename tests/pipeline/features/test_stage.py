@@ -19,7 +19,7 @@ from cache_schemas.features.garbage import collect_garbage
 from cache_schemas.features.upkeep import verify
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_quarantine
-from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones import Backbone, Modality, load_backbone
 from pipeline.backbones.timm_family import create
 from pipeline.faces.stage import face_key
 from pipeline.features import compute
@@ -32,6 +32,7 @@ from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
 from pipeline.shards.stage import StageError
 from pipeline.workspace import Workspace
+from tests.pipeline.backbones.tiny_transformers import write
 from tests.pipeline.counting import LOG, logged
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
 from tests.pipeline.run_fixture import make_index, make_workspace
@@ -246,6 +247,51 @@ def test_a_window_is_the_same_in_any_company(history: History, monkeypatch: pyte
         for layer, rows in together.items():
             assert torch.equal(rows, torch.cat([one[layer] for one in alone]))
             assert torch.allclose(rows, bare[layer], rtol=0, atol=1e-5 * float(rows.abs().max()))
+
+
+class Ears(Backbone):
+    """Reads waveforms."""
+
+    def maps(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        return [windows[:, None].float()]
+
+
+def ears(modality: Modality, params: BackboneParams) -> Backbone:
+    """Named by the test below."""
+    net = torch.nn.Linear(1, 1)
+    return Ears(modality, params, net, input="waveform", stages=[("sound", 1)], transform="none")
+
+
+def test_waveforms_of_another_rate_are_refused_before_anything_is_computed(history: History) -> None:
+    """They would be heard as sound at 16 kHz, half as high."""
+    audio = [{"name": f"{__name__}:ears", "weights": "seed:0"}]
+    features = {"visual": [SMALL], "audio": audio, "length": 4}
+    said = r"test_stage:ears reads waveforms at 16000 Hz; spectrograms.sample_rate_hz is 8000: set it to 16000"
+    with pytest.raises(StageError, match=said):
+        history.run(clip_contents(SIXTEEN[:3]), features=features)
+    assert not (history.folder / "counts").exists()  # the picture's, neither
+
+
+def test_networks_of_transformers_are_cached_as_they_are_computed(history: History, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the package transformers is not installed (extra transformers)")
+    for name in ("dinov3", "xls-r"):
+        write(tmp_path / name, name)
+    features = {
+        "visual": [{"name": f"transformers:{tmp_path}/dinov3", "layers": [2], "pool": ["max", "token"]}],
+        "audio": [{"name": f"transformers:{tmp_path}/xls-r", "layers": [1, 3]}],
+        "length": 4,
+        "dtype": "float32",
+    }
+    changes = {"features": features, "spectrograms": {"sample_rate_hz": 16000, "n_mels": 64}}
+    history.run(clip_contents(SIXTEEN[:3]), **changes)
+    params = made_up_params(history.folder / "data", **changes)
+    sources, cache = window_sources(history.workspace, params), FeatureCache.open(history.workspace.features)
+    assert list(cache.layers.values()) == [64, 64, 64]
+    for modality, (one,) in (("visual", params.features.visual), ("audio", params.features.audio)):
+        backbone = load_backbone(modality, one, "cpu")
+        windows = [next(window_inputs(s, backbone.input, [0], params.spectrograms)) for s in sources]
+        for layer, rows in run_backbone(backbone, windows, length=4).items():
+            assert torch.equal(cache.load(layers=[layer])[layer], rows)
 
 
 @pytest.mark.parametrize("stage", [run_search, run_retrain, lambda w, p: evaluate(w, p, device="cpu")])

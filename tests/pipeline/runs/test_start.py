@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-FOREIGN = {"av", "facenet_pytorch", "timm", "torchvision", "torchaudio", "h5py", "onnxruntime", "onnx", "distillmos"}
+FOREIGN = {
+    "av", "facenet_pytorch", "timm", "torchvision", "torchaudio", "transformers", "h5py", "onnxruntime", "onnx",
+    "distillmos",
+}  # fmt: skip
 LATER = {"dask", "distributed", "sklearn", "scipy", "matplotlib", "jinja2", "triton", "torch._dynamo"}
 CODE = """
 import importlib, json, sys
