@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from cache_schemas.paths import path_text
+from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console
 
 if TYPE_CHECKING:
@@ -191,6 +191,64 @@ def bundle(
 
     made = make_bundle(Workspace(work), out, key=read_private_key(sign) if sign else None, own_weights=own_weights)
     console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
+
+
+@bundles.command("show", epilog="Example: [bold]bmnas bundle show detector.bmnas[/bold]")
+def show(
+    file: Annotated[Path, typer.Argument(help="a bundle", metavar="FILE")],
+    key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a card")] = False,
+) -> None:
+    """Say what a bundle is, what it is worth, within which limits it answers, and whether it can be used here.
+
+    The whole file is checked first. Texts in it are its maker's: who that is, only a signature and --key tell.
+    """
+    from pipeline.detector.card import bundle_card
+
+    card = bundle_card(file, public_key=_public(key))
+    if as_json:
+        print(json.dumps(card, indent=2))
+        return
+    Console().print(path_text(card["file"]), markup=False, highlight=False, soft_wrap=True)
+    table = Table("", "", show_header=False)
+    for title, lines in _card_lines(card):
+        table.add_row(title, escape("\n".join(plain_text(line) for line in lines)))
+    Console().print(table)
+
+
+def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    signature = card["signature"]
+    networks = ", ".join(f"{len(seeds)} of {name}" for name, seeds in card["networks"].items())
+    yield "file", [f"{card['bytes']:,} bytes, SHA-256", card["sha256"]]
+    yield "made by", [f"bmnas {card['bmnas']}, format {card['format']}"]
+    if signature:
+        said = "the key that was given" if signature["checked"] else "nobody you named: give --key to be sure"
+        yield "signed by", [signature["public_key"], said]
+    else:
+        yield "signed by", ["nobody"]
+    yield "networks", [f"{networks}; {card['parameters']:,} parameters"]
+    yield "trained", [f"{name}: {value}" for name, value in card["trained"].items()]
+    yield "worth", [card["verdict"], *([card["headline"]] if card["headline"] else [])]
+    if card["warnings"]:
+        yield "warnings", card["warnings"]
+    yield (
+        "claims",
+        [
+            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['real']} real and "
+            f"{of['fake']} fake validation clips; called fake from a score of {of['threshold']:.3f} on"
+            for name, of in card["limits"].items()
+        ],
+    )
+    for of in card["backbones"]:
+        there = "here" if of["here"] else f"not here: {of['why_not']}"
+        yield (
+            of["modality"],
+            [
+                f"{of['name']}, weights {of['weights']}, licence {of['licence']}: {there}",
+                of["how"],
+                f"SHA-256 {of['weights_sha256']}",
+            ],
+        )
 
 
 @app.command("export", epilog="Example: [bold]bmnas export --onnx fusion.onnx[/bold]")

@@ -83,6 +83,8 @@ def check_detector(path: Path, workspace: Workspace) -> None:
         run = read_run(source, RetrainRun)
         params = parse_params(run.params, source=source.name)
         check_names(params, path)
+        if not all(isinstance(of, dict) for of in run.backbones.values()):
+            raise ValueError("retrain.json: backbones without their identities")
         evidence, familiar = kept_evidence(workspace)
         for modality, of in familiar.items():
             width = len(of.gaussian.mean)

@@ -1,6 +1,7 @@
 """What commands print on 80 columns: paths and names stand there whole, to be copied."""
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -133,6 +134,18 @@ def test_predict_prints_a_table_that_spreadsheets_take_for_one(screen: Screen, m
     assert (rows[0]["log10_lr"], rows[0]["lowest"], rows[0]["windows"]) == ("0.8", "-1.3", "1")
     assert (rows[0]["picture"], rows[0]["sound"]) == ("no support", "cannot tell: no such network was trained")
     assert (rows[1]["answer"], rows[1]["score"], rows[1]["picture"]) == ("cannot tell: no media", "", "")
+
+
+def test_bundle_show(screen: Screen, tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[1] / "detector" / "data" / "format-1.bmnas"
+    lines = screen("bundle", "show", bundle)
+    assert lines[0] == str(bundle)
+    cells = [line.split("│")[2].strip() for line in lines if line.startswith("│")]
+    assert hashlib.sha256(bundle.read_bytes()).hexdigest() in cells  # whole, to be copied
+    assert "nobody you named: give --key to be sure" in cells
+    card = json.loads("".join(screen("bundle", "show", bundle, "--json")))
+    assert card["file"] == str(bundle)
+    assert card["networks"] == {"fusion": [0]}
 
 
 def test_evaluate_is_told_how_much_face_and_speech_there_is(
