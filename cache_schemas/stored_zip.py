@@ -33,7 +33,7 @@ _LETTERS = 100
 _CHUNK = 1 << 20
 MOST_MEMBERS = 1000
 MOST_BYTES = _ZIP64 - 1
-_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin|conout|clock|com\d|lpt\d)", re.IGNORECASE)
 _AGAIN = "copy it again, or ask whoever made it for another"
 
