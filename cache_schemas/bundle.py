@@ -139,7 +139,7 @@ def unpack_bundle(path: Path, folder: Path, *, public_key: bytes | None = None) 
                 file.writelines(archive.chunks(name))
             if file_sha256(target) != manifest.members[name].sha256:
                 raise refused(path, name, "it was changed while it was read", "a file that stays as it is")
-        return Bundle(path, manifest, file_sha256(path), path.stat().st_size, signed_by)
+        return Bundle(path, manifest, archive.sha256(), archive.size, signed_by)
 
 
 def _read_manifest(archive: Archive, public_key: bytes | None) -> tuple[Manifest, str | None]:

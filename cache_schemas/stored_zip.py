@@ -11,6 +11,7 @@ different files in one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -101,6 +102,7 @@ class Archive:
     """An open bundle whose headers are as they must be; contents are not looked at before they are read."""
 
     path: Path
+    size: int
     entries: dict[str, Entry]
     _file: BinaryIO
 
@@ -117,6 +119,11 @@ class Archive:
         if crc != entry.crc:
             raise refused(self.path, name, f"its CRC-32 is {crc:08x}", f"{entry.crc:08x}, as its header says")
 
+    def sha256(self) -> str:
+        """Of the whole file as it is open here, whatever has its name by now."""
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
+
     def read(self, name: str, most: int) -> bytes:
         """The whole of it; raises BundleError where it is larger than `most` bytes."""
         if (size := self.entries[name].size) > most:
@@ -130,11 +137,11 @@ def open_stored(path: Path) -> Iterator[Archive]:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
         raise refused(path, "the file", "it is none", "an ordinary file", "name the bundle itself")
     with path.open("rb") as file:
-        yield Archive(path, {entry.name: entry for entry in _entries(path, file)}, file)
+        size = file.seek(0, os.SEEK_END)
+        yield Archive(path, size, {entry.name: entry for entry in _entries(path, file, size)}, file)
 
 
-def _entries(path: Path, file: BinaryIO) -> list[Entry]:
-    size = file.seek(0, os.SEEK_END)
+def _entries(path: Path, file: BinaryIO, size: int) -> list[Entry]:
     if not _END.size < size <= MOST_BYTES:
         raise refused(path, "the file", f"it has {size} bytes", f"{_END.size + 1} to {MOST_BYTES}")
     number, length, start = _end(path, file, size)

@@ -35,7 +35,7 @@ def bundle_card(path: Path, *, public_key: bytes | None = None) -> dict[str, Any
                 "file": str(path),
                 "signature": found.public_key and {"public_key": found.public_key, "checked": public_key is not None},
             }
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise refused(path, "its results", str(error).replace(folder, ""), "those that bmnas writes") from error
 
 

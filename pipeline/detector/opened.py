@@ -25,6 +25,9 @@ from pipeline.workspace import Workspace
 _NAMED_HERE = frozenset({"", "torchvision", "facenet", "torchaudio", "inflated"})
 """What may stand before the colon of a bundled backbone's name: what is found by name alone, and is no code."""
 
+_MOST_NUMBERS = 2**28
+"""Of a window's spectrogram; by default it has 2**17.6."""
+
 
 @contextmanager
 def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Workspace]:
@@ -83,6 +86,9 @@ def check_detector(path: Path, workspace: Workspace) -> None:
         run = read_run(source, RetrainRun)
         params = parse_params(run.params, source=source.name)
         check_names(params, path)
+        hops = params.windows.window_s / params.spectrograms.hop_s
+        if hops * params.spectrograms.n_fft > _MOST_NUMBERS:
+            raise ValueError(f"retrain.json: spectrograms of {hops:.0f} hops and {params.spectrograms.n_fft} points")
         if not all(isinstance(of, dict) for of in run.backbones.values()):
             raise ValueError("retrain.json: backbones without their identities")
         evidence, familiar = kept_evidence(workspace)

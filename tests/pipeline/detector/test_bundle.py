@@ -255,10 +255,10 @@ def change_entry(workspace: Workspace, **changes: object) -> None:
     path.write_text(json.dumps(content))
 
 
-def change_length(workspace: Workspace) -> None:
+def change_section(workspace: Workspace, section: str, **changes: object) -> None:
     path = workspace.retrain / "retrain.json"
     content = json.loads(path.read_text())
-    content["params"]["features"]["length"] = 7
+    content["params"][section] |= changes
     path.write_text(json.dumps(content))
 
 
@@ -280,7 +280,11 @@ FORGERIES: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "a network of another size": (lambda w: change_entry(w, channels=8), r"fusion-0\.safetensors: .* needs"),
     "a network that fills no memory": (lambda w: change_entry(w, channels=2**20), r"fusion-0\.safetensors: .* needs"),
     "no network at all": (lambda w: change_entry(w, channels="x"), "what lies in it: "),
-    "another length": (change_length, "genotype, spec and params differ"),
+    "another length": (lambda w: change_section(w, "features", length=7), "genotype, spec and params differ"),
+    "a spectrogram that fills the memory": (
+        lambda w: change_section(w, "spectrograms", hop_s=1e-9), "spectrograms of 4000000000 hops",
+    ),
+    "more points than samples": (lambda w: change_section(w, "spectrograms", n_fft=2**30), "1073741824 points"),
     "unknown parameters": (lambda w: change_params(w, evil=1), r"retrain\.json: unknown key features\.visual\.0\.evil"),
     "weights elsewhere": (
         lambda w: change_params(w, weights="file:/etc/passwd"), "weights file:/etc/passwd: a bundle has them in",
