@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from cache_schemas.paths import path_text
 
@@ -104,7 +104,7 @@ class Archive:
     path: Path
     size: int
     entries: dict[str, Entry]
-    _file: BinaryIO
+    _file: BufferedReader
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The member, piece by piece; raises BundleError where it is not what its header says."""
@@ -141,7 +141,7 @@ def open_stored(path: Path) -> Iterator[Archive]:
         yield Archive(path, size, {entry.name: entry for entry in _entries(path, file, size)}, file)
 
 
-def _entries(path: Path, file: BinaryIO, size: int) -> list[Entry]:
+def _entries(path: Path, file: BufferedReader, size: int) -> list[Entry]:
     if not _END.size < size <= MOST_BYTES:
         raise refused(path, "the file", f"it has {size} bytes", f"{_END.size + 1} to {MOST_BYTES}")
     number, length, start = _end(path, file, size)
@@ -162,7 +162,7 @@ def _entries(path: Path, file: BinaryIO, size: int) -> list[Entry]:
     return entries
 
 
-def _end(path: Path, file: BinaryIO, size: int) -> tuple[int, int, int]:
+def _end(path: Path, file: BufferedReader, size: int) -> tuple[int, int, int]:
     """(members, bytes of the directory, where it starts)"""
     file.seek(size - _END.size)
     sign, *disks, here, number, length, start, comment = _END.unpack(file.read(_END.size))
