@@ -115,11 +115,11 @@ def check_detector(path: Path, workspace: Workspace) -> None:
 
 
 def _placed(workspace: Workspace, modality: str, i: int, backbone: BackboneParams) -> BackboneParams:
-    kind, _, file = backbone.weights.partition(":")
-    if kind != "file":
+    """With the whole path of its weights where they are a file: that of the bundle, whatever file it names."""
+    if not backbone.weights.startswith("file:"):
         return backbone
     whole = workspace.root / weights_place(modality, i)
-    if file != weights_place(modality, i) or not whole.exists():
+    if not whole.exists():
         raise ValueError(f"features.{modality}: weights {backbone.weights}: a bundle has them in {whole}")
     return backbone.model_copy(update={"weights": f"file:{whole}"})
 
