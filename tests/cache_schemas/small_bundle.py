@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from safetensors.numpy import save_file
 from cache_schemas.files import write_json
 from cache_schemas.run import RetrainEntry, RetrainRun, write_run
 
+Refused = Callable[..., str]
+"""The fixture `refused`: (bytes, public_key=None) -> what is said."""
 ABOUT = {"bmnas": "0.1.0", "networks": {"fusion": [0]}, "backbones": []}
 ENTRY = RetrainEntry(
     network="fusion", seed=0, genotype={}, spec={}, weights="fusion-0.safetensors", best_epoch=0, curves=[]
@@ -115,3 +119,11 @@ class Patch:
         """The same with more bytes at a place."""
         self.raw[place:place] = added
         return self
+
+
+def zipfile_read(raw: bytes, name: str) -> bytes:
+    """A member, as Python's own reader has it."""
+    with tempfile.TemporaryFile() as file:
+        file.write(raw)
+        with zipfile.ZipFile(file) as archive:
+            return archive.read(name)
