@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -102,26 +104,28 @@ FOUND = [
 ]  # fmt: skip
 
 
-def test_predict_prints_json_as_files_are_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line is out before the next file is looked at."""
+def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line is out, and not in a buffer, before the next file is looked at."""
     (tmp_path / "empty").mkdir()
-    out: list[str] = []
+    out, ends = io.BytesIO(), [0]
+    stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object) -> Iterator[Prediction]:
+    def one_by_one(*_: object, **__: object) -> Iterator[Prediction]:
         for prediction in FOUND:
-            out.append(capsys.readouterr().out)
+            ends.append(len(out.getvalue()))
             yield prediction
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", one_by_one)
     monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        ends.append(len(out.getvalue()))
     assert ended.value.code == 1
-    out.append(capsys.readouterr().out)
-    lines = [json.loads(text) for text in out]  # one each time, one line each
+    text = out.getvalue()
+    lines = [json.loads(text[start:end]) for start, end in itertools.pairwise(ends)]  # one each time, one line each
     assert [line["path"] for line in lines] == ["empty", "=cmd.mp4", "a\udcff\x1b.mp4"]
     assert lines[0]["reason"] == "no file in this folder is named as media are"
     assert lines[1]["answer"]["log10_lr"] == 0.8
