@@ -131,6 +131,19 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     assert lines[1]["answer"]["log10_lr"] == 0.8
 
 
+@pytest.mark.parametrize(("asked", "found", "code"), [("a.mp4", 0, 0), ("empty", 0, 1), ("b.mp4", 1, 1)])
+def test_predict_ends_with_1_where_anything_was_not_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, found: int, code: int
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "predict", lambda _, files, *__, **___: [FOUND[found]] * len(files))
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", asked])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0) == code
+
+
 def test_predict_prints_a_table_that_spreadsheets_take_for_one(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "predict", lambda *_: FOUND)
     rows = list(csv.DictReader(screen("predict", "a.mp4", "--csv")))
