@@ -30,16 +30,17 @@ def keep_evidence(
     write_familiar(matrices, familiar)
     systems, undefined = fit_systems(clips, scores)
     found = Evidence(
-        retrained=_retrained(workspace), systems=systems, undefined=undefined, unlike=file_sha256(matrices)
+        retrained=retrained_digest(workspace), systems=systems, undefined=undefined, unlike=file_sha256(matrices)
     )
     write_evidence(workspace.evaluate, found)
 
 
 def kept_evidence(workspace: Workspace) -> tuple[Evidence, dict[str, Familiar]]:
     """What `keep_evidence` kept; raises RunFileError where it is missing, changed, or of other networks."""
-    evidence = read_evidence(workspace.evaluate, retrained=_retrained(workspace))
+    evidence = read_evidence(workspace.evaluate, retrained=retrained_digest(workspace))
     return evidence, read_familiar(workspace.evaluate / "unlike.safetensors")
 
 
-def _retrained(workspace: Workspace) -> str:
+def retrained_digest(workspace: Workspace) -> str:
+    """What evidence names the retrained networks by."""
     return file_sha256(workspace.retrain / "retrain.json")[:16]

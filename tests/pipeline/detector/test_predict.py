@@ -14,6 +14,8 @@ from cache_schemas.evidence import Evidence, write_evidence
 from cache_schemas.files import file_sha256
 from cache_schemas.run import RunFileError
 from pipeline import media
+from pipeline.detector.bundle import make_bundle
+from pipeline.detector.opened import open_bundle
 from pipeline.detector.predict import predict
 from pipeline.features.shown import shown_and_heard
 from pipeline.params import Params
@@ -128,6 +130,21 @@ def test_predict_names_the_evidence_that_is_missing(trained: Run, tmp_path: Path
     shutil.copytree(trained[0].retrain, workspace.retrain)
     with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate`"):
         predict(workspace, [tmp_path / "a.mp4"], trained[1].compute)
+
+
+def test_a_bundle_answers_as_its_run_does(
+    evaluated: Run, synth_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere, without the run."""
+    workspace, params = evaluated
+    video = next((synth_root / "clips").glob("*.mp4")).resolve()
+    (of_run,) = predict(workspace, [video], params.compute)
+    make_bundle(workspace, tmp_path / "detector.bmnas")
+    monkeypatch.chdir(tmp_path)
+    with open_bundle(Path("detector.bmnas")) as opened:
+        (of_bundle,) = predict(opened, [video], params.compute)
+    assert of_bundle == of_run
+    assert of_bundle.score is not None
 
 
 def test_predict_refuses_other_backbones(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
