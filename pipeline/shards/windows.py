@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline.media import MediaError
 from pipeline.params import WindowParams
 

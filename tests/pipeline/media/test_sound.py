@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline import media
-from pipeline.sound.stage import leading_silence_s
+from pipeline.sound.clip import leading_silence_s
 from tests.pipeline.broken_sound import BROKEN, at_rate
 from tests.pipeline.clips import H264, copy_clip, make_clip
 
