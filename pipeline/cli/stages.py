@@ -328,7 +328,7 @@ def predict(
 
     # One file in this process is done before a worker has started.
     count = workers if workers is not None else int(len(videos) < 4)
-    predictions = run(Workspace(work), videos, ComputeParams(scheduler=scheduler, workers=count))
+    predictions = list(run(Workspace(work), videos, ComputeParams(scheduler=scheduler, workers=count)))
     if as_json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     else:

@@ -1,37 +1,29 @@
-"""Command `predict`: new files down the same road, scored by a trained run."""
+"""Command `predict`: new files, scored by a trained run."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from cache_schemas.evidence import Evidence
-from cache_schemas.features import FeatureCache
-from cache_schemas.files import file_sha256
-from cache_schemas.manifest import Clip, read_quarantine, write_manifest
-from cache_schemas.paths import path_text
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
-from pipeline.backbones import bare_identity
+from pipeline import media
 from pipeline.compute.machine import device_of
-from pipeline.compute.workers import session
-from pipeline.faces.stage import build_faces
-from pipeline.features.shown import shown_and_heard
-from pipeline.features.stage import build_features
+from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.params import ComputeParams, Params
-from pipeline.runs.evidence import clip_quantities, kept_evidence
-from pipeline.runs.scoring import score_windows
-from pipeline.shards.stage import StageError
-from pipeline.sound.stage import build_spectrograms
-from pipeline.statistics.answers import Answer, answers, cannot_tell
-from pipeline.statistics.limits import scored_clips
-from pipeline.statistics.systems import FUSION
+from pipeline.runs.kept import kept_evidence
+from pipeline.runs.scoring import scores_of, trained_network
+from pipeline.runs.unlike import MODALITIES, vectors
+from pipeline.statistics.answers import Answer, answer, cannot_tell
 from pipeline.workspace import Workspace
+
+_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -59,133 +51,114 @@ class Prediction:
     quantities: dict[str, float | None] = field(default_factory=dict)
 
 
-def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams) -> list[Prediction]:
-    """One prediction per file, in order, by the searched networks that `workspace` holds.
+class Detector:
+    """A trained run, loaded once for any number of files. Several threads may ask it at once, with the same answers."""
 
-    The run's own parameters decide how the files are cut and what features they get. Raises StageError when the
-    backbones are not those that the networks were trained on.
-    """
-    run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    known = kept_evidence(workspace)
-    trained = Params.model_validate(run.params)
-    params = trained.model_copy(
-        update={
-            "compute": compute,
-            "data": trained.data.model_copy(update={"root": "/"}),
-            "features": trained.features.model_copy(update={"views": 1, "random_control": False}),
-            "max_failed_fraction": 1.0,
-        }
-    )
-    reasons: dict[Path, str] = {}
-    clips: dict[Path, Clip] = {}
-    for video in videos:
+    def __init__(self, workspace: Workspace, compute: ComputeParams) -> None:
+        """Raises RunFileError where the run is not finished, DetectorError where its backbones are others today."""
+        run = read_run(workspace.retrain / "retrain.json", RetrainRun)
+        self._evidence, self._familiar = kept_evidence(workspace)
+        params = Params.model_validate(run.params).model_copy(update={"compute": compute})
+        self._road, self._device = Road(params, run.backbones), device_of(compute)
+        self._networks = [
+            (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
+        ]
+        if "fusion" not in dict(self._networks):
+            raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
+
+    def score(self, video: Path) -> Prediction:
+        """The file's answer; of one that cannot be scored, why: nothing about a file raises an error."""
         try:
-            clips[video] = _clip(video)
-        except OSError as error:
-            reasons[video] = f"the file cannot be read ({error.strerror})"
-    found: dict[str, Prediction] = {}
-    if clips:
-        with TemporaryDirectory(prefix="bmnas-predict-") as folder, session(compute):
-            scratch = Workspace(Path(folder))
-            cache, failed = _features(scratch, list(clips.values()), params, run)
-            reasons |= {video: failed[clip.clip_id] for video, clip in clips.items() if clip.clip_id in failed}
-            if cache is not None:
-                quantities = clip_quantities(cache, known[1], shown_and_heard(scratch, params))
-                found = _answered(_scores(workspace, run, cache, params), quantities, known[0])
-    return [
-        replace(found[clips[video].clip_id], path=str(video))
-        if video in clips and clips[video].clip_id in found
-        else Prediction(str(video), None, reason=reasons[video], answer=cannot_tell(reasons[video]))
-        for video in videos
-    ]
+            walked = self._road.walk(video)
+            return self._judged(str(video), walked)
+        except media.MediaError as error:
+            reason = str(error)
+        except Exception as error:  # one bad file never stops the others, however it is bad
+            reason = f"unexpected {type(error).__name__}: {error}"
+        return unscored(video, reason)
+
+    def _judged(self, path: str, walked: Walked) -> Prediction:
+        scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
+        for name, network in self._networks:
+            scores.setdefault(name, []).append(scores_of(network, walked.layers, self._device))
+        known = {"face_share": walked.face_share, "speech_s": walked.speech_s} | self._distances(walked)
+        said = {name: self._said(name, np.array(scores.get(name, [])), known) for name in NETWORKS}
+        fusion = np.array(scores["fusion"])
+        quantities = known | {"spread": _spread(fusion)}
+        return Prediction(
+            path,
+            float(fusion.mean()),
+            tuple(map(WindowScore, walked.starts_s, fusion.mean(axis=0).tolist())),
+            answer=said.pop("fusion"),
+            modalities={str(name): each for name, each in said.items()},
+            quantities={name: value if math.isfinite(value) else None for name, value in quantities.items()},
+        )
+
+    def _distances(self, walked: Walked) -> dict[str, float]:
+        """{<modality>_distance: the median of its windows}, NaN where there is none."""
+        found = {}
+        for modality in MODALITIES:
+            there = modality in self._familiar and (modality != "audio" or walked.has_audio)
+            found[f"{modality}_distance"] = math.nan
+            if there:
+                familiar = self._familiar[modality]
+                distances = familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
+                found[f"{modality}_distance"] = float(np.median(distances))
+        return found
+
+    def _said(self, network: NetworkName, scores: NDArray[np.float64], known: Mapping[str, float]) -> Answer:
+        """What one network says; scores: (seeds, windows)."""
+        if not len(scores):
+            return cannot_tell("no such network was trained")
+        if network in self._evidence.systems:
+            return answer(float(scores.mean()), {**known, "spread": _spread(scores)}, self._evidence.systems[network])
+        why = self._evidence.undefined.get(network, "evaluate did not score it")
+        return cannot_tell(why, score=float(scores.mean()))
 
 
-def _clip(video: Path) -> Clip:
-    """A clip without labels: the stages look at nothing else of it."""
-    path = video.resolve(strict=True)
-    clip_id = file_sha256(path)[:16]
-    return Clip(
-        clip_id, path_text(path.relative_to("/").as_posix()), "predict", clip_id, "", "", 0, 0, 0, "RVRA", "unknown",
-        "test", path.stat().st_size,
-    )  # fmt: skip
+def unscored(video: Path, reason: str) -> Prediction:
+    """The prediction that says why there is none."""
+    return Prediction(str(video), None, reason=reason, answer=cannot_tell(reason))
 
 
-def _features(
-    scratch: Workspace, clips: list[Clip], params: Params, run: RetrainRun
-) -> tuple[FeatureCache | None, dict[str, str]]:
-    """(the features of those that have any, {clip_id: why one has none})."""
-    unique = list({clip.clip_id: clip for clip in clips}.values())
-    write_manifest(scratch.manifest, unique)
-    usable = build_spectrograms(scratch, params)
-    if usable:
-        usable = build_faces(scratch, params)
-    failed = _quarantined(scratch, "spectrograms") | _quarantined(scratch, "faces")
-    if not usable:
-        return None, failed
+def predict(workspace: Workspace, videos: Iterable[Path], compute: ComputeParams) -> Iterator[Prediction]:
+    """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
+
+    The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
+    on them. Raises as `Detector`.
+    """
+    if compute.workers == 1 and not compute.scheduler:
+        detector = Detector(workspace, compute)
+        yield from map(detector.score, videos)
+        return
+    kept_evidence(workspace)  # what is missing is said before workers start
+    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute()) for video in videos]
     try:
-        cache: FeatureCache = build_features(scratch, params)
-    except StageError:
-        refused = _quarantined(scratch, "features")
-        if not refused:
-            raise
-        return None, failed | refused
-    failed |= _quarantined(scratch, "features")
-    made, trained_on = (
-        [bare_identity(of) for of in b.values()] for b in (cache.attributes["backbones"], run.backbones)
-    )
-    if made != trained_on:
-        raise StageError(
-            "predict: the backbones' weights are not those that the networks were trained on; "
-            "restore them, or run `dvc repro` again"
-        )
-    return cache, failed
+        for _, prediction in run_tasks(_score, tasks, compute):
+            yield prediction
+    except TasksLostError as error:
+        yield from (unscored(Path(task.name), _DEADLY) for task in error.tasks)
 
 
-def _scores(trained: Workspace, run: RetrainRun, cache: FeatureCache, params: Params) -> pd.DataFrame:
-    """A row per window, network and seed: clip_id, window, start_s, system, seed, score."""
-    features, device = cache.load(), device_of(params.compute)
-    windows = cache.index[["clip_id", "window", "start_s"]]
-    return pd.concat(
-        windows.assign(system=e.network, seed=e.seed, score=score_windows(trained, e, features, device))
-        for e in run.entries
-    )
+@dataclass(frozen=True)
+class _Task:
+    """One file. Paths are absolute: the worker may have started in another folder."""
+
+    root: Path
+    compute: ComputeParams
+    name: str
+    video: Path
 
 
-def _answered(scores: pd.DataFrame, quantities: pd.DataFrame, evidence: Evidence) -> dict[str, Prediction]:
-    """{clip_id: its prediction, without a path}."""
-    said: dict[str, Mapping[str, Answer]] = {
-        network: _said(network, quantities, scores, evidence) for network in NETWORKS
-    }
-    mean = scores[scores["system"] == FUSION].groupby(["clip_id", "start_s"], sort=False)["score"].mean()
-    spread = scored_clips(quantities.reset_index(), scores, FUSION)["spread"]
-    found = {}
-    for clip_id, of in mean.groupby(level="clip_id", sort=False):
-        windows = zip(of.index.get_level_values("start_s"), of, strict=True)
-        known = {**quantities.loc[clip_id], "spread": spread[clip_id]}
-        found[str(clip_id)] = Prediction(
-            "",
-            float(of.mean()),
-            tuple(WindowScore(float(start), float(score)) for start, score in windows),
-            answer=said[FUSION][str(clip_id)],
-            modalities={name: of_all[str(clip_id)] for name, of_all in said.items() if name != FUSION},
-            quantities={name: float(value) if np.isfinite(value) else None for name, value in known.items()},
-        )
-    return found
+def _score(task: _Task) -> Prediction:
+    return replace(_detector(task.root, task.compute).score(task.video), path=task.name)
 
 
-def _said(
-    network: NetworkName, quantities: pd.DataFrame, scores: pd.DataFrame, evidence: Evidence
-) -> Mapping[str, Answer]:
-    """{clip_id: what one network says}."""
-    if not (scores["system"] == network).any():
-        return defaultdict(lambda: cannot_tell("no such network was trained"))
-    table = scored_clips(quantities.reset_index(), scores, network)
-    if network in evidence.systems:
-        return answers(table, evidence.systems[network])
-    why = evidence.undefined.get(network, "evaluate did not score it")
-    return {str(clip_id): cannot_tell(why, score=float(score)) for clip_id, score in table["score"].items()}
+@functools.lru_cache(maxsize=1)
+def _detector(root: Path, compute: ComputeParams) -> Detector:
+    return Detector(Workspace(root), compute)
 
 
-def _quarantined(scratch: Workspace, stage: str) -> dict[str, str]:
-    """{clip_id: why the stage left it out}."""
-    return {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine(stage))}
+def _spread(scores: NDArray[np.float64]) -> float:
+    """Largest minus smallest mean of (seeds, windows); NaN for one seed."""
+    return float(np.ptp(scores.mean(axis=1))) if len(scores) > 1 else math.nan

@@ -10,7 +10,7 @@ from cache_schemas.evidence import Evidence, write_evidence
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
 from pipeline.runs.familiar import clip_distances
-from pipeline.runs.kept import retrained_name
+from pipeline.runs.kept import retrained_digest
 from pipeline.runs.unlike import Familiar, write_familiar
 from pipeline.statistics.answers import LEAST
 from pipeline.statistics.limits import fit_systems
@@ -33,6 +33,6 @@ def keep_evidence(
     write_familiar(matrices, familiar)
     systems, undefined = fit_systems(clips, scores)
     found = Evidence(
-        retrained=retrained_name(workspace), systems=systems, undefined=undefined, unlike=file_sha256(matrices)
+        retrained=retrained_digest(workspace), systems=systems, undefined=undefined, unlike=file_sha256(matrices)
     )
     write_evidence(workspace.evaluate, found)

@@ -10,10 +10,10 @@ from pipeline.workspace import Workspace
 
 def kept_evidence(workspace: Workspace) -> tuple[Evidence, dict[str, Familiar]]:
     """What `evidence.keep_evidence` kept; raises RunFileError where it is missing, changed, or of other networks."""
-    evidence = read_evidence(workspace.evaluate, retrained=retrained_name(workspace))
+    evidence = read_evidence(workspace.evaluate, retrained=retrained_digest(workspace))
     return evidence, read_familiar(workspace.evaluate / "unlike.safetensors")
 
 
-def retrained_name(workspace: Workspace) -> str:
-    """Names the networks in retrain.json."""
+def retrained_digest(workspace: Workspace) -> str:
+    """What evidence names the retrained networks by."""
     return file_sha256(workspace.retrain / "retrain.json")[:16]
