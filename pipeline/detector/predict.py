@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline import media
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.road import DetectorError, Road, Walked
+from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import scores_of, trained_network
@@ -23,6 +25,7 @@ from pipeline.runs.unlike import MODALITIES, vectors
 from pipeline.statistics.answers import Answer, answer, cannot_tell
 from pipeline.workspace import Workspace
 
+LEAST_HOP_S = 0.1
 _DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
@@ -51,6 +54,17 @@ class Prediction:
     quantities: dict[str, float | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """What is kept of some windows of a file: numbers, whatever its length."""
+
+    walked: Walked
+    scores: Mapping[NetworkName, NDArray[np.float64]]
+    """(seeds, windows)"""
+    distances: Mapping[str, NDArray[np.float64]]
+    """By modality, (windows,)"""
+
+
 class Detector:
     """A trained run, loaded once for any number of files. Several threads may ask it at once, with the same answers."""
 
@@ -59,6 +73,7 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
+        self._silence_db = params.windows.silence_db
         self._road, self._device = Road(params, run.backbones), device_of(compute)
         self._networks = [
             (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
@@ -66,44 +81,63 @@ class Detector:
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
 
-    def score(self, video: Path) -> Prediction:
-        """The file's answer; of one that cannot be scored, why: nothing about a file raises an error."""
+    def score(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Prediction:
+        """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
+
+        hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
+        own parameters say. Raises ValueError where that is no time.
+        """
+        if hop_s is not None and not hop_s >= LEAST_HOP_S:
+            raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
+        path = Path(video)
         try:
-            walked = self._road.walk(video)
-            return self._judged(str(video), walked)
+            return self._judged(str(video), map(self._looked_at, self._road.walk(path, hop_s=hop_s)))
         except media.MediaError as error:
             reason = str(error)
         except Exception as error:  # one bad file never stops the others, however it is bad
             reason = f"unexpected {type(error).__name__}: {error}"
-        return unscored(video, reason)
+        return unscored(path, reason)
 
-    def _judged(self, path: str, walked: Walked) -> Prediction:
+    def _looked_at(self, walked: Walked) -> _Stretch:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
             scores.setdefault(name, []).append(scores_of(network, walked.layers, self._device))
-        known = {"face_share": walked.face_share, "speech_s": walked.speech_s} | self._distances(walked)
-        said = {name: self._said(name, np.array(scores.get(name, [])), known) for name in NETWORKS}
-        fusion = np.array(scores["fusion"])
+        distances = {
+            modality: familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
+            for modality, familiar in self._familiar.items()
+            if modality != "audio" or walked.has_audio
+        }
+        return _Stretch(replace(walked, layers={}), {name: np.array(of) for name, of in scores.items()}, distances)
+
+    def _judged(self, path: str, looked_at: Iterable[_Stretch]) -> Prediction:
+        stretches = list(looked_at)
+        known = self._quantities(stretches)
+        scores = {
+            name: np.concatenate([each.scores[name] for each in stretches], axis=1) for name in stretches[0].scores
+        }
+        said = {name: self._said(name, scores.get(name, np.zeros((0, 0))), known) for name in NETWORKS}
+        fusion, starts = scores["fusion"], [start for each in stretches for start in each.walked.starts_s]
         quantities = known | {"spread": _spread(fusion)}
         return Prediction(
             path,
             float(fusion.mean()),
-            tuple(map(WindowScore, walked.starts_s, fusion.mean(axis=0).tolist())),
+            tuple(map(WindowScore, starts, fusion.mean(axis=0).tolist())),
             answer=said.pop("fusion"),
             modalities={str(name): each for name, each in said.items()},
             quantities={name: value if math.isfinite(value) else None for name, value in quantities.items()},
         )
 
-    def _distances(self, walked: Walked) -> dict[str, float]:
-        """{<modality>_distance: the median of its windows}, NaN where there is none."""
-        found = {}
+    def _quantities(self, stretches: Sequence[_Stretch]) -> dict[str, float]:
+        """What `pipeline.statistics.limits` names, but for the spread, of a whole file."""
+        walked = [each.walked for each in stretches]
+        numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
+        found = {
+            "face_share": sum(each.face_windows for each in walked) / walked[0].planned,
+            "speech_s": seconds_above(numbers, power, self._silence_db) if walked[0].has_audio else 0.0,
+        }
         for modality in MODALITIES:
-            there = modality in self._familiar and (modality != "audio" or walked.has_audio)
-            found[f"{modality}_distance"] = math.nan
-            if there:
-                familiar = self._familiar[modality]
-                distances = familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
-                found[f"{modality}_distance"] = float(np.median(distances))
+            distances = [each.distances[modality] for each in stretches if modality in each.distances]
+            found[f"{modality}_distance"] = float(np.median(np.concatenate(distances))) if distances else math.nan
         return found
 
     def _said(self, network: NetworkName, scores: NDArray[np.float64], known: Mapping[str, float]) -> Answer:
@@ -121,18 +155,21 @@ def unscored(video: Path, reason: str) -> Prediction:
     return Prediction(str(video), None, reason=reason, answer=cannot_tell(reason))
 
 
-def predict(workspace: Workspace, videos: Iterable[Path], compute: ComputeParams) -> Iterator[Prediction]:
+def predict(
+    workspace: Workspace, videos: Iterable[Path], compute: ComputeParams, *, hop_s: float | None = None
+) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them. Raises as `Detector`.
+    on them; hop_s: as `Detector.score` has it. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
         detector = Detector(workspace, compute)
-        yield from map(detector.score, videos)
+        for video in videos:
+            yield detector.score(video, hop_s=hop_s)
         return
     kept_evidence(workspace)  # what is missing is said before workers start
-    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute()) for video in videos]
+    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s) for video in videos]
     try:
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
@@ -148,10 +185,11 @@ class _Task:
     compute: ComputeParams
     name: str
     video: Path
+    hop_s: float | None
 
 
 def _score(task: _Task) -> Prediction:
-    return replace(_detector(task.root, task.compute).score(task.video), path=task.name)
+    return replace(_detector(task.root, task.compute).score(task.video, hop_s=task.hop_s), path=task.name)
 
 
 @functools.lru_cache(maxsize=1)

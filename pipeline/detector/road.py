@@ -5,22 +5,29 @@ Every step is the stages' own function, so that a new file gets the features tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from cache_schemas.windows import ClipWindows, Windowed
+from cache_schemas.windows import Windowed
 from pipeline import media
 from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.faces.clip import file_faces
-from pipeline.features.amounts import face_windows, seconds_heard
+from pipeline.features.amounts import face_windows, powers
 from pipeline.features.forward import MODALITIES, window_rows
 from pipeline.params import Params
-from pipeline.sound.clip import file_sound, no_sound_reason
+from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
+
+STRETCH_WINDOWS = 8
+LONGEST_S = 8 * 3600.0
+"""What lies behind it is not read, however long a file is: its sound would fill more of a disk than a decoder may."""
 
 
 class DetectorError(RuntimeError):
@@ -29,15 +36,18 @@ class DetectorError(RuntimeError):
 
 @dataclass(frozen=True)
 class Walked:
-    """The windows of a file that can be scored, and what is known of all that were looked at."""
+    """The windows of a stretch of a file that can be scored, and what is known of all that were looked at."""
 
     starts_s: tuple[float, ...]
     layers: Mapping[str, torch.Tensor] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
     has_audio: bool
-    face_share: float
-    """Of the pictures looked at, those that show the face."""
-    speech_s: float
+    planned: int
+    """So many windows the whole file has, those without a face included."""
+    face_windows: float
+    """Of this stretch: as `amounts.face_windows` counts them."""
+    powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
+    """Of this stretch's sound: as `amounts.powers` gives them."""
 
 
 class Road:
@@ -59,31 +69,47 @@ class Road:
                 "restore them, or run `dvc repro` again"
             )
 
-    def walk(self, path: Path) -> Walked:
-        """What the networks read of a file; raises MediaError, which says why, where it cannot be used."""
-        file = media.inside(Path("/"), str(path.absolute()))
-        with media.one_file():
-            media.check_file(file)
-            sound = file_sound(file, self._params)
-            if why := no_sound_reason(sound.info, self._params.windows):
-                raise media.MediaError(why)
-            windows = ClipWindows("", sound.starts_s, sound.info["available_s"])
-            faces = file_faces(file, windows, self._params)
-        return self._features(sound, faces)
+    def walk(self, path: Path, *, hop_s: float | None = None) -> Iterator[Walked]:
+        """What the networks read of a file; raises MediaError, which says why, where nothing of it can be used.
 
-    def _features(self, sound: Windowed, faces: Windowed) -> Walked:
-        heard = sound.by_start()
-        arrays = {start: heard[start] | seen for start, seen in faces.by_start().items()}
+        hop_s: None for the windows that the stages would cut, in one stretch. Else a window begins every so many
+        seconds, the file is read to LONGEST_S, and what is yielded is of STRETCH_WINDOWS at most: memory does not grow
+        with the file. Faces are followed within a stretch, so that where several people are seen, the one who is looked
+        at is who weighs most there, not in the whole file.
+        """
+        file = media.inside(Path("/"), str(path.absolute()))
+        longest_s, failed, any_walked = None if hop_s is None else LONGEST_S, list[media.MediaError](), False
+        with ExitStack() as stack:
+            with media.one_file(longest_s):
+                media.check_file(file)
+                heard = stack.enter_context(open_heard(file, self._params, hop_s=hop_s))
+            if why := no_sound_reason(heard.info, self._params.windows):
+                raise media.MediaError(why)
+            size = len(heard.windows.starts_s) if hop_s is None else STRETCH_WINDOWS
+            for first in range(0, len(heard.windows.starts_s), size):
+                windows = replace(heard.windows, starts_s=heard.windows.starts_s[first : first + size])
+                try:
+                    with media.one_file(longest_s):
+                        faces = file_faces(file, windows, self._params, found=heard.probe)
+                    walked = self._walked(heard, window_arrays(heard.samples, windows, self._params), faces)
+                except media.PassingError:
+                    raise
+                except media.MediaError as error:  # of this stretch: nobody may be there
+                    failed.append(error)
+                else:
+                    any_walked = True
+                    yield walked
+        if not any_walked:
+            raise failed[0]
+
+    def _walked(self, heard: Heard, sound: Windowed, faces: Windowed) -> Walked:
+        sounds = sound.by_start()
+        arrays = {start: sounds[start] | seen for start, seen in faces.by_start().items()}
         layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
+        has_audio, length, dtype = heard.info["has_audio"], params.features.length, params.features.dtype
         for backbone in self._backbones:
-            rows, bad = window_rows(
-                arrays,
-                backbone,
-                length=params.features.length,
-                dtype=params.features.dtype,
-                params=params.spectrograms,
-            )
-            mute = backbone.modality == "audio" and not sound.info["has_audio"]
+            rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
+            mute = backbone.modality == "audio" and not has_audio
             layers |= {name: torch.zeros_like(x) if mute else x for name, x in rows.items()}
             refused = bad | refused
         good = [i for i in range(len(arrays)) if i not in refused]
@@ -92,18 +118,13 @@ class Road:
         return Walked(
             starts_s=tuple(faces.starts_s[i] for i in good),
             layers={name: x[good] for name, x in layers.items()},
-            has_audio=sound.info["has_audio"],
-            face_share=face_windows(faces.arrays["probabilities"]) / len(sound.starts_s),
-            speech_s=self._speech_s(sound, faces),
-        )
-
-    def _speech_s(self, sound: Windowed, faces: Windowed) -> float:
-        if not sound.info["has_audio"]:
-            return 0.0
-        return seconds_heard(
-            sound.arrays["waveform"][[sound.starts_s.index(start) for start in faces.starts_s]],
-            faces.starts_s,
-            available_s=sound.info["available_s"],
-            sample_rate_hz=self._params.spectrograms.sample_rate_hz,
-            silence_db=self._params.windows.silence_db,
+            has_audio=has_audio,
+            planned=len(heard.windows.starts_s),
+            face_windows=face_windows(faces.arrays["probabilities"]),
+            powers=powers(
+                np.stack([window["waveform"] for window in arrays.values()]),
+                faces.starts_s,
+                available_s=heard.windows.available_s,
+                sample_rate_hz=params.spectrograms.sample_rate_hz,
+            ),
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,21 @@ from pipeline.params import Params, SpectrogramParams, WindowParams
 from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
 
 _SILENCE_HOP_S = 0.010
+_BLOCK_HOPS, _BLOCK_SAMPLES = 6000, 1 << 20  # read at once, so that an hour takes no more memory than a minute
 _PCM_SCALE = 2**15
 _FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A file's sound, open, and the windows that it and the picture are read in."""
+
+    windows: ClipWindows
+    samples: media.Samples
+    """Silence where there is none."""
+    info: Mapping[str, Any]
+    """Of the whole file, plain JSON."""
+    probe: media.Probe
 
 
 def file_sound(path: Path, params: Params, *, audio: Path | None = None, clip_id: str = "") -> Windowed:
@@ -29,40 +43,50 @@ def file_sound(path: Path, params: Params, *, audio: Path | None = None, clip_id
     A file without sound gets silence; whether it may do without is asked later (`no_sound_reason`). audio: the file
     that the sound lies in, where that is another.
     """
-    rate = params.spectrograms.sample_rate_hz
+    with open_heard(path, params, audio=audio, clip_id=clip_id) as heard:
+        return replace(window_arrays(heard.samples, heard.windows, params), info=heard.info)
+
+
+@contextmanager
+def open_heard(
+    path: Path, params: Params, *, audio: Path | None = None, clip_id: str = "", hop_s: float | None = None
+) -> Iterator[Heard]:
+    """The same before it is read, for files of any length; hop_s: as `plan_windows` has it."""
+    rate, silence_db = params.spectrograms.sample_rate_hz, params.windows.silence_db
     no_audio, leading_silence, samples = "", 0.0, None
-    try:
-        sound = media.read_sound(path, sample_rate_hz=rate, audio=audio)
-        silence_db = params.windows.silence_db
-        leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
-        video, samples = sound.probe, sound.samples
-    except media.NoAudioError as error:
-        video, no_audio = media.probe(path), str(error)
-    # Without usable sound the picture decides; with it, a window is where both are.
-    sound_s = video.duration_s if samples is None else len(samples) / rate
-    try:
-        windows = plan_windows(
-            clip_id,
-            duration_s=min(video.duration_s, sound_s),
-            leading_silence_s=leading_silence,
-            params=params.windows,
-        )
-    except media.MediaError as error:
-        raise media.MediaError("; ".join(filter(None, (str(error), no_audio)))) from None
-    heard = np.zeros(1, np.float32) if samples is None else samples
-    info = {
-        "available_s": windows.available_s,
-        "duration_s": round(video.duration_s, 6),
-        "pictures": len(video.times_s),
-        "leading_silence_s": round(leading_silence, 6),
-        "loudness_db": round(loudness_db(heard), 3),
-        "width_px": video.width_px,
-        "height_px": video.height_px,
-        "fps": round(video.fps, 3),
-        "has_audio": samples is not None,
-        "no_audio": no_audio,
-    }
-    return replace(window_arrays(heard, windows, params), info=info)
+    with ExitStack() as stack:
+        try:
+            sound = stack.enter_context(media.open_sound(path, sample_rate_hz=rate, audio=audio))
+            leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
+            video, samples = sound.probe, sound.samples
+        except media.NoAudioError as error:
+            video, no_audio = media.probe(path), str(error)
+        # Without usable sound the picture decides; with it, a window is where both are.
+        sound_s = video.duration_s if samples is None else len(samples) / rate
+        try:
+            windows = plan_windows(
+                clip_id,
+                duration_s=min(video.duration_s, sound_s),
+                leading_silence_s=leading_silence,
+                params=params.windows,
+                hop_s=hop_s,
+            )
+        except media.MediaError as error:
+            raise media.MediaError("; ".join(filter(None, (str(error), no_audio)))) from None
+        heard = np.zeros(1, np.float32) if samples is None else samples
+        info = {
+            "available_s": windows.available_s,
+            "duration_s": round(video.duration_s, 6),
+            "pictures": len(video.times_s),
+            "leading_silence_s": round(leading_silence, 6),
+            "loudness_db": round(loudness_db(heard), 3),
+            "width_px": video.width_px,
+            "height_px": video.height_px,
+            "fps": round(video.fps, 3),
+            "has_audio": samples is not None,
+            "no_audio": no_audio,
+        }
+        yield Heard(windows, heard, info, video)
 
 
 def no_sound_reason(info: Mapping[str, Any], params: WindowParams) -> str:
@@ -71,7 +95,7 @@ def no_sound_reason(info: Mapping[str, Any], params: WindowParams) -> str:
     return f"{info['no_audio']} (missing_modality: quarantine)" if left_out else ""
 
 
-def window_arrays(samples: NDArray[np.float32], windows: ClipWindows, params: Params) -> Windowed:
+def window_arrays(samples: media.Samples, windows: ClipWindows, params: Params) -> Windowed:
     """The "spectrogram" and "waveform" of the windows of a file's (samples,), as shards hold them."""
     rate = params.spectrograms.sample_rate_hz
     waves = window_samples(samples, windows, sample_rate_hz=rate, params=params.windows)
@@ -79,12 +103,13 @@ def window_arrays(samples: NDArray[np.float32], windows: ClipWindows, params: Pa
     return Windowed(windows.starts_s, {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)})
 
 
-def loudness_db(samples: NDArray[np.float32]) -> float:
+def loudness_db(samples: media.Samples) -> float:
     """The mean power of samples (n,), in decibels of full scale; -120 for none."""
-    return 10 * float(np.log10(float(np.mean(np.square(samples, dtype=np.float64))) + 1e-12))
+    power = sum(float(np.square(block, dtype=np.float64).sum()) for block in _blocks(samples, _BLOCK_SAMPLES))
+    return 10 * float(np.log10(power / len(samples) + 1e-12))
 
 
-def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:
+def leading_silence_s(samples: media.Samples, *, sample_rate_hz: int, silence_db: float) -> float:
     """Seconds before the first 10 ms that are less than `silence_db` below the loudest 10 ms.
 
     Raises NoAudioError when there is nothing but silence, or next to nothing after it. On FakeAVCeleb and
@@ -92,8 +117,8 @@ def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, sile
     off.
     """
     hop = round(_SILENCE_HOP_S * sample_rate_hz)
-    padded = np.pad(samples.astype(np.float64), (0, -len(samples) % hop))
-    power = np.square(padded).reshape(-1, hop).mean(axis=1)
+    blocks = (np.pad(block.astype(np.float64), (0, -len(block) % hop)) for block in _blocks(samples, _BLOCK_HOPS * hop))
+    power = np.concatenate([np.square(block).reshape(-1, hop).mean(axis=1) for block in blocks])
     if power.max() < 1e-10:
         raise media.NoAudioError("the sound track is silent throughout")
     silence_s = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10))) * _SILENCE_HOP_S
@@ -101,6 +126,11 @@ def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, sile
     if heard_s < MIN_AVAILABLE_S:
         raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
     return silence_s
+
+
+def _blocks(samples: media.Samples, size: int) -> Iterator[NDArray[np.float32]]:
+    """All of them, so many at a time."""
+    return (samples[first : first + size] for first in range(0, len(samples), size))
 
 
 def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -107,7 +107,7 @@ def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth
     workspace, params = evaluated
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    walked = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
+    (walked,) = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
     rows = np.flatnonzero(cache.index["clip_id"] == cache.index["clip_id"][0])
     assert walked.starts_s == tuple(cache.index["start_s"][rows])
     cached = cache.read(rows)
