@@ -6,8 +6,10 @@ import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +75,38 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
-        self._silence_db = params.windows.silence_db
+        self._workspace, self._silence_db = workspace, params.windows.silence_db
         self._road, self._device = Road(params, run.backbones), device_of(compute)
         self._networks = [
             (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
         ]
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
+        self._opened = ExitStack()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Detector:
+        """The detector of a finished run: `path` is its folder, `work` unless it was told otherwise.
+
+        device: "auto", "cpu" or "cuda". Raises RunFileError where the run is not finished, DetectorError where it
+        cannot be used here, as when its backbones have other weights today.
+        """
+        place = Path(path)
+        if place.is_file():
+            raise DetectorError(
+                f"{place} is a file: give the folder of a finished run, which holds retrain and evaluate"
+            )
+        return cls(Workspace(place), ComputeParams.model_validate({"workers": 1, "device": device}))
+
+    def close(self) -> None:
+        """Gives back what was opened for it, if anything; its networks stay in memory as long as it does."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def score(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Prediction:
         """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
@@ -97,6 +124,20 @@ class Detector:
         except Exception as error:  # one bad file never stops the others, however it is bad
             reason = f"unexpected {type(error).__name__}: {error}"
         return unscored(path, reason)
+
+    def score_many(
+        self, videos: Iterable[str | os.PathLike[str]], *, workers: int = 1, hop_s: float | None = None
+    ) -> Iterator[Prediction]:
+        """Yields a file's prediction as soon as it is there, as `score` gives it.
+
+        workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
+        known by their `path`. 1: in order, in this process.
+        """
+        if workers == 1:
+            yield from (self.score(video, hop_s=hop_s) for video in videos)
+        else:
+            compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s)
 
     def _looked_at(self, walked: Walked) -> _Stretch:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
@@ -164,9 +205,7 @@ def predict(
     on them; hop_s: as `Detector.score` has it. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        detector = Detector(workspace, compute)
-        for video in videos:
-            yield detector.score(video, hop_s=hop_s)
+        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s)
         return
     kept_evidence(workspace)  # what is missing is said before workers start
     tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s) for video in videos]
