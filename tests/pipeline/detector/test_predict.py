@@ -117,6 +117,23 @@ def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth
         torch.testing.assert_close(x, cached[name][0], rtol=2e-3, atol=1e-4)
 
 
+def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    video = str(next((synth_root / "clips").glob("*.mp4")))
+    with Detector.load(str(evaluated[0].root), device="cpu") as detector:
+        found = list(detector.score_many([tmp_path / "none.mp4", video]))
+        assert [each.path for each in found] == [str(tmp_path / "none.mp4"), video]
+        assert found[1] == detector.score(video)
+        hopped = detector.score(video, hop_s=0.5)
+        assert hopped.windows[0].start_s == found[1].windows[0].start_s
+        assert hopped.quantities["speech_s"] == pytest.approx(found[1].quantities["speech_s"], abs=0.5)
+        with pytest.raises(ValueError, match=r"hop_s = 0: .* at least 0.1"):
+            detector.score(video, hop_s=0)
+    with pytest.raises(RunFileError, match="does not exist: run `bmnas retrain` first"):
+        Detector.load(tmp_path)
+    with pytest.raises(ValueError, match="device"):
+        Detector.load(evaluated[0].root, device="tpu")
+
+
 def test_predictions_come_as_they_are_done(evaluated: Run, synth_root: Path) -> None:
     video = next((synth_root / "clips").glob("*.mp4"))
 
