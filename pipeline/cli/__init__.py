@@ -13,7 +13,7 @@ from rich.markup import escape
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
-from pipeline.cli import backbones, cache, doctor, experiments, genotype, params, robustness, stages
+from pipeline.cli import backbones, cache, detector, doctor, experiments, genotype, params, robustness, stages
 from pipeline.cli.options import console
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app = typer.Typer(
     ),
 )
 
-for group in (stages, experiments, robustness, cache, genotype, params, backbones, doctor):
+for group in (stages, detector, experiments, robustness, cache, genotype, params, backbones, doctor):
     app.add_typer(group.app)
 
 

@@ -1,17 +1,17 @@
-"""`bmnas genotype`: look at architectures, compare them; `bmnas export`: take one elsewhere."""
+"""`bmnas genotype`: look at architectures, compare them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import WORK, Work, console
+from pipeline.cli.options import WORK, Network, console
 
 app = typer.Typer()
 genotypes = typer.Typer(
@@ -23,7 +23,6 @@ genotypes = typer.Typer(
 app.add_typer(genotypes)
 
 File = Annotated[Path, typer.Argument(help="a genotype's JSON, a search.json or a retrain.json", metavar="FILE")]
-Network = Annotated[Literal["fusion", "visual", "audio"], typer.Option(help="which entry of a run's file")]
 Seed = Annotated[int | None, typer.Option(help="which entry of a run's file; else its first", metavar="SEED")]
 
 
@@ -74,35 +73,3 @@ def schema() -> None:
     from nas import Genotype
 
     print(json.dumps(Genotype.model_json_schema(), indent=2))
-
-
-@app.command("export", epilog="Example: [bold]bmnas export --onnx fusion.onnx[/bold]")
-def export(
-    work: Work = WORK,
-    network: Network = "fusion",
-    seed: Annotated[
-        int | None, typer.Option(help="one network alone, by the seed of its training; else the mean of all")
-    ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="write ONNX here", metavar="FILE")] = None,
-    pt2: Annotated[Path | None, typer.Option(help="write a torch.export program here", metavar="FILE")] = None,
-) -> None:
-    """Take the trained detector elsewhere: features of windows in, P(fake) out, the mean of all its networks.
-
-    What is written is loaded again and must give PyTorch's scores to 1e-5. Without --onnx and --pt2 only the
-    detector's size and speed are printed. The backbones are not part of it.
-    """
-    from pipeline.detector.export import export_networks, load_networks
-    from pipeline.workspace import Workspace
-
-    result = export_networks(load_networks(Workspace(work), network, seed), onnx=onnx, pt2=pt2)
-    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
-    table = Table("", "", show_header=False, title=f"network {network}, {seeds}")
-    table.add_row("reads", escape("\n".join(result.inputs)))
-    table.add_row("parameters", f"{result.parameters:,}")
-    table.add_row("multiply-adds a window", f"{result.macs:,}")
-    for name, latency in result.latency_ms.items():
-        table.add_row(f"one window, {name}", f"{latency:.3f} ms")
-    Console().print(table)
-    for file, error in result.errors.items():
-        text = f"{escape(file)}: written; differs from PyTorch by {error:.1e} at most"
-        Console().print(text, soft_wrap=True, highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +29,7 @@ Retry = Annotated[bool, typer.Option("--retry", help="try again every clip that 
 Prune = Annotated[
     bool, typer.Option("--prune", help="when all is well, delete the shards of other parameters and of removed clips")
 ]
+Network = Annotated[Literal["fusion", "visual", "audio"], typer.Option(help="which entry of a run's file")]
 PARAMS, WORK = Path("params.yaml"), Path("work")
 
 

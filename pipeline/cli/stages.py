@@ -1,23 +1,19 @@
-"""The stages as commands, and `predict`."""
+"""The stages as commands."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 
 from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Scheduler, Work, Workers, console, setup, wide
 
 if TYPE_CHECKING:
     from cache_schemas.run import RetrainRun, SearchRun
-    from pipeline.detector.predict import Prediction
-    from pipeline.statistics.answers import Answer
 
 app = typer.Typer()
 
@@ -306,56 +302,3 @@ def recompute(
         out.print(f"[red]recompute: {len(found.different)} values are not what the tables give[/]")
         raise typer.Exit(1)
     out.print(f"recompute: {found.numbers} numbers agree")
-
-
-@app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")
-def predict(
-    videos: Annotated[list[Path], typer.Argument(help="media files", metavar="VIDEO...")],
-    work: Work = WORK,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
-    scheduler: Scheduler = "",
-    workers: Workers = None,
-) -> None:
-    """Say what a trained run's networks make of new files: how strong the evidence is, or that they cannot tell.
-
-    They cannot where there is too little face or speech, where a file is unlike what they were trained on, and where
-    the seeds' networks disagree; `bmnas evaluate` learns the limits. Raw scores stand beside the answer: they are no
-    evidence by themselves. The run remembers its own parameters. Exit code 1 when a file cannot be scored.
-    """
-    from pipeline.detector.predict import predict as run
-    from pipeline.params import ComputeParams
-    from pipeline.workspace import Workspace
-
-    # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(videos) < 4)
-    predictions = list(run(Workspace(work), videos, ComputeParams(scheduler=scheduler, workers=count)))
-    if as_json:
-        print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
-    else:
-        _print_predictions(predictions)
-    if any(prediction.score is None for prediction in predictions):
-        raise typer.Exit(1)
-
-
-def _print_predictions(predictions: list[Prediction]) -> None:
-    out = Console(soft_wrap=True, highlight=False)
-    for prediction in predictions:
-        out.print(f"[bold]{escape(prediction.path)}[/]")
-        out.print(f"  {escape(_answer_text(prediction.answer))}")
-        for name, answer in prediction.modalities.items():
-            what = {"visual": "picture", "audio": "sound"}.get(name, name)
-            out.print(f"  {what} alone: {escape(_answer_text(answer))}")
-        if prediction.score is not None:
-            windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
-            raw = f"raw P(fake), no evidence by itself: {prediction.score:.3f}; from second: P(fake)  {windows}"
-            out.print(Padding(raw, (0, 0, 0, 2)), soft_wrap=False)
-
-
-def _answer_text(answer: Answer) -> str:
-    if answer.log10_lr is None or answer.limits is None:
-        return answer.says
-    low, high = answer.limits
-    return (
-        f"{answer.says}: log10 LR {answer.log10_lr:+.2f} (what is claimed ends at {low:+.2f} and {high:+.2f}); "
-        f"at even odds P(fake) {answer.probability:.2f}"
-    )

@@ -18,6 +18,7 @@ from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.opened import open_bundle
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
@@ -86,20 +87,20 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Detector:
-        """The detector of a finished run: `path` is its folder, `work` unless it was told otherwise.
+        """The detector in a bundle, or of a finished run: then `path` is its folder, `work` unless told otherwise.
 
-        device: "auto", "cpu" or "cuda". Raises RunFileError where the run is not finished, DetectorError where it
+        device: "auto", "cpu" or "cuda". Raises BundleError or RunFileError where there is none, DetectorError where it
         cannot be used here, as when its backbones have other weights today.
         """
-        place = Path(path)
-        if place.is_file():
-            raise DetectorError(
-                f"{place} is a file: give the folder of a finished run, which holds retrain and evaluate"
-            )
-        return cls(Workspace(place), ComputeParams.model_validate({"workers": 1, "device": device}))
+        place, compute = Path(path), ComputeParams.model_validate({"workers": 1, "device": device})
+        with ExitStack() as stack:
+            workspace = Workspace(place) if place.is_dir() else stack.enter_context(open_bundle(place))
+            found = cls(workspace, compute)
+            found._opened = stack.pop_all()
+        return found
 
     def close(self) -> None:
-        """Gives back what was opened for it, if anything; its networks stay in memory as long as it does."""
+        """Takes away the folder that a bundle was unpacked to; processes that start later would need it."""
         self._opened.close()
 
     def __enter__(self) -> Self:

@@ -85,7 +85,7 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         advance(0, "tables")
         facts = {"metrics": metrics, **_facts(workspace, params, cache, search, retrain)}
         facts["quarantine"] = quarantine_summary(quarantined)
-        measured = _measured(workspace, metrics, facts["elsewhere"])
+        measured = _measured(workspace, metrics, facts["elsewhere"], _protocols(workspace))
         facts["commands"] = commands(
             measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
         )
@@ -114,6 +114,28 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         path = _write(workspace, page, facts, measured, quarantined)
         advance(1)
     return path
+
+
+def card_of(workspace: Workspace, run: RetrainRun, metrics: Mapping[str, Any]) -> str:
+    """The model card of a run, with the protocols of its cache; the cache itself is not needed.
+
+    run, metrics: its own, perhaps without what others must not see.
+    """
+    shown = dict.fromkeys(_OPTIONAL) | dict(metrics)
+    clips, _ = read_evaluation(workspace.evaluate)
+    protocols = [protocol for protocol in _protocols(workspace) if protocol["cache"] == run.cache]
+    measured = _measured(workspace, shown, (), protocols)
+    return model_card(
+        {
+            **measured,
+            "metrics": shown,
+            "parameters": _yaml(run.params),
+            "people": people_counts(workspace, set(clips["clip_id"])),
+            "versions": versions(),
+            "digests": digests(workspace, run, run.cache),
+            "commands": commands(measured["protocols"], robustness=bool(measured["robustness"]), oracle=False),
+        }
+    )
 
 
 def _facts(
@@ -166,11 +188,17 @@ def _write(
     return path
 
 
-def _measured(workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str]) -> dict[str, Any]:
-    """What the sections show of metrics.json and of the protocols."""
-    protocols = sections.protocols_in(workspace.protocols)
-    for protocol in protocols:  # no page stands on a damaged table
+def _protocols(workspace: Workspace) -> list[dict[str, Any]]:
+    found = sections.protocols_in(workspace.protocols)
+    for protocol in found:  # no page stands on a damaged table
         read_protocol_scores(workspace.protocols / protocol["name"] / "scores.csv")
+    return found
+
+
+def _measured(
+    workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str], protocols: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the sections show of metrics.json and of the protocols."""
     unseen = sections.unseen(protocols)
     return {
         "protocols": protocols,

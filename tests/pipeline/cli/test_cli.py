@@ -14,9 +14,9 @@ from tests.pipeline.run_fixture import make_index, make_workspace
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict", "export", "oracle", "sweep",
+    "predict", "export", "oracle", "sweep", "bundle",
 )  # fmt: skip
-STAGES = COMMANDS[:-4]
+STAGES = COMMANDS[:-5]
 ROOT = Path(__file__).parents[3]
 
 
@@ -77,7 +77,20 @@ def test_help_calls_the_command_by_its_name_however_it_was_started(arguments: li
     assert " ".join(["Usage: bmnas", *arguments[:-1], "[OPTIONS]"]) in said
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["faces", "--nonsense"], ["predict"], ["faces", "--workers", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["faces", "--nonsense"],
+        ["predict"],
+        ["faces", "--workers", "x"],
+        ["bundle"],
+        ["predict", "a.mp4", "--json", "--csv"],
+        ["predict", "a.mp4", "--hop", "0"],
+        ["predict", "a.mp4", "--key", "k"],
+        ["predict", "a.mp4", "--bundle", "b", "--work", "w"],
+    ],
+)
 def test_wrong_usage_is_2(bmnas: Bmnas, arguments: list[str]) -> None:
     assert bmnas(*arguments).code == 2
 
@@ -136,6 +149,16 @@ def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
     said = bmnas("predict", "x.mp4")
     assert said.code == 1
     assert "run `bmnas retrain` first" in said.err
+
+
+def test_what_is_no_bundle_and_no_key_is_1_and_named(bmnas: Bmnas, tmp_path: Path) -> None:
+    (tmp_path / "b.bmnas").write_bytes(b"no zip file, but text")
+    said = bmnas("predict", "x.mp4", "--bundle", "b.bmnas")
+    assert said.code == 1
+    assert "b.bmnas: the file: it has 21 bytes; allowed: " in said.err
+    said = bmnas("bundle", "-o", "out.bmnas", "--sign", "b.bmnas")
+    assert said.code == 1
+    assert "needed: a private Ed25519 key" in said.err
 
 
 def test_dvc_calls_exactly_these_commands() -> None:

@@ -1,7 +1,10 @@
 """What commands print on 80 columns: paths and names stand there whole, to be copied."""
 
+import csv
+import hashlib
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -79,7 +82,7 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
         Prediction(f"{LONG}/a.mp4", 0.5, windows, answer=told, modalities={"audio": cannot_tell(why, score=0.9)}),
         Prediction(f"{LONG}/[b].mp4", None, reason="no media", answer=cannot_tell("no media")),
     ]
-    monkeypatch.setattr(predict, "predict", lambda *_: found)
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: found)
     lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
     first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
     assert lines[first + 1] == (
@@ -88,6 +91,62 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[first + 2] == f"sound alone: cannot tell: {why}"
     assert lines[first + 3].startswith("raw P(fake), no evidence by itself: 0.500")
     assert lines[second + 1] == "cannot tell: no media"
+
+
+FOUND = [
+    Prediction(
+        "=cmd.mp4", 0.5, (WindowScore(0.0, 0.5),), answer=Answer("weak", 0.5, 0.8, (-1.3, 0.9), 0.86),
+        modalities={"visual": Answer("no support", 0.5), "audio": cannot_tell("no such network was trained")},
+    ),
+    Prediction("a\udcff\x1b.mp4", None, reason="no media", answer=cannot_tell("no media")),
+]  # fmt: skip
+
+
+def test_predict_prints_json_as_files_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line is out before the next file is looked at."""
+    (tmp_path / "empty").mkdir()
+    out: list[str] = []
+
+    def one_by_one(*_: object, hop_s: float | None) -> Iterator[Prediction]:
+        assert hop_s == 2.5
+        for prediction in FOUND:
+            out.append(capsys.readouterr().out)
+            yield prediction
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "predict", one_by_one)
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    out.append(capsys.readouterr().out)
+    lines = [json.loads(text) for text in out]  # one each time, one line each
+    assert [line["path"] for line in lines] == ["empty", "=cmd.mp4", "a\udcff\x1b.mp4"]
+    assert lines[0]["reason"] == "no file in this folder is named as media are"
+    assert lines[1]["answer"]["log10_lr"] == 0.8
+
+
+def test_predict_prints_a_table_that_spreadsheets_take_for_one(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: FOUND)
+    rows = list(csv.DictReader(screen("predict", "a.mp4", "--csv")))
+    assert [row["path"] for row in rows] == ["./=cmd.mp4", "a%FF%1B.mp4"]
+    assert (rows[0]["log10_lr"], rows[0]["lowest"], rows[0]["windows"]) == ("0.8", "-1.3", "1")
+    assert (rows[0]["picture"], rows[0]["sound"]) == ("no support", "cannot tell: no such network was trained")
+    assert (rows[1]["answer"], rows[1]["score"], rows[1]["picture"]) == ("cannot tell: no media", "", "")
+
+
+def test_bundle_show(screen: Screen, tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[1] / "detector" / "data" / "format-1.bmnas"
+    lines = screen("bundle", "show", bundle)
+    assert lines[0] == str(bundle)
+    cells = [line.split("│")[2].strip() for line in lines if line.startswith("│")]
+    assert hashlib.sha256(bundle.read_bytes()).hexdigest() in cells  # whole, to be copied
+    assert "nobody you named: give --key to be sure" in cells
+    card = json.loads("".join(screen("bundle", "show", bundle, "--json")))
+    assert card["file"] == str(bundle)
+    assert card["networks"] == {"fusion": [0]}
 
 
 def test_evaluate_is_told_how_much_face_and_speech_there_is(

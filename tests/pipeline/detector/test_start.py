@@ -9,7 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 FOREIGN = {"dask", "distributed", "h5py", "jinja2", "matplotlib", "pandas", "scipy", "sklearn", "zarr"}
-CODE = "import json, sys; import pipeline.cli, pipeline.detector.predict; print(json.dumps(list(sys.modules)))"
+CODE = """
+import json, sys
+import pipeline.cli, pipeline.detector.inputs, pipeline.detector.opened, pipeline.detector.predict
+print(json.dumps(list(sys.modules)))
+"""
 
 
 def test_predict_loads_nothing_that_only_caches_and_tables_need() -> None:

@@ -1,0 +1,287 @@
+"""`bmnas predict`, `bundle` and `export`: a trained detector, used and passed on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from cache_schemas.paths import path_text, plain_text
+from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console
+
+if TYPE_CHECKING:
+    from pipeline.detector.predict import Prediction
+    from pipeline.statistics.answers import Answer
+
+app = typer.Typer()
+
+
+bundles = typer.Typer(rich_markup_mode="rich")
+app.add_typer(bundles, name="bundle")
+
+Sealed = Annotated[Path | None, typer.Option("--bundle", help="a detector in one file, in place of --work")]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", help="the public key (PEM, Ed25519) whose owner must have signed the bundle", metavar="PEM"),
+]
+
+
+@app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")
+def predict(
+    videos: Annotated[
+        list[str],
+        typer.Argument(
+            help="media files, folders of them, patterns ('**/*.mp4'), or - for a list on standard input, a line or "
+            "a NUL behind each",
+            metavar="VIDEO...",
+        ),
+    ],
+    work: Work = WORK,
+    bundle: Sealed = None,
+    key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, one object a line, as files are done")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
+    hop: Annotated[
+        float | None,
+        typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+    ] = None,
+    scheduler: Scheduler = "",
+    workers: Workers = None,
+) -> None:
+    """Say what a trained run's networks make of new files: how strong the evidence is, or that they cannot tell.
+
+    They cannot where there is too little face or speech, where a file is unlike what they were trained on, and where
+    the seeds' networks disagree; `bmnas evaluate` learns the limits. Raw scores stand beside the answer: they are no
+    evidence by themselves. The run remembers its own parameters. Exit code 1 when a file cannot be scored.
+    """
+    from pipeline.detector.inputs import asked
+    from pipeline.detector.opened import open_bundle
+    from pipeline.detector.predict import Prediction
+    from pipeline.detector.predict import predict as run
+    from pipeline.params import ComputeParams
+    from pipeline.statistics.answers import cannot_tell
+    from pipeline.workspace import Workspace
+
+    if bundle and work != WORK:
+        raise typer.BadParameter("a bundle and a workspace are two detectors; give one", param_hint="--bundle, --work")
+    if key and not bundle:
+        raise typer.BadParameter("only bundles are signed; give --bundle", param_hint="--key")
+    if as_json and as_csv:
+        raise typer.BadParameter("give one of them", param_hint="--json, --csv")
+    found = asked(videos, sys.stdin.buffer)
+    files = [each.path for each in found if not each.reason]
+    # One file in this process is done before a worker has started.
+    count = workers if workers is not None else int(len(files) < 4)
+    write, scored = _WRITERS["json" if as_json else "csv" if as_csv else "text"](), []
+    for each in found:
+        if each.reason:
+            write(Prediction(str(each.path), None, reason=each.reason, answer=cannot_tell(each.reason)))
+    with ExitStack() as opened:
+        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
+        for prediction in run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop):
+            write(prediction)
+            scored.append(prediction.score is not None)
+    if not all(scored) or len(scored) < len(found):
+        raise typer.Exit(1)
+
+
+def _public(key: Path | None) -> bytes | None:
+    from cache_schemas.signature import read_public_key
+
+    return read_public_key(key) if key else None
+
+
+Write = Callable[["Prediction"], None]
+
+
+def _json_lines() -> Write:
+    return lambda prediction: print(json.dumps(asdict(prediction)), flush=True)
+
+
+_CSV = ("path", "answer", "log10_lr", "lowest", "highest", "probability", "score", "picture", "sound", "windows")
+
+
+def _csv_rows() -> Write:
+    """A name that a spreadsheet would take for a formula is written with ./ before it."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(_CSV)
+
+    def write(prediction: Prediction) -> None:
+        answer, path = prediction.answer, path_text(prediction.path)
+        alone = (prediction.modalities.get(name) for name in ("visual", "audio"))
+        table.writerow(
+            [
+                f"./{path}" if path.startswith(("=", "+", "-", "@")) else path,
+                answer.says,
+                answer.log10_lr,
+                *(answer.limits or (None, None)),
+                answer.probability,
+                prediction.score,
+                *(of and of.says for of in alone),
+                len(prediction.windows),
+            ]
+        )
+        sys.stdout.flush()
+
+    return write
+
+
+def _text() -> Write:
+    out = Console(soft_wrap=True, highlight=False)
+
+    def write(prediction: Prediction) -> None:
+        out.print(f"[bold]{escape(path_text(prediction.path))}[/]")
+        out.print(f"  {escape(_answer_text(prediction.answer))}")
+        for name, answer in prediction.modalities.items():
+            what = {"visual": "picture", "audio": "sound"}.get(name, name)
+            out.print(f"  {what} alone: {escape(_answer_text(answer))}")
+        if prediction.score is not None:
+            windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
+            raw = f"raw P(fake), no evidence by itself: {prediction.score:.3f}; from second: P(fake)  {windows}"
+            out.print(Padding(raw, (0, 0, 0, 2)), soft_wrap=False)
+
+    return write
+
+
+_WRITERS: dict[str, Callable[[], Write]] = {"json": _json_lines, "csv": _csv_rows, "text": _text}
+
+
+def _answer_text(answer: Answer) -> str:
+    if answer.log10_lr is None or answer.limits is None:
+        return answer.says
+    low, high = answer.limits
+    return (
+        f"{answer.says}: log10 LR {answer.log10_lr:+.2f} (what is claimed ends at {low:+.2f} and {high:+.2f}); "
+        f"at even odds P(fake) {answer.probability:.2f}"
+    )
+
+
+@bundles.callback(invoke_without_command=True, epilog="Example: [bold]bmnas bundle -o detector.bmnas[/bold]")
+def bundle(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="the bundle", metavar="FILE")] = None,
+    work: Work = WORK,
+    sign: Annotated[
+        Path | None, typer.Option(help="sign it with this private key (PEM, Ed25519)", metavar="PEM")
+    ] = None,
+    own_weights: Annotated[
+        bool, typer.Option("--own-weights", help="let backbones' weights that are files of yours go along")
+    ] = False,
+) -> None:
+    """Put a trained and evaluated detector into one file, for `bmnas predict --bundle` anywhere.
+
+    In it: networks, calibration, limits, results, model card, parameters. Not in it: media, tables of clips, people,
+    folders of this machine. Backbones' weights that come with a package or from their publisher are named, with their
+    digest.
+    """
+    if context.invoked_subcommand:
+        return
+    if out is None:
+        raise typer.BadParameter("name the file, or look at one by `bmnas bundle show FILE`", param_hint="-o")
+    from cache_schemas.signature import read_private_key
+    from pipeline.detector.bundle import make_bundle
+    from pipeline.workspace import Workspace
+
+    made = make_bundle(Workspace(work), out, key=read_private_key(sign) if sign else None, own_weights=own_weights)
+    console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
+
+
+@bundles.command("show", epilog="Example: [bold]bmnas bundle show detector.bmnas[/bold]")
+def show(
+    file: Annotated[Path, typer.Argument(help="a bundle", metavar="FILE")],
+    key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a card")] = False,
+) -> None:
+    """Say what a bundle is, what it is worth, within which limits it answers, and whether it can be used here.
+
+    The whole file is checked first. Texts in it are its maker's: who that is, only a signature and --key tell.
+    """
+    from pipeline.detector.card import bundle_card
+
+    card = bundle_card(file, public_key=_public(key))
+    if as_json:
+        print(json.dumps(card, indent=2))
+        return
+    Console().print(path_text(card["file"]), markup=False, highlight=False, soft_wrap=True)
+    table = Table("", "", show_header=False)
+    for title, lines in _card_lines(card):
+        table.add_row(title, escape("\n".join(plain_text(line) for line in lines)))
+    Console().print(table)
+
+
+def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    signature = card["signature"]
+    networks = ", ".join(f"{len(seeds)} of {name}" for name, seeds in card["networks"].items())
+    yield "file", [f"{card['bytes']:,} bytes, SHA-256", card["sha256"]]
+    yield "made by", [f"bmnas {card['bmnas']}, format {card['format']}"]
+    if signature:
+        said = "the key that was given" if signature["checked"] else "nobody you named: give --key to be sure"
+        yield "signed by", [signature["public_key"], said]
+    else:
+        yield "signed by", ["nobody"]
+    yield "networks", [f"{networks}; {card['parameters']:,} parameters"]
+    yield "trained", [f"{name}: {value}" for name, value in card["trained"].items()]
+    yield "worth", [card["verdict"], *([card["headline"]] if card["headline"] else [])]
+    if card["warnings"]:
+        yield "warnings", card["warnings"]
+    yield (
+        "claims",
+        [
+            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['real']} real and "
+            f"{of['fake']} fake validation clips; called fake from a score of {of['threshold']:.3f} on"
+            for name, of in card["limits"].items()
+        ],
+    )
+    for of in card["backbones"]:
+        there = "here" if of["here"] else f"not here: {of['why_not']}"
+        yield (
+            of["modality"],
+            [
+                f"{of['name']}, weights {of['weights']}, licence {of['licence']}: {there}",
+                of["how"],
+                f"SHA-256 {of['weights_sha256']}",
+            ],
+        )
+
+
+@app.command("export", epilog="Example: [bold]bmnas export --onnx fusion.onnx[/bold]")
+def export(
+    work: Work = WORK,
+    network: Network = "fusion",
+    seed: Annotated[
+        int | None, typer.Option(help="one network alone, by the seed of its training; else the mean of all")
+    ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="write ONNX here", metavar="FILE")] = None,
+    pt2: Annotated[Path | None, typer.Option(help="write a torch.export program here", metavar="FILE")] = None,
+) -> None:
+    """Take the trained detector elsewhere: features of windows in, P(fake) out, the mean of all its networks.
+
+    What is written is loaded again and must give PyTorch's scores to 1e-5. Without --onnx and --pt2 only the
+    detector's size and speed are printed. The backbones are not part of it.
+    """
+    from pipeline.detector.export import export_networks, load_networks
+    from pipeline.workspace import Workspace
+
+    result = export_networks(load_networks(Workspace(work), network, seed), onnx=onnx, pt2=pt2)
+    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
+    table = Table("", "", show_header=False, title=f"network {network}, {seeds}")
+    table.add_row("reads", escape("\n".join(result.inputs)))
+    table.add_row("parameters", f"{result.parameters:,}")
+    table.add_row("multiply-adds a window", f"{result.macs:,}")
+    for name, latency in result.latency_ms.items():
+        table.add_row(f"one window, {name}", f"{latency:.3f} ms")
+    Console().print(table)
+    for file, error in result.errors.items():
+        text = f"{escape(file)}: written; differs from PyTorch by {error:.1e} at most"
+        Console().print(text, soft_wrap=True, highlight=False)

@@ -1,0 +1,54 @@
+"""What `predict` is asked about: files, folders, patterns that no shell has expanded, lists on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from cache_schemas.listing import media_files
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A file that is to be scored, or what holds none, and why."""
+
+    path: Path
+    reason: str = ""
+
+
+def asked(given: Sequence[str], standard_input: BinaryIO) -> list[Asked]:
+    """In the order of `given`: files as they are, folders' media files by their names, sorted, and so are patterns'.
+
+    "-" stands for what standard input lists, one a line, or parted by NULs where it holds any.
+    """
+    return [found for text in given for name in _listed(text, standard_input) for found in _found(name)]
+
+
+def _listed(text: str, standard_input: BinaryIO) -> Iterator[str]:
+    if text != "-":
+        yield text
+        return
+    raw = standard_input.read()
+    lines = raw.split(b"\0") if b"\0" in raw else [line.removesuffix(b"\r") for line in raw.split(b"\n")]
+    yield from (os.fsdecode(line) for line in lines if line)
+
+
+def _found(name: str) -> Iterator[Asked]:
+    path = Path(name)
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError:  # a name too long, a folder that may not be looked into: `predict` says so
+        folder, there = False, True
+    if folder:
+        files = [file for file in map(path.joinpath, media_files(path)) if not file.is_dir()]
+        yield from map(Asked, files)
+        if not files:
+            yield Asked(path, "no file in this folder is named as media are")
+    elif not there and (matches := sorted(glob.glob(name, recursive=True))):  # noqa: PTH207 - takes whole paths, too
+        yield from dict.fromkeys(found for match in matches for found in _found(match))
+    else:
+        yield Asked(path)

@@ -1,0 +1,134 @@
+"""A bundle in use: unpacked into a private folder, where it is a workspace like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+
+import nas
+from cache_schemas.bundle import Bundle, unpack_bundle
+from cache_schemas.evidence import write_evidence
+from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
+from cache_schemas.stored_zip import BundleError, refused
+from pipeline.backbones import BackboneError
+from pipeline.detector.road import DetectorError
+from pipeline.params import BackboneParams, Params, parse_params
+from pipeline.runs.kept import kept_evidence, retrained_digest
+from pipeline.workspace import Workspace
+
+_NAMED_HERE = frozenset({"", "torchvision", "facenet", "torchaudio", "inflated"})
+"""What may stand before the colon of a bundled backbone's name: what is found by name alone, and is no code."""
+
+
+@contextmanager
+def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Workspace]:
+    """The detector, as a workspace in a folder that only this user can read and that is gone afterwards.
+
+    public_key: its owner must have signed it. Raises BundleError for whatever is not as it must be, before anything of
+    it is used; and for what is raised inside because a backbone cannot be had, with how to get it.
+    """
+    with TemporaryDirectory(prefix="bmnas-detector-") as folder:
+        workspace = Workspace(Path(folder))
+        bundle = unpack_bundle(path, workspace.root, public_key=public_key)
+        check_detector(path, workspace)
+        try:
+            yield workspace
+        except (BackboneError, DetectorError) as error:
+            raise BundleError(f"{path}: {error}\n{told(bundle)}") from error
+
+
+def told(bundle: Bundle) -> str:
+    """Its backbones and how to get their weights, a line each."""
+    return "\n".join(
+        f"The bundle needs {of.name} for {of.modality}, weights {of.weights} (SHA-256 {of.weights_sha256}): {of.how}"
+        for of in bundle.manifest.backbones
+    )
+
+
+def backbones_of(params: Params) -> Iterator[tuple[Literal["visual", "audio"], int, BackboneParams]]:
+    """(modality, place in its list, parameters) of each backbone."""
+    for i, backbone in enumerate(params.features.visual):
+        yield "visual", i, backbone
+    for i, backbone in enumerate(params.features.audio):
+        yield "audio", i, backbone
+
+
+def weights_place(modality: str, i: int) -> str:
+    """Where the weights of a backbone lie in a bundle, if they are a file."""
+    return f"backbones/{modality}-{i}.safetensors"
+
+
+def check_names(params: Params, path: Path) -> None:
+    """Raises BundleError where a backbone is code, or is found by an address: a bundle must not choose what runs."""
+    for modality, _, backbone in backbones_of(params):
+        prefix, colon, _ = backbone.name.partition(":")
+        if (prefix if colon else "") not in _NAMED_HERE:
+            raise refused(
+                path, f"features.{modality}", f"backbone {backbone.name}", "in a bundle, those that bmnas finds by "
+                "their names: timm's, torchvision's, torchaudio's, distillmos, smart-turn",
+                "such a detector is used from its folder: `bmnas predict --work`",
+            )  # fmt: skip
+
+
+def check_detector(path: Path, workspace: Workspace) -> None:
+    """Raises BundleError where what was unpacked is not what `predict` takes; puts weights' whole paths in place."""
+    source = workspace.retrain / "retrain.json"
+    try:
+        run = read_run(source, RetrainRun)
+        params = parse_params(run.params, source=source.name)
+        check_names(params, path)
+        if not all(isinstance(of, dict) for of in run.backbones.values()):
+            raise ValueError("retrain.json: backbones without their identities")
+        evidence, familiar = kept_evidence(workspace)
+        for modality, of in familiar.items():
+            width = len(of.gaussian.mean)
+            if of.gaussian.mean.shape != (width,) or of.gaussian.whitening.shape != (width, width):
+                raise ValueError(f"unlike.safetensors: {modality}: {of.gaussian.whitening.shape} for {width} numbers")
+        for entry in run.entries:
+            _check_network(workspace, entry, params.features.length)
+        placed = {
+            modality: tuple(_placed(workspace, m, i, of) for m, i, of in backbones_of(params) if m == modality)
+            for modality in ("visual", "audio")
+        }
+    except BundleError:
+        raise
+    except Exception as error:  # somebody else wrote it: it can be wrong in any way
+        said = str(error).replace(f"{workspace.root}/", "")
+        raise refused(path, "what lies in it", said, "a detector as `bmnas bundle` writes it") from error
+    if any(of.weights.startswith("file:") for _, _, of in backbones_of(params)):
+        features = params.features.model_copy(update=placed)
+        params = params.model_copy(update={"features": features})
+        write_run(source, run.model_copy(update={"params": params.model_dump(mode="json")}))
+        write_evidence(workspace.evaluate, evidence.model_copy(update={"retrained": retrained_digest(workspace)}))
+
+
+def _placed(workspace: Workspace, modality: str, i: int, backbone: BackboneParams) -> BackboneParams:
+    kind, _, file = backbone.weights.partition(":")
+    if kind != "file":
+        return backbone
+    whole = workspace.root / weights_place(modality, i)
+    if file != weights_place(modality, i) or not whole.exists():
+        raise ValueError(f"features.{modality}: weights {backbone.weights}: a bundle has them in {whole}")
+    return backbone.model_copy(update={"weights": f"file:{whole}"})
+
+
+def _check_network(workspace: Workspace, entry: RetrainEntry, length: int) -> None:
+    """Raises ValueError where the weights' file does not hold the network that the entry describes."""
+    with torch.device("meta"):  # of any size that it claims, without its memory
+        network = nas.CompactNetwork.from_spec(entry.spec)
+    if nas.Genotype.model_validate(entry.genotype) != network.genotype or network.length != length:
+        raise ValueError(f"retrain.json: {entry.network}, seed {entry.seed}: genotype, spec and params differ")
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    with safe_open(workspace.retrain / entry.weights, "pt") as file:
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"retrain/{entry.weights}: {name} is {found.get(name)}, retrain.json needs {wanted.get(name)}"
+            )
