@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pipeline.statistics.answers import Answer
 
 app = typer.Typer()
-
-
 bundles = typer.Typer(rich_markup_mode="rich")
 app.add_typer(bundles, name="bundle")
 
-Sealed = Annotated[Path | None, typer.Option("--bundle", help="a detector in one file, in place of --work")]
+Sealed = Annotated[
+    Path | None, typer.Option("--bundle", help="a detector in one file, in place of --work", metavar="FILE")
+]
 Key = Annotated[
     Path | None,
     typer.Option("--key", help="the public key (PEM, Ed25519) whose owner must have signed the bundle", metavar="PEM"),
