@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cache_schemas.features import FeatureCache
+from cache_schemas.windows import Windowed
 from pipeline import media
 from pipeline.detector import road as road_module
 from pipeline.detector.road import Road, Walked
 from pipeline.params import Params
 from pipeline.workspace import Workspace
+from tests.pipeline.clips import copy_clip
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,40 @@ def test_a_stretch_without_a_face_is_passed_over(
     assert 1 <= len(stretches) < stretches[0].planned
     assert sum(each.face_windows for each in stretches) < 2
     assert max(starts(stretches)) < 4
+
+
+def test_what_may_pass_stops_a_file(road: Road, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit in its second stretch: half of a file is no answer about it."""
+    path = looped(clip, tmp_path / "long.mkv", 10)
+    stretches = iter([road_module.file_faces])
+
+    def once(*arguments: Any, **options: Any) -> Windowed:
+        for file_faces in stretches:
+            return file_faces(*arguments, **options)
+        raise media.PassingError("decoding took longer than 300 s")
+
+    monkeypatch.setattr(road_module, "file_faces", once)
+    monkeypatch.setattr(road_module, "STRETCH_WINDOWS", 1)
+    walked = road.walk(path, hop_s=6)
+    next(walked)
+    with pytest.raises(media.PassingError, match="longer than 300 s"):
+        next(walked)
+
+
+def test_a_file_without_sound(road: Road, small_run: tuple[Workspace, Params], clip: Path, tmp_path: Path) -> None:
+    """Refused, or where a run was trained on such, seen alone: what silence sounds like is nothing."""
+    mute = copy_clip(clip, tmp_path / "mute.mp4", "-an")
+    with pytest.raises(media.MediaError, match=r"no sound track \(missing_modality: quarantine\)"):
+        next(road.walk(mute))
+    workspace, params = small_run
+    windows = params.windows.model_copy(update={"missing_modality": "visual_only"})
+    seeing = Road(
+        params.model_copy(update={"windows": windows}), FeatureCache.open(workspace.features).attributes["backbones"]
+    )
+    (walked,) = seeing.walk(mute)
+    assert not walked.has_audio
+    for name, x in walked.layers.items():
+        assert bool(x.any()) == name.startswith("visual/")
 
 
 @pytest.mark.slow
