@@ -20,7 +20,7 @@ from pipeline.params import Params, SpectrogramParams, WindowParams
 from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
 
 _SILENCE_HOP_S = 0.010
-_BLOCK_HOPS, _BLOCK_SAMPLES = 6000, 1 << 20  # read at once, so that an hour takes no more memory than a minute
+_BLOCK_HOPS, _BLOCK_SAMPLES = 1000, 1 << 18  # read at once, so that an hour takes no more memory than a minute
 _PCM_SCALE = 2**15
 _FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
 
