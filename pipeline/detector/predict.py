@@ -89,8 +89,8 @@ class Detector:
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Detector:
         """The detector in a bundle, or of a finished run: then `path` is its folder, `work` unless told otherwise.
 
-        device: "auto", "cpu" or "cuda". Raises BundleError or RunFileError where there is none, DetectorError where it
-        cannot be used here, as when its backbones have other weights today.
+        device: "auto", "cpu" or "cuda". Raises FileNotFoundError, BundleError or RunFileError where there is none,
+        DetectorError where it cannot be used here, as when its backbones have other weights today.
         """
         place, compute = Path(path), ComputeParams.model_validate({"workers": 1, "device": device})
         with ExitStack() as stack:

@@ -18,7 +18,6 @@ from cache_schemas.evidence import Evidence, write_evidence
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, RunFileError, read_run
-from cache_schemas.stored_zip import BundleError
 from pipeline import media
 from pipeline.detector.bundle import make_bundle
 from pipeline.detector.predict import Detector, predict
@@ -139,7 +138,7 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         folder = detector._workspace.root
         assert folder.is_dir()
     assert not folder.exists()
-    with pytest.raises(BundleError, match=r"none\.bmnas"):
+    with pytest.raises(FileNotFoundError, match=r"none\.bmnas"):
         Detector.load(tmp_path / "none.bmnas")
     with pytest.raises(ValueError, match="device"):
         Detector.load(evaluated[0].root, device="tpu")
