@@ -22,8 +22,9 @@ from cache_schemas.manifest import Clip
 from cache_schemas.media import FACES
 from cache_schemas.shards import write_shard
 from pipeline import media
+from pipeline.faces.clip import SMOOTH_S, new_follower, small_every, small_height_px
 from pipeline.faces.crops import cut_crop, poses
-from pipeline.faces.stage import SMOOTH_S, clip_faces, new_follower, small_every, small_height_px
+from pipeline.faces.stage import clip_faces
 from pipeline.faces.tracks import Look, link_tracks
 from pipeline.params import Params
 from pipeline.shards.stage import ClipJob

@@ -33,9 +33,9 @@ from rich.table import Table
 from benchmarks.real_clips import DEVELOPMENT, REALSET, clip_path, cut_together, listed_clips, panned, shortened
 from benchmarks.side_by_side import compare, publish
 from pipeline import media
+from pipeline.faces.clip import follow_faces
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import DEFAULT_FACE_PX, Faces, Mtcnn
-from pipeline.faces.stage import follow_faces
 from pipeline.faces.tracks import link_tracks
 from pipeline.params import Params
 from pipeline.synth import generate

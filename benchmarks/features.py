@@ -27,8 +27,9 @@ from cache_schemas.media import FACES, SPECTROGRAMS, read_windows, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, read_rows, scan_shards, write_shard
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.faces.stage import build_faces, face_key
+from pipeline.features.forward import MODALITIES
 from pipeline.features.stage import build_features
-from pipeline.features.windows import MODALITIES, WindowSource, window_inputs, window_sources
+from pipeline.features.windows import WindowSource, window_inputs, window_sources
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params
 from pipeline.shards.stage import CLIPS_PER_SHARD

@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.backbones import load_backbone
 from pipeline.features.views import sound_view, visual_view
 from pipeline.params import Params
-from pipeline.sound.stage import compute_spectrogram, from_pcm
+from pipeline.sound.clip import compute_spectrogram, from_pcm
 
 RUNS = 40
 

@@ -18,7 +18,7 @@ class _Record(BaseModel, extra="forbid", frozen=True):
 class SystemEvidence(_Record):
     """What the score of one network, the mean over its seeds and a clip's windows, is worth, by the val clips.
 
-    points: see `pipeline.statistics.evidence.Calibration`; low, high: the most that is ever claimed, log10 LR;
+    points: see `pipeline.statistics.strength.Calibration`; low, high: the most that is ever claimed, log10 LR;
     threshold: P(fake) at or above which a clip is called fake; limits: what the quantities of `statistics.limits` must
     keep to, None where val cannot say.
     """

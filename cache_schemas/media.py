@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
 from cache_schemas.files import write_text
 from cache_schemas.shards import ArraySpec, ShardSchema
+from cache_schemas.windows import ClipWindows
 
 SPECTROGRAMS = ShardSchema(
     "spectrograms",
@@ -30,21 +29,6 @@ FACES = ShardSchema(
         ArraySpec("landmarks", "float32", (None, 5, 2), "px: eyes, nose, mouth corners, as the viewer sees them"),
     ),
 )
-
-
-@dataclass(frozen=True)
-class ClipWindows:
-    """The windows of one clip. Picture and sound are both read from here, so they cannot drift apart."""
-
-    clip_id: str
-    starts_s: tuple[float, ...]
-    available_s: float
-    """Length of what there is from each start, at most a window; less in a short clip."""
-
-    @property
-    def covered_s(self) -> float:
-        """Seconds of the clip that are in a window; those in two count once."""
-        return self.available_s + sum(min(b - a, self.available_s) for a, b in pairwise(self.starts_s))
 
 
 def write_windows(path: Path, clips: list[ClipWindows]) -> None:

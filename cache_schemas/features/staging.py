@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_schemas.casting import as_stored
 from cache_schemas.features.layout import FeatureCacheError, VariantAttributes
 from cache_schemas.features.stored import written
 from cache_schemas.files import digest, replacing
@@ -65,17 +66,11 @@ def stage_piece(
 
     Returns {key: why not} of rows that cannot be stored since a feature is not finite. versions: of what computed.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    refused: dict[int, str] = {}
     for layer, channels in variant.layers.items():
-        values = np.asarray(features[layer])
-        if values.shape != (len(keys), variant.length, channels):
-            raise FeatureCacheError(f"{layer}: is {values.shape}, must be {(len(keys), variant.length, channels)}")
-        with np.errstate(over="ignore"):  # told below, with the layer's name
-            arrays[layer] = values.astype(variant.dtype)
-        for i in np.flatnonzero(~np.isfinite(arrays[layer]).all(axis=(1, 2))).tolist():
-            reason = f"{layer}: a feature is not finite as {variant.dtype} (largest {np.abs(values[i]).max():g})"
-            refused.setdefault(i, f"{reason}: use features.dtype float32, or other weights")
+        if np.shape(features[layer]) != (len(keys), variant.length, channels):
+            shape = (len(keys), variant.length, channels)
+            raise FeatureCacheError(f"{layer}: is {np.shape(features[layer])}, must be {shape}")
+    arrays, refused = as_stored({layer: np.asarray(features[layer]) for layer in variant.layers}, variant.dtype)
     good = [i for i in range(len(keys)) if i not in refused]
     if good:
         held = {"keys": json.dumps([keys[i] for i in good]), "versions": json.dumps(dict(versions or {}))}

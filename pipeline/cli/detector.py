@@ -52,6 +52,10 @@ def predict(
     key: Key = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, one object a line, as files are done")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
+    hop: Annotated[
+        float | None,
+        typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+    ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
@@ -85,7 +89,7 @@ def predict(
             write(Prediction(str(each.path), None, reason=each.reason, answer=cannot_tell(each.reason)))
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
-        for prediction in run(workspace, files, ComputeParams(scheduler=scheduler, workers=count)):
+        for prediction in run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop):
             write(prediction)
             scored.append(prediction.score is not None)
     if not all(scored) or len(scored) < len(found):

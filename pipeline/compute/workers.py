@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -36,15 +36,6 @@ class TasksLostError(RuntimeError):
             "memory; give --workers a smaller number"
         )
         self.tasks = tasks
-
-
-def one_ahead(items: Iterator[Task]) -> Iterator[Task]:
-    """Yields the items, each made in another thread while the caller works on the one before."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 @contextmanager

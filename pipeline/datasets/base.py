@@ -5,22 +5,15 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache_schemas.listing import VIDEO_SUFFIXES
 from cache_schemas.manifest import ManifestError
 from cache_schemas.paths import plain_text
 from cache_schemas.segments import Segments, merge_segments
-
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",
-        ".asf", ".ogv", ".3gp", ".3g2", ".mxf", ".nut",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,15 +194,3 @@ def read_entry(path: str, entry: Any, read: Callable[[Any], LabelledFile]) -> En
         return Refused(path, f"the metadata lacks {error}")
     except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         return Refused(path, f"the metadata cannot be used: {str(error)[:_MOST_LETTERS]}")
-
-
-def media_files(root: Path, below: str = "", *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> Iterator[str]:
-    """Paths relative to `root` of the files with such a suffix in its folder `below`, sorted. Links to folders are
-    given, not followed: they may lead outside, or in circles.
-    """
-    for folder, folders, names in os.walk(root / below):
-        folders.sort()
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in sorted([*names, *links]):
-            if name in links or Path(name).suffix.lower() in suffixes:
-                yield (Path(folder) / name).relative_to(root).as_posix()

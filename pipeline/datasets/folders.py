@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from cache_schemas.listing import media_files
 from cache_schemas.manifest import ManifestError
-from pipeline.datasets.base import LabelledFile, Layout, media_files
+from pipeline.datasets.base import LabelledFile, Layout
 
 _LABELS = {"real": 0, "fake": 1}
 

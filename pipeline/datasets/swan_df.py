@@ -32,8 +32,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cache_schemas.files import digest
+from cache_schemas.listing import media_files
 from cache_schemas.manifest import ManifestError
-from pipeline.datasets.base import Entry, LabelledFile, Layout, Refused, media_files
+from pipeline.datasets.base import Entry, LabelledFile, Layout, Refused
 
 _VOICES = frozenset({".wav"})
 _TALKING = "2"

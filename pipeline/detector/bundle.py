@@ -28,7 +28,7 @@ from pipeline.backbones.weights import read_file
 from pipeline.detector.opened import backbones_of, check_names, weights_place
 from pipeline.params import BackboneParams, ComputeParams, NetworkParams, Params, PretrainParams, parse_params
 from pipeline.report.stage import card_of
-from pipeline.runs.evidence import kept_evidence, retrained_digest
+from pipeline.runs.kept import kept_evidence, retrained_digest
 from pipeline.workspace import Workspace
 
 _NAMING_NOBODY = frozenset(

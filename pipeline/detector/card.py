@@ -16,7 +16,7 @@ from pipeline.backbones.known import known
 from pipeline.detector.opened import backbones_of, check_detector
 from pipeline.params import BackboneParams, Params
 from pipeline.report import sections
-from pipeline.runs.evidence import kept_evidence
+from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import trained_network
 from pipeline.workspace import Workspace
 

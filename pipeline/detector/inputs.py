@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.datasets.base import media_files
+from cache_schemas.listing import media_files
 
 
 @dataclass(frozen=True)

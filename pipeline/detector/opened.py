@@ -17,9 +17,9 @@ from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError, refused
 from pipeline.backbones import BackboneError
+from pipeline.detector.road import DetectorError
 from pipeline.params import BackboneParams, Params, parse_params
-from pipeline.runs.evidence import kept_evidence, retrained_digest
-from pipeline.shards.stage import StageError
+from pipeline.runs.kept import kept_evidence, retrained_digest
 from pipeline.workspace import Workspace
 
 _NAMED_HERE = frozenset({"", "torchvision", "facenet", "torchaudio", "inflated"})
@@ -42,7 +42,7 @@ def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Work
         check_detector(path, workspace)
         try:
             yield workspace
-        except (BackboneError, StageError) as error:
+        except (BackboneError, DetectorError) as error:
             raise BundleError(f"{path}: {error}\n{told(bundle)}") from error
 
 

@@ -1,37 +1,35 @@
-"""Command `predict`: new files down the same road, scored by a trained run."""
+"""Command `predict`: new files, scored by a trained run."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import functools
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from cache_schemas.evidence import Evidence
-from cache_schemas.features import FeatureCache
-from cache_schemas.files import file_sha256
-from cache_schemas.manifest import Clip, read_quarantine, write_manifest
-from cache_schemas.paths import path_text
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
-from pipeline.backbones import bare_identity
+from pipeline import media
 from pipeline.compute.machine import device_of
-from pipeline.compute.workers import session
-from pipeline.faces.stage import build_faces
-from pipeline.features.shown import shown_and_heard
-from pipeline.features.stage import build_features
+from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.opened import open_bundle
+from pipeline.detector.road import DetectorError, Road, Walked
+from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
-from pipeline.runs.evidence import clip_quantities, kept_evidence
-from pipeline.runs.scoring import score_windows
-from pipeline.shards.stage import StageError
-from pipeline.sound.stage import build_spectrograms
-from pipeline.statistics.answers import Answer, answers, cannot_tell
-from pipeline.statistics.limits import scored_clips
-from pipeline.statistics.systems import FUSION
+from pipeline.runs.kept import kept_evidence
+from pipeline.runs.scoring import scores_of, trained_network
+from pipeline.runs.unlike import MODALITIES, vectors
+from pipeline.statistics.answers import Answer, answer, cannot_tell
 from pipeline.workspace import Workspace
+
+LEAST_HOP_S = 0.1
+_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -59,133 +57,186 @@ class Prediction:
     quantities: dict[str, float | None] = field(default_factory=dict)
 
 
-def predict(workspace: Workspace, videos: Sequence[Path], compute: ComputeParams) -> list[Prediction]:
-    """One prediction per file, in order, by the searched networks that `workspace` holds.
+@dataclass(frozen=True)
+class _Stretch:
+    """What is kept of some windows of a file: numbers, whatever its length."""
 
-    The run's own parameters decide how the files are cut and what features they get. Raises StageError when the
-    backbones are not those that the networks were trained on.
-    """
-    run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    known = kept_evidence(workspace)
-    trained = Params.model_validate(run.params)
-    params = trained.model_copy(
-        update={
-            "compute": compute,
-            "data": trained.data.model_copy(update={"root": "/"}),
-            "features": trained.features.model_copy(update={"views": 1, "pseudo": 0, "random_control": False}),
-            "max_failed_fraction": 1.0,
-        }
-    )
-    reasons: dict[Path, str] = {}
-    clips: dict[Path, Clip] = {}
-    for video in videos:
+    walked: Walked
+    scores: Mapping[NetworkName, NDArray[np.float64]]
+    """(seeds, windows)"""
+    distances: Mapping[str, NDArray[np.float64]]
+    """By modality, (windows,)"""
+
+
+class Detector:
+    """A trained run, loaded once for any number of files. Several threads may ask it at once, with the same answers."""
+
+    def __init__(self, workspace: Workspace, compute: ComputeParams) -> None:
+        """Raises RunFileError where the run is not finished, DetectorError where its backbones are others today."""
+        run = read_run(workspace.retrain / "retrain.json", RetrainRun)
+        self._evidence, self._familiar = kept_evidence(workspace)
+        params = Params.model_validate(run.params).model_copy(update={"compute": compute})
+        self._workspace, self._silence_db = workspace, params.windows.silence_db
+        self._road, self._device = Road(params, run.backbones), device_of(compute)
+        self._networks = [
+            (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
+        ]
+        if "fusion" not in dict(self._networks):
+            raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
+        self._opened = ExitStack()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Detector:
+        """The detector in a bundle, or of a finished run: then `path` is its folder, `work` unless told otherwise.
+
+        device: "auto", "cpu" or "cuda". Raises FileNotFoundError, BundleError or RunFileError where there is none,
+        DetectorError where it cannot be used here, as when its backbones have other weights today.
+        """
+        place, compute = Path(path), ComputeParams.model_validate({"workers": 1, "device": device})
+        with ExitStack() as stack:
+            workspace = Workspace(place) if place.is_dir() else stack.enter_context(open_bundle(place))
+            found = cls(workspace, compute)
+            found._opened = stack.pop_all()
+        return found
+
+    def close(self) -> None:
+        """Takes away the folder that a bundle was unpacked to; processes that start later would need it."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def score(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Prediction:
+        """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
+
+        hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
+        own parameters say. Raises ValueError where that is no time.
+        """
+        if hop_s is not None and not hop_s >= LEAST_HOP_S:
+            raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
+        path = Path(video)
         try:
-            clips[video] = _clip(video)
-        except OSError as error:
-            reasons[video] = f"the file cannot be read ({error.strerror})"
-    found: dict[str, Prediction] = {}
-    if clips:
-        with TemporaryDirectory(prefix="bmnas-predict-") as folder, session(compute):
-            scratch = Workspace(Path(folder))
-            cache, failed = _features(scratch, list(clips.values()), params, run)
-            reasons |= {video: failed[clip.clip_id] for video, clip in clips.items() if clip.clip_id in failed}
-            if cache is not None:
-                quantities = clip_quantities(cache, known[1], shown_and_heard(scratch, params))
-                found = _answered(_scores(workspace, run, cache, params), quantities, known[0])
-    return [
-        replace(found[clips[video].clip_id], path=str(video))
-        if video in clips and clips[video].clip_id in found
-        else Prediction(str(video), None, reason=reasons[video], answer=cannot_tell(reasons[video]))
-        for video in videos
-    ]
+            return self._judged(str(video), map(self._looked_at, self._road.walk(path, hop_s=hop_s)))
+        except media.MediaError as error:
+            reason = str(error)
+        except Exception as error:  # one bad file never stops the others, however it is bad
+            reason = f"unexpected {type(error).__name__}: {error}"
+        return unscored(path, reason)
+
+    def score_many(
+        self, videos: Iterable[str | os.PathLike[str]], *, workers: int = 1, hop_s: float | None = None
+    ) -> Iterator[Prediction]:
+        """Yields a file's prediction as soon as it is there, as `score` gives it.
+
+        workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
+        known by their `path`. 1: in order, in this process.
+        """
+        if workers == 1:
+            yield from (self.score(video, hop_s=hop_s) for video in videos)
+        else:
+            compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s)
+
+    def _looked_at(self, walked: Walked) -> _Stretch:
+        scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
+        for name, network in self._networks:
+            scores.setdefault(name, []).append(scores_of(network, walked.layers, self._device))
+        distances = {
+            modality: familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
+            for modality, familiar in self._familiar.items()
+            if modality != "audio" or walked.has_audio
+        }
+        return _Stretch(replace(walked, layers={}), {name: np.array(of) for name, of in scores.items()}, distances)
+
+    def _judged(self, path: str, looked_at: Iterable[_Stretch]) -> Prediction:
+        stretches = list(looked_at)
+        known = self._quantities(stretches)
+        scores = {
+            name: np.concatenate([each.scores[name] for each in stretches], axis=1) for name in stretches[0].scores
+        }
+        said = {name: self._said(name, scores.get(name, np.zeros((0, 0))), known) for name in NETWORKS}
+        fusion, starts = scores["fusion"], [start for each in stretches for start in each.walked.starts_s]
+        quantities = known | {"spread": _spread(fusion)}
+        return Prediction(
+            path,
+            float(fusion.mean()),
+            tuple(map(WindowScore, starts, fusion.mean(axis=0).tolist())),
+            answer=said.pop("fusion"),
+            modalities={str(name): each for name, each in said.items()},
+            quantities={name: value if math.isfinite(value) else None for name, value in quantities.items()},
+        )
+
+    def _quantities(self, stretches: Sequence[_Stretch]) -> dict[str, float]:
+        """What `pipeline.statistics.limits` names, but for the spread, of a whole file."""
+        walked = [each.walked for each in stretches]
+        numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
+        found = {
+            "face_share": sum(each.face_windows for each in walked) / walked[0].planned,
+            "speech_s": seconds_above(numbers, power, self._silence_db) if walked[0].has_audio else 0.0,
+        }
+        for modality in MODALITIES:
+            distances = [each.distances[modality] for each in stretches if modality in each.distances]
+            found[f"{modality}_distance"] = float(np.median(np.concatenate(distances))) if distances else math.nan
+        return found
+
+    def _said(self, network: NetworkName, scores: NDArray[np.float64], known: Mapping[str, float]) -> Answer:
+        """What one network says; scores: (seeds, windows)."""
+        if not len(scores):
+            return cannot_tell("no such network was trained")
+        if network in self._evidence.systems:
+            return answer(float(scores.mean()), {**known, "spread": _spread(scores)}, self._evidence.systems[network])
+        why = self._evidence.undefined.get(network, "evaluate did not score it")
+        return cannot_tell(why, score=float(scores.mean()))
 
 
-def _clip(video: Path) -> Clip:
-    """A clip without labels: the stages look at nothing else of it."""
-    path = video.resolve(strict=True)
-    clip_id = file_sha256(path)[:16]
-    return Clip(
-        clip_id, path_text(path.relative_to("/").as_posix()), "predict", clip_id, "", "", 0, 0, 0, "RVRA", "unknown",
-        "test", path.stat().st_size,
-    )  # fmt: skip
+def unscored(video: Path, reason: str) -> Prediction:
+    """The prediction that says why there is none."""
+    return Prediction(str(video), None, reason=reason, answer=cannot_tell(reason))
 
 
-def _features(
-    scratch: Workspace, clips: list[Clip], params: Params, run: RetrainRun
-) -> tuple[FeatureCache | None, dict[str, str]]:
-    """(the features of those that have any, {clip_id: why one has none})."""
-    unique = list({clip.clip_id: clip for clip in clips}.values())
-    write_manifest(scratch.manifest, unique)
-    usable = build_spectrograms(scratch, params)
-    if usable:
-        usable = build_faces(scratch, params)
-    failed = _quarantined(scratch, "spectrograms") | _quarantined(scratch, "faces")
-    if not usable:
-        return None, failed
+def predict(
+    workspace: Workspace, videos: Iterable[Path], compute: ComputeParams, *, hop_s: float | None = None
+) -> Iterator[Prediction]:
+    """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
+
+    The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
+    on them; hop_s: as `Detector.score` has it. Raises as `Detector`.
+    """
+    if compute.workers == 1 and not compute.scheduler:
+        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s)
+        return
+    kept_evidence(workspace)  # what is missing is said before workers start
+    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s) for video in videos]
     try:
-        cache: FeatureCache = build_features(scratch, params)
-    except StageError:
-        refused = _quarantined(scratch, "features")
-        if not refused:
-            raise
-        return None, failed | refused
-    failed |= _quarantined(scratch, "features")
-    made, trained_on = (
-        [bare_identity(of) for of in b.values()] for b in (cache.attributes["backbones"], run.backbones)
-    )
-    if made != trained_on:
-        raise StageError(
-            "predict: the backbones' weights are not those that the networks were trained on; "
-            "restore them, or run `dvc repro` again"
-        )
-    return cache, failed
+        for _, prediction in run_tasks(_score, tasks, compute):
+            yield prediction
+    except TasksLostError as error:
+        yield from (unscored(Path(task.name), _DEADLY) for task in error.tasks)
 
 
-def _scores(trained: Workspace, run: RetrainRun, cache: FeatureCache, params: Params) -> pd.DataFrame:
-    """A row per window, network and seed: clip_id, window, start_s, system, seed, score."""
-    features, device = cache.load(), device_of(params.compute)
-    windows = cache.index[["clip_id", "window", "start_s"]]
-    return pd.concat(
-        windows.assign(system=e.network, seed=e.seed, score=score_windows(trained, e, features, device))
-        for e in run.entries
-    )
+@dataclass(frozen=True)
+class _Task:
+    """One file. Paths are absolute: the worker may have started in another folder."""
+
+    root: Path
+    compute: ComputeParams
+    name: str
+    video: Path
+    hop_s: float | None
 
 
-def _answered(scores: pd.DataFrame, quantities: pd.DataFrame, evidence: Evidence) -> dict[str, Prediction]:
-    """{clip_id: its prediction, without a path}."""
-    said: dict[str, Mapping[str, Answer]] = {
-        network: _said(network, quantities, scores, evidence) for network in NETWORKS
-    }
-    mean = scores[scores["system"] == FUSION].groupby(["clip_id", "start_s"], sort=False)["score"].mean()
-    spread = scored_clips(quantities.reset_index(), scores, FUSION)["spread"]
-    found = {}
-    for clip_id, of in mean.groupby(level="clip_id", sort=False):
-        windows = zip(of.index.get_level_values("start_s"), of, strict=True)
-        known = {**quantities.loc[clip_id], "spread": spread[clip_id]}
-        found[str(clip_id)] = Prediction(
-            "",
-            float(of.mean()),
-            tuple(WindowScore(float(start), float(score)) for start, score in windows),
-            answer=said[FUSION][str(clip_id)],
-            modalities={name: of_all[str(clip_id)] for name, of_all in said.items() if name != FUSION},
-            quantities={name: float(value) if np.isfinite(value) else None for name, value in known.items()},
-        )
-    return found
+def _score(task: _Task) -> Prediction:
+    return replace(_detector(task.root, task.compute).score(task.video, hop_s=task.hop_s), path=task.name)
 
 
-def _said(
-    network: NetworkName, quantities: pd.DataFrame, scores: pd.DataFrame, evidence: Evidence
-) -> Mapping[str, Answer]:
-    """{clip_id: what one network says}."""
-    if not (scores["system"] == network).any():
-        return defaultdict(lambda: cannot_tell("no such network was trained"))
-    table = scored_clips(quantities.reset_index(), scores, network)
-    if network in evidence.systems:
-        return answers(table, evidence.systems[network])
-    why = evidence.undefined.get(network, "evaluate did not score it")
-    return {str(clip_id): cannot_tell(why, score=float(score)) for clip_id, score in table["score"].items()}
+@functools.lru_cache(maxsize=1)
+def _detector(root: Path, compute: ComputeParams) -> Detector:
+    return Detector(Workspace(root), compute)
 
 
-def _quarantined(scratch: Workspace, stage: str) -> dict[str, str]:
-    """{clip_id: why the stage left it out}."""
-    return {row.clip_id: row.reason for row in read_quarantine(scratch.quarantine(stage))}
+def _spread(scores: NDArray[np.float64]) -> float:
+    """Largest minus smallest mean of (seeds, windows); NaN for one seed."""
+    return float(np.ptp(scores.mean(axis=1))) if len(scores) > 1 else math.nan

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
-from cache_schemas.media import FACES, ClipWindows, read_windows
+from cache_schemas.media import FACES, read_windows
 from cache_schemas.shards import ClipEntry, ClipResult
-from pipeline import media
-from pipeline.compute.machine import device_of
-from pipeline.faces.crops import cut_crop, poses
-from pipeline.faces.following import Follower
-from pipeline.faces.mtcnn import CELL_PX, Mtcnn, search_px
-from pipeline.faces.tracks import Look, Track, link_tracks
-from pipeline.faces.turned import quarter_turns
-from pipeline.params import FaceParams, Params
+from cache_schemas.windows import ClipWindows
+from pipeline.faces.clip import file_faces
+from pipeline.params import Params
 from pipeline.shards.stage import ClipJob, run_shard_stage
-from pipeline.shards.windows import frame_times
 from pipeline.workspace import Workspace
 
-_Full: TypeAlias = Callable[[int, int], media.Frames]
-"""(first, last) -> the full pictures of these numbers, `last` not among them."""
-_Seen: TypeAlias = tuple[list[Look], _Full]
-_VERSION = 6  # raise it when the same parameters give other values
-FOLLOW_HZ = 10.0  # so many pictures a second are followed: enough to tell cuts and motion, fewer than there are
-SMOOTH_S = 0.12  # width (standard deviation) of the smoother along a track
-_SMALLEST_SHARE = 1 / 18
-"""Of a picture's shorter side: smaller faces are not looked for, whatever min_face_px says."""
-_PERHAPS_TURNED = "are they turned, with no tag to say so?"
-_SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
-_BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
-"""Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
-_PERSON_S = 0.5  # a face that is seen for less is no person to count
-_UPRIGHT_LOOKS = 4  # so many pictures tell which way up a clip's faces are
+_VERSION = 6  # raise it when the same parameters, or `pipeline.faces.clip`, give other values
 
 
 def face_key(params: Params) -> str:
@@ -78,203 +50,7 @@ def windows_digest(windows: ClipWindows) -> str:
     return digest(windows.starts_s, windows.available_s)
 
 
-def clip_faces(job: ClipJob, path: Path, params: Params, *, found: media.Probe | None = None) -> ClipResult:
-    """One clip's crops; raises MediaError when no window shows a face often enough.
-
-    found: what `media.probe` says, where it is known better.
-    """
-    windows: ClipWindows = job.inputs
-    wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
-    times, where = np.unique(wanted, return_inverse=True)
-    where = where.reshape(wanted.shape)
-    seek = _follow if params.faces.search == "follow" else _search_every
-    found, device = found or media.probe(path), device_of(params.compute)
-    with seek(path, times, windows, params.faces, found=found, device=device) as (looks, full):
-        tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
-        if not tracks:
-            raise media.MediaError(f"no face found in any of {len(looks)} pictures ({_PERHAPS_TURNED})")
-        ends = looks[0].time_s, looks[-1].time_s
-        seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
-        chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
-        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
-        _refuse_turned(cut, where, full, _mtcnn(params.faces.min_face_px, device))
-    info = {
-        "people": int(seen[_persons(tracks)].sum(axis=0).max()),
-        "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
-        "scenes": looks[-1].scene + 1,
-    }
-    arrays = {name: np.stack([window[name] for window in cut.values()]) for name in next(iter(cut.values()))}
-    return ClipResult(job.clip.clip_id, job.plan, tuple(windows.starts_s[w] for w in cut), arrays, info)
-
-
-def _follow(
-    path: Path,
-    times_s: NDArray[np.float64],
-    windows: ClipWindows,
-    params: FaceParams,
-    *,
-    found: media.Probe,
-    device: str,
-) -> AbstractContextManager[_Seen]:
-    """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
-    spans = [(start, start + windows.available_s) for start in windows.starts_s]
-    return follow_faces(path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans)
-
-
-@contextmanager
-def follow_faces(
-    path: Path,
-    found: media.Probe,
-    params: FaceParams,
-    *,
-    device: str,
-    full_at_s: Sequence[float],
-    spans_s: list[media.Span],
-) -> Iterator[_Seen]:
-    """Yields what was seen inside the spans in FOLLOW_HZ of the pictures a second, and the full pictures' reader."""
-    small, every = small_height_px(found, params), small_every(found)
-    with media.open_video(
-        path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
-    ) as video:
-        follower = new_follower(found, params, device=device)
-        batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
-        for frames in _read_ahead(video.small(batch)):
-            follower.add(frames.times_s, frames.pixels)
-        follower.finish()
-        yield follower.looks, video.full
-
-
-def _read_ahead(batches: Iterator[media.Frames]) -> Iterator[media.Frames]:
-    """The same, each read while the one before is worked on: a pipe alone holds less than a picture."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (frames := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield frames
-
-
-def small_height_px(found: media.Probe, params: FaceParams) -> int:
-    """The height to which pictures are decoded for searching: the smallest face keeps what P-Net sees of it."""
-    height = _height_px(found)
-    smallest = search_px(smallest_face_px(found, params))
-    return min(height, max(_SMALL_HEIGHT_PX, math.ceil(height * CELL_PX / smallest) + 1))
-
-
-def smallest_face_px(found: media.Probe, params: FaceParams) -> float:
-    """The side of the smallest face that is looked for in the full pictures."""
-    height = _height_px(found)
-    return max(params.min_face_px, _SMALLEST_SHARE * min(height, height * found.width_px / found.height_px))
-
-
-def _height_px(found: media.Probe) -> int:
-    return min(found.height_px, media.MAX_FRAME_HEIGHT_PX)
-
-
-def small_every(found: media.Probe) -> int:
-    """Each so manieth picture is followed in the stage: FOLLOW_HZ of them a second."""
-    return max(1, round(found.fps / FOLLOW_HZ))
-
-
-def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
-    """For pictures of `small_height_px`; its boxes are those of the full pictures."""
-    shrunk = small_height_px(found, params) / _height_px(found)
-    mtcnn = _mtcnn(search_px(smallest_face_px(found, params)), device)
-    return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
-
-
-@contextmanager
-def _search_every(
-    path: Path,
-    times_s: NDArray[np.float64],
-    windows: ClipWindows,
-    params: FaceParams,
-    *,
-    found: media.Probe,
-    device: str,
-) -> Iterator[_Seen]:
-    """Searches each of the pictures that may be cut, in full resolution; following tells where the scenes end.
-
-    A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
-    """
-    with _follow(path, times_s, windows, params, found=found, device=device) as (followed, full):
-        detector, looks = _mtcnn(smallest_face_px(found, params), device), list[Look]()
-        known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
-        for first in range(0, len(times_s), _BATCH_PICTURES):
-            frames = full(first, first + _BATCH_PICTURES)
-            after = np.searchsorted(known_s, frames.times_s - 1e-6).clip(max=len(scenes) - 1)
-            before = (np.searchsorted(known_s, frames.times_s + 1e-6) - 1).clip(min=0)
-            for time_s, faces, i, j in zip(
-                times_s[first:], detector.detect(frames.pixels), before, after, strict=False
-            ):
-                looks.append(Look(float(time_s), faces if scenes[i] == scenes[j] else faces.take([]), scenes[i]))
-        yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
-
-
-def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
-    """{window: track}: of the tracks that are present (tracks, windows) in a window enough, the clip's weightiest.
-
-    One window shows one person; where the scene changes, the next window may show another track.
-    """
-    order = sorted(range(len(tracks)), key=lambda k: -tracks[k].weight)
-    chosen = {}
-    for window, shares in enumerate(presence.T):
-        enough = [k for k in order if shares[k] >= params.min_presence]
-        if enough:
-            chosen[window] = tracks[enough[0]]
-    if not chosen:
-        raise media.MediaError(
-            f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
-            f"{params.min_presence:g}; {_PERHAPS_TURNED})"
-        )
-    return chosen
-
-
-def _refuse_turned(
-    cut: dict[int, dict[str, NDArray[Any]]], where: NDArray[np.int64], full: _Full, mtcnn: Mtcnn
-) -> None:
-    """Raises MediaError where the faces that were cut stand on their side or head."""
-    seen = [(w, f) for w, window in cut.items() for f in np.flatnonzero(window["probabilities"])]
-    some = [seen[i] for i in np.linspace(0, len(seen) - 1, min(len(seen), _UPRIGHT_LOOKS)).round().astype(int)]
-    if some:
-        frames = [full(number, number + 1).pixels[0] for number in (int(where[w, f]) for w, f in some)]
-        turns = quarter_turns(mtcnn, frames, np.stack([cut[w]["boxes"][f] for w, f in some]).astype(float))
-        if turns:
-            raise media.MediaError(f"the face is turned by {90 * turns} degrees clockwise, with no tag to say so")
-
-
-def _persons(tracks: list[Track]) -> NDArray[np.bool_]:
-    """(tracks,) those that last; all where none does."""
-    lasting = np.array([track.times_s[-1] - track.times_s[0] >= _PERSON_S for track in tracks])
-    return lasting if lasting.any() else ~lasting
-
-
-def _cut_window(
-    track: Track, where: NDArray[np.int64], full: _Full, ends_s: tuple[float, float], params: FaceParams
-) -> dict[str, NDArray[Any]]:
-    """One window's arrays. `where`: the numbers of its pictures; one that is shown twice is cut once.
-
-    ends_s: the first and last look; a picture behind the last one shows what that showed.
-    """
-    first, last = int(where.min()), int(where.max()) + 1
-    frames = full(first, last)
-    smooth_s = SMOOTH_S if params.search == "follow" else 0.0
-    faces, seen = track.at(frames.times_s, smooth_s=smooth_s), track.seen_at(np.clip(frames.times_s, *ends_s))
-    crops = [
-        cut_crop(pixels, pose, size_px=params.size_px, margin=params.margin)
-        for pixels, pose in zip(frames.pixels, poses(faces, params.align), strict=True)
-    ]
-    # Beyond the track's ends there may be another person: what is shown there is the track's nearest picture.
-    times = frames.times_s
-    shown = seen | ((times > track.times_s[0]) & (times < track.times_s[-1])) | ~seen.any()
-    held = np.abs(times[:, None] - np.where(shown, times, np.inf)).argmin(axis=1)[where - first]
-    return {
-        "crops": np.stack(crops)[held],
-        "boxes": faces.boxes[held].astype(np.float32),
-        "probabilities": np.where(seen, faces.probabilities, 0)[where - first].astype(np.float32),
-        "landmarks": faces.landmarks[held].astype(np.float32),
-    }
-
-
-@functools.cache
-def _mtcnn(min_face_px: float, device: str) -> Mtcnn:
-    return Mtcnn(min_face_px, device=device)
+def clip_faces(job: ClipJob, path: Path, params: Params) -> ClipResult:
+    """`file_faces` of one clip; job.inputs: its windows."""
+    made = file_faces(path, job.inputs, params)
+    return ClipResult(job.clip.clip_id, job.plan, made.starts_s, made.arrays, made.info)

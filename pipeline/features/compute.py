@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +15,16 @@ import torch
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
 from pipeline.backbones import Backbone, Input, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
-from pipeline.compute.workers import one_ahead, tell
-from pipeline.features.windows import MODALITIES, StoredWindow, WindowSource, stored_inputs, window_inputs
+from pipeline.compute.workers import tell
+from pipeline.features.forward import MODALITIES, run_backbone
+from pipeline.features.windows import StoredWindow, WindowSource, stored_inputs, window_inputs
 from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
 from pipeline.shards.stage import StageError
 
-PIECE_ROWS = 8
-"""What a killed worker loses at most."""
 TASK_PIECES = 16
 """One task: the fewer there are, the less a scheduler has to do."""
 TASKS_PER_WORKER = 4
 """Towards the end tasks are smaller, so that no worker waits for another's last one."""
-PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
-"""Windows of one forward pass. On the CPU more save nothing, and for some networks change the last bits."""
 _LIBRARIES = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
 _EXTRAS = ("distillmos", "onnxruntime", "pipecat-ai", "transformers")
 
@@ -90,26 +87,6 @@ def _backbone(piece: Piece) -> Backbone:
 def _piece_inputs(piece: Piece, takes: Input) -> Iterator[torch.Tensor]:
     for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
         yield from stored_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
-
-
-def run_backbone(backbone: Backbone, windows: Iterable[torch.Tensor], *, length: int) -> dict[str, torch.Tensor]:
-    """{layer: (n, L, C_in) float32, on the CPU} of n windows, each read while the one before is computed.
-
-    All passes have the same size, the last one is filled up: a window's features depend on no other's, to the bit.
-    """
-    size = PASS_WINDOWS[backbone.device.type]
-    passes = []
-    for batch in one_ahead(_batches(windows, size)):
-        filled = torch.stack([*batch, *batch[-1:] * (size - len(batch))])
-        found = backbone(filled.to(backbone.device), length=length)
-        passes.append({layer: rows[: len(batch)].cpu() for layer, rows in found.items()})
-    return {layer: torch.cat([rows[layer] for rows in passes]) for layer in backbone.layers}
-
-
-def _batches(windows: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
-    remaining = iter(windows)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:

@@ -27,7 +27,8 @@ from pipeline.backbones.timm_family import create
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import progress_bar
 from pipeline.faces.stage import face_key
-from pipeline.features.windows import MODALITIES, WindowSource, window_sources
+from pipeline.features.forward import MODALITIES
+from pipeline.features.windows import WindowSource, window_sources
 from pipeline.params import NetworkParams, Params, PretrainParams
 from pipeline.sound.stage import spectrogram_key
 from pipeline.statistics import metrics

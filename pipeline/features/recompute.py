@@ -9,24 +9,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.features.upkeep import both_indexes
 from cache_schemas.files import file_sha256
 from cache_schemas.manifest import Clip, clip_id_of
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline import media
 from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.backbones.fusing import relative_error
 from pipeline.compute.machine import device_of
-from pipeline.faces.stage import clip_faces, windows_digest
-from pipeline.features.compute import run_backbone
+from pipeline.faces.clip import file_faces
+from pipeline.features.forward import MODALITIES, NEEDED, input_views, run_backbone
 from pipeline.features.views import views_of
-from pipeline.features.windows import MODALITIES, STORED, input_views
 from pipeline.params import Params, parse_params
-from pipeline.shards.stage import ClipJob, StageError
-from pipeline.sound.stage import clip_spectrograms
+from pipeline.shards.stage import StageError
+from pipeline.sound.clip import file_sound
 
 LIMIT = 0.02
 """Largest relative error of a layer that counts as the same.
@@ -116,16 +114,10 @@ def _windows_again(clip: Clip, params: Params) -> dict[float, dict[str, Any]]:
         media.check_file(file)
     if clip_id_of(*map(file_sha256, files)) != clip.clip_id:
         raise media.MediaError(f"{' and '.join(map(str, files))} has another content than the clip that was cached")
-    sound = clip_spectrograms(ClipJob(clip, plan="", inputs=root), files[0], params)
-    windows = ClipWindows(clip.clip_id, sound.starts_s, sound.info["available_s"])
-    faces = clip_faces(ClipJob(clip, windows_digest(windows), windows), files[0], params)
-    heard, seen = (by_start(of.starts_s, of.arrays) for of in (sound, faces))
-    return {start: heard[start] | seen[start] for start in seen}
-
-
-def by_start(starts_s: Sequence[float], arrays: Mapping[str, NDArray[Any]]) -> dict[float, dict[str, Any]]:
-    """{start_s: the arrays of that window}; arrays: {name: (windows, ...)}."""
-    return {start: {name: values[i] for name, values in arrays.items()} for i, start in enumerate(starts_s)}
+    sound = file_sound(files[0], params, audio=files[1] if clip.audio_path else None, clip_id=clip.clip_id)
+    faces = file_faces(files[0], ClipWindows(clip.clip_id, sound.starts_s, sound.info["available_s"]), params)
+    heard = sound.by_start()
+    return {start: heard[start] | seen for start, seen in faces.by_start().items()}
 
 
 def _clip(row: pd.Series[Any]) -> Clip:
@@ -157,7 +149,7 @@ def _compare(
     for variant, (cache, backbone) in of_variant.items():
         if column >= cache.views + cache.pseudo or not cache.own(variant)[position, column]:
             continue
-        stored = {name: arrays[row["start_s"]][name] for name in STORED[backbone.input][1]}
+        stored = {name: arrays[row["start_s"]][name] for name in NEEDED[backbone.input]}
         windows = input_views(
             stored,
             backbone.input,

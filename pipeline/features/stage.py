@@ -23,9 +23,10 @@ from pipeline.backbones import WAVEFORM_HZ, Backbone, bare_identity, load_backbo
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
-from pipeline.features.compute import PIECE_ROWS, Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.compute import Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.forward import MODALITIES, PIECE_ROWS
 from pipeline.features.views import views_of
-from pipeline.features.windows import MODALITIES, WindowSource, stored_windows, window_sources
+from pipeline.features.windows import WindowSource, stored_windows, window_sources
 from pipeline.params import BackboneParams, Params, layer_prefix
 from pipeline.shards.stage import StageError
 from pipeline.sound.stage import spectrogram_key

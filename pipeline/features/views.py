@@ -25,7 +25,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cache_schemas.files import digest
 from pipeline.params import FeatureParams, SpectrogramParams
-from pipeline.sound.stage import compute_spectrogram, from_pcm, to_pcm
+from pipeline.sound.clip import compute_spectrogram, from_pcm, to_pcm
 
 VisualChange = Literal["jpeg", "h264", "blur", "noise"]
 SoundCodec = Literal["mp3", "opus"]

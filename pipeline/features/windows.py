@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 
-from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
-from cache_schemas.shards import ClipEntry, ShardSchema, read_rows, scan_shards
+from cache_schemas.shards import ClipEntry, read_rows, scan_shards
 from pipeline.backbones import Input, Modality
 from pipeline.faces.stage import face_key, windows_digest
-from pipeline.features.views import audio_view, sound_view, visual_view
+from pipeline.features.forward import NEEDED, input_views
 from pipeline.params import Params, SpectrogramParams
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace
-
-MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 
 
 @dataclass(frozen=True)
@@ -94,14 +90,6 @@ def stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[
     return [StoredWindow(absolute[path], row, s.clip.clip_id, s.start_s) for s, path, row in places]
 
 
-STORED: Mapping[Input, tuple[ShardSchema, tuple[str, ...]]] = {
-    "crops": (FACES, ("crops",)),
-    "spectrogram": (SPECTROGRAMS, ("spectrogram", "waveform")),
-    "waveform": (SPECTROGRAMS, ("waveform",)),
-}
-"""The arrays that the views of a backbone's input are made from."""
-
-
 def window_inputs(
     source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
 ) -> Iterator[torch.Tensor]:
@@ -114,31 +102,6 @@ def stored_inputs(
     window: StoredWindow, takes: Input, views: Iterable[int], params: SpectrogramParams
 ) -> Iterator[torch.Tensor]:
     """As window_inputs."""
-    schema, names = STORED[takes]
+    schema, names = FACES if takes == "crops" else SPECTROGRAMS, NEEDED[takes]
     stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
     return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
-
-
-def input_views(
-    stored: Mapping[str, NDArray[Any]],
-    takes: Input,
-    *,
-    clip_id: str,
-    start_s: float,
-    views: Iterable[int],
-    params: SpectrogramParams,
-) -> Iterator[torch.Tensor]:
-    """Yields views of one window as a backbone takes it: crops, a spectrogram or a waveform.
-
-    stored: the window's arrays that STORED names.
-    """
-    key = digest(clip_id, start_s)
-    for view in views:
-        if takes == "crops":
-            yield torch.from_numpy(visual_view(stored["crops"], key=key, view=view))
-        elif takes == "waveform":
-            rate = params.sample_rate_hz
-            yield torch.from_numpy(audio_view(stored["waveform"], rate_hz=rate, key=key, view=view))
-        else:
-            pair = sound_view(stored["waveform"], stored["spectrogram"], key=key, view=view, params=params)
-            yield torch.from_numpy(pair[1])

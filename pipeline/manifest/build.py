@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from cache_schemas.listing import media_files
 from cache_schemas.manifest import (
     Clip,
     Leak,
@@ -29,7 +30,6 @@ from cache_schemas.paths import path_text, plain_text
 from pipeline import media
 from pipeline.compute.progress import console, progress_bar
 from pipeline.datasets import LAYOUTS, Entry, LabelledFile, Refused
-from pipeline.datasets.base import media_files
 from pipeline.manifest.hashes import Hashes
 from pipeline.manifest.splits import assign_splits
 from pipeline.params import Params

@@ -17,7 +17,8 @@ from cache_schemas.paths import path_text
 from pipeline import media
 from pipeline.compute.progress import progress_bar
 from pipeline.params import Params
-from pipeline.sound.stage import leading_silence_s, loudness_db, sound_file
+from pipeline.sound.clip import leading_silence_s, loudness_db
+from pipeline.sound.stage import sound_file
 
 _VERSION = 3  # raise it when the same file gives other facts
 

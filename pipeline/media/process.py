@@ -57,7 +57,7 @@ class _Reader:
     def __init__(self) -> None:
         _tell_what_is_missing()
         self.file: object = None
-        """Which it has read last."""
+        """Which it has read last, and for what work: a copy's time is limited, that of a long file's parts is not."""
         self.calls, theirs = socket.socketpair()
         places = [str(Path(__file__).parents[2]), *sys.path]  # the modules that are used here
         with theirs:
@@ -104,22 +104,32 @@ atexit.register(_end_all)
 os.register_at_fork(after_in_child=_idle.clear)  # they belong to the parent
 
 
-@dataclass
+@dataclass(eq=False)
 class _Patience:
     left_s: float
+    max_s: float | None = None
 
 
 _patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 
 @contextmanager
-def one_file() -> Iterator[None]:
-    """Whatever is read inside is one file's work: all of it together is waited for WALL_SECONDS."""
-    token = _patience.set(_Patience(WALL_SECONDS))
+def one_file(max_seconds: float | None = None) -> Iterator[None]:
+    """Whatever is read inside is one file's work: all of it together is waited for WALL_SECONDS, and has a decoder.
+
+    max_seconds: it is read to there; None: to MAX_SECONDS.
+    """
+    token = _patience.set(_Patience(WALL_SECONDS, max_seconds))
     try:
         yield
     finally:
         _patience.reset(token)
+
+
+def longest_s() -> float:
+    """So far is what is read here read at most."""
+    patience = _patience.get()
+    return MAX_SECONDS if patience is None or patience.max_s is None else patience.max_s
 
 
 class Process:
@@ -132,7 +142,7 @@ class Process:
         limits = {
             "max_streams": MAX_STREAMS,
             "max_pixels": MAX_PIXELS,
-            "max_s": MAX_SECONDS,
+            "max_s": longest_s(),
             "max_pictures": MAX_PICTURES,
             "memory_bytes": MAX_MEMORY_BYTES,
             "output_bytes": MAX_OUTPUT_BYTES,
@@ -217,7 +227,7 @@ def _name(status: int) -> str:
 def _ask(fds: Sequence[int]) -> _Reader:
     """The reader that has taken the request: where there is one, the one that has read the file before."""
     found = os.fstat(fds[2])
-    file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, _patience.get()
     while True:
         with _lock:
             knows = [reader for reader in _idle if reader.file == file]

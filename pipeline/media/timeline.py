@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.decoder.container import DISCARD, KEY, NO_STAMP, UNSEEN
 from pipeline.media.files import MediaError
-from pipeline.media.process import MAX_PICTURES, MAX_SECONDS, nonsense, reading
+from pipeline.media.process import MAX_PICTURES, longest_s, nonsense, reading
 from pipeline.media.told import AudioInfo, Told, check_told
 
 _SOUGHT_BY_DTS = {"mpeg", "mpegts"}
@@ -80,8 +80,8 @@ def describe(path: Path, header: dict[str, Any], rows: memoryview) -> Probe:
     steps = np.diff(pts)
     step = float(np.median(steps)) if len(steps) else float(pictures.durations_s[0])
     times = pts - pts[0]
-    times = times[times <= MAX_SECONDS]
-    duration = min(float(times[-1]) + max(step, 0.0), MAX_SECONDS)
+    times = times[times <= longest_s()]
+    duration = min(float(times[-1]) + max(step, 0.0), longest_s())
     shown = float(pts[0]) + (_moved_s(path, pictures) if pictures.hidden else 0.0)
     return Probe(
         **told.model_dump(exclude={"tick_s", "start_s", "audio"}),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cache_schemas.manifest import SPLITS, Quarantined, find_leaks, read_manifest, read_unused
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline.statistics.tables import clips
 from pipeline.workspace import Workspace
 

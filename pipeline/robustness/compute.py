@@ -22,12 +22,11 @@ from safetensors.torch import save_file
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing
 from cache_schemas.manifest import Clip
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline import media
-from pipeline.faces.stage import clip_faces, windows_digest
-from pipeline.features.compute import run_backbone
-from pipeline.features.recompute import backbones_of, by_start
-from pipeline.features.windows import STORED, input_views
+from pipeline.faces.clip import file_faces
+from pipeline.features.forward import window_rows
+from pipeline.features.recompute import backbones_of
 from pipeline.params import Params
 from pipeline.robustness.degrade import (
     DEGRADATIONS,
@@ -37,9 +36,9 @@ from pipeline.robustness.degrade import (
     unchanged_picture,
     unchanged_sound,
 )
-from pipeline.shards.stage import ClipJob
 from pipeline.shards.windows import plan_windows
-from pipeline.sound.stage import leading_silence_s, sound_file, window_arrays
+from pipeline.sound.clip import leading_silence_s, window_arrays
+from pipeline.sound.stage import sound_file
 
 _RATES_HZ = (8000, 48_000)
 """Between these sound is degraded, whatever a header says."""
@@ -155,9 +154,7 @@ def _seen(wanted: Wanted, path: Path, target: Path) -> Arrays:
         raise media.MediaError(f"{len(shown)} pictures were degraded, {len(again.times_s)} came back")
     # They are known by their numbers: each is shown when the original was, whatever the container rounds to.
     again = replace(again, times_s=shown, fps=found.fps)
-    job = ClipJob(wanted.clip, windows_digest(wanted.windows), wanted.windows)
-    faces = clip_faces(job, target, wanted.params, found=again)
-    return by_start(faces.starts_s, faces.arrays)
+    return file_faces(target, wanted.windows, wanted.params, found=again).by_start()
 
 
 def _heard(wanted: Wanted, path: Path, target: Path) -> Arrays:
@@ -170,7 +167,7 @@ def _heard(wanted: Wanted, path: Path, target: Path) -> Arrays:
     degraded = _degrade(wanted, media.raw_sound(sample_rate_hz=rate), given)
     media.write_streams(target, [degraded.stream], [samples.tobytes()], lasting=False, **degraded.options)
     again = media.read_sound(path, sample_rate_hz=params.spectrograms.sample_rate_hz, audio=target)
-    return by_start(wanted.windows.starts_s, window_arrays(again.samples, wanted.windows, params))
+    return window_arrays(again.samples, wanted.windows, params).by_start()
 
 
 def _degrade(wanted: Wanted, stream: Any, given: Given) -> Degraded:
@@ -205,10 +202,10 @@ def _replanned(wanted: Wanted, path: Path) -> tuple[ClipWindows, Arrays, bool]:
     )  # a piece has a clock of its own
     moved = replace(windows, starts_s=tuple(round(start + each, 6) for each in windows.starts_s))
     _require_fake(wanted.clip, start, start + length)
-    faces = clip_faces(ClipJob(wanted.clip, windows_digest(moved), moved), path, params, found=found)
+    faces = file_faces(path, moved, params, found=found)
     heard = window_arrays(piece if len(piece) else np.zeros(1, np.float32), windows, params)
-    sounds = by_start(moved.starts_s, heard)
-    return moved, {at: sounds[at] | seen for at, seen in by_start(faces.starts_s, faces.arrays).items()}, not len(piece)
+    sounds = replace(heard, starts_s=moved.starts_s).by_start()
+    return moved, {at: sounds[at] | seen for at, seen in faces.by_start().items()}, not len(piece)
 
 
 def _piece(wanted: Wanted, duration_s: float) -> tuple[float, float, bool]:
@@ -231,17 +228,15 @@ def _run_backbones(wanted: Wanted, arrays: Arrays, modality: Modality) -> dict[s
     params, found = wanted.params, dict[str, torch.Tensor]()
     for variant, backbone in backbones_of(FeatureCache.open(wanted.cache), params).items():
         if modality in (variant.modality, "both"):
-            rows = run_backbone(backbone, _inputs(wanted, arrays, backbone.input), length=variant.length)
-            found |= {name: x.to(getattr(torch, variant.dtype)).contiguous() for name, x in rows.items()}
-    for name, x in found.items():
-        if not torch.isfinite(x).all():
-            raise media.MediaError(f"{name} has features that are not finite")
+            rows, refused = window_rows(
+                arrays,
+                backbone,
+                clip_id=wanted.clip.clip_id,
+                length=variant.length,
+                dtype=variant.dtype,
+                params=params.spectrograms,
+            )
+            for why in refused.values():
+                raise media.MediaError(why)
+            found |= rows
     return found
-
-
-def _inputs(wanted: Wanted, arrays: Arrays, takes: Any) -> Iterator[torch.Tensor]:
-    for start, stored in arrays.items():
-        chosen = {name: stored[name] for name in STORED[takes][1]}
-        yield from input_views(
-            chosen, takes, clip_id=wanted.clip.clip_id, start_s=start, views=[0], params=wanted.params.spectrograms
-        )

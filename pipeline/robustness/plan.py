@@ -10,7 +10,8 @@ import pandas as pd
 from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
-from cache_schemas.media import ClipWindows, read_windows
+from cache_schemas.media import read_windows
+from cache_schemas.windows import ClipWindows
 from pipeline.faces.stage import face_key, windows_digest
 from pipeline.features.recompute import backbones_of, params_of
 from pipeline.features.stage import row_keys

@@ -36,9 +36,9 @@ from pipeline.runs.audit import audit, told
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
 from pipeline.runs.controls import control_scores
 from pipeline.runs.evidence import clip_quantities, keep_evidence
+from pipeline.runs.familiar import fit_familiar
 from pipeline.runs.looks import looks_at, mark, often, settings_of_networks
 from pipeline.runs.scoring import score_windows
-from pipeline.runs.unlike import fit_familiar
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cache_schemas.evidence import Evidence, read_evidence, write_evidence
+from cache_schemas.evidence import Evidence, write_evidence
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
-from pipeline.runs.unlike import Familiar, clip_distances, read_familiar, write_familiar
-from pipeline.statistics.limits import LEAST, fit_systems
+from pipeline.runs.familiar import clip_distances
+from pipeline.runs.kept import retrained_digest
+from pipeline.runs.unlike import Familiar, write_familiar
+from pipeline.statistics.answers import LEAST
+from pipeline.statistics.limits import fit_systems
 from pipeline.workspace import Workspace
 
 
@@ -33,14 +36,3 @@ def keep_evidence(
         retrained=retrained_digest(workspace), systems=systems, undefined=undefined, unlike=file_sha256(matrices)
     )
     write_evidence(workspace.evaluate, found)
-
-
-def kept_evidence(workspace: Workspace) -> tuple[Evidence, dict[str, Familiar]]:
-    """What `keep_evidence` kept; raises RunFileError where it is missing, changed, or of other networks."""
-    evidence = read_evidence(workspace.evaluate, retrained=retrained_digest(workspace))
-    return evidence, read_familiar(workspace.evaluate / "unlike.safetensors")
-
-
-def retrained_digest(workspace: Workspace) -> str:
-    """What evidence names the retrained networks by."""
-    return file_sha256(workspace.retrain / "retrain.json")[:16]

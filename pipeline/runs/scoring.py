@@ -27,8 +27,12 @@ def score_windows(
     workspace: Workspace, entry: RetrainEntry, features: Mapping[str, torch.Tensor], device: str
 ) -> NDArray[np.float64]:
     """P(fake) of every window, (N,), in the order of `features`: {layer: (N, L, C_in)}."""
-    network = trained_network(workspace, entry).to(device).eval()
-    wanted = {name: features[name] for name in nas.Genotype.model_validate(entry.genotype).layers()}
+    return scores_of(trained_network(workspace, entry).to(device).eval(), features, device)
+
+
+def scores_of(network: nas.CompactNetwork, features: Mapping[str, torch.Tensor], device: str) -> NDArray[np.float64]:
+    """The same by a network that is there already, on the device and in evaluation mode."""
+    wanted = {name: features[name] for name in network.in_channels}
     windows = len(next(iter(wanted.values())))
     parts = []
     for start in range(0, windows, _BATCH_WINDOWS):

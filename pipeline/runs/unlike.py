@@ -10,27 +10,20 @@ there an unlike input shows most, and a projection would hide it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from sklearn.covariance import LedoitWolf
 
-from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing
-from pipeline.statistics.metrics import Floats
 
-_MODALITIES = ("visual", "audio")
-_LAYERS = 2  # of each backbone, the deepest
-_BLOCK_WINDOWS = 1024
-_LEAST_VARIANCE = 1e-6  # of the largest in any direction
-_NO_VARIANCE = 1e-12  # of vectors of length 1: that of equal windows
+Floats = NDArray[np.float64]
+MODALITIES = ("visual", "audio")
 
 
 @dataclass(frozen=True)
@@ -39,14 +32,6 @@ class Gaussian:
 
     mean: Floats
     whitening: Floats
-
-    @classmethod
-    def of(cls, x: Floats) -> Gaussian:
-        """Of (N, D) vectors, N at least 2."""
-        fitted = LedoitWolf().fit(x)
-        values, vectors = np.linalg.eigh(fitted.covariance_)
-        least = max(float(values[-1]) * _LEAST_VARIANCE, _NO_VARIANCE)
-        return cls(fitted.location_, vectors / np.sqrt(np.maximum(values, least)))
 
     def distances(self, x: Floats) -> Floats:
         """(N,) of (N, D): Mahalanobis distances over the root of D, about 1 for the training data."""
@@ -59,33 +44,6 @@ class Familiar:
 
     layers: tuple[str, ...]
     gaussian: Gaussian
-
-
-def fit_familiar(cache: FeatureCache) -> dict[str, Familiar]:
-    """{modality: of the train split}; without those of which fewer than two training windows have any."""
-    found: dict[str, Familiar] = {}
-    train = cache.select("train")
-    for modality in _MODALITIES:
-        layers = tuple(n for v in cache.variants if v.modality == modality for n in _deepest(cache, list(v.layers)))
-        x = _vectors(cache, layers, _present(cache, modality, train))
-        if layers and len(x) > 1:
-            found[modality] = Familiar(layers, Gaussian.of(x))
-    return found
-
-
-def clip_distances(cache: FeatureCache, familiar: Mapping[str, Familiar]) -> pd.DataFrame:
-    """By clip_id, for each modality `<modality>_distance`: the median of its windows, NaN where there is none."""
-    clip_ids = pd.Index(cache.column("clip_id"))
-    table = pd.DataFrame(index=pd.Index(clip_ids.unique(), name="clip_id"))
-    for modality in _MODALITIES:
-        column = f"{modality}_distance"
-        table[column] = np.nan
-        if modality in familiar:
-            of = familiar[modality]
-            positions = _present(cache, modality, np.arange(len(cache)))
-            distances = of.gaussian.distances(_vectors(cache, of.layers, positions))
-            table[column] = pd.Series(distances, clip_ids[positions]).groupby(level=0).median()
-    return table
 
 
 def write_familiar(path: Path, familiar: Mapping[str, Familiar]) -> None:
@@ -105,26 +63,12 @@ def read_familiar(path: Path) -> dict[str, Familiar]:
                 tuple(layers[modality]),
                 Gaussian(*(file.get_tensor(f"{modality}.{name}") for name in ("mean", "whitening"))),
             )
-            for modality in _MODALITIES
+            for modality in MODALITIES
             if modality in layers
         }
 
 
-def _deepest(cache: FeatureCache, layers: list[str]) -> list[str]:
-    """Of a backbone's layers, shallow to deep, the deepest that the cache shows."""
-    return [name for name in layers if name in cache.layers][-_LAYERS:]
-
-
-def _present(cache: FeatureCache, modality: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of the windows those that have the modality: what a mute one's sound gives is how silence sounds."""
-    return positions[cache.column("has_audio")[positions]] if modality == "audio" else positions
-
-
-def _vectors(cache: FeatureCache, layers: tuple[str, ...], positions: NDArray[np.int64]) -> Floats:
-    """(N, D): the windows' layers, averaged over time, each scaled to length 1, side by side. Read in blocks."""
-    blocks = [np.zeros((0, sum(cache.layers[name] for name in layers)))]
-    for first in range(0, len(positions), _BLOCK_WINDOWS):
-        read = cache.read(positions[first : first + _BLOCK_WINDOWS], layers)
-        means = (read[name][0].double().mean(dim=1) for name in layers)
-        blocks.append(torch.cat([torch.nn.functional.normalize(x, dim=1) for x in means], dim=1).numpy())
-    return np.concatenate(blocks)
+def vectors(features: Mapping[str, torch.Tensor], layers: Sequence[str]) -> Floats:
+    """(N, D) of {layer: (N, L, C_in)}: the layers, averaged over time, each scaled to length 1, side by side."""
+    means = (features[name].double().mean(dim=1) for name in layers)
+    return torch.cat([torch.nn.functional.normalize(x, dim=1) for x in means], dim=1).numpy()

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.media import ClipWindows
-from pipeline.media import MediaError
+from cache_schemas.windows import ClipWindows
+from pipeline.media import MediaError, Samples
 from pipeline.params import WindowParams
 
 MIN_AVAILABLE_S = 0.2
@@ -21,7 +21,9 @@ _FRAME_S = 0.05
 """A window may lack so much, and a clip have so much more than its windows: containers round to frames and packets."""
 
 
-def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, params: WindowParams) -> ClipWindows:
+def plan_windows(
+    clip_id: str, *, duration_s: float, leading_silence_s: float, params: WindowParams, hop_s: float | None = None
+) -> ClipWindows:
     """The fewest windows that cover the clip from where its sound starts (if `trim_silence`) to its end.
 
     They are spread evenly and may overlap. Where that is more than `max_per_clip`, so many are: seconds between them
@@ -38,8 +40,11 @@ def plan_windows(clip_id: str, *, duration_s: float, leading_silence_s: float, p
         )
     covering = max(1, math.ceil((length - _FRAME_S) / params.window_s))
     last = start + max(0.0, length - params.window_s)
-    starts = np.linspace(start, last, min(covering, params.max_per_clip)).round(6).tolist()
-    return ClipWindows(clip_id, tuple(starts), round(min(length, params.window_s), 6))
+    if hop_s is None:
+        starts = np.linspace(start, last, min(covering, params.max_per_clip))
+    else:
+        starts = np.append(np.arange(start, last - _FRAME_S, hop_s), last)
+    return ClipWindows(clip_id, tuple(starts.round(6).tolist()), round(min(length, params.window_s), 6))
 
 
 def frame_times(windows: ClipWindows, *, frames: int, params: WindowParams) -> NDArray[np.float64]:
@@ -49,12 +54,13 @@ def frame_times(windows: ClipWindows, *, frames: int, params: WindowParams) -> N
 
 
 def window_samples(
-    samples: NDArray[np.float32], windows: ClipWindows, *, sample_rate_hz: int, params: WindowParams
+    samples: Samples, windows: ClipWindows, *, sample_rate_hz: int, params: WindowParams
 ) -> NDArray[np.float32]:
     """(windows, window_s * sample_rate_hz) float32: the sound of every window, from a clip's (samples,)."""
     offsets = _fold(np.arange(round(params.window_s * sample_rate_hz)) / sample_rate_hz, windows, params)
     times = np.asarray(windows.starts_s)[:, None] + offsets
-    return samples.take(np.round(times * sample_rate_hz).astype(int), mode="clip")
+    places = np.round(times * sample_rate_hz).astype(int).clip(0, len(samples) - 1)
+    return np.stack([samples[at.min() : at.max() + 1][at - at.min()] for at in places])
 
 
 def _fold(offsets_s: NDArray[np.float64], windows: ClipWindows, params: WindowParams) -> NDArray[np.float64]:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torchaudio.transforms import MelSpectrogram, Spectrogram
 
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, read_manifest
-from cache_schemas.media import SPECTROGRAMS, ClipWindows, write_windows
+from cache_schemas.media import SPECTROGRAMS, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult
+from cache_schemas.windows import ClipWindows
 from pipeline import media
-from pipeline.params import Params, SpectrogramParams, WindowParams
+from pipeline.params import Params, WindowParams
 from pipeline.shards.stage import ClipJob, run_shard_stage
-from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
+from pipeline.sound.clip import file_sound, no_sound_reason
 from pipeline.workspace import Workspace
 
-_VERSION = 6  # raise it when the same parameters give other values
-_SILENCE_HOP_S = 0.010
-_PCM_SCALE = 2**15
-_FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
+_VERSION = 6  # raise it when the same parameters, or `pipeline.sound.clip`, give other values
 
 
 def spectrogram_key(params: Params) -> str:
@@ -61,116 +52,15 @@ def build_spectrograms(
 
 def why_left_out(entry: ClipEntry, *, params: WindowParams) -> str:
     """Why the parameters leave out a clip that went well, or ""."""
-    left_out = params.missing_modality == "quarantine" and not entry.info["has_audio"]
-    return f"{entry.info['no_audio']} (missing_modality: quarantine)" if left_out else ""
+    return no_sound_reason(entry.info, params)
 
 
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
-    """One clip's windows, their spectrograms and their sound; raises MediaError when it cannot be used.
-
-    A clip without sound gets silence; whether it may do without is asked later (`why_left_out`). job.inputs: the data
-    root, for sound that lies in a file of its own.
-    """
-    rate = params.spectrograms.sample_rate_hz
-    no_audio, leading_silence, samples = "", 0.0, None
-    try:
-        sound = media.read_sound(path, sample_rate_hz=rate, audio=sound_file(job.inputs, job.clip))
-        silence_db = params.windows.silence_db
-        leading_silence = leading_silence_s(sound.samples, sample_rate_hz=rate, silence_db=silence_db)
-        video, samples = sound.probe, sound.samples
-    except media.NoAudioError as error:
-        video, no_audio = media.probe(path), str(error)
-    # Without usable sound the picture decides; with it, a window is where both are.
-    sound_s = video.duration_s if samples is None else len(samples) / rate
-    try:
-        windows = plan_windows(
-            job.clip.clip_id,
-            duration_s=min(video.duration_s, sound_s),
-            leading_silence_s=leading_silence,
-            params=params.windows,
-        )
-    except media.MediaError as error:
-        raise media.MediaError("; ".join(filter(None, (str(error), no_audio)))) from None
-    heard = np.zeros(1, np.float32) if samples is None else samples
-    info = {
-        "available_s": windows.available_s,
-        "duration_s": round(video.duration_s, 6),
-        "pictures": len(video.times_s),
-        "leading_silence_s": round(leading_silence, 6),
-        "loudness_db": round(loudness_db(heard), 3),
-        "width_px": video.width_px,
-        "height_px": video.height_px,
-        "fps": round(video.fps, 3),
-        "has_audio": samples is not None,
-        "no_audio": no_audio,
-    }
-    return ClipResult(job.clip.clip_id, job.plan, windows.starts_s, window_arrays(heard, windows, params), info)
-
-
-def window_arrays(samples: NDArray[np.float32], windows: ClipWindows, params: Params) -> dict[str, NDArray[Any]]:
-    """What shards hold of the windows of a clip's (samples,): {"spectrogram": (windows, ...), "waveform": ...}."""
-    rate = params.spectrograms.sample_rate_hz
-    waves = window_samples(samples, windows, sample_rate_hz=rate, params=params.windows)
-    spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
-    return {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)}
+    """`file_sound` of one clip; job.inputs: the data root, for sound that lies in a file of its own."""
+    made = file_sound(path, params, audio=sound_file(job.inputs, job.clip), clip_id=job.clip.clip_id)
+    return ClipResult(job.clip.clip_id, job.plan, made.starts_s, made.arrays, made.info)
 
 
 def sound_file(root: Path, clip: Clip) -> Path | None:
     """The file with the clip's sound, None where that is the clip; raises MediaError when it lies outside the root."""
     return media.inside(root, clip.audio_file_name) if clip.audio_path else None
-
-
-def loudness_db(samples: NDArray[np.float32]) -> float:
-    """The mean power of samples (n,), in decibels of full scale; -120 for none."""
-    return 10 * float(np.log10(float(np.mean(np.square(samples, dtype=np.float64))) + 1e-12))
-
-
-def leading_silence_s(samples: NDArray[np.float32], *, sample_rate_hz: int, silence_db: float) -> float:
-    """Seconds before the first 10 ms that are less than `silence_db` below the loudest 10 ms.
-
-    Raises NoAudioError when there is nothing but silence, or next to nothing after it. On FakeAVCeleb and
-    AV-Deepfake1M this one number tells real from fake (arXiv 2412.00175): hence it is measured for every clip, and cut
-    off.
-    """
-    hop = round(_SILENCE_HOP_S * sample_rate_hz)
-    padded = np.pad(samples.astype(np.float64), (0, -len(samples) % hop))
-    power = np.square(padded).reshape(-1, hop).mean(axis=1)
-    if power.max() < 1e-10:
-        raise media.NoAudioError("the sound track is silent throughout")
-    silence_s = int(np.argmax(power >= power.max() * 10 ** (-silence_db / 10))) * _SILENCE_HOP_S
-    heard_s = len(samples) / sample_rate_hz - silence_s
-    if heard_s < MIN_AVAILABLE_S:
-        raise media.NoAudioError(f"too short: {heard_s:.2f} s of sound, at least {MIN_AVAILABLE_S:g} s needed")
-    return silence_s
-
-
-def to_pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """int16 of samples in -1..1: times 2^15, rounded half to even; what lies outside is clipped, 1.0 to 32767."""
-    return np.clip(np.rint(samples * _PCM_SCALE), -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
-
-
-def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples in -1..1 of int16: the inverse of `to_pcm` but for its rounding and clipping."""
-    samples: NDArray[np.float32] = waveform.astype(np.float32) / np.float32(_PCM_SCALE)
-    return samples
-
-
-def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
-    """(N, bands, hops) float32, ln power; waves: (N, samples). Every hop starts inside the window."""
-    hops = max(1, waves.shape[-1] // round(params.hop_s * params.sample_rate_hz))
-    power: torch.Tensor = _transform(params)(waves)[..., :hops]
-    return (power + _FLOOR).log_()
-
-
-@functools.cache
-def _transform(params: SpectrogramParams) -> torch.nn.Module:
-    rate = params.sample_rate_hz
-    shape = {
-        "n_fft": params.n_fft,
-        "win_length": round(params.stft_window_s * rate),
-        "hop_length": round(params.hop_s * rate),
-    }
-    transform: torch.nn.Module = Spectrogram(**shape)
-    if params.kind == "log_mel":
-        transform = MelSpectrogram(rate, n_mels=params.n_mels, **shape)
-    return transform

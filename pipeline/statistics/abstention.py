@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.evidence import SystemEvidence
-from pipeline.statistics import evidence
+from pipeline.statistics import evidence, strength
 from pipeline.statistics.answers import calibration_of
 from pipeline.statistics.limits import QUANTITIES, fit_systems, scored_clips, withheld
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError, two_classes
@@ -105,7 +105,7 @@ def _measured(test: pd.DataFrame, system: SystemEvidence, seed: int) -> dict[str
     kept_back = withheld(test, system)
     answered = ~kept_back.any(axis=1).to_numpy()
     wrong = ((scores >= system.threshold) != (labels == 1)).astype(np.float64)
-    certainty = np.abs(evidence.log_odds(scores) - evidence.log_odds(system.threshold))
+    certainty = np.abs(strength.log_odds(scores) - strength.log_odds(system.threshold))
     called = evidence.called_fake(calibration_of(system).log10_lr(scores))
     coverage, risk = risk_coverage(wrong, certainty, balanced_weights(labels))
     points = np.unique(np.linspace(0, len(coverage) - 1, _MAX_POINTS).round().astype(int))

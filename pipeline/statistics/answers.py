@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.evidence import SystemEvidence
-from pipeline.statistics.evidence import Calibration, in_words
-from pipeline.statistics.limits import why, withheld
+from pipeline.statistics.strength import Calibration, in_words
 
 CANNOT_TELL = "cannot tell"
+LEAST = {"face_share": 0.25, "speech_s": 1.0}
+"""Below these a clip is not judged. What is seen for less than a quarter of the time is a cutaway, not the person in
+question; a second is about the shortest utterance that speaker recognition is measured on."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,43 @@ def cannot_tell(*reasons: str, score: float | None = None) -> Answer:
     return Answer(f"{CANNOT_TELL}: {'; '.join(reasons)}", score=score, reasons=reasons)
 
 
-def answers(table: pd.DataFrame, system: SystemEvidence) -> dict[str, Answer]:
-    """{clip_id: what its score says}; table: as `limits.scored_clips` gives it."""
-    told = calibration_of(system).log10_lr(table["score"])
-    found = {}
-    for (clip_id, row), (_, hit), lr in zip(table.iterrows(), withheld(table, system).iterrows(), told, strict=True):
-        score = float(row["score"])
-        reasons = [why(name, float(row[name]), system.limits[name] or 0.0) for name in hit.index[hit.to_numpy(bool)]]
-        if reasons:
-            found[str(clip_id)] = cannot_tell(*reasons, score=score)
-        else:
-            probability = float(1 / (1 + np.power(10.0, -lr)))
-            found[str(clip_id)] = Answer(in_words(lr), score, float(lr), (system.low, system.high), probability)
-    return found
+def answer(score: float, quantities: Mapping[str, float], system: SystemEvidence) -> Answer:
+    """What a clip's score says; quantities: those of `pipeline.statistics.limits`, NaN where not known."""
+    reasons = [
+        why(name, quantities[name], limit)
+        for name, limit in system.limits.items()
+        if limit is not None and beyond(name, quantities[name], system.limits)
+    ]
+    if reasons:
+        return cannot_tell(*reasons, score=score)
+    lr = float(calibration_of(system).log10_lr(score))
+    return Answer(in_words(lr), score, lr, (system.low, system.high), float(1 / (1 + np.power(10.0, -lr))))
+
+
+def beyond(name: str, values: ArrayLike, limits: Mapping[str, float | None]) -> NDArray[np.bool_]:
+    """Of a quantity's values (any shape), whether each keeps its clip from being judged; NaN, not known, does not.
+
+    No sound at all is no reason where the picture is judged, too: a network that scores such clips was trained on some.
+    """
+    limit, x = limits[name], np.asarray(values, np.float64)
+    if limit is None:
+        return np.zeros(x.shape, bool)
+    if name not in LEAST:
+        return np.asarray(x > limit)
+    mute = (x == 0) & (name == "speech_s") & ("face_share" in limits)
+    return np.asarray((x < limit) & ~mute)
+
+
+def why(name: str, value: float, limit: float) -> str:
+    """Why a quantity of this value keeps a clip from being judged, in words."""
+    if name == "face_share":
+        return f"too little face: seen in {value:.0%} of the pictures looked at, at least {limit:.0%} needed"
+    if name == "speech_s":
+        return f"too little sound: {value:.2f} s above silence, at least {limit:g} s needed"
+    if name == "spread":
+        return f"the networks disagree: their P(fake) differ by {value:.2f}, by {limit:.2f} at most on known clips"
+    what = "picture" if name == "visual_distance" else "sound"
+    return (
+        f"unlike anything it was trained on: its {what} lies at a distance of {value:.2f} from the training clips, "
+        f"clips like those at {limit:.2f} at most"
+    )

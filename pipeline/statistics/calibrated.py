@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.statistics import evidence, metrics
+from pipeline.statistics import evidence, metrics, strength
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
 from pipeline.statistics.tables import Level
 
@@ -28,7 +28,7 @@ def measure_calibration(level: Level) -> dict[str, Any]:
     except UndefinedMetricError as error:
         return found | {"reason": str(error)}
     lr = chosen.calibration.log10_lr(s)
-    before = evidence.log_odds(s) / np.log(10)
+    before = strength.log_odds(s) / np.log(10)
     return found | {
         "kind": chosen.calibration.kind,
         "limits": [float(limit) for limit in chosen.calibration.limits],

@@ -9,8 +9,7 @@ and to let one pass is ten times as bad as to stop a real one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,12 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline.statistics.metrics import Floats, two_classes
+from pipeline.statistics.strength import Calibration, log_odds
 
 COST_RATIO = (1 * 0.95) / (10 * 0.05)
 """Of stopping a real clip and letting a fake one pass: cost of each times how often it is expected."""
-_STEPS = (0.3, 1.0, 2.0, 4.0, 6.0)
-_WORDS = ("", "weak", "moderate", "moderately strong", "strong", "very strong")
-_LEAST = 1e-12  # of a probability, so that its odds are finite
 _FOLDS = 10
 
 
@@ -94,28 +91,6 @@ def min_dcf(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(min(1.0, (COST_RATIO * alarms + misses).min())) / min(COST_RATIO, 1)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """From P(fake) to a log10 LR, by what was seen of other clips."""
-
-    kind: Literal["logistic", "isotonic"]
-    points: tuple[tuple[float, float], ...]
-    """logistic: (slope, offset) of the natural log odds; isotonic: (score, log10 LR), interpolated between."""
-    limits: tuple[float, float] = (-np.inf, np.inf)
-    """No more is ever claimed: so much evidence as the clips support that it was fitted to (`bounds`)."""
-
-    def log10_lr(self, scores: ArrayLike) -> Floats:
-        """(N,) of (N,) P(fake)."""
-        s = np.asarray(scores, np.float64)
-        if self.kind == "logistic":
-            ((slope, offset),) = self.points
-            found = (slope * log_odds(s) + offset) / np.log(10)
-        else:
-            known, values = np.asarray(self.points).T
-            found = np.interp(s, known, values)
-        return np.asarray(np.clip(found, *self.limits))
-
-
 def calibrate(labels: ArrayLike, scores: ArrayLike) -> Calibration:
     """The better of a logistic and an isotonic calibration, by their Cllr on clips left out in turn."""
     y, s = two_classes(labels, scores)
@@ -137,14 +112,6 @@ def bounds(labels: ArrayLike, log10_lr: ArrayLike) -> tuple[float, float]:
     """
     y, lr = two_classes(labels, log10_lr)
     return -_highest(1 - y, -lr), _highest(y, lr)
-
-
-def in_words(log10_lr: float) -> str:
-    """As forensic reports put it (ENFSI guideline for evaluative reporting, 2015)."""
-    strength = _WORDS[int(np.searchsorted(_STEPS, abs(log10_lr), "right"))]
-    return (
-        f"{strength} support for {'a fake' if log10_lr > 0 else 'a real clip'}" if strength else "no support either way"
-    )
 
 
 def _highest(y: NDArray[np.int64], lr: Floats) -> float:
@@ -175,9 +142,3 @@ def _isotonic(y: NDArray[np.int64], s: Floats) -> Calibration:
 
 
 _FITS: dict[str, Callable[[NDArray[np.int64], Floats], Calibration]] = {"logistic": _logistic, "isotonic": _isotonic}
-
-
-def log_odds(scores: ArrayLike) -> Floats:
-    """ln(p / (1 - p)) of P(fake), finite at both ends."""
-    clipped = np.clip(scores, _LEAST, 1 - _LEAST)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))

@@ -23,12 +23,9 @@ from scipy import stats
 
 from cache_schemas.evidence import SystemEvidence
 from cache_schemas.run import NetworkName
+from pipeline.statistics.answers import LEAST, beyond
 from pipeline.statistics.metrics import Floats
 from pipeline.statistics.values import choose
-
-LEAST = {"face_share": 0.25, "speech_s": 1.0}
-"""Below these a clip is not judged. What is seen for less than a quarter of the time is a cutaway, not the person in
-question; a second is about the shortest utterance that speaker recognition is measured on."""
 
 LEFT_OUT = 0.05
 """Of clips like val's, so many at most are called unlike the training data, and as many are left to disagreement."""
@@ -139,33 +136,6 @@ def fit_systems(
 
 
 def withheld(table: pd.DataFrame, system: SystemEvidence) -> pd.DataFrame:
-    """(clips, quantities) bool: whether each keeps the clip from being judged; table: as `scored_clips` gives it.
-
-    No sound at all is no reason where the picture is judged, too: a network that scores such clips was trained on some.
-    """
-    found = {}
-    for name, limit in system.limits.items():
-        values = table[name].to_numpy(np.float64)
-        if limit is None:
-            found[name] = np.zeros(len(table), bool)
-        elif name in LEAST:
-            mute = (values == 0) & (name == "speech_s") & ("face_share" in system.limits)
-            found[name] = (values < limit) & ~mute
-        else:
-            found[name] = values > limit
+    """(clips, quantities) bool: whether each keeps the clip from being judged; table: as `scored_clips` gives it."""
+    found = {name: beyond(name, table[name], system.limits) for name in system.limits}
     return pd.DataFrame(found, index=table.index)
-
-
-def why(name: str, value: float, limit: float) -> str:
-    """Why a quantity of this value keeps a clip from being judged, in words."""
-    if name == "face_share":
-        return f"too little face: seen in {value:.0%} of the pictures looked at, at least {limit:.0%} needed"
-    if name == "speech_s":
-        return f"too little sound: {value:.2f} s above silence, at least {limit:g} s needed"
-    if name == "spread":
-        return f"the networks disagree: their P(fake) differ by {value:.2f}, by {limit:.2f} at most on known clips"
-    what = "picture" if name == "visual_distance" else "sound"
-    return (
-        f"unlike anything it was trained on: its {what} lies at a distance of {value:.2f} from the training clips, "
-        f"clips like those at {limit:.2f} at most"
-    )

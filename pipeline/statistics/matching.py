@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.statistics.evidence import log_odds
 from pipeline.statistics.metrics import Floats, two_classes
+from pipeline.statistics.strength import log_odds
 
 CALIPER = 0.2
 """Of the standard deviation of the log odds, as Austin recommends (Pharmaceutical Statistics 2011, 10.1002/pst.433)."""

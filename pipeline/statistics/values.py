@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.statistics import evidence, metrics
+from pipeline.statistics import evidence, metrics, strength
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
 from pipeline.statistics.people import APCER, Draws, draw_people, drawn_cllr_min, drawn_metrics, interval
 
@@ -28,7 +28,7 @@ class Chosen:
     """What was chosen on val: from where on a clip is called fake, and what a score is worth as evidence."""
 
     threshold: float
-    calibration: evidence.Calibration
+    calibration: strength.Calibration
 
 
 Metric = Callable[[Ints, Floats], float]

@@ -12,8 +12,9 @@ import numpy as np
 
 from cache_schemas.files import write_text
 from cache_schemas.manifest import Clip
-from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
+from cache_schemas.media import FACES, SPECTROGRAMS, write_windows
 from cache_schemas.shards import ClipResult, scan_shards, write_shard
+from cache_schemas.windows import ClipWindows
 from pipeline.faces.stage import face_key, windows_digest
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params, parse_params

@@ -23,12 +23,14 @@ from cache_schemas.shards import read_rows, scan_shards
 from pipeline import media
 from pipeline.backbones import load_backbone
 from pipeline.faces.stage import build_faces, face_key
+from pipeline.features.forward import MODALITIES
 from pipeline.features.pretrain import run_pretrain
 from pipeline.features.stage import build_features
-from pipeline.features.windows import MODALITIES, window_sources
+from pipeline.features.windows import window_sources
 from pipeline.manifest.build import build_manifest
 from pipeline.params import Params
-from pipeline.sound.stage import build_spectrograms, compute_spectrogram, from_pcm, spectrogram_key
+from pipeline.sound.clip import compute_spectrogram, from_pcm
+from pipeline.sound.stage import build_spectrograms, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import run_to_features, small_params
 

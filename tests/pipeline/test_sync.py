@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from cache_schemas.manifest import Clip
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline import media
 from pipeline.params import SpectrogramParams, WindowParams
 from pipeline.shards.windows import frame_times, plan_windows, window_samples
-from pipeline.sound.stage import compute_spectrogram
+from pipeline.sound.clip import compute_spectrogram
 from tests.pipeline.clips import H264, copy_clip, make_clip
 from tests.pipeline.media.boxes import edit_boxes
 

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 from cache_schemas.manifest import Clip
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline import media
 from pipeline.media import process
 from pipeline.params import Params

@@ -17,7 +17,7 @@ from cache_schemas.features import FeatureCache
 from cache_schemas.media import FACES
 from cache_schemas.shards import read_rows, scan_shards
 from pipeline.faces.stage import face_key
-from pipeline.features.compute import PIECE_ROWS
+from pipeline.features.forward import PIECE_ROWS
 from pipeline.params import load_params
 from pipeline.workspace import Workspace
 from tests.pipeline.test_pipeline import assert_same_cache, kill_when

@@ -86,6 +86,7 @@ def test_help_calls_the_command_by_its_name_however_it_was_started(arguments: li
         ["faces", "--workers", "x"],
         ["bundle"],
         ["predict", "a.mp4", "--json", "--csv"],
+        ["predict", "a.mp4", "--hop", "0"],
         ["predict", "a.mp4", "--key", "k"],
         ["predict", "a.mp4", "--bundle", "b", "--work", "w"],
     ],

@@ -84,7 +84,7 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
         Prediction(f"{LONG}/a.mp4", 0.5, windows, answer=told, modalities={"audio": cannot_tell(why, score=0.9)}),
         Prediction(f"{LONG}/[b].mp4", None, reason="no media", answer=cannot_tell("no media")),
     ]
-    monkeypatch.setattr(predict, "predict", lambda *_: found)
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: found)
     lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
     first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
     assert lines[first + 1] == (
@@ -110,14 +110,15 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     out, ends = io.BytesIO(), [0]
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object, **__: object) -> Iterator[Prediction]:
+    def one_by_one(*_: object, hop_s: float | None) -> Iterator[Prediction]:
+        assert hop_s == 2.5
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", one_by_one)
-    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json"])
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5"])
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as ended:
@@ -145,7 +146,7 @@ def test_predict_ends_with_1_where_anything_was_not_scored(
 
 
 def test_predict_prints_a_table_that_spreadsheets_take_for_one(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "predict", lambda *_: FOUND)
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: FOUND)
     rows = list(csv.DictReader(screen("predict", "a.mp4", "--csv")))
     assert [row["path"] for row in rows] == ["./=cmd.mp4", "a%FF%1B.mp4"]
     assert (rows[0]["log10_lr"], rows[0]["lowest"], rows[0]["windows"]) == ("0.8", "-1.3", "1")

@@ -24,9 +24,10 @@ from pipeline.backbones import BackboneError
 from pipeline.detector.bundle import make_bundle
 from pipeline.detector.opened import open_bundle
 from pipeline.params import Params
-from pipeline.runs.evidence import keep_evidence, kept_evidence
+from pipeline.runs.evidence import keep_evidence
+from pipeline.runs.familiar import fit_familiar
+from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import score_windows
-from pipeline.runs.unlike import fit_familiar
 from pipeline.workspace import Workspace
 from tests.cache_schemas.small_bundle import members_of, raw_bundle
 from tests.pipeline.run_fixture import (

@@ -13,7 +13,7 @@ from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.detector.card import bundle_card
 from pipeline.detector.opened import open_bundle
-from pipeline.runs.evidence import kept_evidence
+from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import score_windows
 from tests.cache_schemas.small_bundle import members_of, raw_bundle
 

@@ -3,20 +3,26 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import nas
 from cache_schemas.evidence import Evidence, write_evidence
+from cache_schemas.features import FeatureCache
 from cache_schemas.files import file_sha256
-from cache_schemas.run import RunFileError
+from cache_schemas.run import RetrainRun, RunFileError, read_run
 from pipeline import media
 from pipeline.detector.bundle import make_bundle
 from pipeline.detector.opened import open_bundle
-from pipeline.detector.predict import predict
+from pipeline.detector.predict import Detector, predict
+from pipeline.detector.road import Road
 from pipeline.features.shown import shown_and_heard
 from pipeline.params import Params
 from pipeline.runs.evaluate import evaluate
@@ -69,14 +75,22 @@ def test_predict_gives_the_scores_of_evaluate(
     """New files go down the same road: a test clip's score and distances are those that evaluate writes."""
     workspace, params = evaluated
     scores = pd.read_csv(workspace.evaluate / "scores.csv", dtype={"clip_id": str})
-    fusion = scores[(scores["system"] == "fusion") & (scores["split"] == "test")].groupby("clip_id")["score"].mean()
+    of_test = scores[scores["split"] == "test"].groupby(["system", "clip_id"])["score"].mean()
+    fusion = of_test["fusion"]
     clips = pd.read_csv(workspace.evaluate / "clips.csv", dtype={"clip_id": str}).set_index("clip_id")
     videos = [synth_root / clips.loc[clip_id, "path"] for clip_id in fusion.index[:2]]
     bad = tmp_path / "-bad name.mp4"
     bad.write_text("no video")
-    predictions = predict(workspace, [*videos, bad, tmp_path / "none.mp4"], params.compute)
+    predictions = list(predict(workspace, [*videos, bad, tmp_path / "none.mp4"], params.compute))
     assert "random weights" not in capsys.readouterr().err  # no answer depends on them
     assert [p.score for p in predictions[:2]] == pytest.approx(list(fusion[:2]), abs=1e-6)
+    for name in ("visual", "audio"):
+        told = [p.modalities[name].score for p in predictions[:2]]
+        assert told == pytest.approx(list(of_test[name][:2]), abs=1e-6)
+    by_seed = scores[scores["system"] == "fusion"].pivot_table(index="clip_id", columns="seed", values="score")
+    spread = by_seed.max(axis=1) - by_seed.min(axis=1)
+    told = [p.quantities["spread"] for p in predictions[:2]]
+    assert told == pytest.approx(list(spread[fusion.index[:2]]), abs=1e-5)
     assert [len(p.windows) for p in predictions[:2]] == [1, 1]
     assert [p.path for p in predictions[:2]] == [str(video) for video in videos]
     for name in ("face_share", "speech_s", "visual_distance", "audio_distance"):
@@ -87,8 +101,73 @@ def test_predict_gives_the_scores_of_evaluate(
     assert set(predictions[0].modalities) == {"visual", "audio"}
     assert "not a media file" in predictions[2].reason
     assert predictions[2].answer.says == f"cannot tell: {predictions[2].reason}"
-    assert "No such file" in predictions[3].reason
+    assert predictions[3].reason == "the file does not exist"
     assert json.loads(json.dumps([asdict(p) for p in predictions]))[2]["score"] is None
+
+
+def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth_root: Path) -> None:
+    workspace, params = evaluated
+    cache = FeatureCache.open(workspace.features)
+    run = read_run(workspace.retrain / "retrain.json", RetrainRun)
+    (walked,) = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
+    rows = np.flatnonzero(cache.index["clip_id"] == cache.index["clip_id"][0])
+    assert walked.starts_s == tuple(cache.index["start_s"][rows])
+    cached = cache.read(rows)
+    assert walked.layers.keys() == cached.keys()
+    for name, x in walked.layers.items():
+        assert x.dtype == cached[name].dtype == torch.float16
+        torch.testing.assert_close(x, cached[name][0], rtol=2e-3, atol=1e-4)
+
+
+def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    video = str(next((synth_root / "clips").glob("*.mp4")))
+    with Detector.load(str(evaluated[0].root), device="cpu") as detector:
+        found = list(detector.score_many([tmp_path / "none.mp4", video]))
+        assert [each.path for each in found] == [str(tmp_path / "none.mp4"), video]
+        assert found[1] == detector.score(video)
+        hopped = detector.score(video, hop_s=0.5)
+        assert hopped.windows[0].start_s == found[1].windows[0].start_s
+        assert hopped.quantities["speech_s"] == pytest.approx(found[1].quantities["speech_s"], abs=0.5)
+        with pytest.raises(ValueError, match=r"hop_s = 0: .* at least 0.1"):
+            detector.score(video, hop_s=0)
+    with pytest.raises(RunFileError, match="does not exist: run `bmnas retrain` first"):
+        Detector.load(tmp_path)
+    bundle = tmp_path / "detector.bmnas"
+    make_bundle(evaluated[0], bundle)
+    with Detector.load(bundle) as detector:
+        assert detector.score(video) == found[1]
+        folder = detector._workspace.root
+        assert folder.is_dir()
+    assert not folder.exists()
+    with pytest.raises(FileNotFoundError, match=r"none\.bmnas"):
+        Detector.load(tmp_path / "none.bmnas")
+    with pytest.raises(ValueError, match="device"):
+        Detector.load(evaluated[0].root, device="tpu")
+
+
+def test_predictions_come_as_they_are_done(evaluated: Run, synth_root: Path) -> None:
+    video = next((synth_root / "clips").glob("*.mp4"))
+
+    def videos() -> Iterator[Path]:
+        yield video
+        raise RuntimeError("the second was asked for before the first was given")
+
+    first = next(predict(evaluated[0], videos(), evaluated[1].compute))
+    assert first.score is not None
+
+
+def test_threads_and_processes_give_the_same_answers(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    workspace, params = evaluated
+    videos = [*sorted((synth_root / "clips").glob("*.mp4"))[:3], tmp_path / "none.mp4"]
+    detector = Detector(workspace, params.compute)
+    alone = [detector.score(video) for video in videos]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(detector.score, [*videos, *videos])) == [*alone, *alone]
+    several = predict(workspace, videos, params.compute.model_copy(update={"workers": 2}))
+    by_path = {prediction.path: prediction for prediction in several}
+    for one in alone:
+        assert by_path[one.path].reason == one.reason
+        assert by_path[one.path].score == pytest.approx(one.score, abs=1e-6)
 
 
 def test_predict_cannot_tell_of_what_is_unlike_and_of_hardly_any_face(
@@ -129,7 +208,7 @@ def test_predict_names_the_evidence_that_is_missing(trained: Run, tmp_path: Path
     workspace = Workspace(tmp_path / "work")
     shutil.copytree(trained[0].retrain, workspace.retrain)
     with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate`"):
-        predict(workspace, [tmp_path / "a.mp4"], trained[1].compute)
+        next(predict(workspace, [tmp_path / "a.mp4"], trained[1].compute))
 
 
 def test_a_bundle_answers_as_its_run_does(
@@ -161,4 +240,4 @@ def test_predict_refuses_other_backbones(evaluated: Run, synth_root: Path, tmp_p
     write_evidence(workspace.evaluate, Evidence.model_validate(evidence))
     video = next((synth_root / "clips").glob("*.mp4"))
     with pytest.raises(RuntimeError, match="not those that the networks were trained on"):
-        predict(workspace, [video], evaluated[1].compute)
+        next(predict(workspace, [video], evaluated[1].compute))

@@ -10,8 +10,8 @@ import pytest
 
 from cache_schemas.files import write_text
 from cache_schemas.manifest import read_manifest
-from cache_schemas.media import ClipWindows
 from cache_schemas.shards import ClipResult
+from cache_schemas.windows import ClipWindows
 from pipeline.experiments.folds import BUILT_IN
 from pipeline.experiments.protocols import run_protocol
 from pipeline.features.stage import build_features

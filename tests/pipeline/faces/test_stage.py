@@ -13,12 +13,14 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from cache_schemas.manifest import Clip, write_manifest
-from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
+from cache_schemas.media import FACES, SPECTROGRAMS, write_windows
 from cache_schemas.shards import ClipResult, write_shard
+from cache_schemas.windows import ClipWindows
 from pipeline import media
+from pipeline.faces.clip import smallest_face_px
 from pipeline.faces.contact_sheets import write_contact_sheets
 from pipeline.faces.following import iou
-from pipeline.faces.stage import clip_faces, face_key, smallest_face_px
+from pipeline.faces.stage import clip_faces, face_key
 from pipeline.params import DataParams, FaceParams, Params, WindowParams
 from pipeline.shards.stage import ClipJob
 from pipeline.sound.stage import spectrogram_key

@@ -13,7 +13,7 @@ from cache_schemas.content import ControlContent, cache_identity
 from cache_schemas.features import FeatureCache, FeatureCacheWriter
 from cache_schemas.features.upkeep import verify
 from pipeline.backbones import load_backbone
-from pipeline.features.compute import run_backbone
+from pipeline.features.forward import run_backbone
 from pipeline.features.stage import build_features
 from pipeline.features.windows import window_inputs, window_sources
 from pipeline.params import BackboneParams, Params

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from cache_schemas.manifest import write_manifest
-from cache_schemas.media import FACES, SPECTROGRAMS, ClipWindows, write_windows
+from cache_schemas.media import FACES, SPECTROGRAMS, write_windows
 from cache_schemas.shards import ClipResult, write_shard
+from cache_schemas.windows import ClipWindows
 from pipeline.faces.stage import face_key, windows_digest
-from pipeline.features.shown import seconds_heard, shown_and_heard
+from pipeline.features.amounts import seconds_heard
+from pipeline.features.shown import shown_and_heard
 from pipeline.params import Params
 from pipeline.sound.stage import spectrogram_key
 from pipeline.workspace import Workspace

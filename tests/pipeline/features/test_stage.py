@@ -23,7 +23,7 @@ from pipeline.backbones import Backbone, Modality, load_backbone
 from pipeline.backbones.timm_family import create
 from pipeline.faces.stage import face_key
 from pipeline.features import compute
-from pipeline.features.compute import PASS_WINDOWS, run_backbone
+from pipeline.features.forward import PASS_WINDOWS, run_backbone
 from pipeline.features.stage import build_features, describe, row_keys
 from pipeline.features.windows import window_inputs, window_sources
 from pipeline.params import BackboneParams, NetworkParams, Params

@@ -30,7 +30,7 @@ from pipeline.features.views import (
     visual_view,
 )
 from pipeline.params import SpectrogramParams
-from pipeline.sound.stage import compute_spectrogram, from_pcm, to_pcm
+from pipeline.sound.clip import compute_spectrogram, from_pcm, to_pcm
 
 T, S = 4, 96
 RATE = 16000

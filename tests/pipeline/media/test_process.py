@@ -63,18 +63,29 @@ def test_a_server_that_is_stuck_is_left_behind(clip: Path, monkeypatch: pytest.M
     assert media.probe(clip).width_px == 64
 
 
-def test_a_file_is_waited_for_once_however_often_it_is_read(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_waited_for_once_however_often_it_is_read(clip: Path) -> None:
     end_decoders(decoders())
-    media.probe(clip)
-    monkeypatch.setattr(process, "WALL_SECONDS", 0.3)
     with media.one_file():
+        media.probe(clip)
         decoders()[1].suspend()
+        process._patience.get().left_s = 0.3
         for _ in range(2):  # the second time by a decoder that is well
             with pytest.raises(media.MediaError, match="longer than"):
                 media.probe(clip)
-    monkeypatch.undo()
     with media.one_file():
         media.probe(clip)
+
+
+def test_a_piece_of_work_has_a_decoder_of_its_own(clip: Path) -> None:
+    """Each decoder has so much time: the next part of a long file begins with all of it."""
+    end_decoders(decoders())
+    seen = []
+    for _ in range(2):
+        with media.one_file():
+            for _ in range(2):
+                media.probe(clip)
+                seen.append(decoders()[1].pid)
+    assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
 def test_a_file_that_does_not_open_is_given_up(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline import media
-from pipeline.sound.stage import leading_silence_s
+from pipeline.sound.clip import leading_silence_s
 from tests.pipeline.broken_sound import BROKEN, at_rate
 from tests.pipeline.clips import H264, copy_clip, make_clip
 
@@ -72,6 +72,33 @@ def test_a_header_that_makes_the_sound_longer_gives_no_more_than_the_limit(
     path = at_rate(tmp_path / "c.mkv", 4000)
     monkeypatch.setattr("pipeline.media.process.MAX_SECONDS", 0.5)
     assert len(hear(path)) == pytest.approx(RATE // 2, abs=160)
+
+
+@pytest.mark.parametrize("large_bytes", [0, 1 << 30])
+def test_open_sound_reads_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
+    """From the disk and from memory; of a track that starts late, silence before it."""
+    path = copy_clip(
+        make_clip(tmp_path / "a.mkv"), tmp_path / "late.mkv", "-map", "0:v", "-map", "1:a",
+        before=["-i", str(tmp_path / "a.mkv"), "-itsoffset", "0.3"],
+    )  # fmt: skip
+    whole = hear(path)
+    assert not whole[:4000].any()
+    monkeypatch.setattr("pipeline.media.sound._LARGE_BYTES", large_bytes)
+    with media.open_sound(path, sample_rate_hz=RATE) as sound:
+        samples = sound.samples
+        assert len(samples) == len(whole)
+        for part in (slice(0, 100), slice(4000, 9000), slice(len(whole) - 5, len(whole) + 5), slice(7, 7)):
+            assert (samples[part] == whole[part]).all()
+            assert samples[part].shape == whole[part].shape
+
+
+def test_who_reads_on_says_how_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_clip(tmp_path / "c.mkv", seconds=2)
+    monkeypatch.setattr("pipeline.media.process.MAX_SECONDS", 0.5)
+    with media.one_file(1.5):
+        assert len(hear(path)) == pytest.approx(1.5 * RATE, abs=0.02 * RATE)  # the coder begins early
+        assert media.probe(path).duration_s == 1.5
+    assert media.probe(path).duration_s == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import torch
 import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.run import NETWORKS, RetrainEntry, RetrainRun, write_run
-from cache_schemas.shards import ClipResult
 from cache_schemas.tables import read_table
+from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
 from pipeline.params import Params, ParamsError
 from pipeline.robustness import stage
@@ -265,11 +265,11 @@ def test_a_degraded_picture_is_shown_when_the_original_was(
     (wanted, *_) = wanted_of(trained, "h264", 3, tmp_path)
     windows = replace(wanted.windows, starts_s=(0.5, 1.5), available_s=1.0)
 
-    def look(job: Any, path: Path, params: Params, *, found: media.Probe) -> ClipResult:
+    def look(path: Path, windows: ClipWindows, params: Params, *, found: media.Probe) -> Windowed:
         seen.update(times_s=found.times_s, fps=found.fps, again=media.probe(path).times_s)
-        return ClipResult("", "", (), {})
+        return Windowed((), {})
 
-    monkeypatch.setattr("pipeline.robustness.compute.clip_faces", look)
+    monkeypatch.setattr("pipeline.robustness.compute.file_faces", look)
     clip = replace(wanted.clip, path="odd.mkv", file_bytes=path.stat().st_size)
     data = wanted.params.data.model_copy(update={"root": str(tmp_path)})
     params = wanted.params.model_copy(update={"data": data})

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from cache_schemas.features import FeatureCache
-from pipeline.runs.unlike import Gaussian, clip_distances, fit_familiar, read_familiar, write_familiar
+from pipeline.runs.familiar import clip_distances, fit_familiar, fit_gaussian
+from pipeline.runs.unlike import read_familiar, write_familiar
 from tests.pipeline.run_fixture import make_index, make_workspace
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -32,8 +33,8 @@ def test_it_does_not_matter_where_points_lie_how_they_are_turned_and_in_which_un
     random = np.random.default_rng(seed)
     x, other = cloud(seed), cloud(seed + 1)
     turned, shift, unit = ortho_group.rvs(D, random_state=random), 9 * random.standard_normal(D), random.uniform(0.1, 9)
-    before = Gaussian.of(x).distances(other)
-    after = Gaussian.of(unit * x @ turned + shift).distances(unit * other @ turned + shift)
+    before = fit_gaussian(x).distances(other)
+    after = fit_gaussian(unit * x @ turned + shift).distances(unit * other @ turned + shift)
     assert after == pytest.approx(before, rel=1e-6)
 
 
@@ -43,14 +44,14 @@ def test_with_points_enough_no_linear_map_matters(seed: int) -> None:
     """What is left of the shrinkage is small then."""
     x, other = cloud(seed, 20_000, 4), cloud(seed, 50, 4)
     mixed = np.random.default_rng(seed).uniform(-0.5, 0.5, (4, 4)) + 3 * np.eye(4)
-    assert Gaussian.of(x @ mixed).distances(other @ mixed) == pytest.approx(Gaussian.of(x).distances(other), rel=0.05)
+    assert fit_gaussian(x @ mixed).distances(other @ mixed) == pytest.approx(fit_gaussian(x).distances(other), rel=0.05)
 
 
 @given(SEEDS)
 @settings(max_examples=20)
 def test_points_like_the_training_data_are_near_and_others_far(seed: int) -> None:
     x = cloud(seed, 2000)
-    found = Gaussian.of(x[:1000])
+    found = fit_gaussian(x[:1000])
     assert np.sqrt(np.square(found.distances(x[1000:])).mean()) == pytest.approx(1, abs=0.1)
     narrow = np.linalg.eigh(np.cov(x.T))[1][:, 0]  # the direction in which they differ least
     step = 10 * np.sqrt(np.var(x @ narrow))
@@ -62,11 +63,11 @@ def test_what_no_training_point_does_is_far_though_there_are_fewer_points_than_d
     random = np.random.default_rng(0)
     flat = np.zeros((20, 50))
     flat[:, :10] = random.standard_normal((20, 10))
-    found = Gaussian.of(flat)
+    found = fit_gaussian(flat)
     out = flat[:1].copy()
     out[0, 30] = 3
     assert found.distances(out)[0] > 2 * found.distances(flat).max()
-    assert np.isfinite(Gaussian.of(np.ones((3, 4))).distances(np.zeros((1, 4)))).all()
+    assert np.isfinite(fit_gaussian(np.ones((3, 4))).distances(np.zeros((1, 4)))).all()
 
 
 @pytest.fixture(scope="module")

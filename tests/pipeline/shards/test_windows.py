@@ -40,6 +40,22 @@ def test_long_clips_give_windows_from_beginning_to_end() -> None:
     assert windows.covered_s == 12.0
 
 
+@pytest.mark.parametrize(
+    ("duration", "hop", "starts"),
+    [
+        (10.0, 2.0, (0.4, 2.4, 4.4, 6.0)),
+        (10.4, 2.0, (0.4, 2.4, 4.4, 6.4)),
+        (10.0, 100.0, (0.4, 6.0)),
+        (4.4, 1.0, (0.4,)),
+        (3.0, 1.0, (0.4,)),
+    ],
+)
+def test_windows_begin_a_hop_apart_to_the_end(duration: float, hop: float, starts: tuple[float, ...]) -> None:
+    params = WindowParams(max_per_clip=1)
+    windows = plan_windows("c", duration_s=duration, leading_silence_s=0.4, params=params, hop_s=hop)
+    assert windows.starts_s == starts
+
+
 @given(st.floats(0.3, 120), st.floats(0, 0.09), st.floats(0.5, 6), st.integers(1, 300))
 def test_windows_cover_a_clip_to_its_end(duration: float, silence: float, window: float, most: int) -> None:
     params, rounding = WindowParams(window_s=window, max_per_clip=most), 0.05

@@ -11,14 +11,8 @@ from cache_schemas.manifest import read_quarantine, write_manifest
 from pipeline.manifest.facts import clip_facts
 from pipeline.media import NoAudioError
 from pipeline.params import Params, SpectrogramParams
-from pipeline.sound.stage import (
-    build_spectrograms,
-    compute_spectrogram,
-    from_pcm,
-    leading_silence_s,
-    spectrogram_key,
-    to_pcm,
-)
+from pipeline.sound.clip import compute_spectrogram, from_pcm, leading_silence_s, to_pcm
+from pipeline.sound.stage import build_spectrograms, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.broken_sound import UNHEARD
 from tests.pipeline.conftest import small_params

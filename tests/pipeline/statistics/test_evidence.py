@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.statistics import evidence
+from pipeline.statistics import evidence, strength
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 
@@ -98,7 +98,7 @@ def test_bounds_by_hand() -> None:
 
 
 def test_words() -> None:
-    told = [evidence.in_words(lr) for lr in (0.1, -0.5, 1.5, -3, 5, 7)]
+    told = [strength.in_words(lr) for lr in (0.1, -0.5, 1.5, -3, 5, 7)]
     assert told == [
         "no support either way", "weak support for a real clip", "moderate support for a fake",
         "moderately strong support for a real clip", "strong support for a fake", "very strong support for a fake",

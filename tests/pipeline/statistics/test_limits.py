@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.statistics.answers import answers
-from pipeline.statistics.limits import distance_limit, fit_systems, scored_clips, upper_limit, withheld
+from pipeline.statistics.answers import Answer, answer
+from pipeline.statistics.limits import QUANTITIES, distance_limit, fit_systems, scored_clips, upper_limit, withheld
 
 NAN = float("nan")
 
@@ -77,6 +77,12 @@ def tables(*, people: int = 10, seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFr
     return pd.DataFrame(clips), pd.DataFrame(scores)
 
 
+def answers(table: pd.DataFrame, network: str) -> list[Answer]:
+    """What the network says of each clip of a table."""
+    rows = [{name: float(row[name]) for name in ("score", *QUANTITIES["fusion"])} for _, row in table.iterrows()]
+    return [answer(row["score"], row, SYSTEMS[network]) for row in rows]
+
+
 CLIPS, SCORES = tables()
 SYSTEMS, UNDEFINED = fit_systems(CLIPS, SCORES)
 
@@ -120,8 +126,8 @@ def test_limits_are_those_of_val_alone() -> None:
 )
 def test_each_reason_is_given_alone_and_in_words(column: str, value: float, said: str) -> None:
     table = scored_clips(CLIPS, SCORES, "fusion").iloc[:2]
-    told = answers(table.assign(**{column: [value, table[column].iloc[1]]}), SYSTEMS["fusion"])
-    first, second = told.values()
+    told = answers(table.assign(**{column: [value, table[column].iloc[1]]}), "fusion")
+    first, second = told
     assert first.says.startswith(f"cannot tell: {said}")
     assert len(first.reasons) == 1
     assert (first.log10_lr, first.probability) == (None, None)
@@ -151,12 +157,12 @@ def test_what_is_not_known_withholds_nothing() -> None:
 
 def test_an_answer_stays_within_what_val_supports() -> None:
     table = scored_clips(CLIPS, SCORES, "fusion").assign(spread=0.0)
-    told = answers(table.assign(score=np.linspace(0, 1, len(table))), SYSTEMS["fusion"])
-    lrs = [answer.log10_lr for answer in told.values()]
+    told = answers(table.assign(score=np.linspace(0, 1, len(table))), "fusion")
+    lrs = [each.log10_lr for each in told]
     assert lrs == sorted(lrs)
     low, high = SYSTEMS["fusion"].low, SYSTEMS["fusion"].high
     assert low == lrs[0] < 0 < lrs[-1] == high <= np.log10(11)  # ten clips of each class
-    last = list(told.values())[-1]
+    last = told[-1]
     assert last.limits == (low, high)
     assert last.probability == pytest.approx(10**high / (1 + 10**high))
     assert last.says == "moderate support for a fake"

@@ -1,0 +1,19 @@
+"""What is kept of when retrained networks can be asked: read without what it took to learn it."""
+
+from __future__ import annotations
+
+from cache_schemas.evidence import Evidence, read_evidence
+from cache_schemas.files import file_sha256
+from pipeline.runs.unlike import Familiar, read_familiar
+from pipeline.workspace import Workspace
+
+
+def kept_evidence(workspace: Workspace) -> tuple[Evidence, dict[str, Familiar]]:
+    """What `evidence.keep_evidence` kept; raises RunFileError where it is missing, changed, or of other networks."""
+    evidence = read_evidence(workspace.evaluate, retrained=retrained_digest(workspace))
+    return evidence, read_familiar(workspace.evaluate / "unlike.safetensors")
+
+
+def retrained_digest(workspace: Workspace) -> str:
+    """What evidence names the retrained networks by."""
+    return file_sha256(workspace.retrain / "retrain.json")[:16]
