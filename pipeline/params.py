@@ -228,10 +228,10 @@ class FeatureParams(_Section):
         1, ge=1, le=64, description="variants of every window to train on, V; the first is the window itself"
     )
     pseudo: int = Field(
-        0,
+        2,
         ge=0,
         le=8,
-        description="pseudo-fakes of every window of a real clip, to train on: its picture, smoothed sound",
+        description="pseudo-fakes of every window of a real clip, to learn from: its picture, smoothed sound",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the cached features")
     random_control: bool = Field(
