@@ -15,13 +15,13 @@ from cache_schemas.features import FeatureCache, FeatureCacheError, FeatureCache
 from cache_schemas.features.layout import keys_text
 from cache_schemas.features.upkeep import summarise, verify
 from pipeline.backbones import load_backbone
-from pipeline.features.compute import run_backbone
+from pipeline.features.forward import run_backbone
 from pipeline.features.stage import build_features, describe, row_keys
 from pipeline.features.views import audio_view, sound_view, visual_view
 from pipeline.features.windows import window_inputs, window_sources
 from pipeline.params import Params
 from pipeline.runs.cache import Source, cache_identity, open_cache
-from pipeline.sound.stage import compute_spectrogram, from_pcm
+from pipeline.sound.clip import compute_spectrogram, from_pcm
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG, logged
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
