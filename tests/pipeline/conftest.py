@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,14 +29,15 @@ def synth_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_params(root: Path, **changes: object) -> Params:
-    """Parameters that compute in this process."""
-    content = {
+    """Parameters that compute in this process, without pseudo-fakes unless they are asked for."""
+    content: dict[str, Any] = {
         "data": {"root": str(root), "layout": "csv"},
         "split": {"val": 0.3, "test": 0.3},
         "features": {"random_control": False},
         "compute": {"workers": 1},
         **changes,
     }
+    content["features"] = {"pseudo": 0, **content["features"]}
     return parse_params(content, source="test")
 
 

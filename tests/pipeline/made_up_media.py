@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +27,9 @@ CLIPS_PER_SHARD = 8
 
 
 def made_up_params(root: Path, **changes: object) -> Params:
-    """Small crops and spectrograms, counting backbones, all in this process."""
+    """Small crops and spectrograms, counting backbones, all in this process; no pseudo-fakes unless asked for."""
     backbone = {"name": "tests.pipeline.counting:small", "weights": "seed:0"}
-    content = {
+    content: dict[str, Any] = {
         "data": {"root": str(root), "layout": "csv"},
         "windows": {"window_s": 0.5, "max_per_clip": 1},
         "spectrograms": {"sample_rate_hz": 8000, "n_fft": 256, "n_mels": 64},
@@ -37,6 +38,7 @@ def made_up_params(root: Path, **changes: object) -> Params:
         "compute": {"workers": 1, "device": "cpu"},
         **changes,
     }
+    content["features"] = {"pseudo": 0, **content["features"]}
     return parse_params(content, source="test")
 
 

@@ -142,7 +142,7 @@ def make_workspace(
     seeds: Sequence[int] = (0, 1),
     silence: float = 0.0,
     copies: Mapping[str, str] = types.MappingProxyType({}),
-    pseudo: int = 0,
+    pseudo: int = FeatureParams().pseudo,
 ) -> Workspace:
     """A workspace as the retrain stage leaves it: cache, genotypes, (untrained) networks, a quarantined clip.
 

@@ -45,7 +45,7 @@ class Made:
     def params(self, pseudo: int = 0, **more: Any) -> Params:
         net = {"name": "tests.pipeline.counting:small", "weights": "seed:1"}
         features = {"visual": [net], "audio": [net], "length": 4, "random_control": False, **more}
-        return made_up_params(self.root, features=features | ({"pseudo": pseudo} if pseudo else {}))
+        return made_up_params(self.root, features=features | {"pseudo": pseudo})
 
     def build(self, pseudo: int = 0, **more: Any) -> FeatureCache:
         return build_features(self.workspace, self.params(pseudo, **more))

@@ -173,10 +173,12 @@ def test_evaluate_scores_the_same_windows_of_the_same_clips(both: dict[int, Work
 
 def test_without_any_nothing_is_named_otherwise(both: dict[int, Workspace]) -> None:
     """As before there were any: the index, the cache, and what is done over it."""
-    cache = open_cache(both[0], Params())
+    cache = open_cache(both[0], params_with(0))
     assert "pseudo" not in json.dumps(cache.index_attributes.params)
-    assert Params().features.naming() == {k: v for k, v in params_with(P).features.naming().items() if k != "pseudo"}
-    source = Source.of(both[0], Params())
+    assert params_with(0).features.naming() == {
+        k: v for k, v in params_with(P).features.naming().items() if k != "pseudo"
+    }
+    source = Source.of(both[0], params_with(0))
     assert source.naming == [source.identity] == [cache_identity(cache)]
 
 
