@@ -21,8 +21,7 @@ RETRAIN = {"channels": 4, "epochs": 2, "batch_size": 16, "min_steps_per_epoch": 
 
 def small(**changes: Any) -> Params:
     """Parameters of seconds, in this process."""
-    content = {"search": SEARCH, "retrain": RETRAIN, "compute": {"workers": 1, "device": "cpu"}}
-    content |= {"features": {"pseudo": 0}, **changes}  # as make_workspace's cache
+    content = {"search": SEARCH, "retrain": RETRAIN, "compute": {"workers": 1, "device": "cpu"}, **changes}
     return Params.model_validate(content)
 
 
