@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +80,7 @@ def check_names(params: Params, path: Path) -> None:
             )  # fmt: skip
 
 
-def identity_of(run: RetrainRun, modality: str, name: str) -> Mapping[str, Any]:
+def identity_of(run: RetrainRun, modality: str, name: str) -> Any:
     """What the networks were trained on under that name."""
     (found,) = (of for path, of in run.backbones.items() if path.startswith(modality) and of["name"] == name)
     return found

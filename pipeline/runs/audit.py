@@ -70,7 +70,7 @@ def _val_windows(run: RetrainRun, cache: FeatureCache, scores: pd.DataFrame) -> 
     balanced = Params.model_validate(run.params).retrain.class_weights
     val = scores[scores["split"] == "val"]
     tables: dict[Any, pd.DataFrame] = dict(list(val.groupby(["system", "seed"], sort=False)))
-    found = {}
+    found: dict[tuple[str, int], pd.DataFrame] = {}
     for entry in run.entries:
         table = tables.get((entry.network, entry.seed))
         if table is not None:
