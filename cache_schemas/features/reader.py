@@ -202,15 +202,19 @@ class FeatureCache:
                 x[:, mute] = 0
         return loaded if views else {layer: x[0] for layer, x in loaded.items()}
 
-    def load_pseudo(self) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
-        """(the position in `index` of the window that each is made of (M,), {layer: (M, L, C_in)}): the pseudo-fakes.
+    def pseudo_of(self) -> NDArray[np.int64]:
+        """(M,): the position in `index` of the window that each pseudo-fake is made of.
 
         Draw by draw, each in the order of `index`. Windows of which nothing is changed have none.
         """
-        draws = range(self.views, self.views + self.pseudo)
-        at = np.flatnonzero(np.any([self.own(variant)[:, draws].any(axis=1) for variant in self.variants], axis=0))
-        read = self.read(at, views=draws)
-        return np.tile(at, len(draws)), {layer: x.flatten(0, 1) for layer, x in read.items()}
+        at = np.any([self.own(variant)[:, self.views :].any(axis=1) for variant in self.variants], axis=0)
+        return np.tile(np.flatnonzero(at), self.pseudo)
+
+    def load_pseudo(self) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+        """(`pseudo_of`, {layer: (M, L, C_in)}): the pseudo-fakes."""
+        of = self.pseudo_of()
+        read = self.read(np.unique(of), views=range(self.views, self.views + self.pseudo))
+        return of, {layer: x.flatten(0, 1) for layer, x in read.items()}
 
     def read(
         self,

@@ -13,6 +13,7 @@ from rich.markup import escape
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
+from cache_schemas.paths import plain_text
 from pipeline.cli import backbones, cache, detector, doctor, experiments, genotype, params, robustness, stages
 from pipeline.cli.options import console
 
@@ -41,5 +42,6 @@ def main() -> None:
         ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
         if not ours and not isinstance(error, OSError):
             raise
-        console.print(f"[red]error:[/red] {escape(str(error))}")
+        lines = map(plain_text, str(error).split("\n"))  # it may quote anybody's file
+        console.print(f"[red]error:[/red] {escape(chr(10).join(lines))}")
         sys.exit(2 if type(error).__name__ == "ParamsError" else 1)

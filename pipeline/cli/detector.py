@@ -123,12 +123,12 @@ def _csv_rows() -> Write:
         table.writerow(
             [
                 f"./{path}" if path.startswith(("=", "+", "-", "@")) else path,
-                answer.says,
+                plain_text(answer.says),
                 answer.log10_lr,
                 *(answer.limits or (None, None)),
                 answer.probability,
                 prediction.score,
-                *(of and of.says for of in alone),
+                *(of and plain_text(of.says) for of in alone),
                 len(prediction.windows),
             ]
         )
@@ -159,7 +159,7 @@ _WRITERS: dict[str, Callable[[], Write]] = {"json": _json_lines, "csv": _csv_row
 
 def _answer_text(answer: Answer) -> str:
     if answer.log10_lr is None or answer.limits is None:
-        return answer.says
+        return plain_text(answer.says)
     low, high = answer.limits
     return (
         f"{answer.says}: log10 LR {answer.log10_lr:+.2f} (what is claimed ends at {low:+.2f} and {high:+.2f}); "

@@ -25,7 +25,7 @@ from cache_schemas.run import NETWORKS, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.backbones.known import known
 from pipeline.backbones.weights import read_file
-from pipeline.detector.opened import backbones_of, check_names, weights_place
+from pipeline.detector.opened import backbones_of, check_names, identity_of, weights_place
 from pipeline.params import BackboneParams, ComputeParams, NetworkParams, Params, PretrainParams, parse_params
 from pipeline.report.stage import card_of
 from pipeline.runs.kept import kept_evidence, retrained_digest
@@ -129,7 +129,6 @@ def _public_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _described(modality: Any, params: BackboneParams, run: RetrainRun) -> BundledBackbone:
     """What the manifest says of a backbone."""
-    (identity,) = (of for path, of in run.backbones.items() if path.startswith(modality) and of["name"] == params.name)
     kind = params.weights.partition(":")[0]
     licence = next((each.licence for each in known(params.name, every=True) if each.name == params.name), "not said")
     licence, how = {
@@ -142,7 +141,7 @@ def _described(modality: Any, params: BackboneParams, run: RetrainRun) -> Bundle
         modality=modality,
         name=params.name,
         weights=params.weights,
-        weights_sha256=identity["weights_sha256"],
+        weights_sha256=identity_of(run, modality, params.name)["weights_sha256"],
         licence=licence,
         how=how,
     )

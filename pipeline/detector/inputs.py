@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def _listed(text: str, standard_input: BinaryIO) -> Iterator[str]:
 def _found(name: str) -> Iterator[Asked]:
     path = Path(name)
     try:
-        folder, there = path.is_dir(), path.exists()
+        folder, there = path.is_dir(), os.path.lexists(path)
     except OSError:  # a name too long, a folder that may not be looked into: `predict` says so
         folder, there = False, True
     if folder:
@@ -48,7 +49,15 @@ def _found(name: str) -> Iterator[Asked]:
         yield from map(Asked, files)
         if not files:
             yield Asked(path, "no file in this folder is named as media are")
-    elif not there and (matches := sorted(glob.glob(name, recursive=True))):  # noqa: PTH207 - takes whole paths, too
+    elif not there and (matches := _matches(path)):
         yield from dict.fromkeys(found for match in matches for found in _found(match))
     else:
         yield Asked(path)
+
+
+def _matches(pattern: Path) -> list[str]:
+    """Sorted. `**` goes into no link: they may lead in circles."""
+    if "**" not in pattern.parts:
+        return sorted(glob.glob(str(pattern)))  # noqa: PTH207 - passes over hidden files, as shells do
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.parts[bool(pattern.anchor) :]]
+    return sorted(map(str, Path(pattern.anchor).glob("/".join([*parts, *["*"] * (parts[-1] == "**")]))))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -39,7 +40,7 @@ def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Work
     with TemporaryDirectory(prefix="bmnas-detector-") as folder:
         workspace = Workspace(Path(folder))
         bundle = unpack_bundle(path, workspace.root, public_key=public_key)
-        check_detector(path, workspace)
+        check_detector(bundle, workspace)
         try:
             yield workspace
         except (BackboneError, DetectorError) as error:
@@ -79,8 +80,30 @@ def check_names(params: Params, path: Path) -> None:
             )  # fmt: skip
 
 
-def check_detector(path: Path, workspace: Workspace) -> None:
+def identity_of(run: RetrainRun, modality: str, name: str) -> Any:
+    """What the networks were trained on under that name."""
+    (found,) = (of for path, of in run.backbones.items() if path.startswith(modality) and of["name"] == name)
+    return found
+
+
+def _check_said(bundle: Bundle, run: RetrainRun, params: Params) -> None:
+    """Raises ValueError where bundle.json, which is what people are shown, says otherwise than what is used."""
+    said, seeds = bundle.manifest, [(entry.network, entry.seed) for entry in run.entries]
+    described = [(of.modality, of.name, of.weights, of.weights_sha256) for of in said.backbones]
+    used = [
+        (m, of.name, of.weights, identity_of(run, m, of.name)["weights_sha256"]) for m, _, of in backbones_of(params)
+    ]
+    for what, one, other in (
+        ("networks", sorted((name, seed) for name, of in said.networks.items() for seed in of), sorted(seeds)),
+        ("backbones", described, used),
+    ):
+        if one != other:
+            raise ValueError(f"bundle.json and retrain.json differ: {what} {one}, {other}")
+
+
+def check_detector(bundle: Bundle, workspace: Workspace) -> None:
     """Raises BundleError where what was unpacked is not what `predict` takes; puts weights' whole paths in place."""
+    path = bundle.path
     source = workspace.retrain / "retrain.json"
     try:
         run = read_run(source, RetrainRun)
@@ -89,10 +112,10 @@ def check_detector(path: Path, workspace: Workspace) -> None:
         hops = params.windows.window_s / params.spectrograms.hop_s
         if hops * params.spectrograms.n_fft > _MOST_NUMBERS:
             raise ValueError(f"retrain.json: spectrograms of {hops:.0f} hops and {params.spectrograms.n_fft} points")
-        if not all(isinstance(of, dict) for of in run.backbones.values()):
-            raise ValueError("retrain.json: backbones without their identities")
         evidence, familiar = kept_evidence(workspace)
         for modality, of in familiar.items():
+            if not (np.isfinite(of.gaussian.mean).all() and np.isfinite(of.gaussian.whitening).all()):
+                raise ValueError(f"unlike.safetensors: {modality}: it holds what is no number")
             width = len(of.gaussian.mean)
             if of.gaussian.mean.shape != (width,) or of.gaussian.whitening.shape != (width, width):
                 raise ValueError(f"unlike.safetensors: {modality}: {of.gaussian.whitening.shape} for {width} numbers")
@@ -102,6 +125,7 @@ def check_detector(path: Path, workspace: Workspace) -> None:
             modality: tuple(_placed(workspace, m, i, of) for m, i, of in backbones_of(params) if m == modality)
             for modality in ("visual", "audio")
         }
+        _check_said(bundle, run, params)
     except BundleError:
         raise
     except Exception as error:  # somebody else wrote it: it can be wrong in any way

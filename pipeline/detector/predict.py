@@ -120,7 +120,7 @@ class Detector:
         path = Path(video)
         try:
             return self._judged(str(video), map(self._looked_at, self._road.walk(path, hop_s=hop_s)))
-        except media.MediaError as error:
+        except (media.MediaError, DetectorError) as error:
             reason = str(error)
         except Exception as error:  # one bad file never stops the others, however it is bad
             reason = f"unexpected {type(error).__name__}: {error}"
@@ -143,7 +143,10 @@ class Detector:
     def _looked_at(self, walked: Walked) -> _Stretch:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
-            scores.setdefault(name, []).append(scores_of(network, walked.layers, self._device))
+            found = scores_of(network, walked.layers, self._device)
+            if not np.isfinite(found).all():  # no words and no JSON are for it
+                raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
+            scores.setdefault(name, []).append(found)
         distances = {
             modality: familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
             for modality, familiar in self._familiar.items()

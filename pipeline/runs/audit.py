@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.manifest import find_leaks, read_manifest
 from cache_schemas.run import RetrainRun
 from pipeline.params import Params
-from pipeline.runs.cache import cache_identity
+from pipeline.runs.cache import Windows, cache_identity
 from pipeline.statistics import audit as checks
 from pipeline.workspace import Workspace
 
@@ -34,7 +35,7 @@ def audit(
         columns=["clip_id", "split", "path", "audio_path"],
     )
     same, identity = run.cache == cache_identity(cache), cache_identity(cache)
-    val = _val_windows(run, index, scores) if same else {}
+    val = _val_windows(run, cache, scores) if same else {}
     return [
         *checks.check_properties(table, trimmed=cache.attributes["params"]["windows"]["trim_silence"]),
         *checks.check_people(
@@ -61,17 +62,22 @@ def _pictures(cache: FeatureCache) -> pd.DataFrame:
     return index.assign(pictures=names).iloc[np.flatnonzero(rows.any(axis=1))]
 
 
-def _val_windows(run: RetrainRun, index: pd.DataFrame, scores: pd.DataFrame) -> Mapping[tuple[str, int], pd.DataFrame]:
+def _val_windows(run: RetrainRun, cache: FeatureCache, scores: pd.DataFrame) -> Mapping[tuple[str, int], pd.DataFrame]:
     """{(network, seed): its val windows}, each with the weight that its class has in the loss."""
-    labels = index.loc[index["split"] == "train", "label"].to_numpy(int)
-    weights = np.ones(2)
-    if Params.model_validate(run.params).retrain.class_weights:
-        weights = len(labels) / (2.0 * np.bincount(labels, minlength=2))
+    labels, split = cache.index["label"].to_numpy(int), list(cache.index["split"])
+    windows = Windows({}, labels, split, {}, pseudo_of=cache.pseudo_of())
+    own = np.bincount(labels[np.array(split) == "train"], minlength=2)
+    balanced = Params.model_validate(run.params).retrain.class_weights
     val = scores[scores["split"] == "val"]
-    val = val.assign(weight=weights[val["label"].to_numpy(int)])
-    wanted = {(entry.network, entry.seed) for entry in run.entries}
-    found: dict[Any, pd.DataFrame] = dict(list(val.groupby(["system", "seed"], sort=False)))
-    return {key: table for key, table in found.items() if key in wanted}
+    tables: dict[Any, pd.DataFrame] = dict(list(val.groupby(["system", "seed"], sort=False)))
+    found: dict[tuple[str, int], pd.DataFrame] = {}
+    for entry in run.entries:
+        table = tables.get((entry.network, entry.seed))
+        if table is not None:
+            learnt = own + np.array([0, len(windows.drawn(nas.Genotype.model_validate(entry.genotype).layers()))])
+            weights = learnt.sum() / (2.0 * learnt) if balanced else np.ones(2)
+            found[entry.network, entry.seed] = table.assign(weight=weights[table["label"].to_numpy(int)])
+    return found
 
 
 def told(findings: Sequence[checks.Finding]) -> list[str]:

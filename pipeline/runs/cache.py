@@ -116,28 +116,32 @@ class Windows:
         """The features that a network may read: all, or one modality's."""
         return {name: x for name, x in self.features.items() if network == "fusion" or name.startswith(f"{network}/")}
 
-    def to_train_on(self, layers: Iterable[str]) -> Windows:
-        """The same windows, and behind them, as train's, the pseudo-fakes of those that are on the train side.
+    def drawn(self, layers: Iterable[str]) -> NDArray[np.int64]:
+        """Which of the pseudo-fakes are learnt from, by their numbers: of those on the train side.
 
-        They are so many that they are PSEUDO_SHARE of train's fakes: drawn from them, all equally often but for one.
-        Who reads none but visual `layers` gets none: their picture is a real one. Scores of what is behind the windows
-        are nobody's.
+        So many that they are PSEUDO_SHARE of train's fakes, all equally often but for one. Who reads none but visual
+        `layers` gets none: their picture is a real one.
         """
-        if not hears(layers):
-            return self
         split = np.array(self.split, object)
         there = np.flatnonzero(split[self.pseudo_of] == "train")
         fakes = int(((self.labels == 1) & (split == "train")).sum())
-        wanted = round(fakes * PSEUDO_SHARE / (1 - PSEUDO_SHARE))
-        if not len(there) or not wanted:
+        wanted = round(fakes * PSEUDO_SHARE / (1 - PSEUDO_SHARE)) if len(there) and hears(layers) else 0
+        return np.resize(np.random.default_rng(0).permutation(there), wanted)
+
+    def to_train_on(self, layers: Iterable[str]) -> Windows:
+        """The same windows, and behind them, as train's, the pseudo-fakes that are `drawn`.
+
+        Scores of what is behind the windows are nobody's.
+        """
+        drawn = self.drawn(layers)
+        if not len(drawn):
             return self
-        drawn = np.resize(np.random.default_rng(0).permutation(there), wanted)
         features = {
             name: torch.cat([x, self.pseudo[name][drawn].expand(*x.shape[:-3], -1, -1, -1)], dim=-3)
             for name, x in self.features.items()
         }
-        labels = np.concatenate([self.labels, np.ones(wanted, np.int64)])
-        return Windows(features, labels, [*self.split, *["train"] * wanted], self.backbones)
+        labels = np.concatenate([self.labels, np.ones(len(drawn), np.int64)])
+        return Windows(features, labels, [*self.split, *["train"] * len(drawn)], self.backbones)
 
     def taken(self, split: Sequence[str]) -> Windows:
         """Those that are part of another split, split so. split: (N,) train, val or test; "": no part of it."""

@@ -18,6 +18,7 @@ from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
 from pipeline.detector.predict import Prediction, WindowScore
+from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
 from pipeline.statistics.answers import Answer, cannot_tell
 from pipeline.workspace import Workspace
@@ -100,7 +101,7 @@ FOUND = [
         "=cmd.mp4", 0.5, (WindowScore(0.0, 0.5),), answer=Answer("weak", 0.5, 0.8, (-1.3, 0.9), 0.86),
         modalities={"visual": Answer("no support", 0.5), "audio": cannot_tell("no such network was trained")},
     ),
-    Prediction("a\udcff\x1b.mp4", None, reason="no media", answer=cannot_tell("no media")),
+    Prediction("a\udcff\x1b.mp4", None, reason="no media", answer=cannot_tell("no media\x1b[2J")),
 ]  # fmt: skip
 
 
@@ -151,7 +152,24 @@ def test_predict_prints_a_table_that_spreadsheets_take_for_one(screen: Screen, m
     assert [row["path"] for row in rows] == ["./=cmd.mp4", "a%FF%1B.mp4"]
     assert (rows[0]["log10_lr"], rows[0]["lowest"], rows[0]["windows"]) == ("0.8", "-1.3", "1")
     assert (rows[0]["picture"], rows[0]["sound"]) == ("no support", "cannot tell: no such network was trained")
-    assert (rows[1]["answer"], rows[1]["score"], rows[1]["picture"]) == ("cannot tell: no media", "", "")
+    assert (rows[1]["answer"], rows[1]["score"], rows[1]["picture"]) == ("cannot tell: no media%1B[2J", "", "")
+
+
+def test_what_others_wrote_says_nothing_to_a_terminal(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Reasons and errors quote files and bundles of anybody's."""
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: FOUND)
+    assert "  cannot tell: no media%1B[2J" in screen("predict", "a.mp4")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DetectorError("[b]\x1b[2J\nthe next line")
+
+    monkeypatch.setattr(predict, "predict", refuse)
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capfd.readouterr().err == "error: [b]%1B[2J\nthe next line\n"
 
 
 def test_bundle_show(screen: Screen, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import stat
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from pipeline.runs.familiar import fit_familiar
 from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import score_windows
 from pipeline.workspace import Workspace
-from tests.cache_schemas.small_bundle import members_of, raw_bundle
+from tests.cache_schemas.small_bundle import manifest_of, members_of, raw_bundle
 from tests.pipeline.run_fixture import (
     LAYERS,
     LENGTH,
@@ -212,7 +213,18 @@ def test_weights_that_are_a_file_go_along_if_the_user_says_so(run: Workspace, tm
         kept_evidence(opened)  # of the same networks still
 
 
-@pytest.mark.parametrize("name", ["os:system", "mine.module:build", "onnx:/tmp/x.onnx#a", "hf-hub:a/b", "local-dir:/x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "mine.module:build",
+        "onnx:/tmp/x.onnx#a",
+        "hf-hub:a/b",
+        "local-dir:/x",
+        "transformers:a/b",
+        "transformers:./x",
+    ],
+)
 def test_a_bundle_chooses_no_code_and_no_address(
     run: Workspace, members: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
@@ -293,6 +305,12 @@ FORGERIES: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "weights that are not there": (
         lambda w: change_params(w, weights="file:backbones/visual-0.safetensors"), "a bundle has them in",
     ),
+    "distances that are no numbers": (
+        lambda w: unlike_of(
+            w, safetensors.torch.save({"visual.mean": torch.full((3,), torch.nan), "visual.whitening": torch.eye(3)},
+            metadata={"layers": '{"visual": []}'}),
+        ), "unlike.safetensors: visual: it holds what is no number",
+    ),
     "a pickle for distances": (lambda w: unlike_of(w, PICKLE), "what lies in it: "),
     "distances of another shape": (
         lambda w: unlike_of(
@@ -311,6 +329,31 @@ def test_what_is_no_detector_is_refused_before_it_is_used(members: dict[str, byt
         pytest.fail("it was opened")
     assert str(found.value).startswith(str(tmp_path / "forged.bmnas"))
     assert "bmnas-detector-" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"networks": {"fusion": [0, 1, 2]}}, "networks"),
+        ({"weights": "seed:1"}, "backbones"),
+        ({"name": "resnet18"}, "backbones"),
+        ({"weights_sha256": "2" * 64}, "backbones"),
+        ({"modality": "audio"}, "backbones"),
+    ],
+)
+def test_what_people_read_is_what_is_used(
+    members: dict[str, bytes], made: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with zipfile.ZipFile(made) as archive:
+        manifest = json.loads(archive.read("bundle.json"))
+    about = {name: manifest[name] for name in ("bmnas", "networks", "backbones")}
+    if "networks" in changes:
+        about |= changes
+    else:
+        about["backbones"][0] |= changes
+    raw = raw_bundle(members, first=manifest_of(members, **about))
+    with pytest.raises(BundleError, match=f"bundle.json and retrain.json differ: {said}"), opened_bytes(raw, tmp_path):
+        pass
 
 
 def test_evidence_of_other_networks_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:

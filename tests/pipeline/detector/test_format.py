@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.detector.card import bundle_card
 from pipeline.detector.opened import open_bundle
 from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import score_windows
-from tests.cache_schemas.small_bundle import members_of, raw_bundle
+from tests.cache_schemas.small_bundle import manifest_of, members_of, raw_bundle
 
 DATA = Path(__file__).parent / "data"
 FORMAT_1 = DATA / "format-1.bmnas"
@@ -76,6 +77,10 @@ def test_results_of_another_kind_are_refused(tmp_path: Path, content: dict[str, 
     with open_bundle(FORMAT_1) as workspace:
         members = members_of(workspace.root)
     path = tmp_path / "forged.bmnas"
-    path.write_bytes(raw_bundle(members | {"evaluate/metrics.json": json.dumps(content).encode()}))
+    members["evaluate/metrics.json"] = json.dumps(content).encode()
+    with zipfile.ZipFile(FORMAT_1) as archive:
+        said = json.loads(archive.read("bundle.json"))
+    first = manifest_of(members, networks=said["networks"], backbones=said["backbones"])
+    path.write_bytes(raw_bundle(members, first=first))
     with pytest.raises(BundleError, match="its results: "):
         bundle_card(path)

@@ -41,6 +41,19 @@ def test_patterns_are_expanded_and_a_file_of_that_name_comes_first(tree: Path) -
     assert names("nothing/*.mp4") == ["nothing/*.mp4"]
 
 
+def test_links_that_lead_nowhere_are_left_to_predict(tree: Path) -> None:
+    Path("clips/gone.mp4").symlink_to("nowhere.mp4")
+    assert names("clips/gone.mp4") == ["clips/gone.mp4"]
+    assert names("clips/g*.mp4") == ["clips/gone.mp4"]
+
+
+@pytest.mark.parametrize("given", ["clips/**/*.mp4", "**/*.mp4", "{tree}/clips/**/*.mp4", "**/***.mp4"])
+def test_patterns_follow_no_links_in_circles(tree: Path, given: str) -> None:
+    """One link gives each file forty times, two of them 2 ** 40 times."""
+    found = [Path(name).absolute().relative_to(tree).as_posix() for name in names(given.format(tree=tree))]
+    assert found == ["clips/-dash.mp4", "clips/b.mp4"]
+
+
 def test_standard_input_lists_paths_by_lines_or_by_nuls(tree: Path) -> None:
     assert names("-", listed=b"a.mp4\nb c.mp4\r\n\nclips/sub\n") == ["a.mp4", "b c.mp4", "clips/sub/c.webm"]
     assert names("-", listed=b"a\nb.mp4\0c.mp4\0") == ["a\nb.mp4", "c.mp4"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import nas
 from cache_schemas.evidence import Evidence, write_evidence
@@ -224,6 +225,20 @@ def test_a_bundle_answers_as_its_run_does(
         (of_bundle,) = predict(opened, [video], params.compute)
     assert of_bundle == of_run
     assert of_bundle.score is not None
+
+
+def test_networks_that_give_no_number_say_nothing(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    """Of finite weights, too: it is what they give that counts."""
+    workspace = Workspace(tmp_path / "work")
+    for part in ("retrain", "evaluate"):
+        shutil.copytree(evaluated[0].root / part, workspace.root / part)
+    path = workspace.retrain / "visual-0.safetensors"
+    tensors = {name: x * 1e30 if x.is_floating_point() else x for name, x in load_file(path).items()}
+    save_file(tensors, path)
+    (found,) = predict(workspace, [next((synth_root / "clips").glob("*.mp4"))], evaluated[1].compute)
+    assert found.score is None
+    assert found.reason.startswith("a network of visual gives no number")
+    assert found.answer.says == f"cannot tell: {found.reason}"
 
 
 def test_predict_refuses_other_backbones(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def test_an_honest_run_has_no_finding(workspace: Workspace) -> None:
     assert findings(workspace) == {}
 
 
+def test_nor_has_one_that_learnt_from_pseudo_fakes(tmp_path: Path) -> None:
+    """They are fakes of train: classes weigh otherwise in the loss of networks that hear, and in no other's."""
+    workspace, params = make_workspace(tmp_path / "work", make_index(), pseudo=2), small(features={"pseudo": 2})
+    run_search(workspace, params)
+    run_retrain(workspace, params)
+    result = evaluate(workspace, params, device="cpu")
+    assert told(result["audit"]) == []
+
+
 def cheat_by_epoch(workspace: Workspace) -> tuple[RetrainRun, int, int]:
     """Puts weights into the run whose epoch was chosen on test; (the run, which entry, that epoch)."""
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
