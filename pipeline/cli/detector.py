@@ -75,10 +75,9 @@ def predict(
     from pipeline.compute.progress import progress_bar
     from pipeline.detector.inputs import asked
     from pipeline.detector.opened import open_bundle
-    from pipeline.detector.predict import Prediction
     from pipeline.detector.predict import predict as run
+    from pipeline.detector.predict import unscored
     from pipeline.params import ComputeParams
-    from pipeline.statistics.answers import cannot_tell
     from pipeline.workspace import Workspace
 
     if as_json and as_csv:
@@ -93,7 +92,7 @@ def predict(
     scored = []
     for each in found:
         if each.reason:
-            write(Prediction(str(each.path), None, reason=each.reason, answer=cannot_tell(each.reason)))
+            write(unscored(each.path, each.reason))
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
         predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
