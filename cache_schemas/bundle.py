@@ -92,7 +92,6 @@ class Signature(_Record):
 class Bundle:
     """A bundle that was read; public_key: of its signature, in hex digits, None where nobody signed."""
 
-    path: Path
     manifest: Manifest
     sha256: str
     bytes: int
@@ -120,7 +119,7 @@ def write_bundle(path: Path, folder: Path, about: Mapping[str, Any], *, key: Ed2
         with replacing(path) as temporary:
             write_stored(temporary, first | {name: folder / name for name in names})
             unpack_bundle(temporary, Path(made, "read back"))
-    return Bundle(path, manifest, file_sha256(path), path.stat().st_size, signature.public_key if key else None)
+    return Bundle(manifest, file_sha256(path), path.stat().st_size, signature.public_key if key else None)
 
 
 def unpack_bundle(path: Path, folder: Path, *, public_key: bytes | None = None) -> Bundle:
@@ -139,7 +138,7 @@ def unpack_bundle(path: Path, folder: Path, *, public_key: bytes | None = None) 
                 file.writelines(archive.chunks(name))
             if file_sha256(target) != manifest.members[name].sha256:
                 raise refused(path, name, "it was changed while it was read", "a file that stays as it is")
-        return Bundle(path, manifest, archive.sha256(), archive.size, signed_by)
+        return Bundle(manifest, archive.sha256(), archive.size, signed_by)
 
 
 def _read_manifest(archive: Archive, public_key: bytes | None) -> tuple[Manifest, str | None]:

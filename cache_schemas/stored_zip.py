@@ -135,7 +135,7 @@ class Archive:
 def open_stored(path: Path) -> Iterator[Archive]:
     """The archive, its headers checked; raises BundleError where they are not as `write_stored` writes them."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise refused(path, "the file", "it is none", "an ordinary file", "name the bundle itself")
+        raise refused(path, "what was named", "no ordinary file", "a bundle's file", "name that itself")
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         yield Archive(path, size, {entry.name: entry for entry in _entries(path, file, size)}, file)

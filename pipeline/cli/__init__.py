@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 from rich.markup import escape
@@ -30,8 +32,25 @@ app = typer.Typer(
     ),
 )
 
+
+def _flow(commands: typer.Typer) -> None:
+    """Lets the paragraphs of docstrings, wrapped for the source, flow to the width of the terminal as help."""
+    groups = [group.typer_instance for group in commands.registered_groups if group.typer_instance]
+    for command in commands.registered_commands:
+        command.help = _flowing(command.callback)
+    for group in groups:
+        if group.registered_callback:
+            group.registered_callback.help = _flowing(group.registered_callback.callback)
+        _flow(group)
+
+
+def _flowing(function: Callable[..., object] | None) -> str:
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(function) or "").split("\n\n"))
+
+
 for group in (stages, detector, experiments, robustness, cache, genotype, params, backbones, doctor):
     app.add_typer(group.app)
+_flow(app)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from pipeline.cli.options import wide
 
@@ -21,10 +21,10 @@ _BUILT = 20  # names whose layers are looked up: that builds the network
 
 @app.command(epilog="Example: [bold]bmnas backbones wavlm --time[/bold]   (every name with wavlm in it)")
 def backbones(
-    word: Annotated[str, typer.Argument(help="only names with this in them", metavar="[WORD]")] = "",
+    word: Annotated[str, typer.Argument(help="only names with this in them", metavar="WORD")] = "",
     every: Annotated[bool, typer.Option("--all", help="every name of every family, a line each")] = False,
     timed: Annotated[bool, typer.Option("--time", help="measure seconds a window, with random weights")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of text")] = False,
 ) -> None:
     """List the frozen networks that features.visual and features.audio can name.
 
@@ -41,11 +41,8 @@ def backbones(
     if as_json:
         typer.echo(json.dumps([_row(*row) for row in rows], indent=2))
         return
-    table = Table("name", "for", "weights", "reads", "layers (channels)", "licence", *(["s a window"] if timed else []))
     for one, measured in rows:
-        cells = _cells(one, measured)
-        table.add_row(*map(escape, cells if timed else cells[:-1]))
-    wide().print(table)
+        _print(one, measured)
 
 
 def _measured(one: Known, timed: bool) -> Measured | str:
@@ -69,11 +66,18 @@ def _row(one: Known, measured: Measured | str | None) -> dict[str, object]:
     }
 
 
-def _cells(one: Known, measured: Measured | str | None) -> list[str]:
-    weights = one.how if one.weights == "to install" else f"{one.weights}: {one.how}"
-    name = f"{one.name}: {one.many} names" if one.many > 1 else one.name
-    if measured is None or isinstance(measured, str):
-        return [name, one.modality, weights, "", measured or "", one.licence, ""]
-    layers = ", ".join(f"{layer} ({channels})" for layer, channels in measured.layers.items())
-    seconds = "" if measured.seconds is None else f"{measured.seconds:.3f}"
-    return [name, one.modality, weights, measured.input, layers, one.licence, seconds]
+def _print(one: Known, measured: Measured | str | None) -> None:
+    """The name on a line of its own, whole, however narrow the screen is."""
+    out = wide()
+    out.print(f"[bold]{escape(one.name)}[/]{f': {one.many} names' if one.many > 1 else ''}", soft_wrap=True)
+    facts = {"for": one.modality, "weights": one.how if one.weights == "to install" else f"{one.weights}: {one.how}"}
+    if isinstance(measured, str):
+        facts["not here"] = measured
+    elif measured:
+        facts["reads"] = measured.input
+        facts["layers"] = ", ".join(f"{layer} ({channels})" for layer, channels in measured.layers.items())
+        if measured.seconds is not None:
+            facts["seconds a window"] = f"{measured.seconds:.3f}"
+    facts["licence"] = one.licence
+    for what, says in facts.items():
+        out.print(Padding(f"{what}: {escape(says)}", (0, 0, 0, 2), expand=False), highlight=False)

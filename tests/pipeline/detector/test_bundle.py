@@ -188,6 +188,12 @@ def resign(workspace: Workspace) -> None:
     write_evidence(workspace.evaluate, Evidence.model_validate(content))
 
 
+def test_every_network_with_bundled_weights_is_told_with_its_package(run: Workspace, tmp_path: Path) -> None:
+    for name in ("tf_efficientnet_lite2", "distillmos", "smart-turn"):
+        made = make_bundle(with_backbone(run, tmp_path / name, name=name), tmp_path / f"{name}.bmnas")
+        assert "they come with the package" in made.manifest.backbones[0].how
+
+
 def test_weights_that_are_a_file_go_along_if_the_user_says_so(run: Workspace, tmp_path: Path) -> None:
     tensors = {"stem.weight": torch.arange(6.0).view(2, 3).T, "bias": torch.ones(2)}
     torch.save({"state_dict": tensors}, tmp_path / "mine.pth")
