@@ -29,7 +29,7 @@ def bundle_card(path: Path, *, public_key: bytes | None = None) -> dict[str, Any
     with TemporaryDirectory(prefix="bmnas-detector-") as folder:
         workspace = Workspace(Path(folder))
         found = unpack_bundle(path, workspace.root, public_key=public_key)
-        check_detector(found, workspace)
+        check_detector(path, found, workspace)
         try:
             return _card(found, workspace) | {
                 "file": str(path),

@@ -41,7 +41,7 @@ def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Work
     with TemporaryDirectory(prefix="bmnas-detector-") as folder:
         workspace = Workspace(Path(folder))
         bundle = unpack_bundle(path, workspace.root, public_key=public_key)
-        check_detector(bundle, workspace)
+        check_detector(path, bundle, workspace)
         try:
             yield workspace
         except (BackboneError, DetectorError) as error:
@@ -101,9 +101,8 @@ def _check_said(bundle: Bundle, run: RetrainRun, params: Params) -> None:
             raise ValueError(f"bundle.json and retrain.json differ: {what} {one}, {other}")
 
 
-def check_detector(bundle: Bundle, workspace: Workspace) -> None:
+def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
     """Raises BundleError where what was unpacked is not what `predict` takes; puts weights' whole paths in place."""
-    path = bundle.path
     source = workspace.retrain / "retrain.json"
     try:
         run = read_run(source, RetrainRun)

@@ -84,10 +84,11 @@ def cheat_by_epoch(workspace: Workspace) -> tuple[RetrainRun, int, int]:
     """Puts weights into the run whose epoch was chosen on test; (the run, which entry, that epoch)."""
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     windows = Source.of(workspace, PARAMS).windows()
-    swapped = [{"val": "test", "test": "val"}.get(side, side) for side in windows.split]
     for place, entry in enumerate(run.entries):
         genotype = nas.Genotype.model_validate(entry.genotype)
-        found = nas.retrain(windows.features, windows.labels, swapped, genotype, PARAMS.retrain, (entry.seed,))[0]
+        of = windows.to_train_on(genotype.layers())
+        swapped = [{"val": "test", "test": "val"}.get(side, side) for side in of.split]
+        found = nas.retrain(of.features, of.labels, swapped, genotype, PARAMS.retrain, (entry.seed,))[0]
         if found.best_epoch != entry.best_epoch:
             tensors = {name: tensor.contiguous() for name, tensor in found.network.state_dict().items()}
             safetensors.torch.save_file(tensors, workspace.retrain / entry.weights)
