@@ -207,7 +207,9 @@ def test_what_others_wrote_says_nothing_to_a_terminal(
 ) -> None:
     """Reasons and errors quote files and bundles of anybody's."""
     monkeypatch.setattr(predict, "predict", lambda *_, **__: FOUND)
-    assert "  cannot tell: no media%1B[2J" in screen("predict", "a.mp4")
+    said = "\n".join(screen("predict", "a.mp4"))
+    assert "cannot tell: no media%1B[2J" in said
+    assert "\x1b" not in said
 
     def refuse(*_: object, **__: object) -> None:
         raise DetectorError("[b]\x1b[2J\nthe next line")

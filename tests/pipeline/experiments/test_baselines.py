@@ -55,7 +55,9 @@ def test_random_architectures_are_one_a_seed_whoever_is_on_val(workspace: Worksp
     assert np.ptp([outcome.scores for outcome in two], axis=0).max() > 1e-3
     np.testing.assert_allclose(two[1].scores, alone[0].scores, atol=1e-5)
     layers = Space(tuple(windows.features), params.search.cells, params.search.steps, params.search.space)
-    found = nas.retrain(windows.features, windows.labels, windows.split, layers.sample(1, 1), params.retrain, (1,))
+    drawn = layers.sample(1, 1)
+    of = windows.to_train_on(drawn[0].layers())
+    found = nas.retrain(of.features, of.labels, of.split, drawn, params.retrain, (1,))
     np.testing.assert_allclose(found[0].scores.double(), alone[0].scores, atol=1e-5)
 
 

@@ -65,14 +65,16 @@ def test_every_row_is_what_a_search_alone_gives_and_a_larger_grid_repeats_nothin
     table = run_sweep(workspace, small(), grid, retrain=True)
     assert len(table) == counted.runs == 8
     windows = Source.of(workspace, small()).windows()
-    data = (windows.features, windows.labels, windows.split)
+    of = windows.to_train_on(windows.features)
+    data = (of.features, of.labels, of.split)
     for row in table.iloc[[0, 3, 6]].itertuples():
         config = BASE.model_copy(update={"temperature": row.temperature, "channels": row.channels})
         alone = nas.search(*data, config, (row.seed,))[0]
         assert row.architecture == notation(alone.genotype)
         assert nas.Genotype.from_json(row.genotype) == alone.genotype
         assert row.val_auc == pytest.approx(alone.score, abs=2e-3)
-        trained = nas.retrain(*data, alone.genotype, small().retrain, (row.seed,))[0]
+        of = windows.to_train_on(alone.genotype.layers())
+        trained = nas.retrain(of.features, of.labels, of.split, alone.genotype, small().retrain, (row.seed,))[0]
         assert row.retrained_val_auc == pytest.approx(trained.curves[trained.best_epoch]["val_auc"], abs=2e-3)
     read = pd.read_csv(workspace.sweep / "sweep.csv")
     assert list(read.columns[:5]) == ["temperature", "channels", "seed", "val_auc", "entropy"]

@@ -122,7 +122,7 @@ def test_a_pseudo_fake_of_another_window_is_found(small: Run) -> None:
 def test_a_row_of_another_window_with_random_weights_is_found(small: Run) -> None:
     workspace, params = small
     nets = {modality: [NET | {"weights": "seed:1"}] for modality in ("visual", "audio")}
-    params = parse_params(params.model_dump() | {"features": nets}, source="test")
+    params = parse_params(params.model_dump() | {"features": {**nets, "pseudo": 0}}, source="test")
     control, writer = build_features(workspace, params).control(), FeatureCacheWriter(workspace.features)
     assert control
     variant, loaded = control.variants[0], control.load()

@@ -26,7 +26,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import make_index, make_workspace
 from tests.pipeline.small_experiments import RETRAIN, small
 
-PARAMS = small(seeds=[0, 1], retrain=RETRAIN | {"epochs": 6})
+PARAMS = small(seeds=[0, 1], retrain=RETRAIN | {"epochs": 6}, features={"pseudo": 0})
 CHECKS = [
     "leading silence", "resolution", "other properties", "a person in two splits", "a donor in two splits",
     "epoch chosen on test", "random weights score", "one file in two splits", "test clips among train",
@@ -36,7 +36,7 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Searched and trained. Read it only."""
-    workspace = make_workspace(tmp_path_factory.mktemp("honest"), make_index())
+    workspace = make_workspace(tmp_path_factory.mktemp("honest"), make_index(), pseudo=0)
     run_search(workspace, PARAMS)
     run_retrain(workspace, PARAMS)
     return workspace
@@ -84,11 +84,10 @@ def cheat_by_epoch(workspace: Workspace) -> tuple[RetrainRun, int, int]:
     """Puts weights into the run whose epoch was chosen on test; (the run, which entry, that epoch)."""
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     windows = Source.of(workspace, PARAMS).windows()
+    swapped = [{"val": "test", "test": "val"}.get(side, side) for side in windows.split]
     for place, entry in enumerate(run.entries):
         genotype = nas.Genotype.model_validate(entry.genotype)
-        of = windows.to_train_on(genotype.layers())
-        swapped = [{"val": "test", "test": "val"}.get(side, side) for side in of.split]
-        found = nas.retrain(of.features, of.labels, swapped, genotype, PARAMS.retrain, (entry.seed,))[0]
+        found = nas.retrain(windows.features, windows.labels, swapped, genotype, PARAMS.retrain, (entry.seed,))[0]
         if found.best_epoch != entry.best_epoch:
             tensors = {name: tensor.contiguous() for name, tensor in found.network.state_dict().items()}
             safetensors.torch.save_file(tensors, workspace.retrain / entry.weights)
@@ -136,7 +135,7 @@ def test_a_file_in_two_splits_is_named(workspace: Workspace) -> None:
 
 def test_a_file_under_another_name_in_another_split_is_named(tmp_path: Path) -> None:
     """A remuxed file has other bytes, and the same pictures: so, to the bit, the same features."""
-    found = findings(make_workspace(tmp_path, make_index(), seeds=[0], copies={"s04-RVRA": "s00-RVRA"}))
+    found = findings(make_workspace(tmp_path, make_index(), seeds=[0], copies={"s04-RVRA": "s00-RVRA"}, pseudo=0))
     assert list(found) == ["one file in two splits"]
     assert "s00/RVRA.mp4 (train) and s04/RVRA.mp4 (test)" in found["one file in two splits"]
 
@@ -154,7 +153,7 @@ def test_a_property_that_tells_the_label_is_named(
     index = make_index(windows=1)
     fake_sound = index["clip_category"].str.endswith("FA")
     index[column] = index[column].mask(fake_sound, value)
-    found = findings(make_workspace(tmp_path, index, seeds=[0]))
+    found = findings(make_workspace(tmp_path, index, seeds=[0], pseudo=0))
     assert list(found) == [check]
     assert says in found[check]
 

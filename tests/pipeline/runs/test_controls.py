@@ -43,7 +43,8 @@ def add_control(workspace: Workspace) -> None:
         writer.pack(of, rows[of], final=True)
     attributes = cache.index_attributes
     keys = {of: keys_text(cache.row_keys(of)) for of in cache.variants}
-    control = Control(rows, attributes.model_copy(update={"variants": list(rows)}))
+    own = attributes.params | {"features": attributes.params["features"] | {"pseudo": 0}}
+    control = Control(rows, attributes.model_copy(update={"variants": list(rows), "params": own}))
     writer.finish(cache.index, keys, attributes, control=control)
 
 
