@@ -143,9 +143,7 @@ def test_a_killed_client_takes_everything_with_it_and_loses_nothing_finished(
         wait_for(lambda: not any(map(is_alive, family)), seconds=20)
     finished = {path: path.stat().st_mtime_ns for path in workspace.spectrograms.glob("*.h5")}
     assert finished
-    build_spectrograms(
-        workspace, params, prune=True
-    )  # what was being written when it died, too
+    build_spectrograms(workspace, params, prune=True)  # what was being written when it died, too
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     assert shards(workspace) == undisturbed
     assert not list(workspace.root.rglob("*.tmp"))
