@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +72,6 @@ def predict(
     the seeds' networks disagree; `bmnas evaluate` learns the limits. Raw scores stand beside the answer: they are no
     evidence by themselves. The run remembers its own parameters. Exit code 1 when a file cannot be scored.
     """
-    from pipeline.compute.progress import progress_bar
     from pipeline.detector.inputs import asked
     from pipeline.detector.opened import open_bundle
     from pipeline.detector.predict import predict as run
@@ -96,18 +95,22 @@ def predict(
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
         predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
-        if out.is_terminal and (as_json or as_csv):  # a bar would be in the way of the lines
-            advance = None
-        else:
-            on = out if out.is_terminal else None
-            advance = opened.enter_context(progress_bar("predict", total=len(files), unit="files", on=on))
+        advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
             scored.append(prediction.score is not None)
-            if advance:
-                advance(1)
+            advance(1)
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
+
+
+def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
+    """Over the files; none on a terminal where it would be in the way of lines."""
+    from pipeline.compute.progress import progress_bar
+
+    if out.is_terminal and lines:
+        return nullcontext(lambda _: None)
+    return progress_bar("predict", total=files, unit="files", on=out if out.is_terminal else None)
 
 
 def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
