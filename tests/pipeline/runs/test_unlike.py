@@ -57,6 +57,7 @@ def test_points_like_the_training_data_are_near_and_others_far(seed: int) -> Non
     step = 10 * np.sqrt(np.var(x @ narrow))
     assert found.distances(x[1000:] + step * narrow).mean() > 2
     assert np.quantile(found.distances(x[1000:]), 0.99) < 2  # the farthest of a thousand may be beyond
+    assert found.distances(x[1000:]).max() < 3
 
 
 def test_what_no_training_point_does_is_far_though_there_are_fewer_points_than_directions() -> None:
