@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cache_schemas.features import FeatureCache
     from nas import CompactNetwork, Genotype, RetrainConfig, SearchConfig, retrain, search
-    from pipeline.detector.predict import Detector, Prediction, WindowScore
+    from pipeline.detector.predict import Detector
+    from pipeline.detector.prediction import Prediction, WindowScore
     from pipeline.detector.road import DetectorError
     from pipeline.params import load_params
     from pipeline.statistics.answers import Answer
@@ -33,10 +34,10 @@ _PLACES = {
     "DetectorError": "pipeline.detector.road",
     "FeatureCache": "cache_schemas.features",
     "Genotype": "nas",
-    "Prediction": "pipeline.detector.predict",
+    "Prediction": "pipeline.detector.prediction",
     "RetrainConfig": "nas",
     "SearchConfig": "nas",
-    "WindowScore": "pipeline.detector.predict",
+    "WindowScore": "pipeline.detector.prediction",
     "load_params": "pipeline.params",
     "retrain": "nas",
     "search": "nas",

@@ -21,7 +21,7 @@ from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.predict import Prediction
+    from pipeline.detector.prediction import Prediction
     from pipeline.statistics.answers import Answer
 
 app = typer.Typer()
@@ -75,7 +75,7 @@ def predict(
     from pipeline.detector.inputs import asked
     from pipeline.detector.opened import open_bundle
     from pipeline.detector.predict import predict as run
-    from pipeline.detector.predict import unscored
+    from pipeline.detector.prediction import unscored
     from pipeline.params import ComputeParams
     from pipeline.workspace import Workspace
 
@@ -91,7 +91,7 @@ def predict(
     scored = []
     for each in found:
         if each.reason:
-            write(unscored(each.path, each.reason))
+            write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
         predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)

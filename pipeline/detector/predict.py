@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +19,7 @@ from pipeline import media
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.prediction import Prediction, WindowScore, unscored
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
@@ -30,31 +31,6 @@ from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
 _DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
-
-
-@dataclass(frozen=True)
-class WindowScore:
-    """P(fake) of one window: the mean over the run's networks."""
-
-    start_s: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One file's answer, by all it shows and sounds; `modalities`: the answers by the picture and by the sound alone.
-
-    score: the mean over its windows, evidence of nothing by itself, None with a `reason` where it cannot be scored. The
-    quantities are those of `pipeline.statistics.limits`.
-    """
-
-    path: str
-    score: float | None
-    windows: tuple[WindowScore, ...] = ()
-    reason: str = ""
-    answer: Answer = field(default_factory=cannot_tell)
-    modalities: dict[str, Answer] = field(default_factory=dict)
-    quantities: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +100,7 @@ class Detector:
             reason = str(error)
         except Exception as error:  # one bad file never stops the others, however it is bad
             reason = f"unexpected {type(error).__name__}: {error}"
-        return unscored(path, reason)
+        return unscored(str(path), reason)
 
     def score_many(
         self, videos: Iterable[str | os.PathLike[str]], *, workers: int = 1, hop_s: float | None = None
@@ -195,11 +171,6 @@ class Detector:
         return cannot_tell(why, score=float(scores.mean()))
 
 
-def unscored(video: Path, reason: str) -> Prediction:
-    """The prediction that says why there is none."""
-    return Prediction(str(video), None, reason=reason, answer=cannot_tell(reason))
-
-
 def predict(
     workspace: Workspace, videos: Iterable[Path], compute: ComputeParams, *, hop_s: float | None = None
 ) -> Iterator[Prediction]:
@@ -217,7 +188,7 @@ def predict(
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(Path(task.name), _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)
