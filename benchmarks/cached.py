@@ -14,6 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +49,7 @@ def main() -> None:
 
     def uncached() -> None:
         rows = [window_features(source, params, "cpu") for source in sources]
-        step({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        step({name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
 
     cached(), uncached()
     pairs = [(taken_s(cached), taken_s(uncached)) for _ in range(RUNS)]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache_schemas.windows import Windowed
@@ -39,7 +38,7 @@ class Walked:
     """The windows of a stretch of a file that can be scored, and what is known of all that were looked at."""
 
     starts_s: tuple[float, ...]
-    layers: Mapping[str, torch.Tensor] = field(repr=False)
+    layers: Mapping[str, NDArray[Any]] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
     has_audio: bool
     planned: int
@@ -105,12 +104,12 @@ class Road:
     def _walked(self, heard: Heard, sound: Windowed, faces: Windowed) -> Walked:
         sounds = sound.by_start()
         arrays = {start: sounds[start] | seen for start, seen in faces.by_start().items()}
-        layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
+        layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
         has_audio, length, dtype = heard.info["has_audio"], params.features.length, params.features.dtype
         for backbone in self._backbones:
             rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
             mute = backbone.modality == "audio" and not has_audio
-            layers |= {name: torch.zeros_like(x) if mute else x for name, x in rows.items()}
+            layers |= {name: np.zeros_like(x) if mute else x for name, x in rows.items()}
             refused = bad | refused
         good = [i for i in range(len(arrays)) if i not in refused]
         if not good:
