@@ -20,7 +20,7 @@ Layers = Mapping[str, NDArray[Any]]
 """{layer: (windows, L, C_in)}"""
 Scores = Callable[[NetworkName, Layers], NDArray[np.float64]]
 """P(fake) (windows,) of layers: the mean over the networks of that name."""
-Features = Callable[[Sequence[Window], Modality], tuple[Mapping[str, Any], Mapping[int, str]]]
+Features = Callable[[Sequence[Window], Modality], tuple[Layers, Mapping[int, str]]]
 """(the layers of one modality of windows, {window's number: why no cache would hold them})."""
 _Part = TypeVar("_Part")
 
@@ -61,7 +61,7 @@ class Explainer:
 
     def add(self, walked: Walked) -> None:
         """Takes in the windows of a stretch."""
-        layers = {name: np.asarray(x) for name, x in walked.layers.items()}
+        layers = walked.layers
         whole = self._scores("fusion", layers)
         self._heard = walked.has_audio
         self._whole.append(whole)
@@ -121,7 +121,7 @@ class Explainer:
         """Of each of these windows in place of the one with these layers, but for those that no cache would hold."""
         changed, refused = self._features(list(parts.values()), modality)
         repeated = {name: np.repeat(x, len(parts), axis=0) for name, x in layers.items()}
-        scores = self._scores("fusion", {**repeated, **{name: np.asarray(x) for name, x in changed.items()}})
+        scores = self._scores("fusion", {**repeated, **changed})
         (whole,) = self._scores("fusion", layers)
         return {part: effect(whole, scores[i]) for i, part in enumerate(parts) if i not in refused}
 

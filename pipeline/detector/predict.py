@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
@@ -155,8 +154,7 @@ class Detector:
 
     def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
-        tensors = {name: torch.from_numpy(x) for name, x in layers.items()}
-        found = [scores_of(of, tensors, self._device) for name, of in self._networks if name == network]
+        found = [scores_of(of, layers, self._device) for name, of in self._networks if name == network]
         return np.asarray(np.mean(found, axis=0))
 
     def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache_schemas.windows import Windowed
@@ -39,7 +38,7 @@ class Walked:
     """The windows of a stretch of a file that can be scored, and what is known of all that were looked at."""
 
     starts_s: tuple[float, ...]
-    layers: Mapping[str, torch.Tensor] = field(repr=False)
+    layers: Mapping[str, NDArray[Any]] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
     """{name: (windows, ...)}: what the stages before `features` store of them."""
@@ -108,12 +107,12 @@ class Road:
 
     def features(
         self, windows: Sequence[Mapping[str, NDArray[Any]]], *modalities: Modality
-    ) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
         """({layer: (windows, L, C_in)} as a cache would hold them, {window's number: why it would not}).
 
         windows: what the stages before `features` store of each.
         """
-        layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
+        layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
         for backbone in self._backbones:
             if backbone.modality in modalities:
                 rows, bad = window_rows(
@@ -133,7 +132,7 @@ class Road:
         layers, refused = self.features(windows, *MODALITIES)
         has_audio = heard.info["has_audio"]
         if not has_audio:
-            layers = {name: torch.zeros_like(x) if name.startswith("audio") else x for name, x in layers.items()}
+            layers = {name: np.zeros_like(x) if name.startswith("audio") else x for name, x in layers.items()}
         good = [i for i in range(len(windows)) if i not in refused]
         if not good:
             raise media.MediaError(f"window from {faces.starts_s[0]:g} s: {refused[0]}")
