@@ -195,7 +195,11 @@ def _text(out: Console) -> Write:
         rows = Table.grid(padding=(0, 2, 0, 0))
         for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
             rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
+        if prediction.shares:
+            told = ", ".join(f"{_PART[name]} {share:+.2f}" for name, share in prediction.shares.items())
+            rows.add_row("of log10 LR", f"{told} (Shapley shares)")
         if prediction.score is not None:
+            rows.add_row("the networks", prediction.agreement)
             rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
             windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
             rows.add_row("", f"from second {windows}")
@@ -211,6 +215,7 @@ def _text(out: Console) -> Write:
 
 
 _MOST_PEOPLE = 5
+_PART = {"visual": "picture", "audio": "sound"}
 _WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "sound alone"}
 
 
