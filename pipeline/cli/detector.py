@@ -81,7 +81,7 @@ def predict(
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of them", param_hint="--json, --csv")
-    _check_given(work, bundle, key)
+    check_given(work, bundle, key)
     found = asked(videos, sys.stdin.buffer)
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
@@ -93,7 +93,7 @@ def predict(
         if each.reason:
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
+        workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
         predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
         advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
@@ -113,7 +113,7 @@ def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Cal
     return progress_bar("predict", total=files, unit="files", on=out if out.is_terminal else None)
 
 
-def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
+def check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
     """Raises where these do not name one detector."""
     from cache_schemas.run import RunFileError
 
@@ -130,7 +130,7 @@ def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
         )
 
 
-def _public(key: Path | None) -> bytes | None:
+def public_of(key: Path | None) -> bytes | None:
     from cache_schemas.signature import read_public_key
 
     return read_public_key(key) if key else None
@@ -241,7 +241,7 @@ def show(
     """
     from pipeline.detector.card import bundle_card
 
-    card = bundle_card(file, public_key=_public(key))
+    card = bundle_card(file, public_key=public_of(key))
     if as_json:
         print(json.dumps(card, indent=2))
         return
