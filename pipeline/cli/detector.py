@@ -22,7 +22,9 @@ from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, consol
 
 if TYPE_CHECKING:
     from pipeline.detector.prediction import Prediction
+    from pipeline.params import ComputeParams
     from pipeline.statistics.answers import Answer
+    from pipeline.workspace import Workspace
 
 app = typer.Typer()
 bundles = typer.Typer(rich_markup_mode="rich")
@@ -40,7 +42,8 @@ Key = Annotated[
 @app.command(
     epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]\n\n"
     "With a detector in one file: [bold]bmnas predict folder-of-videos --bundle detector.bmnas --csv[/bold]\n\n"
-    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]"
+    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]\n\n"
+    "A page to look at, a file each: [bold]bmnas predict interview.mp4 --html pages[/bold]"
 )
 def predict(
     videos: Annotated[
@@ -62,6 +65,10 @@ def predict(
     hop: Annotated[
         float | None,
         typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"),
     ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
@@ -94,7 +101,13 @@ def predict(
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
-        predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
+        compute = ComputeParams(scheduler=scheduler, workers=count)
+        if html:
+            predictions = _with_pages(
+                workspace, files, compute, hop_s=hop, folder=html, options=_options(work, bundle, hop)
+            )
+        else:
+            predictions = run(workspace, files, compute, hop_s=hop)
         advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -102,6 +115,34 @@ def predict(
             advance(1)
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
+
+
+def _with_pages(
+    workspace: Workspace,
+    files: list[Path],
+    compute: ComputeParams,
+    *,
+    hop_s: float | None,
+    folder: Path,
+    options: dict[str, str],
+) -> Iterator[Prediction]:
+    from cache_schemas.files import file_sha256
+    from pipeline.detector.page import about_detector, predict_pages
+
+    bundle = options.get("--bundle")
+    about = about_detector(
+        workspace,
+        name=path_text(Path(bundle).name if bundle else str(workspace.root)),
+        digest=file_sha256(Path(bundle)) if bundle else None,
+        options=tuple(word for option in options.items() for word in option),
+    )
+    return predict_pages(workspace, files, compute, hop_s=hop_s, folder=folder, about=about)
+
+
+def _options(work: Path, bundle: Path | None, hop: float | None) -> dict[str, str]:
+    """Those that decide about the answer."""
+    detector = {"--bundle": str(bundle)} if bundle else {"--work": str(work)}
+    return detector | ({"--hop": f"{hop:g}"} if hop else {})
 
 
 def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:

@@ -42,30 +42,14 @@ def bundle_card(path: Path, *, public_key: bytes | None = None) -> dict[str, Any
 def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     params = Params.model_validate(run.params)
+    networks = [trained_network(workspace, entry) for entry in run.entries]
+    evidence, _ = kept_evidence(workspace)
     return {
         "sha256": found.sha256,
         "bytes": found.bytes,
         "format": found.manifest.version,
         "bmnas": found.manifest.bmnas,
-        **run_card(workspace),
-        "backbones": [
-            described.model_dump() | _here(described, of, run.backbones)
-            for described, (_, _, of) in zip(found.manifest.backbones, backbones_of(params), strict=True)
-        ],
-    }
-
-
-def run_card(workspace: Workspace) -> dict[str, Any]:
-    """What is said of any finished run: its networks, how they were trained, what they are worth, what they claim."""
-    run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    params = Params.model_validate(run.params)
-    networks = [trained_network(workspace, entry) for entry in run.entries]
-    evidence, _ = kept_evidence(workspace)
-    seeds: dict[str, list[int]] = {}
-    for entry in run.entries:
-        seeds.setdefault(entry.network, []).append(entry.seed)
-    return {
-        "networks": seeds,
+        "networks": found.manifest.networks,
         "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         "trained": {
             "layout": params.data.layout,
@@ -78,6 +62,10 @@ def run_card(workspace: Workspace) -> dict[str, Any]:
             name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
             for name, of in evidence.systems.items()
         },
+        "backbones": [
+            described.model_dump() | _here(described, of, run.backbones)
+            for described, (_, _, of) in zip(found.manifest.backbones, backbones_of(params), strict=True)
+        ],
     }
 
 

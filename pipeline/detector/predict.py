@@ -9,15 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.explain import Explained, Explainer
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.prediction import Prediction, WindowScore, unscored
 from pipeline.detector.road import DetectorError, Road, Walked
@@ -30,7 +32,7 @@ from pipeline.statistics.answers import Answer, answer, cannot_tell
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
-_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
-        self._workspace, self._silence_db = workspace, params.windows.silence_db
+        self._workspace, self._params = workspace, params
         self._road, self._device = Road(params, run.backbones), device_of(compute)
         self._networks = [
             (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
@@ -91,11 +93,30 @@ class Detector:
         hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
         own parameters say. Raises ValueError where that is no time.
         """
+        return self._answered(video, hop_s, None)
+
+    def explain(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Prediction:
+        """The same with its `explanation`, which takes some seconds more."""
+        return self.explained(video, hop_s=hop_s).prediction
+
+    def explained(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Explained:
+        """The same, and what was seen and heard, to show beside it."""
+        explainer = Explainer(self._params, self._road.features, self._score)
+        prediction = self._answered(video, hop_s, explainer)
+        return Explained(prediction, explainer.looked_at() if prediction.explanation else None)
+
+    def _answered(self, video: str | os.PathLike[str], hop_s: float | None, explainer: Explainer | None) -> Prediction:
         if hop_s is not None and not hop_s >= LEAST_HOP_S:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         path = Path(video)
         try:
-            return self._judged(str(video), map(self._looked_at, self._road.walk(path, hop_s=hop_s)))
+            stretches = []
+            for walked in self._road.walk(path, hop_s=hop_s):
+                stretches.append(self._looked_at(walked))
+                if explainer:
+                    explainer.add(walked)
+            found = self._judged(str(video), stretches)
+            return replace(found, explanation=explainer.explanation()) if explainer else found
         except (media.MediaError, DetectorError) as error:
             reason = str(error)
         except Exception as error:  # one bad file never stops the others, however it is bad
@@ -128,10 +149,17 @@ class Detector:
             for modality, familiar in self._familiar.items()
             if modality != "audio" or walked.has_audio
         }
-        return _Stretch(replace(walked, layers={}), {name: np.array(of) for name, of in scores.items()}, distances)
+        return _Stretch(
+            replace(walked, layers={}, arrays={}), {name: np.array(of) for name, of in scores.items()}, distances
+        )
 
-    def _judged(self, path: str, looked_at: Iterable[_Stretch]) -> Prediction:
-        stretches = list(looked_at)
+    def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
+        tensors = {name: torch.from_numpy(x) for name, x in layers.items()}
+        found = [scores_of(of, tensors, self._device) for name, of in self._networks if name == network]
+        return np.asarray(np.mean(found, axis=0))
+
+    def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:
         known = self._quantities(stretches)
         scores = {
             name: np.concatenate([each.scores[name] for each in stretches], axis=1) for name in stretches[0].scores
@@ -154,7 +182,7 @@ class Detector:
         numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
         found = {
             "face_share": sum(each.face_windows for each in walked) / walked[0].planned,
-            "speech_s": seconds_above(numbers, power, self._silence_db) if walked[0].has_audio else 0.0,
+            "speech_s": seconds_above(numbers, power, self._params.windows.silence_db) if walked[0].has_audio else 0.0,
         }
         for modality in MODALITIES:
             distances = [each.distances[modality] for each in stretches if modality in each.distances]
@@ -188,7 +216,7 @@ def predict(
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Every step is the stages' own function, so that a new file gets the features tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.windows import Windowed
 from pipeline import media
-from pipeline.backbones import Backbone, bare_identity, load_backbone
+from pipeline.backbones import Backbone, Modality, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.faces.clip import file_faces
 from pipeline.features.amounts import face_windows, powers
@@ -41,6 +41,10 @@ class Walked:
     starts_s: tuple[float, ...]
     layers: Mapping[str, torch.Tensor] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    """{name: (windows, ...)}: what the stages before `features` store of them."""
+    available_s: float
+    """Length of what there is from each start, at most a window."""
     has_audio: bool
     planned: int
     """So many windows the whole file has, those without a face included."""
@@ -102,27 +106,48 @@ class Road:
         if not any_walked:
             raise failed[0]
 
-    def _walked(self, heard: Heard, sound: Windowed, faces: Windowed) -> Walked:
-        sounds = sound.by_start()
-        arrays = {start: sounds[start] | seen for start, seen in faces.by_start().items()}
+    def features(
+        self, windows: Sequence[Mapping[str, NDArray[Any]]], *modalities: Modality
+    ) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
+        """({layer: (windows, L, C_in)} as a cache would hold them, {window's number: why it would not}).
+
+        windows: what the stages before `features` store of each.
+        """
         layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
-        has_audio, length, dtype = heard.info["has_audio"], params.features.length, params.features.dtype
         for backbone in self._backbones:
-            rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
-            mute = backbone.modality == "audio" and not has_audio
-            layers |= {name: torch.zeros_like(x) if mute else x for name, x in rows.items()}
-            refused = bad | refused
-        good = [i for i in range(len(arrays)) if i not in refused]
+            if backbone.modality in modalities:
+                rows, bad = window_rows(
+                    dict(enumerate(windows)),
+                    backbone,
+                    length=params.features.length,
+                    dtype=params.features.dtype,
+                    params=params.spectrograms,
+                )
+                layers |= rows
+                refused = bad | refused
+        return layers, refused
+
+    def _walked(self, heard: Heard, sound: Windowed, faces: Windowed) -> Walked:
+        sounds, params = sound.by_start(), self._params
+        windows = [sounds[start] | seen for start, seen in faces.by_start().items()]
+        layers, refused = self.features(windows, *MODALITIES)
+        has_audio = heard.info["has_audio"]
+        if not has_audio:
+            layers = {name: torch.zeros_like(x) if name.startswith("audio") else x for name, x in layers.items()}
+        good = [i for i in range(len(windows)) if i not in refused]
         if not good:
             raise media.MediaError(f"window from {faces.starts_s[0]:g} s: {refused[0]}")
+        arrays = {name: np.stack([window[name] for window in windows]) for name in windows[0]}
         return Walked(
             starts_s=tuple(faces.starts_s[i] for i in good),
             layers={name: x[good] for name, x in layers.items()},
+            arrays={name: x[good] for name, x in arrays.items()},
+            available_s=heard.windows.available_s,
             has_audio=has_audio,
             planned=len(heard.windows.starts_s),
             face_windows=face_windows(faces.arrays["probabilities"]),
             powers=powers(
-                np.stack([window["waveform"] for window in arrays.values()]),
+                arrays["waveform"],
                 faces.starts_s,
                 available_s=heard.windows.available_s,
                 sample_rate_hz=params.spectrograms.sample_rate_hz,
