@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -15,8 +15,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse
 
 from pipeline import media
+from pipeline.detector.page import About, Shown, page, policy
 from pipeline.serve.jobs import Job, Jobs
 from pipeline.serve.metrics import Metrics
 from pipeline.serve.problems import ProblemError, described
@@ -25,6 +27,7 @@ from pipeline.serve.shapes import FORM, DetectorShown, Health, JobShown, Limits,
 from pipeline.serve.upload import body, drain, receive
 
 UPLOAD_NAME = "upload"
+_GONE = "No pictures and no sound of the clip are shown: the service keeps neither."
 MOST_WAIT_S = 60.0
 _MOST_JSON = 65_536
 _BUSY_S = 5
@@ -38,7 +41,7 @@ class Service:
     settings: Settings
     jobs: Jobs
     metrics: Metrics
-    card: dict[str, Any]
+    about: About
 
 
 def service_of(request: Request) -> Service:
@@ -163,10 +166,19 @@ async def events(job: Found, here: Here) -> AsyncIterator[ServerSentEvent]:
         await change
 
 
+@guarded.get("/v1/jobs/{job_id}/page", response_class=HTMLResponse, responses=described(404))
+async def answers_page(job: Found, here: Here) -> HTMLResponse:
+    """The answer as the page that `bmnas predict --html` writes, without pictures of the clip: it is gone."""
+    if job.result is None:
+        raise ProblemError(404, "there is no answer yet: ask for the job until its state is done or failed")
+    told = await run_in_threadpool(page, job.result, Shown(missing=(_GONE,)), here.about)
+    return HTMLResponse(told, headers={"Content-Security-Policy": policy()})
+
+
 @guarded.get("/v1/detector", response_model=DetectorShown)
 async def detector(here: Here) -> DetectorShown:
     """What answers here, what it is worth, and what it takes."""
-    return DetectorShown(card=here.card, limits=Limits.of(here.settings))
+    return DetectorShown(detector=here.about, limits=Limits.of(here.settings))
 
 
 @open_to_all.get("/healthz", response_model=Health, responses={503: {"model": Health}})

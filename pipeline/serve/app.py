@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import figures
+from pipeline.detector.page import About, policy
 from pipeline.serve.api import Service, guarded, open_to_all
 from pipeline.serve.jobs import Jobs
 from pipeline.serve.metrics import Metrics
@@ -26,9 +28,12 @@ from pipeline.serve.shapes import PathAsked
 _PAGE = Path(__file__).parent / "page"
 _PALETTE = Path(str(figures.__file__)).parent / "palette.css"
 """The report's"""
+_ANSWERS_STYLE = re.findall(r"style-src ([^;]+)", policy())[0]
+"""The digest of the answer's page's style: that page is shown in a frame, which is held to the policies of both."""
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'none'; script-src 'self'; style-src 'self' {_ANSWERS_STYLE}; "
+    "img-src 'self' data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -39,17 +44,17 @@ _HEADERS = {
 }
 
 
-def make_app(settings: Settings, command: Sequence[str], card: Mapping[str, Any]) -> FastAPI:
+def make_app(settings: Settings, command: Sequence[str], about: About) -> FastAPI:
     """The service; its workers live as long as the app does.
 
-    command: starts a worker. card: what is said of the detector.
+    command: starts a worker. about: what is said of the detector.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Jobs(settings, command, metrics) as jobs:
-            app.state.service = Service(settings, jobs, metrics, dict(card))
+            app.state.service = Service(settings, jobs, metrics, about)
             yield
 
     app = FastAPI(
@@ -108,7 +113,9 @@ class _Around:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                found = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    found.setdefault(name, value)  # the answer's page has a policy of its own
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 self._metrics.requests.labels(route, method, message["status"]).inc()

@@ -15,8 +15,10 @@ from types import FrameType
 
 import uvicorn
 
-from pipeline.detector.card import run_card
+from cache_schemas.files import file_sha256
+from cache_schemas.paths import path_text
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.page import about_detector
 from pipeline.serve.app import make_app
 from pipeline.serve.pool import worker_command
 from pipeline.serve.settings import ServeError, Settings, check_host
@@ -46,7 +48,13 @@ def serve(settings: Settings, detector: Path, *, public_key: bytes | None, host:
         workspace = (
             stack.enter_context(open_bundle(detector, public_key=public_key)) if bundled else Workspace(detector)
         )
-        app = make_app(settings, worker_command(workspace.root, settings.max_duration_s), run_card(workspace))
+        about = about_detector(
+            workspace,
+            name=path_text(detector.name),
+            digest=file_sha256(detector) if bundled else None,
+            options=("--bundle" if bundled else "--work", detector.name),
+        )
+        app = make_app(settings, worker_command(workspace.root, settings.max_duration_s), about)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.detector.page import About
 from pipeline.detector.prediction import Prediction
 from pipeline.serve.jobs import Job, Jobs, State
 from pipeline.serve.settings import Settings
@@ -115,14 +116,7 @@ class Limits(BaseModel):
 class DetectorShown(BaseModel):
     """What answers here, what it is worth, and what it takes."""
 
-    card: Annotated[
-        dict[str, Any],
-        Field(
-            description="As `bmnas bundle show --json` has it: networks, how they were trained, what they are worth "
-            "(`verdict`, `headline`, `warnings`), within which limits they answer. Texts are those of its maker.",
-            examples=[{"networks": {"fusion": [0, 1]}, "verdict": "AUC 0.90 (0.80 to 0.95) on other people"}],
-        ),
-    ]
+    detector: Annotated[About, Field(description="Texts in it are those of its maker.")]
     limits: Limits
 
 

@@ -1,7 +1,5 @@
 // Sends a clip, follows its job, shows the answer. Whatever is somebody's text is set as text.
 const at = (id) => document.getElementById(id);
-const WHOSE = { fusion: "picture and sound", visual: "picture alone", audio: "sound alone" };
-let windowS = 0;
 
 const headers = () => (at("token").value ? { Authorization: `Bearer ${at("token").value}` } : {});
 
@@ -15,16 +13,13 @@ async function describe() {
   at("who").hidden = response.status !== 401 && !at("token").value;
   if (response.status === 401) return;
   if (!response.ok) throw await problem(response);
-  const { card, limits } = await response.json();
-  windowS = card.trained?.window_s ?? 0;
+  const { detector, limits } = await response.json();
   at("limits").textContent = `At most ${Math.round(limits.max_bytes / 1e6)} MB and ${words(limits.max_duration_s)}. `
     + `The clip is deleted when it is scored, the answer after ${words(limits.keep_s)}.`;
-  at("worth").textContent = [card.verdict, card.headline, ...(card.warnings || [])].filter(Boolean).join(" ");
+  at("worth").textContent = [detector.worth, ...detector.warnings].join(" ");
 }
 
 const words = (s) => (s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} minutes` : `${Math.round(s / 3600)} hours`);
-const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
-const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
 
 function say(text, share) {
   at("status").textContent = text;
@@ -77,50 +72,27 @@ async function follow(id) {
   throw new Error("the service ended before the answer was there");
 }
 
-function row(whose, answer) {
-  const made = document.createElement("tr");
-  const [head, cell, small] = ["th", "td", "small"].map((name) => document.createElement(name));
-  head.scope = "row";
-  head.textContent = whose;
-  cell.textContent = answer.says;
-  if (answer.log10_lr !== null) {
-    const [low, high] = answer.limits.map(signed);
-    small.textContent = `log10 LR ${signed(answer.log10_lr)} (claims end at ${low} and ${high}); `
-      + `at even odds P(fake) ${answer.probability.toFixed(2)}`;
-    cell.append(small);
-  }
-  made.append(head, cell);
-  return made;
-}
-
-function bar(window) {
-  const made = document.createElement("li");
-  const [button, level, label] = ["button", "span", "b"].map((name) => document.createElement(name));
-  button.type = "button";
-  button.setAttribute("aria-label", `from ${clock(window.start_s)}: raw P(fake) ${window.score.toFixed(2)}`);
-  level.style.height = `${Math.round(window.score * 100)}%`;
-  label.textContent = clock(window.start_s);
-  button.append(level, label);
-  button.onclick = () => { at("video").currentTime = window.start_s; };
-  made.append(button);
-  return made;
-}
-
-function show(result, file) {
+// The page of the answer runs no script here, and is as long as it is.
+async function show(id, result, file) {
+  const response = await fetch(`/v1/jobs/${id}/page`, { headers: headers() });
+  if (!response.ok) throw await problem(response);
+  const page = await response.text();
   at("says").textContent = `${file.name}: ${result.answer.says}`;
-  const answers = Object.entries({ fusion: result.answer, ...result.modalities });
-  at("answers").replaceChildren(...answers.map(([name, answer]) => row(WHOSE[name] ?? name, answer)));
-  at("timeline").replaceChildren(...result.windows.map(bar));
-  at("timeline-note").hidden = !result.windows.length;
+  at("answer").srcdoc = page;
   const video = at("video");
   for (const old of [video.src, at("save").href]) if (old) URL.revokeObjectURL(old);
   video.hidden = true;
   video.onloadeddata = () => { video.hidden = false; }; // where this browser can play it
   video.src = URL.createObjectURL(file);
-  at("save").href = URL.createObjectURL(new Blob([JSON.stringify(result, null, 2)], { type: "application/json" }));
-  at("save").download = `${file.name}.json`;
+  at("save").href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
+  at("save").download = `${file.name}.html`;
   at("result").hidden = false;
   at("says").focus();
+}
+
+function fit() {
+  const shown = at("answer").contentDocument?.documentElement;
+  if (shown) at("answer").style.height = `${shown.scrollHeight + 2}px`;
 }
 
 async function score(file) {
@@ -128,7 +100,8 @@ async function score(file) {
   at("go").disabled = true;
   try {
     say("Sending the clip", 0);
-    show(await follow((await send(file)).id), file);
+    const { id } = await send(file);
+    await show(id, await follow(id), file);
   } catch (error) {
     at("problem").textContent = error.message;
     at("problem").hidden = false;
@@ -143,6 +116,8 @@ at("form").onsubmit = (event) => {
   event.preventDefault();
   if (!at("go").disabled) score(at("file").files[0]);
 };
+at("answer").onload = fit;
+window.onresize = fit;
 at("token").onchange = () => describe().catch(() => {});
 const drop = at("drop");
 for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });

@@ -13,10 +13,11 @@ import httpx
 import pytest
 import uvicorn
 
+from pipeline.detector.page import About
 from pipeline.serve.app import make_app
 from pipeline.serve.settings import Settings, Tokens
 
-CARD = {"verdict": "AUC 0.90 on other people", "headline": "", "warnings": [], "trained": {"window_s": 3.7}}
+ABOUT = About("small.bmnas", "0" * 64, 3.7, "AUC 0.90 on other people", options=("--bundle", "small.bmnas"))
 TOKEN = "a-token-of-the-tests-0123456789"  # noqa: S105
 PRETENDED = [sys.executable, "-m", "tests.pipeline.serve.pretended_worker"]
 
@@ -58,7 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
         for name in ("spool", "root"):
             (folder / name).mkdir()
         settings = Settings(folder / "spool", **{"root": folder / "root", "max_bytes": 100_000, **changes})
-        app = make_app(settings, PRETENDED, CARD)
+        app = make_app(settings, PRETENDED, ABOUT)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.detector.page import policy
 from tests.pipeline.serve.conftest import TOKEN, Live, Start
 
 GOOD = b"film\n" + bytes(5000)
@@ -109,7 +110,12 @@ def test_a_declared_size_is_not_trusted_but_refused_at_once(live: Live) -> None:
     ("body", "kind", "status", "why"),
     [
         (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 422, "another field"),
-        (b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nab', "multipart/form-data; boundary=x", 400, "cut"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nab',
+            "multipart/form-data; boundary=x",
+            400,
+            "cut",
+        ),
         (b"--y--\r\n", "multipart/form-data; boundary=x", 400, "not the multipart form"),
         (b"", "multipart/form-data", 400, "no boundary"),
         (b"ab", "video/mp4", 415, "multipart/form-data"),
@@ -205,15 +211,27 @@ def test_the_oldest_results_go_first(start: Start, monkeypatch: pytest.MonkeyPat
         assert [live.client.get(f"/v1/jobs/{name}").status_code for name in ids] == [404, 200, 200]
 
 
+def test_the_answers_page_is_that_of_predict_html(live: Live) -> None:
+    job = live.send(b"wait 0.3\n").json()
+    early = live.client.get(f"/v1/jobs/{job['id']}/page")
+    live.client.get(f"/v1/jobs/{job['id']}", params={"wait_s": 20})
+    shown = live.client.get(f"/v1/jobs/{job['id']}/page")
+    assert (early.status_code, shown.status_code) == (404, 200)
+    assert "Weak support for a fake" in shown.text
+    assert "the service keeps neither" in shown.text
+    assert "AUC 0.90 on other people" in shown.text
+    assert shown.headers["content-security-policy"] == policy()
+
+
 def test_only_who_knows_a_token_may_ask(guarded: Live) -> None:
-    for path in ("/v1/detector", "/v1/jobs/x", "/v1/jobs/x/events", "/metrics"):
+    for path in ("/v1/detector", "/v1/jobs/x", "/v1/jobs/x/events", "/v1/jobs/x/page", "/metrics"):
         for header in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}):
             sent = guarded.client.get(path, headers=header)
             assert (path, sent.status_code) == (path, 401)
             assert sent.headers["www-authenticate"] == "Bearer"
     assert guarded.send(GOOD).status_code == 401
     right = {"Authorization": f"Bearer {TOKEN}"}
-    assert guarded.client.get("/v1/detector", headers=right).json()["card"]["verdict"] == "AUC 0.90 on other people"
+    assert guarded.client.get("/v1/detector", headers=right).json()["detector"]["worth"] == "AUC 0.90 on other people"
     assert guarded.client.post("/v1/score", files={"file": GOOD}, headers=right).status_code == 202
     assert guarded.client.get("/healthz").status_code == guarded.client.get("/").status_code == 200
 
