@@ -150,7 +150,7 @@ async def job(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             while wait_s and not job.over:
-                await job.changed()
+                await job.change.wait()
     return JobShown.of(job, here.jobs)
 
 
@@ -158,12 +158,11 @@ async def job(
 async def events(job: Found, here: Here) -> AsyncIterator[ServerSentEvent]:
     """The same as server-sent events, each named `job`: one now, one at every change, the last with the result."""
     while True:
-        change = asyncio.ensure_future(job.changed())
+        change = job.change
         yield ServerSentEvent(event="job", data=JobShown.of(job, here.jobs))
         if job.over:
-            change.cancel()
             return
-        await change
+        await change.wait()
 
 
 @guarded.get("/v1/jobs/{job_id}/page", response_class=HTMLResponse, responses=described(404))

@@ -39,21 +39,18 @@ class Job:
     share: float | None = None
     """Of it that is done, where that is known."""
     result: Prediction | None = None
-    _change: asyncio.Event = field(default_factory=asyncio.Event)
+    change: asyncio.Event = field(default_factory=asyncio.Event)
+    """Is set, and replaced by another, when something is different: who looks at the job takes it before looking."""
 
     @property
     def over(self) -> bool:
         """Whether there is a result."""
         return self.result is not None
 
-    async def changed(self) -> None:
-        """Returns when something is different."""
-        await self._change.wait()
-
     def tell(self) -> None:
         """Wakes whoever waits for a change."""
-        self._change.set()
-        self._change = asyncio.Event()
+        self.change.set()
+        self.change = asyncio.Event()
 
 
 class Jobs:

@@ -19,8 +19,8 @@ from pipeline.serve.settings import TOKENS, ServeError
 
 START_SECONDS = 300.0
 """A detector is loaded by then."""
-_MOST_BYTES = 64 << 20
-"""Of a line that a worker says: a prediction of eight hours has some megabytes."""
+_MOST_BYTES = 8 << 20
+"""Of a line that a worker says: more than a prediction ever has."""
 _prediction = TypeAdapter(Prediction)
 
 

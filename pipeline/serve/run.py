@@ -40,7 +40,8 @@ def serve(settings: Settings, detector: Path, *, public_key: bytes | None, host:
     check_host(host, settings.tokens)
     if settings.root is not None and not settings.root.is_dir():
         raise ServeError(f"--root {settings.root}: there is no such folder")
-    signal.signal(signal.SIGTERM, _end)  # uvicorn has its own while it runs, and raises it again behind
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)  # uvicorn has its own while it runs, and raises it again behind
     with ExitStack() as stack:
         settings = replace(settings, spool=stack.enter_context(open_spool(settings.spool)))
         stack.enter_context(_temporary_files(settings.spool))
