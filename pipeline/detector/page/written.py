@@ -72,7 +72,7 @@ def _written(task: _Task) -> Prediction:
 
 
 def _write(task: _Task, found: Explained) -> None:
-    shown = look(task.video, found, window_s=task.about.window_s)
+    shown = look(task.video, found)
     write_text(task.to, page(found.prediction, shown, task.about))
 
 
