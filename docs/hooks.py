@@ -28,5 +28,7 @@ def _drawn(line: str) -> str:
     with matplotlib.rc_context({"mathtext.fontset": "stix", "svg.hashsalt": "bmnas"}):
         mathtext.math_to_image(f"${line}$", out, prop=FontProperties(size=13), format="svg")
     svg = out.getvalue().decode()
-    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(line)}" fill="currentColor"', 1)
+    svg = svg[svg.index("<svg") :].replace(
+        "<svg", f'<svg role="img" aria-label="{escape(line)}" fill="currentColor"', 1
+    )
     return f"<p>{svg}</p>"

@@ -39,7 +39,9 @@ def command_lines() -> Iterator[tuple[str, str]]:
         text = text_of(page)
         inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         # Indented blocks, and fences: all of a shell's, of others what a prompt or its place at the left end shows.
-        own = [line.strip().removeprefix("$ ") for line in text.splitlines() if line.startswith(("    ", "bmnas ", "$ "))]
+        own = [
+            line.strip().removeprefix("$ ") for line in text.splitlines() if line.startswith(("    ", "bmnas ", "$ "))
+        ]
         # Optional parts are given, too; of what can be chosen the first.
         lines = [re.sub(r" \| \S+|[\[\]]", "", " ".join(code.split()).partition(" #")[0]) for code in (*inline, *own)]
         for line in dict.fromkeys(line.strip() for line in lines if line.startswith("bmnas ")):

@@ -20,7 +20,9 @@ def commands_page() -> str:
     page = re.sub(r"<span[^>]*>(.*?)</span>|\[bold\](.*?)\[/bold\]", lambda found: f"`{found[1] or found[2]}`", page)
     page = re.sub(r"^\* `--help`: .*\n", "", page, flags=re.MULTILINE)
     page = re.sub(r"\*\*Options\*\*:\n\n(?!\*)|\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", page)
-    return page.replace("# `bmnas`", "# Commands\n\n`make docs` writes this page; `bmnas COMMAND --help` says the same.", 1)
+    return page.replace(
+        "# `bmnas`", "# Commands\n\n`make docs` writes this page; `bmnas COMMAND --help` says the same.", 1
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def stages() -> list[str]:
 def test_pages_of_the_site_load_nothing_from_elsewhere(site: Path) -> None:
     pages = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert len(pages) > 30
-    loads = r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?|@import ["'])(?:https?:)?//[^"')\s>]+"""
+    tags = r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=[\"']?|url\([\"']?|@import [\"']"
+    loads = rf"(?:{tags})(?:https?:)?//[^\"')\s>]+"
     found = {page.name: re.findall(loads, page.read_text(encoding="utf-8")) for page in pages}
     assert {name: urls for name, urls in found.items() if urls} == {}
 
@@ -179,9 +180,7 @@ def test_every_layout_has_its_how_to() -> None:
 
 
 @pytest.mark.parametrize("layout", sections())
-def test_a_data_set_where_its_how_to_puts_it(
-    layout: str, tmp_path: Path, tiny: TinyClips, bmnas_here: Bmnas
-) -> None:
+def test_a_data_set_where_its_how_to_puts_it(layout: str, tmp_path: Path, tiny: TinyClips, bmnas_here: Bmnas) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", sections()[layout], re.DOTALL)
     params = yaml.safe_load(block)
     root = Path(params["data"]["root"]).resolve()
