@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import figures
 from pipeline.detector.page import About, policy
-from pipeline.serve.api import Service, guarded, open_to_all
+from pipeline.serve.api import Service, guarded, may_ask, open_to_all
 from pipeline.serve.jobs import Jobs
 from pipeline.serve.metrics import Metrics
-from pipeline.serve.problems import Problem, answer, tell_problems
+from pipeline.serve.problems import Problem, answer, described, tell_problems
 from pipeline.serve.settings import Settings, is_loopback
 from pipeline.serve.shapes import PathAsked
 
@@ -67,7 +67,10 @@ def make_app(settings: Settings, command: Sequence[str], about: About) -> FastAP
     )
     tell_problems(app)
     app.include_router(open_to_all)
-    app.include_router(guarded)
+    if settings.tokens:
+        app.include_router(guarded, dependencies=[Depends(may_ask)], responses=described(401))
+    else:
+        app.include_router(guarded)
     _describe(app)
 
     @app.get("/", include_in_schema=False)

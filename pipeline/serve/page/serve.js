@@ -90,10 +90,12 @@ async function show(id, result, file) {
   at("says").focus();
 }
 
-function fit() {
-  const shown = at("answer").contentDocument?.documentElement;
-  if (shown) at("answer").style.height = `${shown.scrollHeight + 2}px`;
-}
+at("answer").onload = () => {
+  const whole = at("answer").contentDocument.documentElement;
+  new ResizeObserver(() => {
+    at("answer").style.height = `${Math.ceil(whole.getBoundingClientRect().height) + 2}px`;
+  }).observe(whole);
+};
 
 async function score(file) {
   at("problem").hidden = at("result").hidden = true;
@@ -116,8 +118,6 @@ at("form").onsubmit = (event) => {
   event.preventDefault();
   if (!at("go").disabled) score(at("file").files[0]);
 };
-at("answer").onload = fit;
-window.onresize = fit;
 at("token").onchange = () => describe().catch(() => {});
 const drop = at("drop");
 for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
