@@ -111,7 +111,7 @@ class _Around:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _without_traceback(send))
             return
 
         async def with_headers(message: Message) -> None:
@@ -129,6 +129,17 @@ class _Around:
             await answer(403, why)(scope, receive, with_headers)
         else:
             await self._app(scope, receive, with_headers)
+
+
+def _without_traceback(send: Send) -> Send:
+    """Why the service does not start, without where in its code that was noticed."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            message = {**message, "message": message["message"].strip().rpartition("\n")[2]}
+        await send(message)
+
+    return sent
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
