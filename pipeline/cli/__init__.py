@@ -61,6 +61,7 @@ def main() -> None:
         ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
         if not ours and not isinstance(error, OSError):
             raise
-        lines = map(plain_text, str(error).split("\n"))  # it may quote anybody's file
+        said = str(error) or type(error).__name__  # Dask's time-outs say nothing
+        lines = map(plain_text, said.split("\n"))  # it may quote anybody's file
         console.print(f"[red]error:[/red] {escape(chr(10).join(lines))}")
         sys.exit(2 if type(error).__name__ == "ParamsError" else 1)

@@ -22,8 +22,8 @@ from pipeline.detector.prediction import Prediction
 from pipeline.statistics.answers import Answer
 
 WHOSE = {"fusion": "Picture and sound", "visual": "Picture alone", "audio": "Sound alone"}
-_TEMPLATES = Path(__file__).parent / "templates"
-_STYLES = ("palette.css", "page.css", "answer.css")
+_TEMPLATES, _REPORT = (Path(str(at)).parent / "templates" for at in (__file__, report.__file__))
+_STYLES = (Path(str(figures.__file__)).with_name("palette.css"), _REPORT / "page.css", _TEMPLATES / "answer.css")
 _MOST_WINDOWS, _MOST_FACES = 12, 16
 """So many windows' faces are shown, and so many pictures of them together."""
 _BASE_RATES = (2, 10, 100, 10_000)
@@ -32,7 +32,7 @@ _SIGNED = str.maketrans("-", "\N{MINUS SIGN}")
 
 def page(prediction: Prediction, shown: Shown, about: About) -> str:
     """The page of one file. Whatever is said in words that are not ours is text in it, and can be printed."""
-    claim, answer = about.claims.get("fusion"), prediction.answer
+    claim, answer, reasons = about.claims.get("fusion"), prediction.answer, _reasons(prediction)
     drawn = timeline.draw(
         prediction.windows,
         prediction.explanation.moments if prediction.explanation else (),
@@ -59,7 +59,8 @@ def page(prediction: Prediction, shown: Shown, about: About) -> str:
         "captions": film and pictures.data_uri("text/vtt", timeline.captions(drawn, film).encode()),
         "strips": _strips(prediction, shown),
         "spectrum": shown.spectrum and pictures.spectrum(shown.spectrum.power),
-        "reasons": _reasons(prediction),
+        "reasons": reasons,
+        "most": max((abs(effect) for rows in reasons.values() for _, effect in rows), default=0.0),
         "command": shlex.join(["bmnas", "predict", *about.options, "--", prediction.path]),
     }
     return _environment().get_template("answer.html.j2").render(content | {"contents": _contents(prediction, shown)})
@@ -75,7 +76,7 @@ def policy() -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    folders = [_TEMPLATES, *(Path(str(of.__file__)).parent for of in (figures, report)), _REPORT]
+    folders = [_TEMPLATES, _REPORT]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
@@ -94,13 +95,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-_REPORT = Path(str(report.__file__)).parent / "templates"
-
-
 @functools.cache
 def _style() -> str:
-    places = [Path(str(figures.__file__)).parent, _REPORT, _TEMPLATES]
-    return "\n".join((place / name).read_text(encoding="utf-8") for place, name in zip(places, _STYLES, strict=True))
+    return "\n".join(file.read_text(encoding="utf-8") for file in _STYLES)
 
 
 @functools.cache
@@ -139,7 +136,7 @@ def _strength(answer: Answer) -> str:
 
 
 def _times(log10_lr: float) -> str:
-    """10^|log10_lr| in two digits: "1.5", "29", "4 300" """
+    """10^|log10_lr| in two digits: "1.5", "29", "4,300" """
     factor = 10 ** abs(log10_lr)
     if factor < 10:
         return f"{factor:.2g}"

@@ -11,10 +11,10 @@ from pipeline.detector.page.film import small_film
 from pipeline.detector.page.shown import Face, Film, Shown, Spectrum
 
 
-def look(path: Path, explained: Explained, *, window_s: float) -> Shown:
+def look(path: Path, explained: Explained) -> Shown:
     """The film, faces and sound of a file that was looked at; what cannot be had is said: nothing raises an error.
 
-    window_s: how long a window is. A file that could not be scored may be a film all the same.
+    A file that could not be scored may be a film all the same.
     """
     try:
         size, sha256 = media.check_file(path), file_sha256(path)
@@ -27,8 +27,7 @@ def look(path: Path, explained: Explained, *, window_s: float) -> Shown:
     faces = tuple(map(Face, seen.starts_s, seen.crops))
     of = explained.prediction.explanation
     w = seen.starts_s.index(of.window_s) if of else 0
-    spectrum = Spectrum(seen.starts_s[w], seen.starts_s[w] + window_s, seen.spectrogram[w])
-    return Shown(sha256, size, film, faces, spectrum, missing)
+    return Shown(sha256, size, film, faces, Spectrum(seen.starts_s[w], seen.spectrogram[w]), missing)
 
 
 def _film(path: Path, explained: Explained) -> tuple[Film | None, tuple[str, ...]]:

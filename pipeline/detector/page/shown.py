@@ -33,7 +33,6 @@ class Spectrum:
     """What they heard in the window that begins at `start_s`."""
 
     start_s: float
-    end_s: float
     power: NDArray[np.float32] = field(repr=False)
     """(bands, hops) ln power, low bands first"""
 

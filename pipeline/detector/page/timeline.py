@@ -4,16 +4,21 @@ its size on any screen; heights are in px.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pipeline.detector.page.shown import Film
 from pipeline.detector.prediction import Moment, WindowScore
 
 SCORES_PX, EFFECTS_PX = 96, 36
 """Height of the lane of scores, 0 to 1, and of each half of the lane of effects."""
+_Part = TypeVar("_Part")
 _STEPS_S = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 _MOST_TICKS = 6
+_MOST_WINDOWS, _MOST_MOMENTS = 400, 1200
+"""So many are drawn; of hours, neighbours as one."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +55,40 @@ def draw(
     threshold: float | None,
     film: Film | None,
 ) -> Timeline:
-    """windows: in order of time; from `threshold` on they are flagged, None: none is."""
+    """windows: in order of time; from `threshold` on they are flagged, None: none is.
+
+    Neighbours that are drawn as one have the score, or the effect, that is the farthest from 0.
+    """
     ends = [window.start_s + window_s for window in windows] + [moment.end_s for moment in moments]
     end = max([film.end_s] if film and film.whole else ends, default=0.0)
     most = max((abs(moment.effect) for moment in moments), default=0.0)
 
-    def bar(start_s: float, end_s: float, value: float, px: float, *, flagged: bool = False) -> Bar:
-        last = min(end_s, end)
-        x, right = (round(100 * at / end, 3) for at in (start_s, last))
-        return Bar(start_s, last, x, max(round(right - x, 3), 0.0), round(px, 1), value, flagged)
+    def bars(
+        parts: Sequence[tuple[float, float, float]], most_bars: int, px: float, least: float = math.inf
+    ) -> Iterator[Bar]:
+        for some in _some(parts, most_bars):
+            start_s, last = some[0][0], min(max(end_s for _, end_s, _ in some), end)
+            value = max((value for *_, value in some), key=abs)
+            x, right = (round(100 * at / end, 3) for at in (start_s, last))
+            width, flagged = max(round(right - x, 3), 0.0), value >= least
+            yield Bar(start_s, last, x, width, round(px * value, 1), value, flagged)
 
+    scores = [(of.start_s, of.start_s + window_s, of.score) for of in windows]
+    effects = [(of.start_s, of.end_s, of.effect) for of in moments]
     return Timeline(
         end,
-        tuple(
-            bar(of.start_s, of.start_s + window_s, of.score, SCORES_PX * of.score, flagged=_flagged(of, threshold))
-            for of in windows
-        ),
-        tuple(bar(of.start_s, of.end_s, of.effect, EFFECTS_PX * of.effect / (most or 1)) for of in moments),
+        tuple(bars(scores, _MOST_WINDOWS, SCORES_PX, math.inf if threshold is None else threshold)),
+        tuple(bars(effects, _MOST_MOMENTS, EFFECTS_PX / (most or 1))),
         tuple(_ticks(end)),
         None if threshold is None else round(SCORES_PX * threshold, 1),
         most,
     )
 
 
-def _flagged(window: WindowScore, threshold: float | None) -> bool:
-    return threshold is not None and window.score >= threshold
+def _some(parts: Sequence[_Part], most: int) -> Iterator[Sequence[_Part]]:
+    """Neighbours together, so that there are at most so many groups."""
+    size = max(1, math.ceil(len(parts) / most))
+    return (parts[first : first + size] for first in range(0, len(parts), size))
 
 
 def _ticks(end_s: float) -> Iterable[tuple[float, float]]:

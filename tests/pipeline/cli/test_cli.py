@@ -145,6 +145,16 @@ def test_one_class_in_a_split_is_1_and_one_clear_error(
     assert "Traceback" not in said.err
 
 
+def test_an_error_without_words_is_named(bmnas: Bmnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("pipeline.manifest.build.build_manifest", late)
+    (tmp_path / "params.yaml").write_text("{}")
+    said = bmnas("manifest")
+    assert (said.code, said.err) == (1, "error: TimeoutError")
+
+
 def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:
     said = bmnas("predict", "x.mp4")
     assert said.code == 1

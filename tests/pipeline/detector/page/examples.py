@@ -66,6 +66,6 @@ def shown(film: bytes = b"no film", **changes: object) -> Shown:
         bytes=1234567,
         film=Film(film, 0.0, 12.0, whole=True),
         faces=tuple(Face(window.start_s, seen) for window, seen in zip(WINDOWS, crops, strict=True)),
-        spectrum=Spectrum(7.64, 11.64, random.normal(size=(80, 400)).astype(np.float32)),
+        spectrum=Spectrum(7.64, random.normal(size=(80, 400)).astype(np.float32)),
     )
     return replace(found, **changes)  # type: ignore[arg-type]
