@@ -87,6 +87,7 @@ async function show(id, result, file) {
   at("save").href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
   at("save").download = `${file.name}.html`;
   at("result").hidden = false;
+  at("before").hidden = true; // the answer's page has all of it
   at("says").focus();
 }
 
