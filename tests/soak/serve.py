@@ -189,17 +189,24 @@ def storm(detector: Path, clips: list[bytes], hostile: list[bytes], *, seconds: 
     return tally
 
 
-def rate(detector: Path, clips: list[bytes], *, workers: int, seconds: float) -> float:
-    """Good clips a minute."""
+def cpu_s(pid: int) -> float:
+    """Seconds of a core that the service and all below it have used."""
+    service = psutil.Process(pid)
+    return sum(sum(process.cpu_times()[:4]) for process in (service, *service.children(recursive=True)))
+
+
+def rate(detector: Path, clips: list[bytes], *, workers: int, seconds: float) -> tuple[float, float]:
+    """Good clips a minute, and seconds of a core for each: on a busy machine only these tell one worker from two."""
     with (
         tempfile.TemporaryDirectory(prefix="bmnas-soak-") as folder,
         service(detector, Path(folder), workers, queue=8) as (process, url),
     ):
         source = (("good", clip) for clip in itertools.cycle(clips))
         asyncio.run(load(url, process.pid, source, seconds=5, senders=workers))  # warm
-        start = time.monotonic()
+        start, used = time.monotonic(), cpu_s(process.pid)
         tally = asyncio.run(load(url, process.pid, source, seconds=seconds, senders=workers + 1))
-        return 60 * tally.outcomes["scored"] / (time.monotonic() - start)
+        scored = tally.outcomes["scored"]
+        return 60 * scored / (time.monotonic() - start), (cpu_s(process.pid) - used) / scored
 
 
 def main() -> None:
@@ -218,7 +225,8 @@ def main() -> None:
     print(json.dumps(tally.__dict__, indent=2), flush=True)
     busy = psutil.getloadavg()[0]
     one, two = (rate(given.detector, clips, workers=workers, seconds=given.seconds / 2) for workers in (1, 2))
-    print(f"one worker: {one:.1f} clips a minute; two: {two:.1f}, {two / one:.2f} times as many (load {busy:.1f})")
+    print(f"one worker: {one[0]:.1f} clips a minute, {one[1]:.2f} s of a core each; two: {two[0]:.1f}, {two[1]:.2f} s")
+    print(f"two do {two[0] / one[0]:.2f} times as many; the machine's load before was {busy:.1f}")
 
 
 if __name__ == "__main__":
