@@ -32,6 +32,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, of in {"full": FULL, "cannot": CANNOT, "unscored": UNSCORED, "evil": evil}.items():
         said = page(of, replace(shown(film), missing=what.missing if of is evil else ()), ABOUT)
         (folder / f"{name}.html").write_text(said, encoding="utf-8")
+    part = shown(film).film
+    assert part
+    part = replace(part, start_s=4.0, end_s=11.5, whole=False)
+    (folder / "part.html").write_text(page(FULL, replace(shown(), film=part), ABOUT), encoding="utf-8")
     long = replace(FULL, path="x" * 246 + ".mp4", answer=replace(FULL.answer, says="y" * 300))
     (folder / "long.html").write_text(page(long, shown(film), replace(ABOUT, worth="z" * 400)), encoding="utf-8")
     return folder
@@ -122,6 +126,18 @@ def test_a_click_on_the_figure_goes_there(browser: Browser, pages: Path, asked: 
     found.get_by_role("slider").click(position={"x": box["width"] * 0.75, "y": 40})
     assert found.evaluate("document.getElementById('film').currentTime") == pytest.approx(9, abs=0.2)
     assert found.get_by_role("slider").get_attribute("aria-valuenow") == "3"
+
+
+def test_of_a_film_of_a_part_the_figure_says_what_it_lacks(browser: Browser, pages: Path, asked: list[str]) -> None:
+    found = opened(browser, pages / "part.html", asked, viewport=WIDE)
+    wait_for(found, "film.readyState > 1")
+    slider = found.get_by_role("slider")
+    assert slider.get_attribute("aria-valuenow") == "3"
+    slider.press("Home")
+    assert str(slider.get_attribute("aria-valuetext")).endswith("raw P(fake) 0.62; the copy does not have it")
+    slider.press("End")
+    assert "the copy" not in str(slider.get_attribute("aria-valuetext"))
+    assert found.evaluate("document.getElementById('film').currentTime") == pytest.approx(3.64)
 
 
 def test_without_scripts_all_can_be_read(browser: Browser, pages: Path, asked: list[str]) -> None:
