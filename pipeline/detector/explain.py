@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ Layers = Mapping[str, NDArray[Any]]
 """{layer: (windows, L, C_in)}"""
 Scores = Callable[[NetworkName, Layers], NDArray[np.float64]]
 """P(fake) (windows,) of layers: the mean over the networks of that name."""
-Features = Callable[[Sequence[Window], Modality], tuple[Mapping[str, Any], Mapping[int, str]]]
-"""(the layers of one modality of windows, {window's number: why no cache would hold them})."""
+Rows = Callable[[Mapping[float, Window], Collection[str]], tuple[Layers, Mapping[int, str]]]
+"""As `Road.rows`: (the layers of some modalities of windows, {window's number: why no cache would hold them})."""
 _Part = TypeVar("_Part")
 
 SHOWN_WINDOWS = 8
@@ -50,8 +50,8 @@ class Explained:
 class Explainer:
     """Explains one file, which it is given a stretch of windows at a time."""
 
-    def __init__(self, params: Params, features: Features, scores: Scores) -> None:
-        self._params, self._features, self._scores = params, features, scores
+    def __init__(self, params: Params, rows: Rows, scores: Scores) -> None:
+        self._params, self._rows, self._scores = params, rows, scores
         self._moments: list[Moment] = []
         self._whole: list[NDArray[np.float64]] = []
         self._without: dict[str, list[NDArray[np.float64]]] = {}
@@ -61,7 +61,7 @@ class Explainer:
 
     def add(self, walked: Walked) -> None:
         """Takes in the windows of a stretch."""
-        layers = {name: np.asarray(x) for name, x in walked.layers.items()}
+        layers = walked.layers
         whole = self._scores("fusion", layers)
         self._heard = walked.has_audio
         self._whole.append(whole)
@@ -119,9 +119,9 @@ class Explainer:
 
     def _effects(self, parts: Mapping[_Part, Window], modality: Modality, layers: Layers) -> dict[_Part, float]:
         """Of each of these windows in place of the one with these layers, but for those that no cache would hold."""
-        changed, refused = self._features(list(parts.values()), modality)
+        changed, refused = self._rows(dict(enumerate(parts.values())), (modality,))
         repeated = {name: np.repeat(x, len(parts), axis=0) for name, x in layers.items()}
-        scores = self._scores("fusion", {**repeated, **{name: np.asarray(x) for name, x in changed.items()}})
+        scores = self._scores("fusion", {**repeated, **changed})
         (whole,) = self._scores("fusion", layers)
         return {part: effect(whole, scores[i]) for i, part in enumerate(parts) if i not in refused}
 

@@ -15,7 +15,7 @@ from pipeline.detector.page.look import look
 from pipeline.detector.page.names import page_names
 from pipeline.detector.page.shown import About
 from pipeline.detector.predict import DEADLY, Detector
-from pipeline.detector.prediction import Prediction, unscored
+from pipeline.detector.prediction import Prediction, WhichFaces, unscored
 from pipeline.params import ComputeParams
 from pipeline.workspace import Workspace
 
@@ -29,6 +29,7 @@ class _Task:
     name: str
     video: Path
     hop_s: float | None
+    faces: WhichFaces
     to: Path
     about: About
 
@@ -39,6 +40,7 @@ def predict_pages(
     compute: ComputeParams,
     *,
     hop_s: float | None,
+    faces: WhichFaces,
     folder: Path,
     about: About,
 ) -> Iterator[Prediction]:
@@ -49,7 +51,7 @@ def predict_pages(
     folder.mkdir(parents=True, exist_ok=True)
     root, names = workspace.root.resolve(), page_names(videos)
     tasks = [
-        _Task(root, compute, str(video), video.absolute(), hop_s, folder.absolute() / names[video], about)
+        _Task(root, compute, str(video), video.absolute(), hop_s, faces, folder.absolute() / names[video], about)
         for video in videos
     ]
     try:
@@ -63,7 +65,7 @@ def predict_pages(
 
 
 def _written(task: _Task) -> Prediction:
-    found = _detector(task.root, task.compute).explained(task.video, hop_s=task.hop_s)
+    found = _detector(task.root, task.compute).explained(task.video, hop_s=task.hop_s, faces=task.faces)
     found = replace(found, prediction=replace(found.prediction, path=task.name))
     _write(task, found)
     return found.prediction
