@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.detector.explain import Explained, LookedAt
 from pipeline.detector.page import About, about_detector, predict_pages, written
-from pipeline.detector.prediction import unscored
+from pipeline.detector.prediction import WhichFaces, unscored
 from pipeline.params import ComputeParams
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
@@ -26,8 +26,8 @@ class Told:
     def __init__(self, workspace: Workspace, compute: ComputeParams) -> None:
         pass
 
-    def explained(self, video: Path, *, hop_s: float | None) -> Explained:
-        assert hop_s == 2.0
+    def explained(self, video: Path, *, hop_s: float | None, faces: WhichFaces) -> Explained:
+        assert (hop_s, faces) == (2.0, "main")
         if not video.exists():
             return Explained(unscored(str(video), "the file does not exist"), None)
         starts = tuple(window.start_s for window in WINDOWS)
@@ -45,7 +45,13 @@ def test_each_file_has_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     files = [video, Path("b/x.mp4"), Path("none.mp4")]
     found = list(
         predict_pages(
-            Workspace(Path("work")), files, ComputeParams(workers=1), hop_s=2.0, folder=Path("new/pages"), about=ABOUT
+            Workspace(Path("work")),
+            files,
+            ComputeParams(workers=1),
+            hop_s=2.0,
+            faces="main",
+            folder=Path("new/pages"),
+            about=ABOUT,
         )
     )
     assert [each.path for each in found] == ["a/x.mp4", "b/x.mp4", "none.mp4"]
