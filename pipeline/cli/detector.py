@@ -73,7 +73,9 @@ def predict(
     ] = "all",
     html: Annotated[
         Path | None,
-        typer.Option(help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"),
+        typer.Option(
+            file_okay=False, help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"
+        ),
     ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
