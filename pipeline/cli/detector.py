@@ -203,6 +203,10 @@ def _text(out: Console) -> Write:
             rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
             windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
             rows.add_row("", f"from second {windows}")
+        if prediction.quality:
+            rows.add_row("the input", "\n".join(map(plain_text, prediction.quality)))
+        if prediction.provenance:
+            rows.add_row("C2PA", escape(plain_text(prediction.provenance["says"])))
         for person in _strongest_first(prediction.people)[:_MOST_PEOPLE]:
             rows.add_row("a face", f"seen from second {person.first_s:.1f} to {person.last_s:.1f}")
             for name, answer in {"fusion": person.answer, "visual": person.modalities["visual"]}.items():

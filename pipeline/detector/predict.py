@@ -21,6 +21,7 @@ from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.people import Face
 from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
+from pipeline.detector.quality import quality, sound_ends_hz
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
@@ -64,7 +65,7 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
-        self._workspace, self._silence_db = workspace, params.windows.silence_db
+        self._workspace, self._params = workspace, params
         self._road, self._device = Road(params, run.backbones), device_of(compute)
         self._networks = [
             (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
@@ -112,12 +113,12 @@ class Detector:
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
         path = Path(video)
         try:
-            return self._judged(str(video), map(self._kept, self._road.walk(path, hop_s=hop_s, faces=faces)))
+            found = self._judged(str(video), map(self._kept, self._road.walk(path, hop_s=hop_s, faces=faces)))
         except (media.MediaError, DetectorError) as error:
-            reason = str(error)
+            found = unscored(str(path), str(error))
         except Exception as error:  # one bad file never stops the others, however it is bad
-            reason = f"unexpected {type(error).__name__}: {error}"
-        return unscored(str(path), reason)
+            found = unscored(str(path), f"unexpected {type(error).__name__}: {error}")
+        return replace(found, provenance=_provenance(path))
 
     def score_many(
         self,
@@ -167,7 +168,7 @@ class Detector:
 
         def speech_s(starts_s: Iterable[float]) -> float:
             windows = [at[start] for start in starts_s]
-            return seconds_above(numbers, power, self._silence_db, windows=windows) if has_audio else 0.0
+            return seconds_above(numbers, power, self._params.windows.silence_db, windows=windows) if has_audio else 0.0
 
         main = self._told([each.main for each in stretches], walked[0].planned, speech_s(at))
         faces: dict[int, list[tuple[Face, _Looked]]] = {}
@@ -176,8 +177,24 @@ class Detector:
                 faces.setdefault(face.number, []).append((face, looked))
         mains = {number for number, of in faces.items() if any(face.is_main for face, _ in of)}
         people = [of for number, of in faces.items() if len(mains) > 1 or number not in mains]
-        shares = shapley(main["answer"], *(main["modalities"][modality] for modality in MODALITIES))
-        return Prediction(path, **main, shares=shares, people=tuple(self._person(of, speech_s) for of in people))
+        answers, known = main["modalities"], main["quantities"]
+        rate = self._params.spectrograms.sample_rate_hz
+        return Prediction(
+            path,
+            **main,
+            shares=shapley(main["answer"], *(answers[modality] for modality in MODALITIES)),
+            quality=quality(
+                self._params.faces,
+                face_px=float(np.median([each.face_px for each in walked])),
+                face_share=known["face_share"],
+                fps=walked[0].fps,
+                pictures=walked[0].pictures,
+                speech_s=known["speech_s"] if has_audio else None,
+                ends_hz=sound_ends_hz(np.mean([each.spectrum for each in walked], axis=0), rate),
+                listens_to_hz=rate / 2,
+            ),
+            people=tuple(self._person(of, speech_s) for of in people),
+        )
 
     def _person(self, of: Sequence[tuple[Face, _Looked]], speech_s: Callable[[Iterable[float]], float]) -> Person:
         starts = [start for face, _ in of for start in face.starts_s]
@@ -257,6 +274,18 @@ def _score(task: _Task) -> Prediction:
 @functools.lru_cache(maxsize=1)
 def _detector(root: Path, compute: ComputeParams) -> Detector:
     return Detector(Workspace(root), compute)
+
+
+def _provenance(path: Path) -> dict[str, Any] | None:
+    """What a file's manifest says, whatever becomes of its score."""
+    try:
+        with media.one_file():
+            found = media.provenance(media.inside(Path("/"), str(path.absolute())))
+    except media.PassingError:
+        return None
+    except Exception as error:  # a score is not lost to it
+        found = media.Manifest(state="unreadable", problems=(f"unexpected {type(error).__name__}",))
+    return None if found is None else {"says": found.says, **found.model_dump()}
 
 
 def _spread(scores: NDArray[np.float64]) -> float:

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache_schemas.windows import ClipWindows
+from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
 from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.detector.people import Face, Numbers, faces_of
 from pipeline.detector.prediction import WhichFaces
 from pipeline.faces.clip import Shown, every_face
-from pipeline.features.amounts import face_windows, powers
+from pipeline.features.amounts import face_windows, powers, spectrum
 from pipeline.features.forward import MODALITIES, window_rows
 from pipeline.params import Params
 from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
@@ -52,6 +52,13 @@ class Walked:
     """Of this stretch: as `amounts.face_windows` counts them."""
     powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
     """Of the sound of the windows that were looked at: as `amounts.powers` gives them."""
+    spectrum: NDArray[np.float64] = field(repr=False)
+    """The same windows' mean power, as `amounts.spectrum` gives it."""
+    face_px: float
+    """The median width of the main face, in pixels of the picture."""
+    fps: float
+    pictures: int
+    """In the whole file"""
     faces: tuple[Face, ...] = ()
     """All that stay long enough, the main one among them; empty where only that was asked for."""
 
@@ -125,6 +132,7 @@ class Road:
         good = [i for i in range(len(arrays)) if i not in refused]
         if not good:
             raise media.MediaError(f"window from {seen.starts_s[0]:g} s: {refused[0]}")
+        waves = np.stack([window["waveform"] for window in arrays.values()])
         return Walked(
             starts_s=tuple(seen.starts_s[i] for i in good),
             layers={name: x[good] for name, x in rows.items()},
@@ -133,11 +141,15 @@ class Road:
             planned=len(heard.windows.starts_s),
             face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
-                np.stack([window["waveform"] for window in arrays.values()]),
+                waves,
                 seen.starts_s,
                 available_s=heard.windows.available_s,
                 sample_rate_hz=self._params.spectrograms.sample_rate_hz,
             ),
+            spectrum=spectrum(waves),
+            face_px=_median_width(seen),
+            fps=heard.probe.fps,
+            pictures=len(heard.probe.times_s),
             faces=() if numbers is None else self._faces(main, rows, refused, shown, numbers),
         )
 
@@ -170,3 +182,8 @@ class Road:
             heard = {name: x[at] for name, x in rows.items() if name not in seen}
             made.append((other, heard | seen, {*bad, *(i for i, k in enumerate(at) if k in refused)}))
         return tuple(faces_of(made, numbers))
+
+
+def _median_width(seen: Windowed) -> float:
+    boxes = seen.arrays["boxes"][seen.arrays["probabilities"] > 0]
+    return float(np.median(boxes[:, 2] - boxes[:, 0]))

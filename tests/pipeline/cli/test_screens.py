@@ -93,8 +93,9 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[first + 1] == "picture and sound  weak support for a fake"
     assert lines[first + 2] == "log10 LR +0.80 (claims end at -1.30 and +0.90); at even odds P(fake) 0.86"
     assert lines[first + 3] == f"sound alone        cannot tell: {why}"
-    assert lines[first + 4] == "raw P(fake)        0.500, no evidence by itself"
-    assert lines[first + 5].startswith("from second 0: 0.500  4: 0.500")
+    assert lines[first + 4].startswith("the networks       one network alone: ")
+    assert lines[first + 5] == "raw P(fake)        0.500, no evidence by itself"
+    assert lines[first + 6].startswith("from second 0: 0.500  4: 0.500")
     assert lines[second + 1] == "cannot tell: no media"
 
 
