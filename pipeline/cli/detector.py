@@ -100,17 +100,33 @@ def predict(
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
-        predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
-        advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
-        for prediction in predictions:
+        bar = _Bar(opened.enter_context(_bar(out, len(files), lines=as_json or as_csv)))
+        for prediction in run(workspace, files, compute, hop_s=hop, faces=faces, progress=bar.within):
             write(prediction)
             scored.append(prediction.score is not None)
-            advance(1)
+            bar.next_file()
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
 
 
-def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
+class _Bar:
+    """Moves a bar over files, and within one that is long."""
+
+    def __init__(self, advance: Callable[[float], object]) -> None:
+        self._advance, self._share = advance, 0.0
+
+    def within(self, share: float) -> None:
+        """So much of the file is done."""
+        self._advance(share - self._share)
+        self._share = share
+
+    def next_file(self) -> None:
+        """It is done."""
+        self.within(1)
+        self._share = 0
+
+
+def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[float], object]]:
     """Over the files; none on a terminal where it would be in the way of lines."""
     from pipeline.compute.progress import progress_bar
 

@@ -32,6 +32,7 @@ from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
+Progress = Callable[[float], object]
 _DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
@@ -99,13 +100,18 @@ class Detector:
         self.close()
 
     def score(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Prediction:
         """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
 
         hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
-        own parameters say. faces: "main" leaves `people` empty, and changes nothing else. Raises ValueError where hop_s
-        is no time, or faces neither.
+        own parameters say. faces: "main" leaves `people` empty, and changes nothing else. progress: called with the
+        share of the file that is done, stretch by stretch. Raises ValueError where hop_s is no time, or faces neither.
         """
         if hop_s is not None and not hop_s >= LEAST_HOP_S:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
@@ -113,7 +119,8 @@ class Detector:
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
         path = Path(video)
         try:
-            found = self._judged(str(video), map(self._kept, self._road.walk(path, hop_s=hop_s, faces=faces)))
+            walked = self._road.walk(path, hop_s=hop_s, faces=faces)
+            found = self._judged(str(video), (self._kept(each, progress) for each in walked))
         except (media.MediaError, DetectorError) as error:
             found = unscored(str(path), str(error))
         except Exception as error:  # one bad file never stops the others, however it is bad
@@ -127,22 +134,27 @@ class Detector:
         workers: int = 1,
         hop_s: float | None = None,
         faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Iterator[Prediction]:
         """Yields a file's prediction as soon as it is there, as `score` gives it.
 
         workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
-        known by their `path`. 1: in order, in this process.
+        known by their `path`, and `progress` hears nothing of them. 1: in order, in this process.
         """
         if workers == 1:
-            yield from (self.score(video, hop_s=hop_s, faces=faces) for video in videos)
+            yield from (self.score(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
         else:
             compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
             yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces)
 
-    def _kept(self, walked: Walked) -> _Stretch:
+    def _kept(self, walked: Walked, progress: Progress | None) -> _Stretch:
+        """What is kept of a stretch, which is done then."""
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
         bare = replace(walked, layers={}, faces=tuple(replace(face, layers={}) for face in walked.faces))
-        return _Stretch(bare, self._looked_at(walked, walked.has_audio), faces)
+        main = self._looked_at(walked, walked.has_audio)
+        if progress:
+            progress(walked.done / walked.planned)
+        return _Stretch(bare, main, faces)
 
     def _looked_at(self, seen: Walked | Face, has_audio: bool) -> _Looked:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
@@ -236,14 +248,15 @@ def predict(
     *,
     hop_s: float | None = None,
     faces: WhichFaces = "all",
+    progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces: as `Detector.score` has them. Raises as `Detector`.
+    on them; hop_s, faces, progress: as `Detector.score_many` has them. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces)
+        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces, progress=progress)
         return
     kept_evidence(workspace)  # what is missing is said before workers start
     tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s, faces) for video in videos]

@@ -48,6 +48,8 @@ class Walked:
     has_audio: bool
     planned: int
     """So many windows the whole file has, those without a face included."""
+    done: int
+    """So many of them lie before the end of this stretch."""
     face_windows: float
     """Of this stretch: as `amounts.face_windows` counts them."""
     powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
@@ -139,6 +141,7 @@ class Road:
             looked_at_s=seen.starts_s,
             has_audio=heard.info["has_audio"],
             planned=len(heard.windows.starts_s),
+            done=heard.windows.starts_s.index(windows.starts_s[-1]) + 1,
             face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
                 waves,

@@ -127,7 +127,10 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         found = list(detector.score_many([tmp_path / "none.mp4", video]))
         assert [each.path for each in found] == [str(tmp_path / "none.mp4"), video]
         assert found[1] == detector.score(video)
-        hopped = detector.score(video, hop_s=0.5)
+        shares = list[float]()
+        hopped = detector.score(video, hop_s=0.5, progress=shares.append)
+        assert shares[-1] == 1
+        assert shares == sorted(shares)
         assert hopped.windows[0].start_s == found[1].windows[0].start_s
         assert hopped.quantities["speech_s"] == pytest.approx(found[1].quantities["speech_s"], abs=0.5)
         with pytest.raises(ValueError, match=r"hop_s = 0: .* at least 0.1"):
