@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.backbones.fusing import FOLDING_VERSION, fuse_conv_bn, largest_error
@@ -125,6 +127,16 @@ class Backbone(ABC):
         Neither where the weights came from nor which other layers are kept is part of it.
         """
         return self._identity | ({"source_sha256": self.source_sha256} if self.source_sha256 else {})
+
+    @property
+    def on(self) -> str:
+        """Where it computes, cpu or cuda."""
+        return self.device.type
+
+    def rows(self, windows: NDArray[Any], *, length: int) -> dict[str, NDArray[np.float32]]:
+        """As a call of it, of arrays and on the CPU."""
+        found = self(torch.from_numpy(windows).to(self.device), length=length)
+        return {layer: x.cpu().numpy() for layer, x in found.items()}
 
     @abstractmethod
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from pipeline.faces.clip import Shown
 from pipeline.faces.following import iou
@@ -32,7 +33,7 @@ class Face:
     first_s: float
     last_s: float
     starts_s: tuple[float, ...]
-    layers: Mapping[str, torch.Tensor] = field(repr=False)
+    layers: Mapping[str, NDArray[Any]] = field(repr=False)
     """As `Walked` has them, of its windows."""
     face_windows: float
 
@@ -65,7 +66,7 @@ def _same(before: Track, after: Track) -> bool:
     return bool(iou(before.at(middle).boxes, after.at(middle).boxes)[0] >= _SAME_IOU)
 
 
-Made = tuple[Shown, Mapping[str, torch.Tensor], Collection[int]]
+Made = tuple[Shown, Mapping[str, NDArray[Any]], Collection[int]]
 """(What was cut, {layer: (windows, L, C_in)} of it, the numbers of its windows that cannot be scored)"""
 
 
@@ -85,6 +86,6 @@ def faces_of(made: Sequence[Made], numbers: Numbers) -> Iterator[Face]:
             first_s=float(track.times_s[0]),
             last_s=float(track.times_s[-1]),
             starts_s=tuple(starts[i] for i in order),
-            layers={name: torch.cat([rows[name][at] for _, rows, at in parts])[order] for name in made[0][1]},
+            layers={name: np.concatenate([rows[name][at] for _, rows, at in parts])[order] for name in made[0][1]},
             face_windows=sum(face_windows(seen.arrays["probabilities"][at]) for seen, _, at in parts),
         )

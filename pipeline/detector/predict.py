@@ -18,6 +18,7 @@ from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.explain import Explained, Explainer
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.people import Face
 from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
@@ -33,7 +34,7 @@ from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
 Progress = Callable[[float], object]
-_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,46 @@ class Detector:
         own parameters say. faces: "main" leaves `people` empty, and changes nothing else. progress: called with the
         share of the file that is done, stretch by stretch. Raises ValueError where hop_s is no time, or faces neither.
         """
+        return self._answered(video, hop_s, faces, progress=progress)
+
+    def explain(
+        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+    ) -> Prediction:
+        """The same with its `explanation`, which takes some seconds more."""
+        return self.explained(video, hop_s=hop_s, faces=faces).prediction
+
+    def explained(
+        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+    ) -> Explained:
+        """The same, and what was seen and heard, to show beside it."""
+        explainer = Explainer(self._params, self._road.rows, self._score)
+        prediction = self._answered(video, hop_s, faces, explainer=explainer)
+        return Explained(prediction, explainer.looked_at() if prediction.explanation else None)
+
+    def _answered(
+        self,
+        video: str | os.PathLike[str],
+        hop_s: float | None,
+        faces: WhichFaces,
+        *,
+        explainer: Explainer | None = None,
+        progress: Progress | None = None,
+    ) -> Prediction:
         if hop_s is not None and not hop_s >= LEAST_HOP_S:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         if faces not in get_args(WhichFaces):
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
         path = Path(video)
         try:
-            walked = self._road.walk(path, hop_s=hop_s, faces=faces)
-            found = self._judged(str(video), (self._kept(each, progress) for each in walked))
+            stretches = []
+            for walked in self._road.walk(path, hop_s=hop_s, faces=faces):
+                stretches.append(self._kept(walked))
+                if explainer:
+                    explainer.add(walked)
+                if progress:
+                    progress(walked.done / walked.planned)
+            found = self._judged(str(video), stretches)
+            found = replace(found, explanation=explainer.explanation()) if explainer else found
         except (media.MediaError, DetectorError) as error:
             found = unscored(str(path), str(error))
         except Exception as error:  # one bad file never stops the others, however it is bad
@@ -147,14 +180,10 @@ class Detector:
             compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
             yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces)
 
-    def _kept(self, walked: Walked, progress: Progress | None) -> _Stretch:
-        """What is kept of a stretch, which is done then."""
+    def _kept(self, walked: Walked) -> _Stretch:
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
-        bare = replace(walked, layers={}, faces=tuple(replace(face, layers={}) for face in walked.faces))
-        main = self._looked_at(walked, walked.has_audio)
-        if progress:
-            progress(walked.done / walked.planned)
-        return _Stretch(bare, main, faces)
+        bare = replace(walked, layers={}, arrays={}, faces=tuple(replace(face, layers={}) for face in walked.faces))
+        return _Stretch(bare, self._looked_at(walked, walked.has_audio), faces)
 
     def _looked_at(self, seen: Walked | Face, has_audio: bool) -> _Looked:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
@@ -171,8 +200,12 @@ class Detector:
         arrays = {name: np.array(of) for name, of in scores.items()}
         return _Looked(seen.starts_s, seen.face_windows, arrays, distances)
 
-    def _judged(self, path: str, kept: Iterable[_Stretch]) -> Prediction:
-        stretches = list(kept)
+    def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
+        found = [scores_of(of, layers, self._device) for name, of in self._networks if name == network]
+        return np.asarray(np.mean(found, axis=0))
+
+    def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:
         walked = [each.walked for each in stretches]
         numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
         at = {start: i for i, start in enumerate(start for each in walked for start in each.looked_at_s)}
@@ -264,7 +297,7 @@ def predict(
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)

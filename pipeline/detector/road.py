@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache_schemas.windows import ClipWindows, Windowed
@@ -41,8 +40,12 @@ class Walked:
     """The windows of a stretch of a file that can be scored, and what is known of all that were looked at."""
 
     starts_s: tuple[float, ...]
-    layers: Mapping[str, torch.Tensor] = field(repr=False)
+    layers: Mapping[str, NDArray[Any]] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    """{name: (windows, ...)}: what the stages before `features` store of them."""
+    available_s: float
+    """Length of what there is from each start, at most a window."""
     looked_at_s: tuple[float, ...]
     """Where those begin that show a face, the ones that cannot be scored included."""
     has_audio: bool
@@ -128,39 +131,41 @@ class Road:
             shown.close()  # the pictures are not held while backbones compute
         sounds, seen = window_arrays(heard.samples, windows, self._params).by_start(), main.windowed
         arrays = {start: sounds[start] | window for start, window in seen.by_start().items()}
-        rows, refused = self._rows(arrays, MODALITIES)
+        rows, refused = self.rows(arrays, MODALITIES)
         if not heard.info["has_audio"]:
-            rows |= {name: torch.zeros_like(x) for name, x in rows.items() if name.startswith("audio/")}
+            rows |= {name: np.zeros_like(x) for name, x in rows.items() if name.startswith("audio/")}
         good = [i for i in range(len(arrays)) if i not in refused]
         if not good:
             raise media.MediaError(f"window from {seen.starts_s[0]:g} s: {refused[0]}")
-        waves = np.stack([window["waveform"] for window in arrays.values()])
+        held = {name: np.stack([window[name] for window in arrays.values()]) for name in arrays[seen.starts_s[0]]}
         return Walked(
             starts_s=tuple(seen.starts_s[i] for i in good),
             layers={name: x[good] for name, x in rows.items()},
+            arrays={name: x[good] for name, x in held.items()},
+            available_s=heard.windows.available_s,
             looked_at_s=seen.starts_s,
             has_audio=heard.info["has_audio"],
             planned=len(heard.windows.starts_s),
             done=heard.windows.starts_s.index(windows.starts_s[-1]) + 1,
             face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
-                waves,
+                held["waveform"],
                 seen.starts_s,
                 available_s=heard.windows.available_s,
                 sample_rate_hz=self._params.spectrograms.sample_rate_hz,
             ),
-            spectrum=spectrum(waves),
+            spectrum=spectrum(held["waveform"]),
             face_px=_median_width(seen),
             fps=heard.probe.fps,
             pictures=len(heard.probe.times_s),
             faces=() if numbers is None else self._faces(main, rows, refused, shown, numbers),
         )
 
-    def _rows(
+    def rows(
         self, arrays: Mapping[float, Mapping[str, NDArray[Any]]], modalities: Collection[str]
-    ) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
         """({layer: (windows, L, C_in)}, {window's number: why a cache would not have it})."""
-        layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
+        layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
         for backbone in (each for each in self._backbones if each.modality in modalities):
             length, dtype = params.features.length, params.features.dtype
             rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
@@ -171,7 +176,7 @@ class Road:
     def _faces(
         self,
         main: Shown,
-        rows: Mapping[str, torch.Tensor],
+        rows: Mapping[str, NDArray[Any]],
         refused: Collection[int],
         shown: Iterable[Shown],
         numbers: Numbers,
@@ -180,7 +185,7 @@ class Road:
         starts = main.windowed.starts_s
         made = [(main, rows, refused)]
         for other in shown:
-            seen, bad = self._rows(other.windowed.by_start(), ("visual",))
+            seen, bad = self.rows(other.windowed.by_start(), ("visual",))
             at = [starts.index(start) for start in other.windowed.starts_s]
             heard = {name: x[at] for name, x in rows.items() if name not in seen}
             made.append((other, heard | seen, {*bad, *(i for i, k in enumerate(at) if k in refused)}))

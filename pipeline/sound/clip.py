@@ -99,8 +99,9 @@ def window_arrays(samples: media.Samples, windows: ClipWindows, params: Params) 
     """The "spectrogram" and "waveform" of the windows of a file's (samples,), as shards hold them."""
     rate = params.spectrograms.sample_rate_hz
     waves = window_samples(samples, windows, sample_rate_hz=rate, params=params.windows)
-    spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
-    return Windowed(windows.starts_s, {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)})
+    return Windowed(
+        windows.starts_s, {"spectrogram": compute_spectrogram(waves, params.spectrograms), "waveform": to_pcm(waves)}
+    )
 
 
 def loudness_db(samples: media.Samples) -> float:
@@ -144,11 +145,11 @@ def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
     return samples
 
 
-def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
-    """(N, bands, hops) float32, ln power; waves: (N, samples). Every hop starts inside the window."""
+def compute_spectrogram(waves: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
+    """(N, bands, hops), ln power; waves: (N, samples). Every hop starts inside the window."""
     hops = max(1, waves.shape[-1] // round(params.hop_s * params.sample_rate_hz))
-    power: torch.Tensor = _transform(params)(waves)[..., :hops]
-    return (power + _FLOOR).log_()
+    power: torch.Tensor = _transform(params)(torch.from_numpy(waves))[..., :hops]
+    return (power + _FLOOR).log_().numpy()
 
 
 @functools.cache
