@@ -36,7 +36,10 @@ _CSV = (
 
 
 def csv_rows() -> Write:
-    """Writes a row a file, and their names before them. A name that a spreadsheet would take for a formula is written with ./ before it."""
+    """Writes a row a file, the columns' names first.
+
+    A name that a spreadsheet would take for a formula is written with ./ before it.
+    """
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(_CSV)
 
