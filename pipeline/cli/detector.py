@@ -103,7 +103,7 @@ def predict(
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
-        bar = _Bar(opened.enter_context(_bar(out, len(files), lines=as_json or as_csv)))
+        bar = _Bar()
         if html:
             predictions = _with_pages(
                 workspace,
@@ -116,6 +116,7 @@ def predict(
             )
         else:
             predictions = run(workspace, files, compute, hop_s=hop, faces=faces, progress=bar.within)
+        bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
             scored.append(prediction.score is not None)
@@ -154,14 +155,15 @@ def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> 
 
 
 class _Bar:
-    """Moves a bar over files, and within one that is long."""
+    """Moves a bar over files, and within one that is long; none is shown before there is something to wait for."""
 
-    def __init__(self, advance: Callable[[float], object]) -> None:
-        self._advance, self._share = advance, 0.0
+    def __init__(self) -> None:
+        self.advance: Callable[[float], object] = lambda _: None
+        self._share = 0.0
 
     def within(self, share: float) -> None:
         """So much of the file is done."""
-        self._advance(share - self._share)
+        self.advance(share - self._share)
         self._share = share
 
     def next_file(self) -> None:
