@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.windows import ClipWindows
+from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
 from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.detector.people import Face, Numbers, faces_of
 from pipeline.detector.prediction import WhichFaces
 from pipeline.faces.clip import Shown, every_face
-from pipeline.features.amounts import face_windows, powers
+from pipeline.features.amounts import face_windows, powers, spectrum
 from pipeline.features.forward import MODALITIES, window_rows
 from pipeline.params import Params
 from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
@@ -51,10 +51,19 @@ class Walked:
     has_audio: bool
     planned: int
     """So many windows the whole file has, those without a face included."""
+    done: int
+    """So many of them lie before the end of this stretch."""
     face_windows: float
     """Of this stretch: as `amounts.face_windows` counts them."""
     powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
     """Of the sound of the windows that were looked at: as `amounts.powers` gives them."""
+    spectrum: NDArray[np.float64] = field(repr=False)
+    """The same windows' mean power, as `amounts.spectrum` gives it."""
+    face_px: float
+    """The median width of the main face, in pixels of the picture."""
+    fps: float
+    pictures: int
+    """In the whole file"""
     faces: tuple[Face, ...] = ()
     """All that stay long enough, the main one among them; empty where only that was asked for."""
 
@@ -137,6 +146,7 @@ class Road:
             looked_at_s=seen.starts_s,
             has_audio=heard.info["has_audio"],
             planned=len(heard.windows.starts_s),
+            done=heard.windows.starts_s.index(windows.starts_s[-1]) + 1,
             face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
                 held["waveform"],
@@ -144,6 +154,10 @@ class Road:
                 available_s=heard.windows.available_s,
                 sample_rate_hz=self._params.spectrograms.sample_rate_hz,
             ),
+            spectrum=spectrum(held["waveform"]),
+            face_px=_median_width(seen),
+            fps=heard.probe.fps,
+            pictures=len(heard.probe.times_s),
             faces=() if numbers is None else self._faces(main, rows, refused, shown, numbers),
         )
 
@@ -176,3 +190,8 @@ class Road:
             heard = {name: x[at] for name, x in rows.items() if name not in seen}
             made.append((other, heard | seen, {*bad, *(i for i, k in enumerate(at) if k in refused)}))
         return tuple(faces_of(made, numbers))
+
+
+def _median_width(seen: Windowed) -> float:
+    boxes = seen.arrays["boxes"][seen.arrays["probabilities"] > 0]
+    return float(np.median(boxes[:, 2] - boxes[:, 0]))

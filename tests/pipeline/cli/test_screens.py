@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -93,8 +94,9 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[first + 1] == "picture and sound  weak support for a fake"
     assert lines[first + 2] == "log10 LR +0.80 (claims end at -1.30 and +0.90); at even odds P(fake) 0.86"
     assert lines[first + 3] == f"sound alone        cannot tell: {why}"
-    assert lines[first + 4] == "raw P(fake)        0.500, no evidence by itself"
-    assert lines[first + 5].startswith("from second 0: 0.500  4: 0.500")
+    assert lines[first + 4].startswith("the networks       one network alone: ")
+    assert lines[first + 5] == "raw P(fake)        0.500, no evidence by itself"
+    assert lines[first + 6].startswith("from second 0: 0.500  4: 0.500")
     assert lines[second + 1] == "cannot tell: no media"
 
 
@@ -181,6 +183,30 @@ def test_many_files_have_a_bar_while_their_answers_go_elsewhere(
     assert "2/2" in err
 
 
+def test_the_bar_moves_within_a_long_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moved = list[float]()
+
+    @contextmanager
+    def bar(*_: object, **__: object) -> Iterator[Callable[[float], None]]:
+        yield moved.append
+
+    def in_stretches(*_: object, progress: Callable[[float], None], **__: object) -> Iterator[Prediction]:
+        progress(0.25)
+        progress(0.75)  # and nobody is seen in the rest
+        yield from FOUND
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "predict", in_stretches)
+    monkeypatch.setattr("pipeline.compute.progress.progress_bar", bar)
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "b.mp4", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert moved == [0.25, 0.5, 0.25, 1]
+
+
 FOUND = [
     Prediction(
         "=cmd.mp4", 0.5, (WindowScore(0.0, 0.5),), answer=Answer("weak", 0.5, 0.8, (-1.3, 0.9), 0.86),
@@ -196,7 +222,7 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     out, ends = io.BytesIO(), [0]
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object, hop_s: float | None, faces: str) -> Iterator[Prediction]:
+    def one_by_one(*_: object, hop_s: float | None, faces: str, progress: object) -> Iterator[Prediction]:
         assert (hop_s, faces) == (2.5, "main")
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
