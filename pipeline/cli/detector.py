@@ -20,6 +20,7 @@ from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
+from pipeline.cli.reasons import reasons
 
 if TYPE_CHECKING:
     from pipeline.detector.prediction import Person, Prediction
@@ -68,6 +69,9 @@ def predict(
         Literal["all", "main"],
         typer.Option(help="also score each other face that stays long enough, or the main one alone"),
     ] = "all",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="also say what the score hangs on: when, where, which layers and bands")
+    ] = False,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
@@ -100,7 +104,7 @@ def predict(
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
-        predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
+        predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain)
         advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -199,6 +203,9 @@ def _text(out: Console) -> Write:
             rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
             windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
             rows.add_row("", f"from second {windows}")
+        if prediction.explanation:
+            for row in reasons(prediction.explanation):
+                rows.add_row(*row)
         for person in _strongest_first(prediction.people)[:_MOST_PEOPLE]:
             rows.add_row("a face", f"seen from second {person.first_s:.1f} to {person.last_s:.1f}")
             for name, answer in {"fusion": person.answer, "visual": person.modalities["visual"]}.items():

@@ -152,17 +152,19 @@ class Detector:
         workers: int = 1,
         hop_s: float | None = None,
         faces: WhichFaces = "all",
+        explain: bool = False,
     ) -> Iterator[Prediction]:
-        """Yields a file's prediction as soon as it is there, as `score` gives it.
+        """Yields a file's prediction as soon as it is there, as `score` or `explain` gives it.
 
         workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
         known by their `path`. 1: in order, in this process.
         """
         if workers == 1:
-            yield from (self.score(video, hop_s=hop_s, faces=faces) for video in videos)
+            ask = self.explain if explain else self.score
+            yield from (ask(video, hop_s=hop_s, faces=faces) for video in videos)
         else:
             compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
-            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces)
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
     def _kept(self, walked: Walked) -> _Stretch:
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
@@ -248,17 +250,19 @@ def predict(
     *,
     hop_s: float | None = None,
     faces: WhichFaces = "all",
+    explain: bool = False,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces: as `Detector.score` has them. Raises as `Detector`.
+    on them; hop_s, faces: as `Detector.score` has them; explain: as `Detector.explain` does. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces)
+        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces, explain=explain)
         return
     kept_evidence(workspace)  # what is missing is said before workers start
-    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s, faces) for video in videos]
+    root = workspace.root.resolve()
+    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
     try:
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
@@ -276,10 +280,12 @@ class _Task:
     video: Path
     hop_s: float | None
     faces: WhichFaces
+    explain: bool
 
 
 def _score(task: _Task) -> Prediction:
-    found = _detector(task.root, task.compute).score(task.video, hop_s=task.hop_s, faces=task.faces)
+    detector = _detector(task.root, task.compute)
+    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
     return replace(found, path=task.name)
 
 
