@@ -18,7 +18,7 @@ from cache_schemas.run import Member, SearchRun, read_run, write_run
 from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
-from pipeline.detector.prediction import Person, Prediction, WindowScore
+from pipeline.detector.prediction import Band, Explanation, Moment, Person, Prediction, WindowScore
 from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
 from pipeline.statistics.answers import Answer, cannot_tell
