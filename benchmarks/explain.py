@@ -33,6 +33,7 @@ from pipeline import media
 from pipeline.detector.explain import effect
 from pipeline.detector.occlude import Window, bands, face_regions, without_band, without_pixels
 from pipeline.detector.predict import Detector
+from pipeline.detector.prediction import Explanation
 from pipeline.synth.clip import picture_of, sound_of
 from pipeline.synth.plan import AUDIO_METHODS, VIDEO_METHODS, ClipSpec
 from pipeline.synth.take import FPS, SAMPLE_RATE_HZ
@@ -91,8 +92,7 @@ def asked(detector: Detector, person: int, folder: Path) -> Iterator[tuple[str, 
         write(path, spliced(real, fake, first, first + FPS))
         yield moments_hit(detector, path, first / FPS)
         write(path, fake)
-        said = detector.explain(path).explanation
-        assert said, path
+        said = explanation(detector, path)
         modality = "visual" if method in VIDEO_METHODS else "audio"
         largest = max(said.layers, key=lambda name: said.layers[name])
         yield "layer", largest.startswith(modality), 0.5
@@ -122,9 +122,17 @@ def write(path: Path, film: Film) -> None:
     media.write_clip(path, film[0], samples, fps=FPS, sample_rate_hz=SAMPLE_RATE_HZ, **{"b:v": "560k", "b:a": "64k"})
 
 
+def explanation(detector: Detector, path: Path) -> Explanation:
+    """Of a film; raises RuntimeError where it could not be scored."""
+    found = detector.explain(path, faces="main")
+    if found.explanation is None:
+        raise RuntimeError(f"{path.name}: {found.reason}")
+    return found.explanation
+
+
 def windows_hit(detector: Detector, path: Path, place: int, take_s: float) -> tuple[str, bool, float]:
     """Of a film of three takes, the one at `place` fake."""
-    windows = detector.score(path).windows
+    windows = detector.score(path, faces="main").windows
     window_s = detector._params.windows.window_s
     inside = [
         mostly(window.start_s, window.start_s + window_s, place * take_s, (place + 1) * take_s) for window in windows
@@ -140,8 +148,7 @@ def mostly(start_s: float, end_s: float, first_s: float, last_s: float) -> bool:
 
 def moments_hit(detector: Detector, path: Path, first_s: float) -> tuple[str, bool, float]:
     """Of a take that is fake for a second."""
-    said = detector.explain(path).explanation
-    assert said, path
+    said = explanation(detector, path)
     inside = [each.start_s < first_s + 1 and each.end_s > first_s for each in said.moments]
     best = max(range(len(inside)), key=lambda i: said.moments[i].effect)
     return "moment", inside[best], float(np.mean(inside))
@@ -151,7 +158,7 @@ def deletion_hit(
     detector: Detector, path: Path, modality: str, effects: Sequence[float], random: np.random.Generator
 ) -> bool:
     """Whether log10 odds fall more when parts go by effect than when they go in a random order."""
-    walked = next(detector._road.walk(path))
+    walked = next(detector._road.walk(path, faces="main"))
     whole = detector._score("fusion", walked.layers)
     best = int(whole.argmax())
     window = {name: x[best] for name, x in walked.arrays.items()}

@@ -28,11 +28,11 @@ from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import scores_of, trained_network
 from pipeline.runs.unlike import MODALITIES, vectors
-from pipeline.statistics.answers import Answer, answer, cannot_tell
+from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
-_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,8 @@ class Detector:
                 faces.setdefault(face.number, []).append((face, looked))
         mains = {number for number, of in faces.items() if any(face.is_main for face, _ in of)}
         people = [of for number, of in faces.items() if len(mains) > 1 or number not in mains]
-        return Prediction(path, **main, people=tuple(self._person(of, speech_s) for of in people))
+        shares = shapley(main["answer"], *(main["modalities"][modality] for modality in MODALITIES))
+        return Prediction(path, **main, shares=shares, people=tuple(self._person(of, speech_s) for of in people))
 
     def _person(self, of: Sequence[tuple[Face, _Looked]], speech_s: Callable[[Iterable[float]], float]) -> Person:
         starts = [start for face, _ in of for start in face.starts_s]
@@ -267,7 +268,7 @@ def predict(
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)

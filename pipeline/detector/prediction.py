@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.statistics.answers import Answer, cannot_tell
+from pipeline.statistics.answers import Answer, agreement, cannot_tell
 
 WhichFaces = Literal["all", "main"]
 """Whose faces of a file are scored: of all that stay long enough, or of the most persistent and largest alone."""
@@ -98,6 +98,11 @@ class Prediction:
     """What the file's C2PA manifest says, which never changes the answer; None: it has none, or nobody looked."""
     explanation: Explanation | None = None
     """Where it was asked for."""
+
+    @property
+    def agreement(self) -> str:
+        """Whether the networks of several seeds agree, in words; empty where nothing was scored."""
+        return "" if self.score is None else agreement(self.quantities.get("spread"), self.answer)
 
 
 def unscored(path: str, reason: str) -> Prediction:
