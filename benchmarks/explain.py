@@ -19,8 +19,9 @@ import argparse
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from pipeline import media
 from pipeline.detector.explain import effect
 from pipeline.detector.occlude import Window, bands, face_regions, without_band, without_pixels
 from pipeline.detector.predict import Detector
-from pipeline.detector.prediction import Explanation
+from pipeline.detector.prediction import Explanation, Prediction
 from pipeline.synth.clip import picture_of, sound_of
 from pipeline.synth.plan import AUDIO_METHODS, VIDEO_METHODS, ClipSpec
 from pipeline.synth.take import FPS, SAMPLE_RATE_HZ
@@ -44,8 +45,8 @@ FIRST = 1000
 GOALS = {"window": 0.9, "region": 0.8}
 Film = tuple[NDArray[np.uint8], NDArray[np.float64]]
 """Pictures and samples."""
-Hits = dict[str, list[tuple[bool, float]]]
-"""{question: (hit, chance) of each try}"""
+Told = Iterator[tuple[str, bool, float]]
+"""(question, whether the explanation is right, chance)"""
 
 
 def main() -> None:
@@ -54,14 +55,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--people", type=int, default=16)
     given = parser.parse_args()
-    hits: Hits = defaultdict(list)
+    hits = defaultdict[str, list[tuple[bool, float]]](list)
     with Detector.load(given.work, device="cpu") as detector, tempfile.TemporaryDirectory() as folder:
         for i in range(given.people):
-            try:
-                for question, hit, chance in asked(detector, FIRST + i, Path(folder)):
-                    hits[question].append((hit, chance))
-            except RuntimeError as error:
-                Console().print(f"the rest of a person's films is left out: {error}")
+            for ask in asked(detector, FIRST + i, Path(folder)):
+                try:
+                    for question, hit, chance in ask():
+                        hits[question].append((hit, chance))
+                except RuntimeError as error:
+                    Console().print(f"left out: {error}")
             Console().print(
                 f"{i + 1} of {given.people}", {name: f"{hits_of(of)}/{len(of)}" for name, of in hits.items()}
             )
@@ -82,8 +84,8 @@ def hits_of(tries: list[tuple[bool, float]]) -> int:
     return sum(hit for hit, _ in tries)
 
 
-def asked(detector: Detector, person: int, folder: Path) -> Iterator[tuple[str, bool, float]]:
-    """Yields (question, whether the explanation is right, chance)."""
+def asked(detector: Detector, person: int, folder: Path) -> Iterator[Callable[[], Told]]:
+    """Yields what asks about one film; that raises RuntimeError where the film cannot be scored."""
     random = np.random.default_rng(person)
     spec = ClipSpec(0, 0.3, person, 0, "RVRA", "", "")
     real = picture_of(spec), sound_of(spec)
@@ -93,19 +95,12 @@ def asked(detector: Detector, person: int, folder: Path) -> Iterator[tuple[str, 
     for method, fake in fakes.items():
         place = int(random.integers(3))
         write(path, joined([fake if i == place else real for i in range(3)]))
-        yield windows_hit(detector, path, place, len(real[0]) / FPS)
+        yield partial(of_three, detector, path, place, len(real[0]) / FPS)
         first = int(random.integers(FPS, len(real[0]) - 2 * FPS))
         write(path, spliced(real, fake, first, first + FPS))
-        yield moments_hit(detector, path, first / FPS)
+        yield partial(of_a_second, detector, path, first / FPS)
         write(path, fake)
-        said = explanation(detector, path)
-        modality = "visual" if method in VIDEO_METHODS else "audio"
-        largest = max(said.layers, key=lambda name: said.layers[name])
-        yield "layer", largest.startswith(modality), 0.5
-        if method == "mouth-redub":
-            yield "region", max(said.regions, key=lambda name: said.regions[name]) == "mouth", 1 / len(said.regions)
-        effects = list(said.regions.values()) if modality == "visual" else [band.effect for band in said.bands]
-        yield f"deletion, {modality}", deletion_hit(detector, path, modality, effects, random), 0.5
+        yield partial(of_a_take, detector, path, method, random)
 
 
 def joined(films: Sequence[Film]) -> Film:
@@ -128,36 +123,51 @@ def write(path: Path, film: Film) -> None:
     media.write_clip(path, film[0], samples, fps=FPS, sample_rate_hz=SAMPLE_RATE_HZ, **{"b:v": "560k", "b:a": "64k"})
 
 
-def explanation(detector: Detector, path: Path) -> Explanation:
+def of_three(detector: Detector, path: Path, place: int, take_s: float) -> Told:
+    """Of a film of three takes, the one at `place` fake."""
+    found = explained(detector, path)
+    window_s, first_s = detector._params.windows.window_s, place * take_s
+    inside = [mostly(each.start_s, each.start_s + window_s, first_s, first_s + take_s) for each in found.windows]
+    best = max(range(len(inside)), key=lambda i: found.windows[i].score)
+    yield "window", inside[best], float(np.mean(inside))
+
+
+def of_a_second(detector: Detector, path: Path, first_s: float) -> Told:
+    """Of a take that is fake for a second."""
+    moments = reasons(detector, path).moments
+    inside = [each.start_s < first_s + 1 and each.end_s > first_s for each in moments]
+    best = max(range(len(inside)), key=lambda i: moments[i].effect)
+    yield "moment", inside[best], float(np.mean(inside))
+
+
+def of_a_take(detector: Detector, path: Path, method: str, random: np.random.Generator) -> Told:
+    """Of a take that is fake throughout, by one method."""
+    said, modality = reasons(detector, path), "visual" if method in VIDEO_METHODS else "audio"
+    yield "layer", max(said.layers, key=lambda name: said.layers[name]).startswith(modality), 0.5
+    if method == "mouth-redub":
+        yield "region", max(said.regions, key=lambda name: said.regions[name]) == "mouth", 1 / len(said.regions)
+    effects = list(said.regions.values()) if modality == "visual" else [band.effect for band in said.bands]
+    yield f"deletion, {modality}", deletion_hit(detector, path, modality, effects, random), 0.5
+
+
+def explained(detector: Detector, path: Path) -> Prediction:
     """Of a film; raises RuntimeError where it could not be scored."""
     found = detector.explain(path, faces="main")
     if found.explanation is None:
         raise RuntimeError(f"{path.name}: {found.reason}")
-    return found.explanation
+    return found
 
 
-def windows_hit(detector: Detector, path: Path, place: int, take_s: float) -> tuple[str, bool, float]:
-    """Of a film of three takes, the one at `place` fake."""
-    windows = detector.score(path, faces="main").windows
-    window_s = detector._params.windows.window_s
-    inside = [
-        mostly(window.start_s, window.start_s + window_s, place * take_s, (place + 1) * take_s) for window in windows
-    ]
-    best = max(range(len(windows)), key=lambda i: windows[i].score)
-    return "window", inside[best], float(np.mean(inside))
+def reasons(detector: Detector, path: Path) -> Explanation:
+    """The same, its explanation alone."""
+    said = explained(detector, path).explanation
+    assert said
+    return said
 
 
 def mostly(start_s: float, end_s: float, first_s: float, last_s: float) -> bool:
     """Whether more than half of one span lies in the other."""
     return min(end_s, last_s) - max(start_s, first_s) > (end_s - start_s) / 2
-
-
-def moments_hit(detector: Detector, path: Path, first_s: float) -> tuple[str, bool, float]:
-    """Of a take that is fake for a second."""
-    said = explanation(detector, path)
-    inside = [each.start_s < first_s + 1 and each.end_s > first_s for each in said.moments]
-    best = max(range(len(inside)), key=lambda i: said.moments[i].effect)
-    return "moment", inside[best], float(np.mean(inside))
 
 
 def deletion_hit(
@@ -184,7 +194,8 @@ def without(detector: Detector, window: Window, modality: str, which: NDArray[An
         return {**window, "crops": without_pixels(window["crops"], np.any([masks[i] for i in which], axis=0))}
     params = detector._params.spectrograms
     for i in which:
-        window = without_band(window, *list(bands(params))[i], params)
+        low_hz, high_hz = list(bands(params))[int(i)]
+        window = without_band(window, low_hz, high_hz, params)
     return window
 
 

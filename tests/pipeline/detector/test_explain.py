@@ -29,7 +29,7 @@ def window(seed: int = 0) -> dict[str, NDArray[Any]]:
     points = np.array([[-0.172, -0.13], [0.172, -0.13], [0.0, 0.065], [-0.142, 0.255], [0.142, 0.255]])
     return {
         "crops": random.integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8),
-        "boxes": np.tile(np.float32([220, 100, 380, 300]), (FRAMES, 1)),
+        "boxes": np.tile(np.array([220, 100, 380, 300], np.float32), (FRAMES, 1)),
         "landmarks": np.tile((200 * points + (300, 200)).astype(np.float32), (FRAMES, 1, 1)),
         "waveform": to_pcm(wave),
         "spectrogram": compute_spectrogram(wave[None], PARAMS.spectrograms)[0],
