@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
+from pipeline.cli.reasons import reasons
 
 if TYPE_CHECKING:
     from pipeline.detector.prediction import Person, Prediction
@@ -88,6 +89,9 @@ def text(out: Console) -> Write:
             rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
             windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
             rows.add_row("", f"from second {windows}")
+        if prediction.explanation:
+            for row in reasons(prediction.explanation):
+                rows.add_row(*row)
         if prediction.quality:
             rows.add_row("the input", "\n".join(map(plain_text, prediction.quality)))
         if prediction.provenance:

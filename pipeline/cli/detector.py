@@ -67,6 +67,9 @@ def predict(
         Literal["all", "main"],
         typer.Option(help="also score each other face that stays long enough, or the main one alone"),
     ] = "all",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="also say what the score hangs on: when, where, which layers and bands")
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -117,7 +120,7 @@ def predict(
                 options=_options(work, bundle, hop, faces),
             )
         else:
-            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, progress=bar.within)
+            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
         bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)

@@ -117,17 +117,27 @@ class Detector:
         return self._answered(video, hop_s, faces, progress=progress)
 
     def explain(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Prediction:
         """The same with its `explanation`, which takes some seconds more."""
-        return self.explained(video, hop_s=hop_s, faces=faces).prediction
+        return self.explained(video, hop_s=hop_s, faces=faces, progress=progress).prediction
 
     def explained(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Explained:
         """The same, and what was seen and heard, to show beside it."""
         explainer = Explainer(self._params, self._road.rows, self._score)
-        prediction = self._answered(video, hop_s, faces, explainer=explainer)
+        prediction = self._answered(video, hop_s, faces, explainer=explainer, progress=progress)
         return Explained(prediction, explainer.looked_at() if prediction.explanation else None)
 
     def _answered(
@@ -167,18 +177,20 @@ class Detector:
         workers: int = 1,
         hop_s: float | None = None,
         faces: WhichFaces = "all",
+        explain: bool = False,
         progress: Progress | None = None,
     ) -> Iterator[Prediction]:
-        """Yields a file's prediction as soon as it is there, as `score` gives it.
+        """Yields a file's prediction as soon as it is there, as `score` or `explain` gives it.
 
         workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
         known by their `path`, and `progress` hears nothing of them. 1: in order, in this process.
         """
         if workers == 1:
-            yield from (self.score(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
+            ask = self.explain if explain else self.score
+            yield from (ask(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
         else:
             compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
-            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces)
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
     def _kept(self, walked: Walked) -> _Stretch:
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
@@ -281,18 +293,22 @@ def predict(
     *,
     hop_s: float | None = None,
     faces: WhichFaces = "all",
+    explain: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces, progress: as `Detector.score_many` has them. Raises as `Detector`.
+    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces, progress=progress)
+        yield from Detector(workspace, compute).score_many(
+            videos, hop_s=hop_s, faces=faces, explain=explain, progress=progress
+        )
         return
     kept_evidence(workspace)  # what is missing is said before workers start
-    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s, faces) for video in videos]
+    root = workspace.root.resolve()
+    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
     try:
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
@@ -310,10 +326,12 @@ class _Task:
     video: Path
     hop_s: float | None
     faces: WhichFaces
+    explain: bool
 
 
 def _score(task: _Task) -> Prediction:
-    found = _detector(task.root, task.compute).score(task.video, hop_s=task.hop_s, faces=task.faces)
+    detector = _detector(task.root, task.compute)
+    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
     return replace(found, path=task.name)
 
 

@@ -19,7 +19,7 @@ from cache_schemas.run import Member, SearchRun, read_run, write_run
 from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
-from pipeline.detector.prediction import Person, Prediction, WindowScore
+from pipeline.detector.prediction import Band, Explanation, Moment, Person, Prediction, WindowScore
 from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
 from pipeline.statistics.answers import Answer, cannot_tell
@@ -137,6 +137,27 @@ def test_a_row_of_the_table_says_what_the_strongest_other_face_is(
         "other_to_s": "8",
     }
     assert (none["others"], none["other_answer"]) == ("0", None)
+
+
+def test_predict_says_what_the_score_hangs_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = tuple(Moment(0.5 * i, 0.5 * i + 0.5, 0.1 * i) for i in range(8))
+    why = Explanation(0.25, moments, {"visual/[b].4": 0.84}, {"mouth": -0.1, "eyes": 0.5}, (Band(0.0, 365.4, 0.2),))
+    found = [Prediction("a.mp4", 0.5, (WindowScore(0.25, 0.5),), explanation=why)]
+    asked = dict[str, object]()
+    monkeypatch.setattr(predict, "predict", lambda *_, **given: asked.update(given) or found)
+    lines = [" ".join(line.split()) for line in screen("predict", "a.mp4", "--explain")]
+    first = next(i for i, line in enumerate(lines) if line.startswith("why"))
+    assert lines[first : first + 8] == [
+        "why log10 odds of the raw P(fake) fall by so much without it",
+        "when 3.5 to 4.0 s: +0.70 3.0 to 3.5 s: +0.60 2.5 to 3.0 s: +0.50 2.0 to 2.5 s: +0.40",
+        "and 4 more",
+        "layers visual/[b].4: +0.84",
+        "face eyes: +0.50 mouth: -0.10",
+        "window from second 0.2",
+        "sound 0 to 365 Hz: +0.20",
+        "window from second 0.2",
+    ]
+    assert asked["explain"] is True
 
 
 def test_predict_without_a_run_names_bundles_as_the_way_out(

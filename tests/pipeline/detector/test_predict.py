@@ -196,6 +196,34 @@ def test_what_a_manifest_says_stands_beside_the_answer(
     assert failed.provenance["problems"] == ("unexpected OSError",)
 
 
+def test_an_explanation_stands_beside_the_same_answer(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    video = str(next((synth_root / "clips").glob("*.mp4")))
+    detector = Detector(evaluated[0], evaluated[1].compute)
+    found = detector.explained(video)
+    said, shown = found.prediction.explanation, found.looked_at
+    assert replace(found.prediction, explanation=None) == detector.score(video)
+    assert said is not None
+    assert shown is not None
+    params = evaluated[1]
+    assert said.window_s == found.prediction.windows[0].start_s
+    assert said.moments[0].start_s == said.window_s
+    assert max(each.end_s for each in said.moments) <= media.probe(Path(video)).duration_s + 0.1
+    networks = read_run(evaluated[0].retrain / "retrain.json", RetrainRun).entries
+    read = {name for each in networks if each.network == "fusion" for name in each.spec["in_channels"]}
+    assert {name for name, of_layer in said.layers.items() if of_layer} == read
+    assert list(said.regions) == ["mouth", "eyes", "skin", "border", "background"]
+    assert any(said.regions.values()) == any(name.startswith("visual") for name in read)
+    assert any(each.effect for each in said.bands) == any(name.startswith("audio") for name in read)
+    size = params.faces.size_px
+    assert shown.crops.shape == (1, params.faces.frames, size, size, 3)
+    assert shown.spectrogram.shape == (1, 80, 400)
+    (explained, none) = predict(evaluated[0], [Path(video), tmp_path / "none.mp4"], params.compute, explain=True)
+    assert explained == found.prediction
+    assert none.explanation is None
+    assert detector.explained(tmp_path / "none.mp4").looked_at is None
+    assert json.loads(json.dumps(asdict(explained)))["explanation"]["regions"] == said.regions
+
+
 def test_predictions_come_as_they_are_done(evaluated: Run, synth_root: Path) -> None:
     video = next((synth_root / "clips").glob("*.mp4"))
 
