@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
-from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.parts import load_parts
 from pipeline.detector.prediction import Prediction, WindowScore, unscored
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.scoring import scores_of, trained_network
 from pipeline.runs.unlike import MODALITIES, vectors
 from pipeline.statistics.answers import Answer, answer, cannot_tell
 from pipeline.workspace import Workspace
@@ -53,10 +52,8 @@ class Detector:
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
         self._workspace, self._silence_db = workspace, params.windows.silence_db
-        self._road, self._device = Road(params, run.backbones), device_of(compute)
-        self._networks = [
-            (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
-        ]
+        parts = load_parts(workspace, run, params)
+        self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
         self._opened = ExitStack()
@@ -113,13 +110,13 @@ class Detector:
         if workers == 1:
             yield from (self.score(video, hop_s=hop_s) for video in videos)
         else:
-            compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
+            compute = self._compute.model_copy(update={"workers": workers})
             yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s)
 
     def _looked_at(self, walked: Walked) -> _Stretch:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
-            found = scores_of(network, walked.layers, self._device)
+            found = network(walked.layers)
             if not np.isfinite(found).all():  # no words and no JSON are for it
                 raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
             scores.setdefault(name, []).append(found)

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from cache_schemas.windows import Windowed
 from pipeline import media
-from pipeline.backbones import Backbone, bare_identity, load_backbone
-from pipeline.compute.machine import device_of
+from pipeline.detector.parts import Parts
 from pipeline.faces.clip import file_faces
 from pipeline.features.amounts import face_windows, powers
-from pipeline.features.forward import MODALITIES, window_rows
+from pipeline.features.forward import window_rows
 from pipeline.params import Params
 from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
 
@@ -50,23 +49,10 @@ class Walked:
 
 
 class Road:
-    """The backbones that a run was trained on, loaded. Several threads may walk it at once."""
+    """By the backbones that a run was trained on. Several threads may walk it at once."""
 
-    def __init__(self, params: Params, trained_on: Mapping[str, Mapping[str, Any]]) -> None:
-        """trained_on: {variant: a backbone's identity}; DetectorError where the backbones are others today."""
-        self._params = params
-        device = device_of(params.compute)
-        self._backbones: list[Backbone] = [
-            load_backbone(modality, chosen, device)
-            for modality in MODALITIES
-            for chosen in getattr(params.features, modality)
-        ]
-        made = [bare_identity(backbone.identity()) for backbone in self._backbones]
-        if made != [bare_identity(identity) for identity in trained_on.values()]:
-            raise DetectorError(
-                "predict: the backbones' weights are not those that the networks were trained on; "
-                "restore them, or run `dvc repro` again"
-            )
+    def __init__(self, params: Params, parts: Parts) -> None:
+        self._params, self._parts = params, parts
 
     def walk(self, path: Path, *, hop_s: float | None = None) -> Iterator[Walked]:
         """What the networks read of a file; raises MediaError, which says why, where nothing of it can be used.
@@ -89,8 +75,9 @@ class Road:
                 windows = replace(heard.windows, starts_s=heard.windows.starts_s[first : first + size])
                 try:
                     with media.one_file(longest_s):
-                        faces = file_faces(file, windows, self._params, found=heard.probe)
-                    walked = self._walked(heard, window_arrays(heard.samples, windows, self._params), faces)
+                        faces = file_faces(file, windows, self._params, found=heard.probe, networks=self._parts.faces)
+                    sound = window_arrays(heard.samples, windows, self._params, by=self._parts.spectrogram)
+                    walked = self._walked(heard, sound, faces)
                 except media.PassingError:
                     raise
                 except media.MediaError as error:  # of this stretch: nobody may be there
@@ -106,7 +93,7 @@ class Road:
         arrays = {start: sounds[start] | seen for start, seen in faces.by_start().items()}
         layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
         has_audio, length, dtype = heard.info["has_audio"], params.features.length, params.features.dtype
-        for backbone in self._backbones:
+        for backbone in self._parts.backbones:
             rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
             mute = backbone.modality == "audio" and not has_audio
             layers |= {name: np.zeros_like(x) if mute else x for name, x in rows.items()}
