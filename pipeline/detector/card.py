@@ -14,7 +14,7 @@ from cache_schemas.bundle import Bundle, BundledBackbone, unpack_bundle
 from cache_schemas.evaluation import read_metrics
 from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import refused
-from pipeline.backbones import Modality, bare_identity, load_backbone
+from pipeline.backbones import Modality, bare_identity
 from pipeline.detector.opened import backbones_of, check_detector
 from pipeline.params import BackboneParams, Params
 from pipeline.report import sections
@@ -95,7 +95,8 @@ def _here(
     if graphs:
         return {"here": True, "why_not": ""}
     try:
-        from pipeline.backbones.known import known  # noqa: PLC0415 - seconds, and an extra
+        from pipeline.backbones import load_backbone  # noqa: PLC0415 - seconds, and an extra
+        from pipeline.backbones.known import known  # noqa: PLC0415
     except ImportError as error:
         return {"here": False, "why_not": f"it needs {error.name}: pip install 'bmnas[train]'"}
     modality: Modality = described.modality

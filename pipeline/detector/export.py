@@ -122,7 +122,7 @@ def export_networks(trained: Trained, *, onnx: Path | None = None, pt2: Path | N
     )
 
 
-def example(scorer: Scorer, windows: int) -> tuple[Tensor, ...]:
+def example(scorer: Scorer | Fusing, windows: int) -> tuple[Tensor, ...]:
     """Features of the shapes that the detector reads, standard normal, always the same; every other window is mute."""
     source = torch.Generator().manual_seed(windows)
     found = {n: torch.randn(windows, scorer.length, width, generator=source) for n, width in scorer.in_channels.items()}

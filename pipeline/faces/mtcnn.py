@@ -148,9 +148,9 @@ class Mtcnn:
         searched = _Searched(integral(frames), shrunk)
         found = []
         for k in range(_NEAR_LEVELS):
-            scale = (CELL_PX / self.min_face_px) * np.power(np.float64(np.float32(_FACTOR)), level + k).astype(
-                np.float32
-            )
+            # In double precision: float32 powers differ in the last bit by how many are taken at once.
+            power = np.power(np.float64(np.float32(_FACTOR)), level + k).astype(np.float32)
+            scale = np.float32(CELL_PX / self.min_face_px) * power
             found.append(self._window(searched, image, (places[:, :2] + places[:, 2:]) / 2, scale, k))
         candidates, of = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return self._narrowed(searched, *_merged(candidates, of))
@@ -291,7 +291,7 @@ class _Searched:
         flat, row = self.sums.reshape(-1, 3), image[:, None] * rows
 
         def corners(y: Ints, x: Ints) -> NDArray[np.int32]:
-            return flat.take(((row + y) * columns)[:, :, None] + x[:, None, :], axis=0)
+            return np.asarray(flat.take(((row + y) * columns)[:, :, None] + x[:, None, :], axis=0))
 
         total = corners(bottom, right)
         total -= corners(top, right)

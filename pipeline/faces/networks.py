@@ -16,7 +16,7 @@ class TorchNet:
     """One of them: arrays in and out."""
 
     def __init__(self, net: torch.nn.Module, device: str) -> None:
-        self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.net = net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self._device = device
 
     @torch.inference_mode()

@@ -20,6 +20,7 @@ from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, RunFileError, read_run
 from pipeline import media
 from pipeline.detector.bundle import make_bundle
+from pipeline.detector.by_torch import torch_parts
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.predict import Detector, predict
 from pipeline.detector.road import Road
@@ -109,7 +110,7 @@ def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth
     workspace, params = evaluated
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    (walked,) = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
+    (walked,) = Road(params, torch_parts(workspace, run, params)).walk(synth_root / cache.index["path"][0])
     rows = np.flatnonzero(cache.index["clip_id"] == cache.index["clip_id"][0])
     assert walked.starts_s == tuple(cache.index["start_s"][rows])
     cached = cache.read(rows)
