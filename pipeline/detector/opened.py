@@ -16,6 +16,7 @@ from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError, refused
 from pipeline.backbones import BackboneError, Modality
+from pipeline.detector.parts import missing_package
 from pipeline.detector.road import DetectorError
 from pipeline.features.forward import MODALITIES
 from pipeline.params import BackboneParams, Params, parse_params
@@ -126,6 +127,8 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
         _check_said(bundle, run, params)
     except BundleError:
         raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error, workspace) from error
     except Exception as error:  # somebody else wrote it: it can be wrong in any way
         said = str(error).replace(f"{workspace.root}/", "")
         raise refused(path, "what lies in it", said, "a detector as `bmnas bundle` writes it") from error

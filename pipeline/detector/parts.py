@@ -48,10 +48,13 @@ def load_parts(workspace: Workspace, run: RetrainRun, params: Params) -> Parts:
 
         return torch_parts(workspace, run, params)
     except ModuleNotFoundError as error:
-        extra, else_ = ("predict", "") if workspace.graphs.is_dir() else ("train", _ELSE)
-        raise MissingPackageError(
-            f"this detector needs {error.name}, which is not installed: pip install 'bmnas[{extra}]'{else_}"
-        ) from error
+        raise missing_package(error, workspace) from error
 
 
-_ELSE = "; or ask whoever made it for one that needs no torch (`bmnas bundle --onnx`)"
+def missing_package(error: ModuleNotFoundError, workspace: Workspace) -> MissingPackageError:
+    """What to say of it."""
+    graphs = workspace.graphs.is_dir()
+    way_out = f"pip install 'bmnas[{'predict' if graphs else 'train'}]'"
+    if not graphs:
+        way_out += ", or ask whoever made it for one that needs no torch (`bmnas bundle --onnx`)"
+    return MissingPackageError(f"this detector needs {error.name}, which is not installed: {way_out}")

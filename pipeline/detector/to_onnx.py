@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +71,10 @@ class SpectrogramGraph(nn.Module):
 
     def __init__(self, params: SpectrogramParams, samples: int) -> None:
         super().__init__()
-        transform = transform_of(params)
-        plain = getattr(transform, "spectrogram", transform)
-        n_fft, window = plain.n_fft, plain.window.double()
+        transform: Any = transform_of(params)
+        plain: Any = getattr(transform, "spectrogram", transform)
+        n_fft: int = plain.n_fft
+        window: Tensor = plain.window.double()
         self.hop, self.pad, self.hops = plain.hop_length, n_fft // 2, max(1, samples // plain.hop_length)
         left = (n_fft - len(window)) // 2
         window = nn.functional.pad(window, (left, n_fft - len(window) - left))
@@ -113,7 +115,8 @@ def _window(backbone: Backbone, params: Params) -> Tensor:
     waves = draw.standard_normal((1, samples)).astype(np.float32) / 10
     if backbone.input == "waveform":
         return torch.from_numpy((waves * 2**15).astype(np.int16))
-    return SpectrogramGraph(sound, samples)(torch.from_numpy(waves))
+    spectrogram: Tensor = SpectrogramGraph(sound, samples)(torch.from_numpy(waves))
+    return spectrogram
 
 
 def _write(
