@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.sound.clip import FLOOR, transform_of
 from pipeline.workspace import Workspace
 
 _OPSET = 18
+logging.getLogger("onnxscript").setLevel(logging.ERROR)  # a line for each operator that it leaves as it is
 
 
 def write_graphs(workspace: Workspace, run: RetrainRun, params: Params, root: Path) -> None:

