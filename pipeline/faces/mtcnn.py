@@ -150,7 +150,7 @@ class Mtcnn:
         for k in range(_NEAR_LEVELS):
             # In double precision: float32 powers differ in the last bit by how many are taken at once.
             power = np.power(np.float64(np.float32(_FACTOR)), level + k).astype(np.float32)
-            scale = np.float32(CELL_PX / self.min_face_px) * power
+            scale = np.asarray(np.float32(CELL_PX / self.min_face_px) * power, np.float32)
             found.append(self._window(searched, image, (places[:, :2] + places[:, 2:]) / 2, scale, k))
         candidates, of = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return self._narrowed(searched, *_merged(candidates, of))
