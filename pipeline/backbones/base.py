@@ -210,7 +210,8 @@ def pool(
     over = tuple(range(2, feature_map.ndim))
     parts = []
     for i in range(length):
-        of_part = slice(i * steps // length, -(-(i + 1) * steps // length))
+        # No number below 0: ONNX divides those another way.
+        of_part = slice(i * steps // length, ((i + 1) * steps + length - 1) // length)
         part = feature_map[:, :, of_part].float()
         found = [_POOLS[kind](part, over) for kind in kinds if kind != "token"]
         if token is not None:

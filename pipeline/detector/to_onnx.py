@@ -80,8 +80,10 @@ class SpectrogramGraph(nn.Module):
         self.hop, self.pad, self.hops = plain.hop_length, n_fft // 2, max(1, samples // plain.hop_length)
         left = (n_fft - len(window)) // 2
         window = nn.functional.pad(window, (left, n_fft - len(window) - left))
-        turns = torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)) % n_fft * (2 * torch.pi / n_fft)
-        waves = torch.cat([turns.double().cos(), turns.double().sin()]) * window
+        turns = (torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)) % n_fft).double() * (
+            2 * torch.pi / n_fft
+        )
+        waves = torch.cat([turns.cos(), turns.sin()]) * window
         self.register_buffer("waves", waves.float()[:, None])
         self.register_buffer("bands", transform.mel_scale.fb if hasattr(transform, "mel_scale") else None)
 
