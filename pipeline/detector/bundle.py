@@ -7,6 +7,7 @@ lists of people, the folders of this machine, and sentences of the audit that na
 
 from __future__ import annotations
 
+import functools
 import shutil
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -139,25 +140,26 @@ def _public_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics | {"audit": audit}
 
 
-def _licence(params: BackboneParams) -> str:
-    return next((each.licence for each in known(params.name, every=True) if each.name == params.name), "not said")
+@functools.cache
+def _licence(name: str) -> str:
+    return next((each.licence for each in known(name, every=True) if each.name == name), "not said")
 
 
 def _check_licences(params: Params, *, own_weights: bool) -> None:
     """Raises BundleError where weights of others would go along, and their licence does not say that they may."""
     for modality, _, of in backbones_of(params):
         theirs = of.weights.partition(":")[0] in ("hub", "bundled")
-        if theirs and not own_weights and _licence(of).lower() not in _FREE:
+        if theirs and not own_weights and _licence(of.name).lower() not in _FREE:
             raise BundleError(
                 f"features.{modality}: --onnx puts the weights of {of.name} into the bundle; their licence: "
-                f"{_licence(of)}; free to pass on: {', '.join(sorted(_FREE))}: give --own-weights if you may, too"
+                f"{_licence(of.name)}; free to pass on: {', '.join(sorted(_FREE))}: give --own-weights if you may, too"
             )
 
 
 def _described(modality: Any, params: BackboneParams, run: RetrainRun, *, onnx: bool) -> BundledBackbone:
     """What the manifest says of a backbone."""
     kind = params.weights.partition(":")[0]
-    licence = _licence(params)
+    licence = _licence(params.name)
     licence, how = {
         "seed": ("none needed", "they are drawn from the seed"),
         "file": ("that of whoever made the bundle", "they are in the bundle"),
