@@ -84,7 +84,7 @@ def test_parameters_that_a_page_shows_are_valid(page: str) -> None:
 
 
 def test_the_pages_show_parameters() -> None:
-    assert sum(len(blocks(page, "yaml")) for page in PAGES) == 5
+    assert sum(len(blocks(page, "yaml")) for page in PAGES) == 12
 
 
 @pytest.mark.parametrize(("page", "line"), list(command_lines()), ids=lambda text: text)
