@@ -22,8 +22,10 @@ from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Person, Prediction
+    from pipeline.detector.prediction import Person, Prediction, WhichFaces
+    from pipeline.params import ComputeParams
     from pipeline.statistics.answers import Answer
+    from pipeline.workspace import Workspace
 
 app = typer.Typer()
 bundles = typer.Typer(rich_markup_mode="rich")
@@ -41,7 +43,8 @@ Key = Annotated[
 @app.command(
     epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]\n\n"
     "With a detector in one file: [bold]bmnas predict folder-of-videos --bundle detector.bmnas --csv[/bold]\n\n"
-    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]"
+    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]\n\n"
+    "A page to look at, a file each: [bold]bmnas predict interview.mp4 --html pages[/bold]"
 )
 def predict(
     videos: Annotated[
@@ -68,6 +71,10 @@ def predict(
         Literal["all", "main"],
         typer.Option(help="also score each other face that stays long enough, or the main one alone"),
     ] = "all",
+    html: Annotated[
+        Path | None,
+        typer.Option(help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"),
+    ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
@@ -86,7 +93,7 @@ def predict(
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of them", param_hint="--json, --csv")
-    _check_given(work, bundle, key)
+    check_given(work, bundle, key)
     found = asked(videos, sys.stdin.buffer)
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
@@ -98,9 +105,20 @@ def predict(
         if each.reason:
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
+        workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
-        predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
+        if html:
+            predictions = _with_pages(
+                workspace,
+                files,
+                compute,
+                hop_s=hop,
+                faces=faces,
+                folder=html,
+                options=_options(work, bundle, hop, faces),
+            )
+        else:
+            predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
         advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -108,6 +126,35 @@ def predict(
             advance(1)
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
+
+
+def _with_pages(
+    workspace: Workspace,
+    files: list[Path],
+    compute: ComputeParams,
+    *,
+    hop_s: float | None,
+    faces: WhichFaces,
+    folder: Path,
+    options: dict[str, str],
+) -> Iterator[Prediction]:
+    from cache_schemas.files import file_sha256
+    from pipeline.detector.page import about_detector, predict_pages
+
+    bundle = options.get("--bundle")
+    about = about_detector(
+        workspace,
+        name=path_text(Path(bundle).name if bundle else str(workspace.root)),
+        digest=file_sha256(Path(bundle)) if bundle else None,
+        options=tuple(word for option in options.items() for word in option),
+    )
+    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+
+
+def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:
+    """Those that decide about the answer."""
+    detector = {"--bundle": str(bundle)} if bundle else {"--work": str(work)}
+    return detector | ({"--hop": f"{hop:g}"} if hop else {}) | ({} if faces == "all" else {"--faces": faces})
 
 
 def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
@@ -119,7 +166,7 @@ def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Cal
     return progress_bar("predict", total=files, unit="files", on=out if out.is_terminal else None)
 
 
-def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
+def check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
     """Raises where these do not name one detector."""
     from cache_schemas.run import RunFileError
 
@@ -136,7 +183,7 @@ def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
         )
 
 
-def _public(key: Path | None) -> bytes | None:
+def public_of(key: Path | None) -> bytes | None:
     from cache_schemas.signature import read_public_key
 
     return read_public_key(key) if key else None
@@ -271,7 +318,7 @@ def show(
     """
     from pipeline.detector.card import bundle_card
 
-    card = bundle_card(file, public_key=_public(key))
+    card = bundle_card(file, public_key=public_of(key))
     if as_json:
         print(json.dumps(card, indent=2))
         return

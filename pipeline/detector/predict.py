@@ -32,7 +32,7 @@ from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
-_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def predict(
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)

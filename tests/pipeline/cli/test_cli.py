@@ -14,9 +14,9 @@ from tests.pipeline.run_fixture import make_index, make_workspace
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict", "export", "oracle", "sweep", "bundle",
+    "predict", "export", "oracle", "sweep", "bundle", "serve",
 )  # fmt: skip
-STAGES = COMMANDS[:-5]
+STAGES = COMMANDS[:-6]
 ROOT = Path(__file__).parents[3]
 
 
