@@ -31,8 +31,8 @@ def pytest_command(whole: str, small: str) -> Command:
     def command(device: str, out: Path, dry: bool) -> list[str]:
         # Tests of nas have networks of a few numbers: several processes share the GPU, and the CPU has most to do.
         several = ["-n", "8"] if not dry and find_spec("xdist") and whole == "tests/nas" else []
-        options = ["-q", "-p", "no:cacheprovider", "--device", device, f"--junitxml={out}", *several]
-        return ["-m", "pytest", small if dry else whole, *options]
+        options = ["-q", "-p", "no:cacheprovider", "--device", device, f"--junitxml={out}", "-o", "junit_family=xunit1"]
+        return ["-m", "pytest", small if dry else whole, *options, *several]
 
     return command
 

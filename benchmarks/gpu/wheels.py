@@ -16,11 +16,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LOCK, WHEELS, SITE = ROOT / "requirements.lock", ROOT / ".gpu" / "wheels", ROOT / ".gpu" / "site"
 CARRIED = (
-    "annotated-types", "av", "beartype", "donfig", "facenet-pytorch", "google-crc32c", "numcodecs", "pydantic",
-    "pydantic-core", "typing-extensions", "typing-inspection", "zarr",
+    "annotated-types", "av", "beartype", "donfig", "facenet-pytorch", "ffmpeg-python", "future", "google-crc32c",
+    "numcodecs", "pydantic", "pydantic-core", "typing-extensions", "typing-inspection", "zarr",
 )  # fmt: skip
 """What the parts import beside what comes with torch, timm, h5py, pandas, onnx, typer, pytest, hypothesis and the like.
-Neither an ffmpeg nor Dask: no part decodes a clip or starts workers; the features stage imports av all the same."""
+Neither an ffmpeg nor Dask: no part writes a clip or starts workers; the features stage imports av all the same."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MOST_BYTES = 64 * 2**20
 
