@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -127,7 +127,9 @@ def local_client(workers: int, threads: int, gpus: Sequence[str] = ()) -> Iterat
         _environment(environment | KEEP_FREED_MEMORY),
         tempfile.TemporaryDirectory(prefix="bmnas-", dir=dask.config.get("temporary-directory")) as folder,
         dask.config.set(settings | {"temporary-directory": folder}),
-        LocalCluster(
+        ExitStack() as opened,
+    ):
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit="auto",  # an equal share of the machine's (or the container's) memory
@@ -137,9 +139,10 @@ def local_client(workers: int, threads: int, gpus: Sequence[str] = ()) -> Iterat
             security=Security.temporary(),
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # what a task raises comes back with its result
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+        )
+        opened.callback(_close, cluster)
+        client = Client(cluster)
+        opened.callback(_close, client)
         share = min((spec["memory_limit"] for spec in client.scheduler_info()["workers"].values()), default=0)
         console.print(
             f"[dim]workers: {workers} processes of {threads} threads and {share / 2**30:.1f} GiB; "
@@ -147,6 +150,12 @@ def local_client(workers: int, threads: int, gpus: Sequence[str] = ()) -> Iterat
             soft_wrap=True,
         )
         yield client
+
+
+def _close(part: Any) -> None:
+    """Ends it. On a busy machine it may not end in time, which is no error of what was done: it ends with us."""
+    with suppress(TimeoutError):
+        part.close()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from pipeline.compute.cluster import local_client
 from pipeline.compute.machine import gpus
@@ -44,6 +44,17 @@ def test_in_two_processes_that_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_workers_that_do_not_end_in_time_cost_nothing_that_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    close = LocalCluster.close
+
+    def slow(cluster: LocalCluster, timeout: float | None = None) -> None:
+        close(cluster, timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", slow)
+    assert sorted(run_tasks(abs, [-1, 2], ComputeParams(workers=2))) == [(-1, 1), (2, 2)]
+
+
 def test_nobody_else_on_this_machine_can_send_work() -> None:
     """A scheduler and its workers run whatever they are sent, and every user of a machine reaches its ports."""
     with local_client(1, 1) as client:
