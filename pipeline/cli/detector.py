@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,8 +23,10 @@ from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Prediction
+    from pipeline.detector.prediction import Person, Prediction, WhichFaces
+    from pipeline.params import ComputeParams
     from pipeline.statistics.answers import Answer
+    from pipeline.workspace import Workspace
 
 app = typer.Typer()
 bundles = typer.Typer(rich_markup_mode="rich")
@@ -41,7 +44,8 @@ Key = Annotated[
 @app.command(
     epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]\n\n"
     "With a detector in one file: [bold]bmnas predict folder-of-videos --bundle detector.bmnas --csv[/bold]\n\n"
-    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]"
+    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]\n\n"
+    "A page to look at, a file each: [bold]bmnas predict interview.mp4 --html pages[/bold]"
 )
 def predict(
     videos: Annotated[
@@ -64,6 +68,14 @@ def predict(
         float | None,
         typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
     ] = None,
+    faces: Annotated[
+        Literal["all", "main"],
+        typer.Option(help="also score each other face that stays long enough, or the main one alone"),
+    ] = "all",
+    html: Annotated[
+        Path | None,
+        typer.Option(help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"),
+    ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
@@ -82,7 +94,7 @@ def predict(
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of them", param_hint="--json, --csv")
-    _check_given(work, bundle, key)
+    check_given(work, bundle, key)
     found = asked(videos, sys.stdin.buffer)
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
@@ -94,8 +106,20 @@ def predict(
         if each.reason:
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
-        predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
+        workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
+        compute = ComputeParams(scheduler=scheduler, workers=count)
+        if html:
+            predictions = _with_pages(
+                workspace,
+                files,
+                compute,
+                hop_s=hop,
+                faces=faces,
+                folder=html,
+                options=_options(work, bundle, hop, faces),
+            )
+        else:
+            predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
         advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -103,6 +127,35 @@ def predict(
             advance(1)
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
+
+
+def _with_pages(
+    workspace: Workspace,
+    files: list[Path],
+    compute: ComputeParams,
+    *,
+    hop_s: float | None,
+    faces: WhichFaces,
+    folder: Path,
+    options: dict[str, str],
+) -> Iterator[Prediction]:
+    from cache_schemas.files import file_sha256
+    from pipeline.detector.page import about_detector, predict_pages
+
+    bundle = options.get("--bundle")
+    about = about_detector(
+        workspace,
+        name=path_text(Path(bundle).name if bundle else str(workspace.root)),
+        digest=file_sha256(Path(bundle)) if bundle else None,
+        options=tuple(word for option in options.items() for word in option),
+    )
+    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+
+
+def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:
+    """Those that decide about the answer."""
+    detector = {"--bundle": str(bundle)} if bundle else {"--work": str(work)}
+    return detector | ({"--hop": f"{hop:g}"} if hop else {}) | ({} if faces == "all" else {"--faces": faces})
 
 
 def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
@@ -114,7 +167,7 @@ def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Cal
     return progress_bar("predict", total=files, unit="files", on=out if out.is_terminal else None)
 
 
-def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
+def check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
     """Raises where these do not name one detector."""
     from cache_schemas.run import RunFileError
 
@@ -131,7 +184,7 @@ def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
         )
 
 
-def _public(key: Path | None) -> bytes | None:
+def public_of(key: Path | None) -> bytes | None:
     from cache_schemas.signature import read_public_key
 
     return read_public_key(key) if key else None
@@ -144,7 +197,10 @@ def _json_lines() -> Write:
     return lambda prediction: print(json.dumps(asdict(prediction)), flush=True)
 
 
-_CSV = ("path", "answer", "log10_lr", "lowest", "highest", "probability", "score", "picture", "sound", "windows")
+_CSV = (
+    *("path", "answer", "log10_lr", "lowest", "highest", "probability", "score", "picture", "sound", "windows"),
+    *("others", "other_answer", "other_log10_lr", "other_from_s", "other_to_s"),
+)
 
 
 def _csv_rows() -> Write:
@@ -155,6 +211,7 @@ def _csv_rows() -> Write:
     def write(prediction: Prediction) -> None:
         answer, path = prediction.answer, path_text(prediction.path)
         alone = (prediction.modalities.get(name) for name in ("visual", "audio"))
+        other = next(iter(_strongest_first(prediction.people)), None)
         table.writerow(
             [
                 f"./{path}" if path.startswith(("=", "+", "-", "@")) else path,
@@ -165,11 +222,19 @@ def _csv_rows() -> Write:
                 prediction.score,
                 *(of and plain_text(of.says) for of in alone),
                 len(prediction.windows),
+                len(prediction.people),
+                *([plain_text(other.answer.says), other.answer.log10_lr, other.first_s, other.last_s] if other else []),
             ]
         )
         sys.stdout.flush()
 
     return write
+
+
+def _strongest_first(people: Sequence[Person]) -> list[Person]:
+    """By what speaks for a fake; those of whom nothing can be said come last."""
+    lr = [-math.inf if each.answer.log10_lr is None else each.answer.log10_lr for each in people]
+    return [people[i] for i in sorted(range(len(people)), key=lambda i: -lr[i])]
 
 
 def _text(out: Console) -> Write:
@@ -178,15 +243,27 @@ def _text(out: Console) -> Write:
         rows = Table.grid(padding=(0, 2, 0, 0))
         for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
             rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
+        if prediction.shares:
+            told = ", ".join(f"{_PART[name]} {share:+.2f}" for name, share in prediction.shares.items())
+            rows.add_row("of log10 LR", f"{told} (Shapley shares)")
         if prediction.score is not None:
+            rows.add_row("the networks", prediction.agreement)
             rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
             windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
             rows.add_row("", f"from second {windows}")
+        for person in _strongest_first(prediction.people)[:_MOST_PEOPLE]:
+            rows.add_row("a face", f"seen from second {person.first_s:.1f} to {person.last_s:.1f}")
+            for name, answer in {"fusion": person.answer, "visual": person.modalities["visual"]}.items():
+                rows.add_row(f"  {_WHOSE[name]}", escape(_answer_text(answer)))
+        if (more := len(prediction.people) - _MOST_PEOPLE) > 0:
+            rows.add_row("", f"and {more} more that speak less for a fake: --json has them all")
         out.print(Padding(rows, (0, 0, 0, 2), expand=False), highlight=False)
 
     return write
 
 
+_MOST_PEOPLE = 5
+_PART = {"visual": "picture", "audio": "sound"}
 _WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "sound alone"}
 
 
@@ -247,7 +324,7 @@ def show(
     """
     from pipeline.detector.card import bundle_card
 
-    card = bundle_card(file, public_key=_public(key))
+    card = bundle_card(file, public_key=public_of(key))
     if as_json:
         print(json.dumps(card, indent=2))
         return

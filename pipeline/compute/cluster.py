@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -98,16 +98,21 @@ def _is_here(address: str) -> bool:
 
 
 @contextmanager
-def local_client(workers: int, threads: int) -> Iterator[Any]:
+def local_client(workers: int, threads: int, gpus: Sequence[str] = ()) -> Iterator[Any]:
     """A client of so many worker processes on this machine, each with so many threads to compute with.
+
+    gpus: as CUDA_VISIBLE_DEVICES names them; each worker sees one of them, in turn.
 
     They talk by TLS with a certificate of their own: other users of this machine reach their ports, too, and a
     scheduler runs what it is sent. Their folder is one that nobody else can have made before, as Dask's usual one is:
     it holds pickles.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Nanny
     from distributed.security import Security
+
+    def on_gpu(scheduler: str, **options: Any) -> Nanny:
+        return Nanny(scheduler, env={"CUDA_VISIBLE_DEVICES": gpus[options["name"] % len(gpus)]}, **options)
 
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     settings = {
@@ -127,6 +132,7 @@ def local_client(workers: int, threads: int) -> Iterator[Any]:
             threads_per_worker=1,
             memory_limit="auto",  # an equal share of the machine's (or the container's) memory
             processes=True,
+            worker_class=on_gpu if gpus else Nanny,
             host="127.0.0.1",
             security=Security.temporary(),
             dashboard_address="127.0.0.1:0",

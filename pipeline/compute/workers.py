@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from pipeline.compute.cluster import cluster_client, gone, local_client, reaching
-from pipeline.compute.machine import cores, device_of, free_bytes
+from pipeline.compute.machine import cores, device_of, free_bytes, gpus
 from pipeline.params import ComputeParams
 
 Task = TypeVar("Task")
@@ -143,7 +143,7 @@ class _Session:
     def memory(self, n_tasks: int) -> int:
         """Bytes that each task may fill."""
         if not self.compute.scheduler:
-            return free_bytes(self.compute) // self.count(n_tasks)
+            return free_bytes(self.compute) // -(-self.count(n_tasks) // max(1, len(gpus(self.compute))))
         client = self.connected(1)
         with reaching(self.compute.scheduler):
             found: dict[str, tuple[str, int]] = client.run(_device_and_free_bytes, self.compute)
@@ -164,7 +164,9 @@ class _Session:
                 self._client = self._stack.enter_context(cluster_client(self.compute.scheduler))
         elif len(self._places) < (wanted := self.count(n_tasks)):
             self._stack.close()
-            self._client = self._stack.enter_context(local_client(wanted, max(1, cores() // wanted)))
+            self._client = self._stack.enter_context(
+                local_client(wanted, max(1, cores() // wanted), gpus(self.compute))
+            )
             self._places = dict(self._client.nthreads())
         return self._client
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,21 +35,41 @@ _PERHAPS_TURNED = "are they turned, with no tag to say so?"
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
-_PERSON_S = 0.5  # a face that is seen for less is no person to count
+_PERSON_S = 0.5  # a face that is seen for less is no person to count, or to score beside the main one
 _UPRIGHT_LOOKS = 4  # so many pictures tell which way up a clip's faces are
 
 
-def file_faces(
+@dataclass(frozen=True)
+class Shown:
+    """Windows of one face, or those of the main one."""
+
+    windowed: Windowed
+    tracks: tuple[Track, ...]
+    """Who is seen in each of its windows; the main face may be another after a cut."""
+
+
+def file_faces(path: Path, windows: ClipWindows, params: Params, *, found: media.Probe | None = None) -> Windowed:
+    """The crops of those of a file's windows that show a face often enough; raises MediaError when there is none.
+
+    Of several faces it is the main one: the most persistent and largest. found: what `media.probe` says, where it is
+    known better.
+    """
+    with closing(every_face(path, windows, params, found=found)) as faces:
+        return next(faces).windowed
+
+
+def every_face(
     path: Path,
     windows: ClipWindows,
     params: Params,
     *,
     found: media.Probe | None = None,
     networks: Networks | None = None,
-) -> Windowed:
-    """The crops of those of a file's windows that show a face often enough; raises MediaError when there is none.
+) -> Generator[Shown, None, None]:
+    """Yields the main face, as `file_faces` has it, and then each other one that lasts and is seen often enough.
 
-    found: what `media.probe` says, where it is known better. networks: MTCNN's, where they are not torch's.
+    They are followed once for all, and cut out one after the other: memory is that of one. A window in which a face is
+    the main one is not cut a second time for it. networks: MTCNN's, where they are not torch's.
     """
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
@@ -61,16 +82,32 @@ def file_faces(
             raise media.MediaError(f"no face found in any of {len(looks)} pictures ({_PERHAPS_TURNED})")
         ends = looks[0].time_s, looks[-1].time_s
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
-        chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
-        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
-        _refuse_turned(cut, where, full, Mtcnn(params.faces.min_face_px, networks))
-    info = {
-        "people": int(seen[_persons(tracks)].sum(axis=0).max()),
-        "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
-        "scenes": looks[-1].scene + 1,
-    }
-    arrays = {name: np.stack([window[name] for window in cut.values()]) for name in next(iter(cut.values()))}
-    return Windowed(tuple(windows.starts_s[w] for w in cut), arrays, info)
+        presence, persons = seen[:, where].mean(axis=2), _persons(tracks)
+        main = _choose(tracks, presence, params.faces)
+
+        def cut(whose: dict[int, int]) -> dict[int, dict[str, NDArray[Any]]]:
+            return {w: _cut_window(tracks[k], where[w], full, ends, params.faces) for w, k in whose.items()}
+
+        made = cut(main)
+        _refuse_turned(made, where, full, Mtcnn(params.faces.min_face_px, networks))
+        info = {
+            "people": int(seen[persons].sum(axis=0).max()),
+            "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in made.values()])), 4),
+            "scenes": looks[-1].scene + 1,
+        }
+        yield _shown(windows, made, [tracks[k] for k in main.values()], info)
+        del made
+        for k in np.flatnonzero(persons):
+            beside = {w: int(k) for w in main if main[w] != k and presence[k, w] >= params.faces.min_presence}
+            if beside:
+                yield _shown(windows, cut(beside), [tracks[k]] * len(beside), {})
+
+
+def _shown(
+    windows: ClipWindows, made: dict[int, dict[str, NDArray[Any]]], tracks: list[Track], info: dict[str, Any]
+) -> Shown:
+    arrays = {name: np.stack([window[name] for window in made.values()]) for name in next(iter(made.values()))}
+    return Shown(Windowed(tuple(windows.starts_s[w] for w in made), arrays, info), tuple(tracks))
 
 
 def _follow(
@@ -167,8 +204,8 @@ def _search_every(
         yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
 
 
-def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
-    """{window: track}: of the tracks that are present (tracks, windows) in a window enough, the clip's weightiest.
+def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, int]:
+    """{window: a track's number}: of those that are present (tracks, windows) in it enough, the clip's weightiest.
 
     One window shows one person; where the scene changes, the next window may show another track.
     """
@@ -177,7 +214,7 @@ def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FacePara
     for window, shares in enumerate(presence.T):
         enough = [k for k in order if shares[k] >= params.min_presence]
         if enough:
-            chosen[window] = tracks[enough[0]]
+            chosen[window] = enough[0]
     if not chosen:
         raise media.MediaError(
             f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "

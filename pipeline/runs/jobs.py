@@ -22,7 +22,7 @@ from cache_schemas.run import Failure
 from cache_schemas.runs import FinishedRuns, Row, RunRow
 from nas.data import Dataset, prepare
 from nas.memory import RunMemory
-from pipeline.compute.machine import device_of
+from pipeline.compute.machine import device_of, of_runs
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import memory_per_worker, run_tasks, session, tell, worker_count
 from pipeline.params import ComputeParams
@@ -78,7 +78,7 @@ def do(job: Job[Run, Row]) -> dict[Run, Row]:
     kept, todo = len(done), len(keys) - len(done)
     console.print(f"{job.title}: {len(keys)} runs: {kept} already done, {todo} to do")
     if todo:
-        with session(job.source.params.compute):
+        with session(of_runs(job.source.params.compute)):
             batches = _batches(job, keys, done)
             with progress_bar(job.title, total=len(keys), unit="runs", done=kept) as advance:
                 for batch, rows in _computed(job, batches, advance):
@@ -99,7 +99,7 @@ def _batches(job: Job[Run, Row], keys: Mapping[Run, str], done: Mapping[str, Row
     groups: dict[Hashable, list[Run]] = {}
     for run in keys:
         groups.setdefault(job.group(run), []).append(run)
-    compute = job.source.params.compute
+    compute = of_runs(job.source.params.compute)
     most, workers = MOST_RUNS[_device(compute)], worker_count(compute, len(keys))
     batches = []
     for group in groups.values():
@@ -116,7 +116,8 @@ def _fitting(job: Job[Run, Row], group: Sequence[Run], memory: Callable[[Dataset
     windows = job.source.windows()
     windows = windows.to_train_on(windows.features)
     data = prepare(windows.features, windows.labels, windows.split, None, reads="all")
-    taken, free_bytes = memory(data, group), memory_per_worker(job.source.params.compute, len(job.runs))
+    compute = of_runs(job.source.params.compute)
+    taken, free_bytes = memory(data, group), memory_per_worker(compute, len(job.runs))
     usable = int(MEMORY_SHARE * free_bytes)
     # Every call of nas holds its own copy of the cache.
     fitting = taken.fitting(usable - sum(x.numel() * x.element_size() for x in data.features.values()))
@@ -164,7 +165,7 @@ def _computed(
             shown[id(batch)] = amount
 
     function = partial(_in_one_thread, job.compute, job.source)
-    for batch, rows in run_tasks(function, batches, job.source.params.compute, heard):
+    for batch, rows in run_tasks(function, batches, of_runs(job.source.params.compute), heard):
         heard(batch, 1.0)
         yield batch, rows
 

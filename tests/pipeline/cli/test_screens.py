@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cache_schemas.run import Member, SearchRun, read_run, write_run
 from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
-from pipeline.detector.prediction import Prediction, WindowScore
+from pipeline.detector.prediction import Person, Prediction, WindowScore
 from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
 from pipeline.statistics.answers import Answer, cannot_tell
@@ -97,6 +98,45 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[second + 1] == "cannot tell: no media"
 
 
+def person(first_s: float, answer: Answer) -> Person:
+    return Person(first_s, first_s + 4, 0.5, (), answer, {"visual": Answer("no support either way", 0.5)}, {})
+
+
+PEOPLE = (
+    person(0, cannot_tell("too little face")),
+    person(4, Answer("weak support for a fake", 0.6, 0.8, (-1.3, 0.9), 0.86)),
+    *(person(8 + i, Answer("weak support for a real clip", 0.1, -0.8, (-1.3, 0.9), 0.14)) for i in range(5)),
+)
+
+
+def test_predict_shows_the_faces_that_speak_most_for_a_fake(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(FOUND[0], people=PEOPLE)
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: [found])
+    lines = [line.strip() for line in screen("predict", "a.mp4")]
+    faces = [i for i, line in enumerate(lines) if line.startswith("a face ")]
+    assert lines[faces[0]].split(maxsplit=2)[2] == "seen from second 4.0 to 8.0"
+    assert lines[faces[0] + 1].endswith("weak support for a fake")
+    assert lines[faces[0] + 3] == "picture alone      no support either way"
+    assert len(faces) == 5
+    assert "and 2 more that speak less for a fake: --json has them all" in lines
+
+
+def test_a_row_of_the_table_says_what_the_strongest_other_face_is(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: [replace(FOUND[0], people=PEOPLE), FOUND[1]])
+    several, none = csv.DictReader(screen("predict", "a.mp4", "b.mp4", "--csv"))
+    other = {name: value for name, value in several.items() if name.startswith("other")}
+    assert other == {
+        "others": "7",
+        "other_answer": "weak support for a fake",
+        "other_log10_lr": "0.8",
+        "other_from_s": "4",
+        "other_to_s": "8",
+    }
+    assert (none["others"], none["other_answer"]) == ("0", None)
+
+
 def test_predict_without_a_run_names_bundles_as_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,8 +196,8 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     out, ends = io.BytesIO(), [0]
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object, hop_s: float | None) -> Iterator[Prediction]:
-        assert hop_s == 2.5
+    def one_by_one(*_: object, hop_s: float | None, faces: str) -> Iterator[Prediction]:
+        assert (hop_s, faces) == (2.5, "main")
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction
@@ -165,7 +205,9 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", one_by_one)
-    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5"])
+    monkeypatch.setattr(
+        sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5", "--faces", "main"]
+    )
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as ended:

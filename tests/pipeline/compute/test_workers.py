@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from distributed import Client
 
 from pipeline.compute.cluster import local_client
+from pipeline.compute.machine import gpus
 from pipeline.compute.workers import run_tasks, tell
 from pipeline.params import ComputeParams
 
@@ -90,3 +92,20 @@ def test_what_tasks_tell_is_heard_before_they_end(processes: int) -> None:
     assert [share for task, share in heard if task == first] == [0.25, 0.5, 0.3]
     assert dict(results).keys() == {7, 8} - {first}
     assert sorted(heard) == [(task, share) for task in (7, 8) for share in (0.25, 0.3, 0.5)]
+
+
+def seen_gpu(task: int) -> str:
+    time.sleep(0.2)  # both workers are to have some
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_each_worker_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that this process may use, by the names that it knows them by."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
+    assert set(dict(run_tasks(seen_gpu, list(range(6)), ComputeParams(workers=2))).values()) == {"3", "GPU-8f"}
+    assert gpus(ComputeParams(device="cpu")) == ()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpus(ComputeParams()) == ("0", "1")

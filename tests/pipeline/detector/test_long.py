@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tracemalloc
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 
 from cache_schemas.features import FeatureCache
-from cache_schemas.windows import Windowed
 from pipeline import media
 from pipeline.detector import road as road_module
 from pipeline.detector.by_torch import frozen
 from pipeline.detector.parts import Parts
 from pipeline.detector.road import Road, Walked
+from pipeline.faces.clip import Shown
 from pipeline.faces.networks import torch_networks
 from pipeline.params import Params
 from pipeline.sound.clip import compute_spectrogram
@@ -90,14 +91,14 @@ def test_a_stretch_without_a_face_is_passed_over(
 def test_what_may_pass_stops_a_file(road: Road, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time limit in its second stretch: half of a file is no answer about it."""
     path = looped(clip, tmp_path / "long.mkv", 10)
-    stretches = iter([road_module.file_faces])
+    stretches = iter([road_module.every_face])
 
-    def once(*arguments: Any, **options: Any) -> Windowed:
-        for file_faces in stretches:
-            return file_faces(*arguments, **options)
+    def once(*arguments: Any, **options: Any) -> Generator[Shown, None, None]:
+        for every_face in stretches:
+            return every_face(*arguments, **options)
         raise media.PassingError("decoding took longer than 300 s")
 
-    monkeypatch.setattr(road_module, "file_faces", once)
+    monkeypatch.setattr(road_module, "every_face", once)
     monkeypatch.setattr(road_module, "STRETCH_WINDOWS", 1)
     walked = road.walk(path, hop_s=6)
     next(walked)

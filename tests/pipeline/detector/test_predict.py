@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from pipeline.runs.evaluate import evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
 from pipeline.workspace import Workspace
+from tests.pipeline.detector.conftest import TwoPeople
 
 Run = tuple[Workspace, Params]
 ROOT = Path(__file__).parents[3]
@@ -147,6 +148,26 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         Detector.load(tmp_path / "none.bmnas")
     with pytest.raises(ValueError, match="device"):
         Detector.load(evaluated[0].root, device="tpu")
+
+
+def test_each_face_has_an_answer_of_its_own(evaluated: Run, two_people: TwoPeople) -> None:
+    detector = Detector(evaluated[0], evaluated[1].compute)
+    both, after = detector.score(two_people.pair), detector.score(two_people.cut)
+    assert replace(both, people=()) == detector.score(two_people.pair, faces="main")
+    (other,) = both.people
+    assert other.score != both.score
+    assert other.modalities["audio"] == both.modalities["audio"]
+    assert other.modalities["visual"].score != both.modalities["visual"].score
+    assert other.quantities["face_share"] == pytest.approx(1)
+    assert 0 <= other.first_s < other.last_s <= 4
+    # The main face may be two people's, and is both on average.
+    first, second = after.people
+    assert after.windows == first.windows + second.windows
+    assert first.last_s < second.first_s
+    assert (first.quantities["face_share"], second.quantities["face_share"]) == pytest.approx((1, 1), abs=0.1)
+    assert first.quantities["speech_s"] < after.quantities["speech_s"]
+    with pytest.raises(ValueError, match="faces = 'some': give one of 'all', 'main'"):
+        detector.score(two_people.pair, faces="some")  # type: ignore[arg-type]
 
 
 def test_predictions_come_as_they_are_done(evaluated: Run, synth_root: Path) -> None:

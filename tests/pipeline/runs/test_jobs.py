@@ -16,6 +16,8 @@ import nas
 from cache_schemas.features import FeatureCacheError
 from cache_schemas.run import RunFileError
 from cache_schemas.runs import FinishedRuns, RunRow
+from nas.memory import RunMemory
+from pipeline.compute import machine
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.runs import jobs
@@ -179,3 +181,51 @@ def test_a_clusters_workers_say_what_they_compute_on(tmp_path: Path, monkeypatch
     assert asked == [device_of]
     do(here)
     assert max(sizes[1:]) <= jobs.MOST_RUNS["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "sizes"), [(1, 0, [80]), (4, 0, [20] * 4), (4, 2, [40] * 2), (1, 16, [80])]
+)
+def test_on_gpus_all_runs_are_in_one_process_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, workers: int, sizes: list[int]
+) -> None:
+    """Not as many processes as cores, each with a few runs: together they would take as long as one after the other."""
+    seen: list[int] = []
+
+    def run_tasks(function: Any, tasks: Sequence[Any], compute: Any, *rest: object) -> Iterator[tuple[Any, Any]]:
+        assert compute.workers == len(sizes)
+        for task in tasks:
+            seen.append(len(task.runs))
+            yield task, function(task)
+
+    monkeypatch.setattr(jobs, "run_tasks", run_tasks)
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    here = job(tmp_path, range(80))
+    do(replace(here, source=replace(here.source, params=small(compute={"device": "auto", "workers": workers}))))
+    assert seen == sizes
+
+
+def test_a_gpus_batch_is_as_large_as_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it: no other process computes there. On two GPUs the one with less decides."""
+    workspace, params = make_workspace(tmp_path, make_index()), small(compute={"device": "auto"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1_000_000_000 * (1 + (device or 0)), 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100_000_000)
+    windows = Source.of(workspace, small()).windows()
+    monkeypatch.setattr(Source, "windows", lambda self: windows)
+    sizes: list[int] = []
+
+    def run_tasks(function: Any, tasks: Sequence[Any], *rest: object) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
+            sizes.append(len(task.runs))
+            yield task, answer(source, task)
+
+    monkeypatch.setattr(jobs, "run_tasks", run_tasks)
+    taken = RunMemory(0, 20_000_000)
+    source = Source.of(workspace, params)
+    do(replace(job(tmp_path / "a", range(160)), source=source, memory=lambda data, runs: taken))
+    assert sizes == [40] * 4, "the smaller GPU has 1 GB free and 0.4 GB more that torch keeps: 42 runs fit 60 % of it"
