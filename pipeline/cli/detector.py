@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,16 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
+from pipeline.cli.answers import csv_rows, json_lines, text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Person, Prediction, WhichFaces
+    from pipeline.detector.prediction import Prediction, WhichFaces
     from pipeline.params import ComputeParams
-    from pipeline.statistics.answers import Answer
     from pipeline.workspace import Workspace
 
 app = typer.Typer()
@@ -72,9 +68,14 @@ def predict(
         Literal["all", "main"],
         typer.Option(help="also score each other face that stays long enough, or the main one alone"),
     ] = "all",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="also say what the score hangs on: when, where, which layers and bands")
+    ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"),
+        typer.Option(
+            file_okay=False, help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"
+        ),
     ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
@@ -100,7 +101,7 @@ def predict(
     # One file in this process is done before a worker has started.
     count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
     out = wide()
-    write = _json_lines() if as_json else _csv_rows() if as_csv else _text(out)
+    write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
     for each in found:
         if each.reason:
@@ -108,6 +109,7 @@ def predict(
     with ExitStack() as opened:
         workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
+        bar = _Bar()
         if html:
             predictions = _with_pages(
                 workspace,
@@ -119,12 +121,12 @@ def predict(
                 options=_options(work, bundle, hop, faces),
             )
         else:
-            predictions = run(workspace, files, compute, hop_s=hop, faces=faces)
-        advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
+            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
+        bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
             scored.append(prediction.score is not None)
-            advance(1)
+            bar.next_file()
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
 
@@ -158,7 +160,25 @@ def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> 
     return detector | ({"--hop": f"{hop:g}"} if hop else {}) | ({} if faces == "all" else {"--faces": faces})
 
 
-def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
+class _Bar:
+    """Moves a bar over files, and within one that is long; none is shown before there is something to wait for."""
+
+    def __init__(self) -> None:
+        self.advance: Callable[[float], object] = lambda _: None
+        self._share = 0.0
+
+    def within(self, share: float) -> None:
+        """So much of the file is done."""
+        self.advance(share - self._share)
+        self._share = share
+
+    def next_file(self) -> None:
+        """It is done."""
+        self.within(1)
+        self._share = 0
+
+
+def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[float], object]]:
     """Over the files; none on a terminal where it would be in the way of lines."""
     from pipeline.compute.progress import progress_bar
 
@@ -188,93 +208,6 @@ def public_of(key: Path | None) -> bytes | None:
     from cache_schemas.signature import read_public_key
 
     return read_public_key(key) if key else None
-
-
-Write = Callable[["Prediction"], None]
-
-
-def _json_lines() -> Write:
-    return lambda prediction: print(json.dumps(asdict(prediction)), flush=True)
-
-
-_CSV = (
-    *("path", "answer", "log10_lr", "lowest", "highest", "probability", "score", "picture", "sound", "windows"),
-    *("others", "other_answer", "other_log10_lr", "other_from_s", "other_to_s"),
-)
-
-
-def _csv_rows() -> Write:
-    """A name that a spreadsheet would take for a formula is written with ./ before it."""
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(_CSV)
-
-    def write(prediction: Prediction) -> None:
-        answer, path = prediction.answer, path_text(prediction.path)
-        alone = (prediction.modalities.get(name) for name in ("visual", "audio"))
-        other = next(iter(_strongest_first(prediction.people)), None)
-        table.writerow(
-            [
-                f"./{path}" if path.startswith(("=", "+", "-", "@")) else path,
-                plain_text(answer.says),
-                answer.log10_lr,
-                *(answer.limits or (None, None)),
-                answer.probability,
-                prediction.score,
-                *(of and plain_text(of.says) for of in alone),
-                len(prediction.windows),
-                len(prediction.people),
-                *([plain_text(other.answer.says), other.answer.log10_lr, other.first_s, other.last_s] if other else []),
-            ]
-        )
-        sys.stdout.flush()
-
-    return write
-
-
-def _strongest_first(people: Sequence[Person]) -> list[Person]:
-    """By what speaks for a fake; those of whom nothing can be said come last."""
-    lr = [-math.inf if each.answer.log10_lr is None else each.answer.log10_lr for each in people]
-    return [people[i] for i in sorted(range(len(people)), key=lambda i: -lr[i])]
-
-
-def _text(out: Console) -> Write:
-    def write(prediction: Prediction) -> None:
-        out.print(f"[bold]{escape(path_text(prediction.path))}[/]", soft_wrap=True, highlight=False)
-        rows = Table.grid(padding=(0, 2, 0, 0))
-        for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
-            rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
-        if prediction.shares:
-            told = ", ".join(f"{_PART[name]} {share:+.2f}" for name, share in prediction.shares.items())
-            rows.add_row("of log10 LR", f"{told} (Shapley shares)")
-        if prediction.score is not None:
-            rows.add_row("the networks", prediction.agreement)
-            rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
-            windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
-            rows.add_row("", f"from second {windows}")
-        for person in _strongest_first(prediction.people)[:_MOST_PEOPLE]:
-            rows.add_row("a face", f"seen from second {person.first_s:.1f} to {person.last_s:.1f}")
-            for name, answer in {"fusion": person.answer, "visual": person.modalities["visual"]}.items():
-                rows.add_row(f"  {_WHOSE[name]}", escape(_answer_text(answer)))
-        if (more := len(prediction.people) - _MOST_PEOPLE) > 0:
-            rows.add_row("", f"and {more} more that speak less for a fake: --json has them all")
-        out.print(Padding(rows, (0, 0, 0, 2), expand=False), highlight=False)
-
-    return write
-
-
-_MOST_PEOPLE = 5
-_PART = {"visual": "picture", "audio": "sound"}
-_WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "sound alone"}
-
-
-def _answer_text(answer: Answer) -> str:
-    if answer.log10_lr is None or answer.limits is None:
-        return plain_text(answer.says)
-    low, high = answer.limits
-    return (
-        f"{answer.says}\nlog10 LR {answer.log10_lr:+.2f} (claims end at {low:+.2f} and {high:+.2f}); "
-        f"at even odds P(fake) {answer.probability:.2f}"
-    )
 
 
 @bundles.callback(invoke_without_command=True, epilog="Example: [bold]bmnas bundle -o detector.bmnas[/bold]")

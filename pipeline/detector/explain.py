@@ -15,7 +15,6 @@ from pipeline.detector.occlude import Window, bands, face_regions, without_band,
 from pipeline.detector.prediction import Band, Explanation, Moment, Prediction
 from pipeline.detector.road import Walked
 from pipeline.params import Params
-from pipeline.sound.clip import Spectrograms, compute_spectrogram
 
 Layers = Mapping[str, NDArray[Any]]
 """{layer: (windows, L, C_in)}"""
@@ -51,10 +50,8 @@ class Explained:
 class Explainer:
     """Explains one file, which it is given a stretch of windows at a time."""
 
-    def __init__(
-        self, params: Params, rows: Rows, scores: Scores, spectrogram: Spectrograms = compute_spectrogram
-    ) -> None:
-        self._params, self._rows, self._scores, self._spectrogram = params, rows, scores, spectrogram
+    def __init__(self, params: Params, rows: Rows, scores: Scores) -> None:
+        self._params, self._rows, self._scores = params, rows, scores
         self._moments: list[Moment] = []
         self._whole: list[NDArray[np.float64]] = []
         self._without: dict[str, list[NDArray[np.float64]]] = {}
@@ -116,7 +113,7 @@ class Explainer:
 
     def _bands(self, window: Window, layers: Layers) -> Iterator[Band]:
         params = self._params.spectrograms
-        parts = {band: without_band(window, *band, params, self._spectrogram) for band in bands(params)}
+        parts = {band: without_band(window, *band, params) for band in bands(params)}
         for (low_hz, high_hz), of_band in self._effects(parts, "audio", layers).items():
             yield Band(low_hz, high_hz, of_band)
 

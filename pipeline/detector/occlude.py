@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from pipeline.faces.crops import in_crop, poses
 from pipeline.faces.mtcnn import Faces
 from pipeline.params import FaceParams, SpectrogramParams
-from pipeline.sound.clip import Spectrograms, compute_spectrogram, from_pcm, to_pcm
+from pipeline.sound.clip import from_pcm, to_pcm
 
 Window = Mapping[str, NDArray[Any]]
 """What the stages store of one window: "crops", "boxes", "landmarks", "spectrogram", "waveform"."""
@@ -81,24 +81,30 @@ def _filled(crop: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     return np.where(mask[..., None], np.asarray(blurred), crop)
 
 
-def band_edges_hz(params: SpectrogramParams) -> NDArray[np.float64]:
-    """(BANDS + 1,) from 0 to half the sample rate, evenly spaced on the mel scale."""
-    top = 2595 * np.log10(1 + params.sample_rate_hz / 2 / 700)
-    return np.asarray(700 * (10 ** (np.linspace(0, top, BANDS + 1) / 2595) - 1))
-
-
-def without_band(
-    window: Window, low_hz: float, high_hz: float, params: SpectrogramParams, by: Spectrograms = compute_spectrogram
-) -> dict[str, NDArray[Any]]:
-    """The window with nothing between the two in its sound."""
-    spectrum = np.fft.rfft(from_pcm(window["waveform"]))
-    hz = np.fft.rfftfreq(len(window["waveform"]), 1 / params.sample_rate_hz)
-    spectrum[(hz >= low_hz) & (hz < high_hz)] = 0
-    wave = np.fft.irfft(spectrum, len(window["waveform"])).astype(np.float32)
-    spectrogram = by(wave[None], params)[0]
-    return {**window, "waveform": to_pcm(wave), "spectrogram": spectrogram}
-
-
 def bands(params: SpectrogramParams) -> Iterator[tuple[float, float]]:
-    """(low, high) Hz of each, from the lowest on."""
-    yield from pairwise(band_edges_hz(params).tolist())
+    """(low, high) Hz of each of BANDS, from the lowest on, as wide as each other on the mel scale."""
+    yield from pairwise(_hz(np.linspace(0, _mel(params.sample_rate_hz / 2), BANDS + 1)).tolist())
+
+
+def without_band(window: Window, low_hz: float, high_hz: float, params: SpectrogramParams) -> dict[str, NDArray[Any]]:
+    """The window with nothing between the two: in the spectrogram its own floor, in the waveform none of it."""
+    spectrum, samples = np.fft.rfft(from_pcm(window["waveform"])), len(window["waveform"])
+    hz = np.fft.rfftfreq(samples, 1 / params.sample_rate_hz)
+    spectrum[(hz >= low_hz) & (hz < high_hz)] = 0
+    top, rows = _mel(params.sample_rate_hz / 2), len(window["spectrogram"])
+    # The middles of mel filters; bins of a linear spectrogram lie at 0 and at half the sample rate, too.
+    middles = _hz(np.linspace(0, top, rows + 2)[1:-1]) if params.kind == "log_mel" else np.linspace(0, hz[-1], rows)
+    gone = (middles >= low_hz) & (middles < high_hz)
+    return {
+        **window,
+        "waveform": to_pcm(np.fft.irfft(spectrum, samples).astype(np.float32)),
+        "spectrogram": np.where(gone[:, None], window["spectrogram"].min(), window["spectrogram"]),
+    }
+
+
+def _mel(hz: float) -> float:
+    return float(2595 * np.log10(1 + hz / 700))
+
+
+def _hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(700 * (10 ** (mel / 2595) - 1))

@@ -22,6 +22,7 @@ from pipeline.detector.opened import open_bundle
 from pipeline.detector.parts import load_parts
 from pipeline.detector.people import Face
 from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
+from pipeline.detector.quality import quality, sound_ends_hz
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
@@ -31,6 +32,7 @@ from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
+Progress = Callable[[float], object]
 DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
@@ -64,9 +66,9 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
-        self._workspace, self._params, self._compute = workspace, params, compute
-        self._parts = load_parts(workspace, run, params)
-        self._road, self._networks = Road(params, self._parts), self._parts.networks
+        self._workspace, self._params = workspace, params
+        parts = load_parts(workspace, run, params)
+        self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
         self._opened = ExitStack()
@@ -96,32 +98,53 @@ class Detector:
         self.close()
 
     def score(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Prediction:
         """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
 
         hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
-        own parameters say. faces: "main" leaves `people` empty, and changes nothing else. Raises ValueError where hop_s
-        is no time, or faces neither.
+        own parameters say. faces: "main" leaves `people` empty, and changes nothing else. progress: called with the
+        share of the file that is done, stretch by stretch. Raises ValueError where hop_s is no time, or faces neither.
         """
-        return self._answered(video, hop_s, faces, None)
+        return self._answered(video, hop_s, faces, progress=progress)
 
     def explain(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Prediction:
         """The same with its `explanation`, which takes some seconds more."""
-        return self.explained(video, hop_s=hop_s, faces=faces).prediction
+        return self.explained(video, hop_s=hop_s, faces=faces, progress=progress).prediction
 
     def explained(
-        self, video: str | os.PathLike[str], *, hop_s: float | None = None, faces: WhichFaces = "all"
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
     ) -> Explained:
         """The same, and what was seen and heard, to show beside it."""
-        explainer = Explainer(self._params, self._road.rows, self._score, self._parts.spectrogram)
-        prediction = self._answered(video, hop_s, faces, explainer)
+        explainer = Explainer(self._params, self._road.rows, self._score)
+        prediction = self._answered(video, hop_s, faces, explainer=explainer, progress=progress)
         return Explained(prediction, explainer.looked_at() if prediction.explanation else None)
 
     def _answered(
-        self, video: str | os.PathLike[str], hop_s: float | None, faces: WhichFaces, explainer: Explainer | None
+        self,
+        video: str | os.PathLike[str],
+        hop_s: float | None,
+        faces: WhichFaces,
+        *,
+        explainer: Explainer | None = None,
+        progress: Progress | None = None,
     ) -> Prediction:
         if hop_s is not None and not hop_s >= LEAST_HOP_S:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
@@ -134,13 +157,15 @@ class Detector:
                 stretches.append(self._kept(walked))
                 if explainer:
                     explainer.add(walked)
+                if progress:
+                    progress(walked.done / walked.planned)
             found = self._judged(str(video), stretches)
-            return replace(found, explanation=explainer.explanation()) if explainer else found
+            found = replace(found, explanation=explainer.explanation()) if explainer else found
         except (media.MediaError, DetectorError) as error:
-            reason = str(error)
+            found = unscored(str(path), str(error))
         except Exception as error:  # one bad file never stops the others, however it is bad
-            reason = f"unexpected {type(error).__name__}: {error}"
-        return unscored(str(path), reason)
+            found = unscored(str(path), f"unexpected {type(error).__name__}: {error}")
+        return replace(found, provenance=_provenance(path))
 
     def score_many(
         self,
@@ -149,17 +174,20 @@ class Detector:
         workers: int = 1,
         hop_s: float | None = None,
         faces: WhichFaces = "all",
+        explain: bool = False,
+        progress: Progress | None = None,
     ) -> Iterator[Prediction]:
-        """Yields a file's prediction as soon as it is there, as `score` gives it.
+        """Yields a file's prediction as soon as it is there, as `score` or `explain` gives it.
 
         workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
-        known by their `path`. 1: in order, in this process.
+        known by their `path`, and `progress` hears nothing of them. 1: in order, in this process.
         """
         if workers == 1:
-            yield from (self.score(video, hop_s=hop_s, faces=faces) for video in videos)
+            ask = self.explain if explain else self.score
+            yield from (ask(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
         else:
             compute = self._compute.model_copy(update={"workers": workers})
-            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces)
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
     def _kept(self, walked: Walked) -> _Stretch:
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
@@ -183,7 +211,7 @@ class Detector:
 
     def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
-        found = [of(layers) for name, of in self._networks if name == network]
+        found = [scores(layers) for name, scores in self._networks if name == network]
         return np.asarray(np.mean(found, axis=0))
 
     def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:
@@ -203,8 +231,24 @@ class Detector:
                 faces.setdefault(face.number, []).append((face, looked))
         mains = {number for number, of in faces.items() if any(face.is_main for face, _ in of)}
         people = [of for number, of in faces.items() if len(mains) > 1 or number not in mains]
-        shares = shapley(main["answer"], *(main["modalities"][modality] for modality in MODALITIES))
-        return Prediction(path, **main, shares=shares, people=tuple(self._person(of, speech_s) for of in people))
+        answers, known = main["modalities"], main["quantities"]
+        rate = self._params.spectrograms.sample_rate_hz
+        return Prediction(
+            path,
+            **main,
+            shares=shapley(main["answer"], *(answers[modality] for modality in MODALITIES)),
+            quality=quality(
+                self._params.faces,
+                face_px=float(np.median([each.face_px for each in walked])),
+                face_share=known["face_share"],
+                fps=walked[0].fps,
+                pictures=walked[0].pictures,
+                speech_s=known["speech_s"] if has_audio else None,
+                ends_hz=sound_ends_hz(np.mean([each.spectrum for each in walked], axis=0), rate),
+                listens_to_hz=rate / 2,
+            ),
+            people=tuple(self._person(of, speech_s) for of in people),
+        )
 
     def _person(self, of: Sequence[tuple[Face, _Looked]], speech_s: Callable[[Iterable[float]], float]) -> Person:
         starts = [start for face, _ in of for start in face.starts_s]
@@ -246,17 +290,22 @@ def predict(
     *,
     hop_s: float | None = None,
     faces: WhichFaces = "all",
+    explain: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces: as `Detector.score` has them. Raises as `Detector`.
+    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s, faces=faces)
+        yield from Detector(workspace, compute).score_many(
+            videos, hop_s=hop_s, faces=faces, explain=explain, progress=progress
+        )
         return
     kept_evidence(workspace)  # what is missing is said before workers start
-    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s, faces) for video in videos]
+    root = workspace.root.resolve()
+    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
     try:
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
@@ -274,16 +323,30 @@ class _Task:
     video: Path
     hop_s: float | None
     faces: WhichFaces
+    explain: bool
 
 
 def _score(task: _Task) -> Prediction:
-    found = _detector(task.root, task.compute).score(task.video, hop_s=task.hop_s, faces=task.faces)
+    detector = _detector(task.root, task.compute)
+    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
     return replace(found, path=task.name)
 
 
 @functools.lru_cache(maxsize=1)
 def _detector(root: Path, compute: ComputeParams) -> Detector:
     return Detector(Workspace(root), compute)
+
+
+def _provenance(path: Path) -> dict[str, Any] | None:
+    """What a file's manifest says, whatever becomes of its score."""
+    try:
+        with media.one_file():
+            found = media.provenance(media.inside(Path("/"), str(path.absolute())))
+    except media.PassingError:
+        return None
+    except Exception as error:  # a score is not lost to it
+        found = media.Manifest(state="unreadable", problems=(f"unexpected {type(error).__name__}",))
+    return None if found is None else {"says": found.says, **found.model_dump()}
 
 
 def _spread(scores: NDArray[np.float64]) -> float:

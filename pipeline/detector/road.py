@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.windows import ClipWindows
+from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
 from pipeline.detector.parts import Parts
 from pipeline.detector.people import Face, Numbers, faces_of
 from pipeline.detector.prediction import WhichFaces
 from pipeline.faces.clip import Shown, every_face
-from pipeline.features.amounts import face_windows, powers
+from pipeline.features.amounts import face_windows, powers, spectrum
 from pipeline.features.forward import MODALITIES, window_rows
 from pipeline.params import Params
 from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
@@ -50,10 +50,19 @@ class Walked:
     has_audio: bool
     planned: int
     """So many windows the whole file has, those without a face included."""
+    done: int
+    """So many of them lie before the end of this stretch."""
     face_windows: float
     """Of this stretch: as `amounts.face_windows` counts them."""
     powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
     """Of the sound of the windows that were looked at: as `amounts.powers` gives them."""
+    spectrum: NDArray[np.float64] = field(repr=False)
+    """The same windows' mean power, as `amounts.spectrum` gives it."""
+    face_px: float
+    """The median width of the main face, in pixels of the picture."""
+    fps: float
+    pictures: int
+    """In the whole file"""
     faces: tuple[Face, ...] = ()
     """All that stay long enough, the main one among them; empty where only that was asked for."""
 
@@ -85,8 +94,12 @@ class Road:
             for first in range(0, len(heard.windows.starts_s), size):
                 windows = replace(heard.windows, starts_s=heard.windows.starts_s[first : first + size])
                 try:
-                    shown = every_face(file, windows, self._params, found=heard.probe, networks=self._parts.faces)
-                    with media.one_file(longest_s), closing(shown):
+                    with (
+                        media.one_file(longest_s),
+                        closing(
+                            every_face(file, windows, self._params, found=heard.probe, networks=self._parts.faces)
+                        ) as shown,
+                    ):
                         walked = self._walked(heard, windows, shown, numbers)
                 except media.PassingError:
                     raise
@@ -104,8 +117,8 @@ class Road:
         main = next(shown)
         if numbers is None:
             shown.close()  # the pictures are not held while backbones compute
-        sound = window_arrays(heard.samples, windows, self._params, by=self._parts.spectrogram)
-        sounds, seen = sound.by_start(), main.windowed
+        sound, seen = window_arrays(heard.samples, windows, self._params, by=self._parts.spectrogram), main.windowed
+        sounds = sound.by_start()
         arrays = {start: sounds[start] | window for start, window in seen.by_start().items()}
         rows, refused = self.rows(arrays, MODALITIES)
         if not heard.info["has_audio"]:
@@ -122,6 +135,7 @@ class Road:
             looked_at_s=seen.starts_s,
             has_audio=heard.info["has_audio"],
             planned=len(heard.windows.starts_s),
+            done=heard.windows.starts_s.index(windows.starts_s[-1]) + 1,
             face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
                 held["waveform"],
@@ -129,6 +143,10 @@ class Road:
                 available_s=heard.windows.available_s,
                 sample_rate_hz=self._params.spectrograms.sample_rate_hz,
             ),
+            spectrum=spectrum(held["waveform"]),
+            face_px=_median_width(seen),
+            fps=heard.probe.fps,
+            pictures=len(heard.probe.times_s),
             faces=() if numbers is None else self._faces(main, rows, refused, shown, numbers),
         )
 
@@ -161,3 +179,8 @@ class Road:
             heard = {name: x[at] for name, x in rows.items() if name not in seen}
             made.append((other, heard | seen, {*bad, *(i for i, k in enumerate(at) if k in refused)}))
         return tuple(faces_of(made, numbers))
+
+
+def _median_width(seen: Windowed) -> float:
+    boxes = seen.arrays["boxes"][seen.arrays["probabilities"] > 0]
+    return float(np.median(boxes[:, 2] - boxes[:, 0]))

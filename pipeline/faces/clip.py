@@ -48,13 +48,20 @@ class Shown:
     """Who is seen in each of its windows; the main face may be another after a cut."""
 
 
-def file_faces(path: Path, windows: ClipWindows, params: Params, *, found: media.Probe | None = None) -> Windowed:
+def file_faces(
+    path: Path,
+    windows: ClipWindows,
+    params: Params,
+    *,
+    found: media.Probe | None = None,
+    networks: Networks | None = None,
+) -> Windowed:
     """The crops of those of a file's windows that show a face often enough; raises MediaError when there is none.
 
     Of several faces it is the main one: the most persistent and largest. found: what `media.probe` says, where it is
-    known better.
+    known better. networks: MTCNN's, where they are not torch's.
     """
-    with closing(every_face(path, windows, params, found=found)) as faces:
+    with closing(every_face(path, windows, params, found=found, networks=networks)) as faces:
         return next(faces).windowed
 
 
@@ -69,7 +76,7 @@ def every_face(
     """Yields the main face, as `file_faces` has it, and then each other one that lasts and is seen often enough.
 
     They are followed once for all, and cut out one after the other: memory is that of one. A window in which a face is
-    the main one is not cut a second time for it. networks: MTCNN's, where they are not torch's.
+    the main one is not cut a second time for it.
     """
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)

@@ -143,16 +143,16 @@ class Mtcnn:
         if len(image) == 0:
             return [_as_faces(*_NONE) for _ in frames]
         places = np.concatenate(list(boxes)).astype(np.float32)
+        middles: Floats = (places[:, :2] + places[:, 2:]) / np.float32(2)
         sides = (places[:, 2:] - places[:, :2]).max(axis=1).clip(1)
         level = np.floor(np.log(_LEAST * sides / self.min_face_px) / -math.log(_FACTOR)).clip(0)
-        centres = np.asarray((places[:, :2] + places[:, 2:]) / 2, np.float32)
         searched = _Searched(integral(frames), shrunk)
         found = []
         for k in range(_NEAR_LEVELS):
             # In double precision: float32 powers differ in the last bit by how many are taken at once.
             power = np.power(np.float64(np.float32(_FACTOR)), level + k).astype(np.float32)
             scale = np.asarray(np.float32(CELL_PX / self.min_face_px) * power, np.float32)
-            found.append(self._window(searched, image, centres, scale, k))
+            found.append(self._window(searched, image, middles, scale, k))
         candidates, of = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return self._narrowed(searched, *_merged(candidates, of))
 

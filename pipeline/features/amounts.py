@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.sound.clip import from_pcm
 
 _HOP_S = 0.010
+_BINS = 256
 
 
 def face_windows(probabilities: NDArray[np.float32]) -> float:
@@ -55,3 +56,10 @@ def seconds_above(
     """Of what `powers` gives, as `seconds_heard`, and of these windows only; the loudest is that of all."""
     heard = (power >= power.max() * 10 ** (-silence_db / 10)) & (power.max() > 0)
     return float(len(np.unique(numbers[windows][heard[windows]])) * _HOP_S)
+
+
+def spectrum(waves: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(_BINS,) the mean power of a clip's windows, (windows, samples), from 0 to half the sample rate."""
+    samples = from_pcm(waves[:, : waves.shape[1] // (2 * _BINS) * 2 * _BINS]).reshape(-1, 2 * _BINS)
+    power = np.square(np.abs(np.fft.rfft(samples * np.hanning(2 * _BINS), axis=1)))
+    return np.asarray(power[:, 1:].mean(axis=0))

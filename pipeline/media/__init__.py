@@ -20,6 +20,7 @@ from pipeline.media.files import (
 )
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
 from pipeline.media.process import MAX_SECONDS, one_file
+from pipeline.media.provenance import Manifest, provenance, read_manifest
 from pipeline.media.sound import OpenSound, Samples, Sound, open_sound, read_sound
 from pipeline.media.timeline import Probe, probe
 from pipeline.media.told import AudioInfo
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Isolation", "MediaError", "NoAudioError", "OpenSound",
+    "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Isolation", "Manifest", "MediaError", "NoAudioError",
+    "OpenSound",
     "PassingError", "Probe", "Samples", "Sound", "Span", "Video", "check_file", "ffmpeg_exe", "inside", "isolation",
-    "one_file", "open_regular", "open_sound", "open_video", "probe", "raw_pictures", "raw_sound", "read_frames",
-    "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
+    "one_file", "open_regular", "open_sound", "open_video", "probe", "provenance", "raw_pictures", "raw_sound",
+    "read_frames", "read_manifest", "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import figures
 from pipeline.detector.page import About, policy
-from pipeline.serve.api import Service, guarded, open_to_all
+from pipeline.serve.api import Service, guarded, may_ask, open_to_all
 from pipeline.serve.jobs import Jobs
 from pipeline.serve.metrics import Metrics
-from pipeline.serve.problems import Problem, answer, tell_problems
+from pipeline.serve.problems import Problem, answer, described, tell_problems
 from pipeline.serve.settings import Settings, is_loopback
 from pipeline.serve.shapes import PathAsked
 
@@ -67,7 +67,10 @@ def make_app(settings: Settings, command: Sequence[str], about: About) -> FastAP
     )
     tell_problems(app)
     app.include_router(open_to_all)
-    app.include_router(guarded)
+    if settings.tokens:
+        app.include_router(guarded, dependencies=[Depends(may_ask)], responses=described(401))
+    else:
+        app.include_router(guarded)
     _describe(app)
 
     @app.get("/", include_in_schema=False)
@@ -108,7 +111,7 @@ class _Around:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _without_traceback(send))
             return
 
         async def with_headers(message: Message) -> None:
@@ -126,6 +129,17 @@ class _Around:
             await answer(403, why)(scope, receive, with_headers)
         else:
             await self._app(scope, receive, with_headers)
+
+
+def _without_traceback(send: Send) -> Send:
+    """Why the service does not start, without where in its code that was noticed."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            message = {**message, "message": message["message"].strip().rpartition("\n")[2]}
+        await send(message)
+
+    return sent
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

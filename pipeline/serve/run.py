@@ -71,9 +71,12 @@ def serve(settings: Settings, detector: Path, *, public_key: bytes | None, host:
         )
         if os.geteuid() == 0:
             _log.warning("the service runs as root; it needs no rights: run it as an ordinary user")
-        server.run()
-        if not server.started:
-            raise ServeError("the service did not start: what is above says why")
+        try:
+            server.run()
+        except SystemExit:
+            if not server.started:
+                raise ServeError("the service did not start; what is above says why") from None
+            raise
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -1,10 +1,11 @@
 """`make soak-serve`: the service under 20 uploads at a time for two minutes, good files and hostile ones among them.
 
-    python -m tests.soak.serve --bundle detector.bmnas --clips FOLDER [--seconds 120] [--hostile FOLDER]
+    python -m tests.soak.serve [--detector work] [--clips data/synth/clips] [--hostile FOLDER] [--seconds 120]
 
-Says how many answers of which kind there were, what the service and its workers held in memory, and what lay on the
-disk afterwards; fails where an answer was neither good, nor a problem of the file sent, nor 503, where something is
-left, or where it is not healthy at once. Then, with good clips only, how many a minute one worker scores, and two.
+Needs a finished work/ (make demo), or a bundle as --detector and clips that it can score. Says how many answers of
+which kind there were, and what the service and its workers held in memory; fails where an answer was neither good, nor
+a problem of the file sent, nor 503, where something is left on the disk, or where it is not healthy at once. Then, with
+good clips only, how many a minute one worker scores, and two.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class Tally:
 
 
 @contextlib.contextmanager
-def service(bundle: Path, spool: Path, workers: int, *, queue: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def service(detector: Path, spool: Path, workers: int, *, queue: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`bmnas serve`, when it answers; ended by SIGTERM."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = {"--bundle": bundle, "--port": port, "--workers": workers, "--spool": spool, "--queue": queue}
-    options |= {"--max-mb": 8, "--time-limit": 120}
+    options = {"--bundle" if detector.is_file() else "--work": detector, "--port": port, "--spool": spool}
+    options |= {"--workers": workers, "--queue": queue, "--max-mb": 8, "--time-limit": 120}
     command = [sys.executable, "-m", "pipeline.cli", "serve", *(str(word) for of in options.items() for word in of)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
@@ -174,11 +175,11 @@ async def load(url: str, pid: int, source: Iterator[tuple[str, bytes]], *, secon
     return tally
 
 
-def storm(bundle: Path, clips: list[bytes], hostile: list[bytes], *, seconds: float, workers: int = 2) -> Tally:
+def storm(detector: Path, clips: list[bytes], hostile: list[bytes], *, seconds: float, workers: int = 2) -> Tally:
     """The load, and what must hold afterwards."""
     with tempfile.TemporaryDirectory(prefix="bmnas-soak-") as folder:
         spool = Path(folder)
-        with service(bundle, spool, workers, queue=8) as (process, url):
+        with service(detector, spool, workers, queue=8) as (process, url):
             source = uploads(clips, hostile, seed=0)
             tally = asyncio.run(load(url, process.pid, source, seconds=seconds, senders=SENDERS))
             assert healthy(url), "it is not healthy afterwards"
@@ -188,24 +189,31 @@ def storm(bundle: Path, clips: list[bytes], hostile: list[bytes], *, seconds: fl
     return tally
 
 
-def rate(bundle: Path, clips: list[bytes], *, workers: int, seconds: float) -> float:
-    """Good clips a minute."""
+def cpu_s(pid: int) -> float:
+    """Seconds of a core that the service and all below it have used."""
+    service = psutil.Process(pid)
+    return sum(sum(process.cpu_times()[:4]) for process in (service, *service.children(recursive=True)))
+
+
+def rate(detector: Path, clips: list[bytes], *, workers: int, seconds: float) -> tuple[float, float]:
+    """Good clips a minute, and seconds of a core for each: on a busy machine only these tell one worker from two."""
     with (
         tempfile.TemporaryDirectory(prefix="bmnas-soak-") as folder,
-        service(bundle, Path(folder), workers, queue=8) as (process, url),
+        service(detector, Path(folder), workers, queue=8) as (process, url),
     ):
         source = (("good", clip) for clip in itertools.cycle(clips))
         asyncio.run(load(url, process.pid, source, seconds=5, senders=workers))  # warm
-        start = time.monotonic()
+        start, used = time.monotonic(), cpu_s(process.pid)
         tally = asyncio.run(load(url, process.pid, source, seconds=seconds, senders=workers + 1))
-        return 60 * tally.outcomes["scored"] / (time.monotonic() - start)
+        scored = tally.outcomes["scored"]
+        return 60 * scored / (time.monotonic() - start), (cpu_s(process.pid) - used) / scored
 
 
 def main() -> None:
     """Runs both and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--clips", type=Path, required=True, help="a folder of good clips")
+    parser.add_argument("--detector", type=Path, default=Path("work"), help="a bundle, or a run's folder")
+    parser.add_argument("--clips", type=Path, default=Path("data/synth/clips"), help="a folder of good clips")
     parser.add_argument("--hostile", type=Path, help="a folder of hostile files")
     parser.add_argument("--seconds", type=float, default=120)
     given = parser.parse_args()
@@ -213,11 +221,12 @@ def main() -> None:
     hostile = [b"", b"no media", bytes(100_000), os.urandom(100_000), clips[0][: len(clips[0]) // 2]]
     if given.hostile:
         hostile += [path.read_bytes() for path in sorted(given.hostile.iterdir()) if path.stat().st_size < 8_000_000]
-    tally = storm(given.bundle, clips, hostile, seconds=given.seconds)
+    tally = storm(given.detector, clips, hostile, seconds=given.seconds)
     print(json.dumps(tally.__dict__, indent=2), flush=True)
     busy = psutil.getloadavg()[0]
-    one, two = (rate(given.bundle, clips, workers=workers, seconds=given.seconds / 2) for workers in (1, 2))
-    print(f"one worker: {one:.1f} clips a minute; two: {two:.1f}, {two / one:.2f} times as many (load {busy:.1f})")
+    one, two = (rate(given.detector, clips, workers=workers, seconds=given.seconds / 2) for workers in (1, 2))
+    print(f"one worker: {one[0]:.1f} clips a minute, {one[1]:.2f} s of a core each; two: {two[0]:.1f}, {two[1]:.2f} s")
+    print(f"two do {two[0] / one[0]:.2f} times as many; the machine's load before was {busy:.1f}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from cache_schemas.paths import path_text, plain_text
 from pipeline import figures, report
 from pipeline.detector.page import pictures, timeline
 from pipeline.detector.page.shown import About, Shown
-from pipeline.detector.prediction import Prediction
+from pipeline.detector.prediction import Person, Prediction
 from pipeline.statistics.answers import Answer
 
 WHOSE = {"fusion": "Picture and sound", "visual": "Picture alone", "audio": "Sound alone"}
@@ -26,6 +26,7 @@ _TEMPLATES, _REPORT = (Path(str(at)).parent / "templates" for at in (__file__, r
 _STYLES = (Path(str(figures.__file__)).with_name("palette.css"), _REPORT / "page.css", _TEMPLATES / "answer.css")
 _MOST_WINDOWS, _MOST_FACES = 12, 16
 """So many windows' faces are shown, and so many pictures of them together."""
+_MOST_PEOPLE = 20
 _BASE_RATES = (2, 10, 100, 10_000)
 _SIGNED = str.maketrans("-", "\N{MINUS SIGN}")
 
@@ -59,6 +60,7 @@ def page(prediction: Prediction, shown: Shown, about: About) -> str:
         "captions": film and pictures.data_uri("text/vtt", timeline.captions(drawn, film).encode()),
         "strips": _strips(prediction, shown),
         "spectrum": shown.spectrum and pictures.spectrum(shown.spectrum.power),
+        "people": sorted(prediction.people, key=_against)[:_MOST_PEOPLE],
         "reasons": reasons,
         "most": max((abs(effect) for rows in reasons.values() for _, effect in rows), default=0.0),
         "command": shlex.join(["bmnas", "predict", *about.options, "--", prediction.path]),
@@ -116,7 +118,7 @@ def _contents(prediction: Prediction, shown: Shown) -> list[tuple[str, str]]:
         "when": ("When", bool(scored or shown.film)),
         "seen": ("What it saw and heard", bool(shown.faces or shown.spectrum)),
         "why": ("What the score hangs on", prediction.explanation is not None),
-        "people": ("Other people", bool(prediction.people)),
+        "people": ("Other faces", bool(prediction.people)),
         "input": ("Quality of the file", bool(prediction.quality or prediction.quantities)),
         "limits": ("What it does not say", True),
         "detector": ("The detector", True),
@@ -175,6 +177,11 @@ def _strips(prediction: Prediction, shown: Shown) -> list[dict[str, Any]]:
         {"start_s": of.start_s, "score": scores.get(of.start_s), "faces": pictures.faces(of.crops, min(each, 8))}
         for of in chosen
     ]
+
+
+def _against(person: Person) -> float:
+    """Sorts by what speaks for a fake; those of whom nothing can be said come last."""
+    return np.inf if person.answer.log10_lr is None else -person.answer.log10_lr
 
 
 def _reasons(prediction: Prediction) -> dict[str, list[tuple[str, float]]]:

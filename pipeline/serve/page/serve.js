@@ -87,13 +87,16 @@ async function show(id, result, file) {
   at("save").href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
   at("save").download = `${file.name}.html`;
   at("result").hidden = false;
+  at("before").hidden = true; // the answer's page has all of it
   at("says").focus();
 }
 
-function fit() {
-  const shown = at("answer").contentDocument?.documentElement;
-  if (shown) at("answer").style.height = `${shown.scrollHeight + 2}px`;
-}
+at("answer").onload = () => {
+  const whole = at("answer").contentDocument.documentElement;
+  new ResizeObserver(() => {
+    at("answer").style.height = `${Math.ceil(whole.getBoundingClientRect().height) + 2}px`;
+  }).observe(whole);
+};
 
 async function score(file) {
   at("problem").hidden = at("result").hidden = true;
@@ -116,8 +119,6 @@ at("form").onsubmit = (event) => {
   event.preventDefault();
   if (!at("go").disabled) score(at("file").files[0]);
 };
-at("answer").onload = fit;
-window.onresize = fit;
 at("token").onchange = () => describe().catch(() => {});
 const drop = at("drop");
 for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });

@@ -70,10 +70,13 @@ def test_a_worker_that_is_lost_is_replaced_and_the_job_says_so(start: Start, wha
 
 def test_beyond_the_queue_the_answer_is_503_and_nothing_else(start: Start) -> None:
     with start(queue=1) as live:
-        sent = [live.send(b"wait 3\n"), live.send(GOOD), live.send(GOOD)]
+        gate = live.root / "gate"
+        gate.touch()
+        sent = [live.send(f"{gate}\n".encode()), live.send(GOOD), live.send(GOOD)]
         assert [each.status_code for each in sent] == [202, 202, 503]
         assert sent[2].headers["retry-after"] == "5"
         assert sent[2].headers["content-type"] == "application/problem+json"
+        gate.unlink()
         last = live.client.get(f"/v1/jobs/{sent[1].json()['id']}", params={"wait_s": 20}).json()
         assert last["state"] == "done"
         assert live.send(GOOD).status_code == 202

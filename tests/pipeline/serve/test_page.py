@@ -31,7 +31,8 @@ def page(browser: Browser, live: Live) -> Iterator[Page]:
     found.goto(live.url)
     yield found
     context.close()
-    assert [text for text in said if "401" not in text] == []
+    known = ("Failed to load resource", "Blocked script execution in 'about:srcdoc'")  # refusals; the frame's sandbox
+    assert [text for text in said if not text.startswith(known)] == []
     assert [url for url in asked if not url.startswith((live.url, "blob:", "data:", "about:"))] == []
 
 
@@ -48,7 +49,7 @@ def test_by_keyboard_alone(page: Page, live: Live, tmp_path: Path) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "go"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'says'")
+    page.wait_for_selector("#says:focus")
     assert page.inner_text("#says") == "interview.mp4: weak support for a fake"
     answer = page.frame_locator("#answer")
     assert "Weak support for a fake" in answer.locator("#answer .verdict").inner_text()
@@ -63,10 +64,10 @@ def test_by_keyboard_alone(page: Page, live: Live, tmp_path: Path) -> None:
 
 
 def test_progress_is_told(page: Page, tmp_path: Path) -> None:
-    page.set_input_files("#file", clip(tmp_path, b"wait 1\n"))
+    page.set_input_files("#file", clip(tmp_path, b"wait 2\n"))
     page.click("#go")
-    page.wait_for_function("document.getElementById('status').textContent === 'Looking and listening'")
-    assert page.get_attribute("#progress", "value") == "0.5"
+    page.get_by_text("Looking and listening").wait_for()
+    page.wait_for_selector("#progress[value='0.5']")
     page.wait_for_selector("#result:not([hidden])")
 
 
@@ -86,7 +87,9 @@ def test_it_fits_and_can_be_read_by_everybody(page: Page, tmp_path: Path, width:
     page.set_input_files("#file", clip(tmp_path))
     page.click("#go")
     page.wait_for_selector("#result:not([hidden])")
-    page.wait_for_function("document.getElementById('answer').clientHeight > 700")
+    page.frame_locator("#answer").locator(".verdict").wait_for()
+    page.wait_for_timeout(300)  # it is laid out
+    assert page.locator("#answer").bounding_box()["height"] > 700  # type: ignore[index]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     inner = "document.getElementById('answer').contentDocument.documentElement"
     assert page.evaluate(f"{inner}.scrollWidth - {inner}.clientWidth") == 0

@@ -10,10 +10,12 @@
   const svg = box.querySelector("svg");
   const end = Number(box.dataset.end);
   const first = Number(box.dataset.film);
-  let at = 0;
+  const last = Number(box.dataset.filmEnd);
 
   const show = () => {
-    const says = `Window ${at + 1} of ${windows.length}, ${windows[at].dataset.says}`;
+    const start = Number(windows[at].dataset.start);
+    const there = first <= start && start < last ? "" : "; the copy does not have it";
+    const says = `Window ${at + 1} of ${windows.length}, ${windows[at].dataset.says}${there}`;
     windows.forEach((each, i) => each.classList.toggle("here", i === at));
     box.setAttribute("aria-valuenow", at + 1);
     box.setAttribute("aria-valuetext", says);
@@ -26,7 +28,9 @@
   };
   const seek = (seconds) => {
     move(seconds);
-    if (film) film.currentTime = Math.max(0, seconds - first);
+    if (!film) return;
+    if (first <= seconds && seconds < last) film.currentTime = seconds - first;
+    else film.pause();
   };
   const go = (to) => {
     at = Math.min(windows.length - 1, Math.max(0, to));
@@ -35,6 +39,8 @@
   };
   // Of the windows that hold a moment, the one that has begun last; before all of them, the first.
   const holding = (seconds) => Math.max(0, windows.findLastIndex((each) => Number(each.dataset.start) <= seconds + 0.05));
+  let at = windows.findIndex((each) => Number(each.dataset.start) >= first);
+  if (at < 0) at = holding(first);
 
   const steps = {
     ArrowLeft: () => go(at - 1),
@@ -60,9 +66,10 @@
   });
   if (film) {
     film.addEventListener("timeupdate", () => {
+      if (film.paused) return;
       const seconds = first + film.currentTime;
       move(seconds);
-      if (holding(seconds) !== at && !film.paused) {
+      if (holding(seconds) !== at) {
         at = holding(seconds);
         show();
       }
@@ -80,4 +87,5 @@
   here.hidden = false;
   for (const each of document.querySelectorAll(".keys")) each.hidden = false;
   show();
+  move(first);
 })();

@@ -82,13 +82,24 @@ def test_reasons_people_provenance_and_quality_are_told() -> None:
         "mouth +0.51", "5000 to 6000 Hz +0.30", "visual/blocks.3 +0.41",
         "0:01.0 to 0:06.5 cannot tell: too little face", "claim_generator camera/1.0", "by somebody",
         "The face is 38 px wide", "97 % of the pictures", "share",
+        "Agreement of its networks: they agree as far as on known clips: their P(fake) differ by 0.05.",
     ):  # fmt: skip
         assert words in text, words
     assert text.index("mouth +0.51") < text.index("skin +0.10")
     bare = Read(page(BARE, shown(), ABOUT)).text
-    for words in ("What the score hangs on", "Other people", "The face is 38 px", "Shapley"):
+    for words in ("What the score hangs on", "Other faces", "The face is 38 px", "Shapley"):
         assert words not in bare
     assert "No C2PA manifest" in bare
+
+
+def test_of_many_faces_those_that_speak_most_for_a_fake_are_told_first() -> None:
+    people = [
+        replace(FULL.people[0], first_s=100.0 + i, last_s=101.0 + i, answer=replace(SAYS, log10_lr=i / 100))
+        for i in range(50)
+    ]
+    text = Read(page(replace(FULL, people=(FULL.people[0], *people)), shown(), ABOUT)).text
+    assert text.index("2:29.0 to 2:30.0") < text.index("2:28.0 to 2:29.0") < text.index("And 31 more")
+    assert "1:40.0 to" not in text
 
 
 def test_a_page_says_how_to_get_the_same_again() -> None:
