@@ -4,7 +4,7 @@ BIN := .venv/bin
 # dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test setup check docs manual kill lock
+.PHONY: demo test setup check docs manual kill lock gpu
 
 demo: setup
 	$(RUN) dvc repro
@@ -46,6 +46,10 @@ kill: setup
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --override requirements-overrides.txt \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+
+# What holds and how fast it is on a GPU, in eight minutes (docs/gpu.md); on a machine without one a dry run, in small.
+gpu: setup
+	$(RUN) python -m benchmarks.gpu $(ARGS)
 
 bench-%: setup
 	$(RUN) python -m benchmarks.$* $(ARGS)

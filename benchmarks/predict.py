@@ -30,7 +30,6 @@ from pipeline import media
 from pipeline.detector.predict import Detector
 from pipeline.faces.clip import file_faces
 from pipeline.features.forward import window_rows
-from pipeline.runs.scoring import scores_of
 from pipeline.sound.clip import open_heard, window_arrays
 from pipeline.synth import generate
 
@@ -129,13 +128,13 @@ def _in_one_process(work: Path, clip: Path) -> list[tuple[str, str, str, str]]:
                 file_faces(clip, heard.windows, params, found=heard.probe)
 
         def backbones() -> None:
-            for backbone in road._backbones:
+            for backbone in road._parts.backbones:
                 length, dtype = params.features.length, params.features.dtype
                 window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
 
         def networks() -> None:
             for _, network in detector._networks:
-                scores_of(network, walked.layers, "cpu")
+                network(walked.layers)
 
         works: dict[str, Callable[[], object]] = {
             "whole": lambda: detector.score(clip),

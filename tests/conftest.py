@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -21,3 +22,10 @@ install_import_hook(SHAPED, f"{check_shapes.__module__}.{check_shapes.__name__}"
 # No deadlines: how long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--device is for tests/nas and tests/gpu."""
+    parser.addoption(
+        "--device", default="cpu", help="torch device of the tests in tests/nas and tests/gpu; default: cpu"
+    )

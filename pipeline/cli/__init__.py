@@ -53,12 +53,25 @@ for group in (stages, detector, serve, experiments, robustness, cache, genotype,
 _flow(app)
 
 
+_OURS = ("pipeline", "nas", "cache_schemas")
+_EXTRAS = {"onnxruntime": "predict", "onnx": "onnx", "onnxscript": "onnx", "fastapi": "serve", "uvicorn": "serve"}
+"""{package: the extra that brings it}, where that is not train."""
+
+
 def main() -> None:
     """Runs the command line. Errors that our packages raise are for people: one message, no traceback."""
     try:
         app(prog_name="bmnas")  # also as `python -m pipeline.cli`
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OURS:
+            raise
+        extra = _EXTRAS.get(package, "train")
+        text = f"this command needs {package}, which is not installed: pip install 'bmnas[{extra}]'"
+        console.print(f"[red]error:[/red] {escape(text)}")
+        sys.exit(1)
     except Exception as error:
-        ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
+        ours = type(error).__module__.partition(".")[0] in _OURS
         if not ours and not isinstance(error, OSError):
             raise
         said = str(error) or type(error).__name__  # Dask's time-outs say nothing

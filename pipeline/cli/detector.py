@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,7 +99,7 @@ def predict(
     found = asked(videos, sys.stdin.buffer)
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4)
+    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
@@ -218,7 +219,11 @@ def bundle(
         Path | None, typer.Option(help="sign it with this private key (PEM, Ed25519)", metavar="PEM")
     ] = None,
     own_weights: Annotated[
-        bool, typer.Option("--own-weights", help="let backbones' weights that are files of yours go along")
+        bool,
+        typer.Option("--own-weights", help="let backbones' weights go along that are files of yours, or not free"),
+    ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="put in all that is computed, so that nobody needs torch to use it")
     ] = False,
 ) -> None:
     """Put a trained and evaluated detector into one file, for `bmnas predict --bundle` anywhere.
@@ -235,7 +240,8 @@ def bundle(
     from pipeline.detector.bundle import make_bundle
     from pipeline.workspace import Workspace
 
-    made = make_bundle(Workspace(work), out, key=read_private_key(sign) if sign else None, own_weights=own_weights)
+    private = read_private_key(sign) if sign else None
+    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx)
     console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-import click
 import typer
 from typer.cli import get_docs_for_click
 
@@ -15,7 +14,7 @@ from pipeline.cli import app
 def commands_page() -> str:
     """Every command with its arguments, options and defaults, in Markdown."""
     command = typer.main.get_command(app)
-    context = click.Context(command, info_name="bmnas")
+    context = typer.Context(command, info_name="bmnas")
     page = html.unescape(get_docs_for_click(obj=command, ctx=context, name="bmnas"))
     page = re.sub(r"<span[^>]*>(.*?)</span>|\[bold\](.*?)\[/bold\]", lambda found: f"`{found[1] or found[2]}`", page)
     page = re.sub(r"^\* `--help`: .*\n", "", page, flags=re.MULTILINE)

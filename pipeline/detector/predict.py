@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
-from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.explain import Explained, Explainer
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.parts import load_parts
 from pipeline.detector.people import Face
 from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
 from pipeline.detector.quality import quality, sound_ends_hz
@@ -27,7 +27,6 @@ from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.scoring import scores_of, trained_network
 from pipeline.runs.unlike import MODALITIES, vectors
 from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
@@ -68,10 +67,8 @@ class Detector:
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
         self._workspace, self._params = workspace, params
-        self._road, self._device = Road(params, run.backbones), device_of(compute)
-        self._networks = [
-            (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
-        ]
+        parts = load_parts(workspace, run, params)
+        self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
         self._opened = ExitStack()
@@ -189,7 +186,7 @@ class Detector:
             ask = self.explain if explain else self.score
             yield from (ask(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
         else:
-            compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
+            compute = self._compute.model_copy(update={"workers": workers})
             yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
     def _kept(self, walked: Walked) -> _Stretch:
@@ -200,7 +197,7 @@ class Detector:
     def _looked_at(self, seen: Walked | Face, has_audio: bool) -> _Looked:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
-            found = scores_of(network, seen.layers, self._device)
+            found = network(seen.layers)
             if not np.isfinite(found).all():  # no words and no JSON are for it
                 raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
             scores.setdefault(name, []).append(found)
@@ -214,7 +211,7 @@ class Detector:
 
     def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
-        found = [scores_of(of, layers, self._device) for name, of in self._networks if name == network]
+        found = [scores(layers) for name, scores in self._networks if name == network]
         return np.asarray(np.mean(found, axis=0))
 
     def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:

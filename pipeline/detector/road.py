@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
-from pipeline.backbones import Backbone, bare_identity, load_backbone
-from pipeline.compute.machine import device_of
+from pipeline.detector.parts import Parts
 from pipeline.detector.people import Face, Numbers, faces_of
 from pipeline.detector.prediction import WhichFaces
 from pipeline.faces.clip import Shown, every_face
@@ -69,23 +68,10 @@ class Walked:
 
 
 class Road:
-    """The backbones that a run was trained on, loaded. Several threads may walk it at once."""
+    """By the backbones that a run was trained on. Several threads may walk it at once."""
 
-    def __init__(self, params: Params, trained_on: Mapping[str, Mapping[str, Any]]) -> None:
-        """trained_on: {variant: a backbone's identity}; DetectorError where the backbones are others today."""
-        self._params = params
-        device = device_of(params.compute)
-        self._backbones: list[Backbone] = [
-            load_backbone(modality, chosen, device)
-            for modality in MODALITIES
-            for chosen in getattr(params.features, modality)
-        ]
-        made = [bare_identity(backbone.identity()) for backbone in self._backbones]
-        if made != [bare_identity(identity) for identity in trained_on.values()]:
-            raise DetectorError(
-                "predict: the backbones' weights are not those that the networks were trained on; "
-                "restore them, or run `dvc repro` again"
-            )
+    def __init__(self, params: Params, parts: Parts) -> None:
+        self._params, self._parts = params, parts
 
     def walk(self, path: Path, *, hop_s: float | None = None, faces: WhichFaces = "main") -> Iterator[Walked]:
         """What the networks read of a file; raises MediaError, which says why, where nothing of it can be used.
@@ -110,7 +96,9 @@ class Road:
                 try:
                     with (
                         media.one_file(longest_s),
-                        closing(every_face(file, windows, self._params, found=heard.probe)) as shown,
+                        closing(
+                            every_face(file, windows, self._params, found=heard.probe, networks=self._parts.faces)
+                        ) as shown,
                     ):
                         walked = self._walked(heard, windows, shown, numbers)
                 except media.PassingError:
@@ -129,7 +117,8 @@ class Road:
         main = next(shown)
         if numbers is None:
             shown.close()  # the pictures are not held while backbones compute
-        sounds, seen = window_arrays(heard.samples, windows, self._params).by_start(), main.windowed
+        sound, seen = window_arrays(heard.samples, windows, self._params, by=self._parts.spectrogram), main.windowed
+        sounds = sound.by_start()
         arrays = {start: sounds[start] | window for start, window in seen.by_start().items()}
         rows, refused = self.rows(arrays, MODALITIES)
         if not heard.info["has_audio"]:
@@ -166,7 +155,7 @@ class Road:
     ) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
         """({layer: (windows, L, C_in)}, {window's number: why a cache would not have it})."""
         layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
-        for backbone in (each for each in self._backbones if each.modality in modalities):
+        for backbone in (each for each in self._parts.backbones if each.modality in modalities):
             length, dtype = params.features.length, params.features.dtype
             rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
             layers |= rows

@@ -7,6 +7,8 @@ ffmpeg itself runs, by ffmpeg-python, where clips are written: it is fed pixels 
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pipeline.media.files import (
     MediaError,
     NoAudioError,
@@ -23,7 +25,9 @@ from pipeline.media.sound import OpenSound, Samples, Sound, open_sound, read_sou
 from pipeline.media.timeline import Probe, probe
 from pipeline.media.told import AudioInfo
 from pipeline.media.wall import Isolation, isolation
-from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
+
+if TYPE_CHECKING:
+    from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
 
 __all__ = [
     "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Isolation", "Manifest", "MediaError", "NoAudioError",
@@ -32,3 +36,12 @@ __all__ = [
     "one_file", "open_regular", "open_sound", "open_video", "probe", "provenance", "raw_pictures", "raw_sound",
     "read_frames", "read_manifest", "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What writes, when it is first asked for: who only reads has no ffmpeg program."""
+    if name not in __all__:
+        raise AttributeError(f"pipeline.media has no {name!r}")
+    from pipeline.media import writing  # noqa: PLC0415
+
+    return getattr(writing, name)

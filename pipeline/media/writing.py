@@ -14,7 +14,6 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, cast
 
 import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,8 @@ from cache_schemas.files import replacing
 @functools.cache
 def ffmpeg_exe() -> str:
     """The ffmpeg that writes clips, here and in the tests: the binary that imageio-ffmpeg ships."""
+    import imageio_ffmpeg  # noqa: PLC0415 - 30 MB of an ffmpeg, which whoever writes no clip may lack
+
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:  # none for this platform: it has found none on the system either, or says how to get one

@@ -8,6 +8,8 @@ from nas.layers import EVALUATION, Pass, initialise_blocks
 from nas.primitives import Operation
 from nas.random import Dropout
 
+from .synthetic import HERE
+
 R, B, L, C = 3, 6, 5, 8
 BATCH = Pass("batch")
 
@@ -53,8 +55,8 @@ class Conformance:
 
     def test_a_run_drops_what_it_drops_alone(self):
         x, y = inputs()
-        together = build(self.operation, (5, 6, 7))(x, y, Pass("batch", Dropout((5, 6, 7), 0.5, "cpu")), "site")
-        alone = build(self.operation, (6,))(x[1:2], y[1:2], Pass("batch", Dropout((6,), 0.5, "cpu")), "site")
+        together = build(self.operation, (5, 6, 7))(x, y, Pass("batch", Dropout((5, 6, 7), 0.5, HERE)), "site")
+        alone = build(self.operation, (6,))(x[1:2], y[1:2], Pass("batch", Dropout((6,), 0.5, HERE)), "site")
         torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
 
     def test_a_window_is_scored_by_itself_in_evaluation(self):

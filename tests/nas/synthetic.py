@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+HERE = torch.get_default_device()
+"""The device that the tests run on; see conftest.py."""
 VISUAL, AUDIO = "visual/l1", "audio/l2"
 
 

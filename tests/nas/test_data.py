@@ -10,7 +10,7 @@ import nas
 from nas.data import Minibatches, losses, prepare
 from nas.random import Streams
 
-from .synthetic import noise, with_views
+from .synthetic import HERE, noise, with_views
 
 TINY = nas.SearchConfig(channels=4, epochs=1, warmup_epochs=0, cells=1, steps=1, min_steps_per_epoch=1)
 
@@ -113,7 +113,7 @@ def test_features_are_used_where_they_lie(views):
 
 def test_minibatches_are_full_cover_every_row_once_a_pass_and_differ_between_runs():
     rows = torch.arange(100, 110)
-    batches = Minibatches(rows, 4, Streams((0, 1), "train batches", torch.device("cpu")))
+    batches = Minibatches(rows, 4, Streams((0, 1), "train batches", HERE))
     drawn = torch.cat([batches.next() for _ in range(5)], dim=1)
     assert drawn.shape == (2, 20)
     for run in drawn:
@@ -123,7 +123,7 @@ def test_minibatches_are_full_cover_every_row_once_a_pass_and_differ_between_run
 
 
 def test_minibatches_are_never_larger_than_the_split():
-    batches = Minibatches(torch.arange(3), 64, Streams((0,), "train batches", torch.device("cpu")))
+    batches = Minibatches(torch.arange(3), 64, Streams((0,), "train batches", HERE))
     assert sorted(batches.next()[0].tolist()) == [0, 1, 2]
 
 
@@ -146,7 +146,7 @@ def test_every_row_is_read_in_its_view_in_all_layers():
 
 def test_views_are_equally_likely_and_nothing_is_drawn_where_there_is_one():
     rows = torch.zeros(2, 4000, dtype=torch.long)
-    streams = Streams((0, 1), "train views", torch.device("cpu"))
+    streams = Streams((0, 1), "train views", HERE)
     assert prepare(*noise(), None, reads="all").draw_views(rows, streams) is None
     assert streams.draws == 0
     data = prepare(*with_views(noise(), 4), None, reads="all")

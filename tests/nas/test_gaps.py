@@ -13,7 +13,7 @@ from nas.random import Dropout
 from nas.scoring import shared_scores
 from nas.space import Space
 
-from .synthetic import noise
+from .synthetic import HERE, noise
 from .test_alone import same
 from .test_network import WIDTHS, B, R, features, sample, supernet
 
@@ -56,7 +56,7 @@ def test_windows_that_lack_nothing_are_scored_and_learnt_from_as_ever_to_the_bit
     outcomes = []
     for gaps in ((), tuple(WIDTHS)):
         network = supernet(space)
-        how = Pass(statistics, Dropout(range(R), 0.2, "cpu"), gaps)
+        how = Pass(statistics, Dropout(range(R), 0.2, HERE), gaps)
         logits = network(features(), sample(network), how)
         logits.square().sum().backward()
         outcomes.append(

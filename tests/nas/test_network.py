@@ -12,10 +12,10 @@ from nas.random import Dropout
 from nas.space import Space
 
 from .mixes import fixed_mix
+from .synthetic import HERE
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 R, B, C, L = 3, 10, 8, 4
-CPU = torch.device("cpu")
 
 
 def supernet(space="slots", *, cells=2, steps=2, widths=None, channels=C, length=L, seeds=range(R), head="mean"):
@@ -38,7 +38,7 @@ def features(runs=R, seed=0):
 def sample(network, estimator="st_gumbel", samples=1, seeds=range(R)):
     config = SearchConfig(estimator=estimator, samples=samples, temperature=10.0)
     seeds = list(seeds)
-    return network.architecture.sample(Choosers([config] * len(seeds), seeds, CPU))
+    return network.architecture.sample(Choosers([config] * len(seeds), seeds, HERE))
 
 
 def weights_of(network, run):
@@ -104,9 +104,9 @@ def test_compact_network_equals_the_supernet_with_its_choices_fixed(space):
     randomise_architecture(network)
     genotypes = network.architecture.derive()
     assert len(set(genotypes)) == R
-    mix = fixed_mix(network.fusion.space, genotypes, CPU)
+    mix = fixed_mix(network.fusion.space, genotypes, HERE)
     for seed in range(4):
-        network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, CPU)))
+        network(features(seed=seed), mix, Pass("track", Dropout(range(R), 0.2, HERE)))
     inputs = features(runs=1, seed=9)
     with torch.no_grad():
         expected = network(inputs, mix, EVALUATION)

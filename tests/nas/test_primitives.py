@@ -9,6 +9,7 @@ from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS, Synchrony
 from nas.random import Dropout
 
 from .conformance import BATCH, B, C, Conformance, L, R, build, inputs
+from .synthetic import HERE
 from .test_layers import batch_norm
 
 for _kind in OPERATIONS.values():
@@ -90,9 +91,9 @@ def test_synchrony():
 def test_dropout_drops_what_the_site_draws(name):
     """What is kept is scaled; attention drops before its layer norm, the others last."""
     module, (x, y) = build(OPERATIONS[name]), inputs()
-    dropout = Pass("batch", Dropout(range(R), 0.5, "cpu"))
+    dropout = Pass("batch", Dropout(range(R), 0.5, HERE))
     out = module(x, y, dropout, "here")
-    kept = Dropout(range(R), 0.5, "cpu").keep("here", (B, L, C))
+    kept = Dropout(range(R), 0.5, HERE).keep("here", (B, L, C))
     assert 0.4 < kept.mean() < 0.6
     if name == "ScaledDotAttn":
         undropped = [((x[r] @ y[r].mT) / C**0.5).softmax(-1) @ y[r] for r in range(R)]

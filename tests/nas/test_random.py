@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nas.random import DRAW, ELEMENT, Dropout, Streams
 
-CPU = torch.device("cpu")
+from .synthetic import HERE
+
 WORD = 2**64
 
 
@@ -29,14 +30,16 @@ def reference(seed: int, name: str, draw: int, element: int) -> int:
 @settings(max_examples=30)
 @given(seed=st.integers(-(2**70), 2**70), draws=st.integers(0, 5), count=st.integers(1, 70))
 def test_bits_are_a_function_of_seed_use_draw_and_element(seed, draws, count):
-    streams = Streams((seed, seed + 1, seed), "use", CPU)
+    streams = Streams((seed, seed + 1, seed), "use", HERE)
     for _ in range(draws):
         streams.bits(3)
     drawn = streams.bits(count)
     assert [x % WORD for x in drawn[0].tolist()] == [reference(seed, "use", draws, e) for e in range(count)]
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(Streams((seed,), "another", CPU).bits(count)[0], Streams((seed,), "use", CPU).bits(count)[0])
+    assert not torch.equal(
+        Streams((seed,), "another", HERE).bits(count)[0], Streams((seed,), "use", HERE).bits(count)[0]
+    )
 
 
 @pytest.mark.parametrize("sides", ["elements", "draws", "runs", "uses"])
@@ -44,14 +47,14 @@ def test_every_bit_is_even_and_tells_nothing_of_its_neighbours(sides):
     """Neighbouring elements, draws, seeds and uses: places that differ by a constant."""
     n = 20_000
     if sides == "elements":
-        words = Streams((0,), "a", CPU).bits(n)[0]
+        words = Streams((0,), "a", HERE).bits(n)[0]
     elif sides == "draws":
-        streams = Streams((0,), "a", CPU)
+        streams = Streams((0,), "a", HERE)
         words = torch.cat([streams.bits(1)[0] for _ in range(n)])
     elif sides == "runs":
-        words = Streams(range(n), "a", CPU).bits(1)[:, 0]
+        words = Streams(range(n), "a", HERE).bits(1)[:, 0]
     else:
-        words = torch.cat([Streams((0,), f"a{i}", CPU).bits(1)[0] for i in range(n)])
+        words = torch.cat([Streams((0,), f"a{i}", HERE).bits(1)[0] for i in range(n)])
     bits = (words[:, None] >> torch.arange(64) & 1).float() * 2 - 1
     limit = 5 / n**0.5
     assert bits.mean(0).abs().max() < limit
@@ -61,7 +64,7 @@ def test_every_bit_is_even_and_tells_nothing_of_its_neighbours(sides):
 
 
 def test_the_distributions_are_what_they_are_called():
-    streams = Streams((0, 1), "a", CPU)
+    streams = Streams((0, 1), "a", HERE)
     uniform = streams.uniform((20_001,))
     assert uniform.shape == (2, 20_001)
     assert uniform.abs().max() < 1
@@ -79,14 +82,14 @@ def test_the_distributions_are_what_they_are_called():
 
 
 def test_shuffles_are_permutations_and_every_element_gets_everywhere():
-    shuffles = Streams(range(6000), "a", CPU).permutations(5)
+    shuffles = Streams(range(6000), "a", HERE).permutations(5)
     assert (shuffles.sort(1).values == torch.arange(5)).all()
     shares = torch.stack([(shuffles == i).float().mean(0) for i in range(5)])
     torch.testing.assert_close(shares, torch.full((5, 5), 0.2), atol=0.03, rtol=0)
 
 
 def test_whole_numbers_are_equally_likely():
-    drawn = Streams((0,), "a", CPU).integers(7, 70_000)[0]
+    drawn = Streams((0,), "a", HERE).integers(7, 70_000)[0]
     torch.testing.assert_close(torch.bincount(drawn, minlength=7) / 70_000, torch.full((7,), 1 / 7), atol=0.01, rtol=0)
 
 

@@ -10,6 +10,7 @@ from nas.network import FixedNetwork, FusionNetwork
 from nas.space import Space
 
 from .mixes import fixed_mix
+from .synthetic import HERE
 
 WIDTHS = {"visual/a.0": 6, "visual/b": 5, "audio/a.0": 7, "audio/b": 4}
 B, C, L = 10, 8, 4
@@ -69,7 +70,7 @@ def test_shared_weights_give_what_the_supernet_gives():
     with torch.no_grad():
         logits = shared(x, EVALUATION)
         for r, genotype in enumerate(genotypes):
-            expected = supernet(x, fixed_mix(space, [genotype], torch.device("cpu")), EVALUATION)
+            expected = supernet(x, fixed_mix(space, [genotype], HERE), EVALUATION)
             torch.testing.assert_close(logits[r : r + 1], expected, rtol=1e-5, atol=1e-6)
             compact = CompactNetwork.from_weights(genotype, weights, WIDTHS)
             given = {name: value[0] for name, value in x.items()}

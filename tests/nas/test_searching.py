@@ -16,7 +16,7 @@ from nas.space import Space
 
 from .costs import compact_cost
 from .mixes import fixed_mix
-from .synthetic import noise, with_views
+from .synthetic import HERE, noise, with_views
 
 SMALL = nas.SearchConfig(
     channels=8, epochs=3, warmup_epochs=1, batch_size=8, min_steps_per_epoch=2, samples=2, derive="argmax"
@@ -173,11 +173,11 @@ def test_the_cost_of_a_hard_sample_is_that_of_its_genotype(kind):
     """Up to what all architectures of the space share."""
     widths = {"visual/l0": 5, "visual/l1": 7, "audio/l0": 6}
     space = Space(tuple(widths), 2, 2)
-    share = CostShare(space, widths, channels=8, length=4, kind=kind, device=torch.device("cpu"))
+    share = CostShare(space, widths, channels=8, length=4, kind=kind, device=HERE)
     architecture = ArchitectureParameters(space, range(20))
-    genotypes = architecture.derive(Streams(range(20), "candidates", torch.device("cpu")))
+    genotypes = architecture.derive(Streams(range(20), "candidates", HERE))
     assert len(set(genotypes)) > 15
-    shares = share(fixed_mix(space, genotypes, torch.device("cpu")))
+    shares = share(fixed_mix(space, genotypes, HERE))
     costs = [getattr(compact_cost(genotype, widths, channels=8, length=4), kind) for genotype in genotypes]
     differences = torch.tensor([cost - costs[0] for cost in costs]).float()
     torch.testing.assert_close((shares - shares[0]) * share.whole, differences, atol=0.01, rtol=1e-4)

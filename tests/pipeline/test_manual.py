@@ -138,6 +138,8 @@ def test_the_tutorial_word_by_word(synth_root: Path, tmp_path: Path, bmnas_here:
     """With the built-in clips in its folders and small networks; what installs is left out, DVC's part done by hand."""
     for path in sorted((synth_root / "clips").iterdir()):
         person, _, category = path.stem.split("_")
+        if category not in ("RVRA", "FVFA"):
+            continue  # one real and one fake clip a person are enough
         target = tmp_path / "videos" / ("real" if category == "RVRA" else "fake") / person / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -153,7 +155,7 @@ def test_the_tutorial_word_by_word(synth_root: Path, tmp_path: Path, bmnas_here:
     for line in lines[4:]:
         for command in stages() if line == "dvc repro report" else [line]:
             said[command] = bmnas_here(command)
-    assert len(read_manifest(Path("work/manifest/manifest.csv"))) == 24
+    assert len(read_manifest(Path("work/manifest/manifest.csv"))) == 12
     assert Path("work/report/report.html").is_file()
     assert "work/report/report.html" in said["bmnas report"]
     assert said["bmnas predict ../videos/real"].count(".mp4") == 6

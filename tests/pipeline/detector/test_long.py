@@ -14,17 +14,26 @@ import pytest
 from cache_schemas.features import FeatureCache
 from pipeline import media
 from pipeline.detector import road as road_module
+from pipeline.detector.by_torch import frozen
+from pipeline.detector.parts import Parts
 from pipeline.detector.road import Road, Walked
 from pipeline.faces.clip import Shown
+from pipeline.faces.networks import torch_networks
 from pipeline.params import Params
+from pipeline.sound.clip import compute_spectrogram
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import copy_clip
+
+
+def parts_of(workspace: Workspace, params: Params) -> Parts:
+    backbones = frozen(params, FeatureCache.open(workspace.features).attributes["backbones"])
+    return Parts(backbones, torch_networks("cpu"), compute_spectrogram, [])
 
 
 @pytest.fixture(scope="module")
 def road(small_run: tuple[Workspace, Params]) -> Road:
     workspace, params = small_run
-    return Road(params, FeatureCache.open(workspace.features).attributes["backbones"])
+    return Road(params, parts_of(workspace, params))
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +113,7 @@ def test_a_file_without_sound(road: Road, small_run: tuple[Workspace, Params], c
         next(road.walk(mute))
     workspace, params = small_run
     windows = params.windows.model_copy(update={"missing_modality": "visual_only"})
-    seeing = Road(
-        params.model_copy(update={"windows": windows}), FeatureCache.open(workspace.features).attributes["backbones"]
-    )
+    seeing = Road(params.model_copy(update={"windows": windows}), parts_of(workspace, params))
     (walked,) = seeing.walk(mute)
     assert not walked.has_audio
     for name, x in walked.layers.items():

