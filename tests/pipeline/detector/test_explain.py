@@ -1,6 +1,7 @@
 """Explanations point to what the networks really read: here it is planted, so that the answer is known."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import numpy as np
@@ -37,21 +38,16 @@ def window(seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def walked(windows: list[dict[str, NDArray[Any]]], layers: Mapping[str, NDArray[Any]], **changes: Any) -> Walked:
-    return Walked(
-        **{
-            "starts_s": tuple(4.0 * i for i in range(len(windows))),
-            "layers": layers,
-            "arrays": {name: np.stack([each[name] for each in windows]) for name in windows[0]},
-            "available_s": WINDOW_S,
-            "looked_at_s": (),
-            "has_audio": True,
-            "planned": len(windows),
-            "face_windows": 1.0,
-            "powers": (np.zeros(0, np.int64), np.zeros(0)),
-            "faces": (),
-            **changes,
-        }
-    )
+    """With nothing in it but what an explanation is made of."""
+    given: dict[str, Any] = dict.fromkeys(each.name for each in fields(Walked))
+    given |= {
+        "starts_s": tuple(4.0 * i for i in range(len(windows))),
+        "layers": layers,
+        "arrays": {name: np.stack([each[name] for each in windows]) for name in windows[0]},
+        "available_s": WINDOW_S,
+        "has_audio": True,
+    }
+    return Walked(**given | changes)
 
 
 def explainer(read: Planted) -> Explainer:
