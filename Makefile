@@ -4,7 +4,7 @@ BIN := .venv/bin
 # dvc calls `bmnas`, and bmnas may call `ffmpeg`: the environment's own come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test setup check docs kill lock gpu
+.PHONY: demo test setup check docs manual kill lock gpu
 
 demo: setup
 	$(RUN) dvc repro
@@ -13,7 +13,7 @@ demo: setup
 test: setup
 	$(RUN) pytest -n 2 --dist loadfile
 
-check: setup
+check: setup manual
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -23,6 +23,11 @@ check: setup
 docs: setup
 	$(RUN) bmnas params schema > docs/params.schema.json
 	$(RUN) bmnas params table > docs/params.md
+	$(RUN) python -m pipeline.cli.reference > docs/commands.md
+
+# The pages as a site, in site/. Whatever leads nowhere is an error.
+manual: setup
+	$(RUN) mkdocs build --strict --quiet
 
 setup: .venv/installed
 

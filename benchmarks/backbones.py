@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.side_by_side import taken_s
 from pipeline.backbones import Backbone, load_backbone, pool
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.onnx_runtime import MissingRuntimeError
@@ -71,7 +72,7 @@ def _measure(name: str, weights: str, crops: torch.Tensor) -> list[dict[str, Any
         ways[way] = _call(backbone, crops)
     slow = ("half precision",)
     features = {way: compute() for way, compute in ways.items() if way not in slow}  # and warms up
-    rounds = [{way: _seconds(ways[way]) for way in features} for _ in range(RUNS)]
+    rounds = [{way: taken_s(ways[way]) for way in features} for _ in range(RUNS)]
     seconds = {way: statistics.median(one[way] for one in rounds) for way in features}
     for way in slow:
         start = time.perf_counter()
@@ -115,12 +116,6 @@ def _plain(name: str, weights: str) -> Callable[[torch.Tensor], Callable[[], Fea
 
 def _call(backbone: Backbone, crops: torch.Tensor) -> Callable[[], Features]:
     return lambda: backbone(crops, length=LENGTH)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import nas
+from benchmarks.side_by_side import taken_s
 from cache_schemas.features import FeatureCache
 from pipeline.features.compute import window_features
 from pipeline.features.windows import window_sources
@@ -49,10 +49,10 @@ def main() -> None:
 
     def uncached() -> None:
         rows = [window_features(source, params, "cpu") for source in sources]
-        step({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        step({name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
 
     cached(), uncached()
-    pairs = [(_seconds(cached), _seconds(uncached)) for _ in range(RUNS)]
+    pairs = [(taken_s(cached), taken_s(uncached)) for _ in range(RUNS)]
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     result = {
         "figure": f"a training step at batch {BATCH}: cached features against backbones in the loop",
@@ -69,12 +69,6 @@ def main() -> None:
     table = Table("figure", "cached", "uncached", "ratio", "goal")
     table.add_row(str(result["figure"]), f"{ours:.4f} s", f"{theirs:.3f} s", f"{theirs / ours:.0f} x", "50 x")
     Console().print(table)
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

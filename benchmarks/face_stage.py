@@ -24,6 +24,7 @@ from cache_schemas.shards import write_shard
 from pipeline import media
 from pipeline.faces.clip import SMOOTH_S, new_follower, small_every, small_height_px
 from pipeline.faces.crops import cut_crop, poses
+from pipeline.faces.networks import torch_networks
 from pipeline.faces.stage import clip_faces
 from pipeline.faces.tracks import Look, link_tracks
 from pipeline.params import Params
@@ -100,7 +101,7 @@ class Parts:
 
     def follow(self) -> list[Look]:
         """All that it searches and follows."""
-        follower = new_follower(self.found, self.params.faces, device="cpu")
+        follower = new_follower(self.found, self.params.faces, networks=torch_networks("cpu"))
         for frames in self.small:
             follower.add(frames.times_s, frames.pixels)
         follower.finish()

@@ -36,6 +36,7 @@ from pipeline import media
 from pipeline.faces.clip import follow_faces
 from pipeline.faces.following import iou
 from pipeline.faces.mtcnn import DEFAULT_FACE_PX, Faces, Mtcnn
+from pipeline.faces.networks import torch_networks
 from pipeline.faces.tracks import link_tracks
 from pipeline.params import Params
 from pipeline.synth import generate
@@ -101,7 +102,7 @@ def agreement(folder: Path) -> None:
             continue
         first = np.stack([np.asarray(image) for image, _ in found[:EXACT_FRAMES]])
         ours = our_boxes(path)[: len(theirs)]
-        exact.append((largest(Mtcnn(DEFAULT_FACE_PX).detect(first)), theirs[:EXACT_FRAMES]))
+        exact.append((largest(Mtcnn(DEFAULT_FACE_PX, torch_networks("cpu")).detect(first)), theirs[:EXACT_FRAMES]))
         pairs.append((ours, theirs))
         size = "x".join(map(str, first.shape[2:0:-1]))
         one, same = compared([ours], [theirs]), compared(*([side] for side in exact[-1]))
@@ -174,7 +175,9 @@ def our_boxes(path: Path) -> NDArray[np.float64]:
     # As the stage: some pictures a second are followed, and full ones wait for the crops.
     end_s = float(found.times_s[-1])
     full_at_s = np.arange(0, end_s + 1e-3, 0.5).tolist()
-    with follow_faces(path, found, params, device="cpu", full_at_s=full_at_s, spans_s=[(0, end_s)]) as (looks, _):
+    with follow_faces(
+        path, found, params, networks=torch_networks("cpu"), full_at_s=full_at_s, spans_s=[(0, end_s)]
+    ) as (looks, _):
         boxes = np.full((len(found.times_s), 4), np.nan)
         area = np.zeros(len(boxes))
         looked = np.array([look.time_s for look in looks])

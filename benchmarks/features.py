@@ -114,7 +114,7 @@ def inputs(sources: Sequence[WindowSource], params: Params) -> list[tuple[Backbo
             backbone = load_backbone(modality, chosen, "cpu")
             views = range(params.features.views)
             windows = [
-                window[None]
+                torch.from_numpy(window)[None]
                 for source in sources
                 for window in window_inputs(source, backbone.input, views, params.spectrograms)
             ]

@@ -25,11 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.side_by_side import taken_s
 from pipeline import media
 from pipeline.detector.predict import Detector
 from pipeline.faces.clip import file_faces
 from pipeline.features.forward import window_rows
-from pipeline.runs.scoring import scores_of
 from pipeline.sound.clip import open_heard, window_arrays
 from pipeline.synth import generate
 
@@ -128,13 +128,13 @@ def _in_one_process(work: Path, clip: Path) -> list[tuple[str, str, str, str]]:
                 file_faces(clip, heard.windows, params, found=heard.probe)
 
         def backbones() -> None:
-            for backbone in road._backbones:
+            for backbone in road._parts.backbones:
                 length, dtype = params.features.length, params.features.dtype
                 window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
 
         def networks() -> None:
             for _, network in detector._networks:
-                scores_of(network, walked.layers, "cpu")
+                network(walked.layers)
 
         works: dict[str, Callable[[], object]] = {
             "whole": lambda: detector.score(clip),
@@ -143,7 +143,7 @@ def _in_one_process(work: Path, clip: Path) -> list[tuple[str, str, str, str]]:
             "backbones": backbones,
             "networks": networks,
         }
-        rounds = [{name: _seconds(work) for name, work in works.items()} for _ in range(ROUNDS + 1)][1:]
+        rounds = [{name: taken_s(work) for name, work in works.items()} for _ in range(ROUNDS + 1)][1:]
     taken = {name: statistics.median(each[name] for each in rounds) for name in works}
     ratios = [each["whole"] / sum(seconds for name, seconds in each.items() if name != "whole") for each in rounds]
     parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in taken.items())
@@ -151,12 +151,6 @@ def _in_one_process(work: Path, clip: Path) -> list[tuple[str, str, str, str]]:
         ("warm, times real time", f"{SECONDS / taken['whole']:.2f}", "3", f"median of {ROUNDS}: {parts}"),
         ("warm, beside its bare parts", f"{statistics.median(ratios):.2f}", "1.25 at most", "in turn"),
     ]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

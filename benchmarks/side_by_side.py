@@ -36,7 +36,7 @@ def compare(
 ) -> Figure:
     """Medians of `runs` turns, each one of ours and one of theirs, after one of each that does not count."""
     ours(), theirs()
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(runs)]
+    pairs = [(taken_s(ours), taken_s(theirs)) for _ in range(runs)]
     mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     result = Figure(figure, other / mine, goal, mine, other, runs, machine)
@@ -55,7 +55,8 @@ def publish(name: str, figures: list[Figure]) -> None:
     Console().print(table)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def taken_s(work: Callable[[], object]) -> float:
+    """How long it takes, by the clock."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -40,7 +40,7 @@ def main() -> None:
     crops = np.stack([np.roll(picture.astype(np.uint8), 2 * i, axis=1) for i in range(params.faces.frames)])
     samples = round(params.windows.window_s * params.spectrograms.sample_rate_hz)
     waveform = gaussian_filter(rng.normal(0, 4000, samples), 2).astype(np.int16)
-    spectrogram = compute_spectrogram(torch.from_numpy(from_pcm(waveform))[None], params.spectrograms)[0].numpy()
+    spectrogram = compute_spectrogram(from_pcm(waveform)[None], params.spectrograms)[0]
     seen, heard = (load_backbone(m, getattr(params.features, m), "cpu") for m in ("visual", "audio"))
 
     def forward() -> None:

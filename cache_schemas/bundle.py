@@ -3,6 +3,7 @@
     bundle.json                 Manifest: format, version, what the detector is, size and SHA-256 of all that follows
     signature.json              Signature of bundle.json; absent where nobody signed
     backbones/MODALITY-N.safetensors    weights of backbones that are files of the maker's own
+    onnx/...                    of version 2: graphs of all that is computed, for onnxruntime alone
     evaluate/evidence.json, metrics.json, unlike.safetensors
     protocols/NAME/protocol.json
     report/model-card.md
@@ -27,20 +28,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, Field, ValidationError
 
 from cache_schemas.files import file_sha256, replacing, write_text
+from cache_schemas.graphs import check_graph
 from cache_schemas.run import NetworkName, RetrainRun
 from cache_schemas.signature import is_signature
 from cache_schemas.stored_zip import Archive, open_stored, refused, write_stored
 
-FORMAT, VERSION = "bmnas detector", 1
+FORMAT, VERSION = "bmnas detector", 2
 MANIFEST, SIGNATURE = "bundle.json", "signature.json"
 RETRAINED, METRICS, CARD = "retrain/retrain.json", "evaluate/metrics.json", "report/model-card.md"
 _NEEDED = (RETRAINED, METRICS, "evaluate/evidence.json", "evaluate/unlike.safetensors")
 _PLACES = re.compile(
     rf"{'|'.join(map(re.escape, (*_NEEDED, CARD)))}|retrain/[\w-]+\.safetensors|protocols/[\w.-]+/protocol\.json"
-    r"|backbones/(visual|audio)-\d{1,2}\.safetensors",
+    r"|backbones/(visual|audio)-\d{1,2}\.safetensors|onnx/(mtcnn-[pro]|spectrogram|networks|(visual|audio)-\d{1,2})\.onnx",
     re.ASCII,
 )
+MTCNN, SPECTROGRAM, FUSING = (
+    tuple(f"onnx/mtcnn-{net}.onnx" for net in "pro"),
+    "onnx/spectrogram.onnx",
+    "onnx/networks.onnx",
+)
 _MOST_TEXT = 16 << 20
+_MOST_GRAPH = 1 << 30
 _MOST_MANIFEST = 1 << 20
 _MOST_DEEP = 32
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -70,10 +78,13 @@ class BundledBackbone(_Record):
 
 
 class Manifest(_Record):
-    """bundle.json; bmnas: the version that wrote it; networks: the seeds of each."""
+    """bundle.json; bmnas: the version that wrote it; networks: the seeds of each.
+
+    version: 2 where there are graphs, 1 else, which older versions of bmnas read, too.
+    """
 
     format: Literal["bmnas detector"] = "bmnas detector"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     bmnas: str
     networks: dict[NetworkName, list[int]]
     backbones: list[BundledBackbone]
@@ -105,7 +116,8 @@ def write_bundle(path: Path, folder: Path, about: Mapping[str, Any], *, key: Ed2
     """
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     members = {name: Member(sha256=file_sha256(folder / name), bytes=(folder / name).stat().st_size) for name in names}
-    manifest = Manifest.model_validate({**about, "members": members})
+    version = 2 if any(name.endswith(".onnx") for name in names) else 1
+    manifest = Manifest.model_validate({**about, "version": version, "members": members})
     with TemporaryDirectory(prefix="bmnas-bundle-") as made:
         first = {MANIFEST: Path(made, MANIFEST)}
         write_text(first[MANIFEST], manifest.model_dump_json(indent=1) + "\n")
@@ -192,6 +204,11 @@ def _check_members(archive: Archive, manifest: Manifest) -> None:
         (listed.keys() - others, "bundle.json lists it, and it is not there", "all that is listed"),
         (set(_NEEDED) - listed.keys(), "it is missing", f"a detector has {', '.join(_NEEDED)}"),
         ({name for name in listed if not _PLACES.fullmatch(name)}, "no part of a detector", "names as docs/files.md"),
+        (
+            _graphs(manifest) ^ {name for name in listed if name.startswith("onnx/")},
+            "it is missing, or one too many",
+            _GRAPHS,
+        ),
     ):
         for name in sorted(names):
             raise refused(path, name, found, allowed)
@@ -203,21 +220,47 @@ def _check_members(archive: Archive, manifest: Manifest) -> None:
             size = archive.entries[name].size
             raise refused(path, name, f"it has {size} bytes", f"{member.bytes}, as bundle.json says")
         if name.endswith(".safetensors"):
-            sha = hashlib.sha256()
+            sha, text = hashlib.sha256(), b""
             for chunk in archive.chunks(name):
                 sha.update(chunk)
         else:
-            text = archive.read(name, _MOST_TEXT)
+            text = archive.read(name, _MOST_GRAPH if name.endswith(".onnx") else _MOST_TEXT)
             sha = hashlib.sha256(text)
         if sha.hexdigest() != member.sha256:
             raise refused(path, name, f"its SHA-256 is {sha.hexdigest()}", f"{member.sha256}, as bundle.json says")
-        if name.endswith(".json"):
-            plain_json(path, name, text)
+        _check_content(path, name, text)
     run = _validated(path, RETRAINED, RetrainRun, plain_json(path, RETRAINED, archive.read(RETRAINED, _MOST_TEXT)))
     named = {f"retrain/{entry.weights}" for entry in run.entries}
     there = {name for name in listed if re.fullmatch(r"retrain/.*\.safetensors", name)}
     for name in sorted(named ^ there):
         raise refused(path, name, "retrain.json and the bundle do not agree about it", "the weights that it names")
+
+
+def backbone_graph(modality: str, number: int) -> str:
+    """Where the graph of a modality's backbone of that number lies."""
+    return f"onnx/{modality}-{number}.onnx"
+
+
+_GRAPHS = "all graphs of a detector of version 2, and none in version 1"
+
+
+def _graphs(manifest: Manifest) -> set[str]:
+    """The names of those that there must be."""
+    if manifest.version == 1:
+        return set()
+    modalities = [of.modality for of in manifest.backbones]
+    backbones = {backbone_graph(m, i) for m in modalities for i in range(modalities.count(m))}
+    return {*MTCNN, SPECTROGRAM, FUSING, *backbones}
+
+
+def _check_content(path: Path, name: str, content: bytes) -> None:
+    if name.endswith(".json"):
+        plain_json(path, name, content)
+    elif name.endswith(".onnx"):
+        try:
+            check_graph(content)
+        except ValueError as error:
+            raise refused(path, name, str(error), "standard operators, with their weights in the file") from None
 
 
 def plain_json(path: Path, name: str, raw: bytes) -> Any:

@@ -5,7 +5,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
+from nas.names import DEFAULT_OPERATIONS, OPERATIONS
 
 EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]

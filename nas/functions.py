@@ -71,9 +71,10 @@ class _Blend(torch.autograd.Function):
         if many:
             product(weights, torch.stack(values, 1).flatten(2), out=out)
             return slots.unbind(0)
-        torch.mul(weights[:, :, :1], _flat(values[0]), out=out)
-        for i, value in enumerate(values[1:], 1):
-            out.addcmul_(weights[:, :, i, None], _flat(value))
+        first, *others = weights.unsqueeze(3).unbind(2)
+        torch.mul(first, _flat(values[0]), out=out)
+        for weight, value in zip(others, values[1:], strict=True):
+            out.addcmul_(weight, _flat(value))
         return slots.unbind(0)
 
     @staticmethod

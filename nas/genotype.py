@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from nas.primitives import OPERATIONS
+from nas.names import OPERATIONS
 
 
 def cell_name(index: int) -> str:

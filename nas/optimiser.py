@@ -57,8 +57,11 @@ class Adam:
     def descend(self, loss: Tensor) -> None:
         """Move the parameters along the gradient of a loss, each soon after its gradient is there.
 
-        The gradients of many parameters are never held all at once.
+        The gradients of many parameters are never held all at once; few are, as hooks would cost more than they save.
         """
+        if sum(p.numel() for p in self.parameters) <= self.most_held:
+            self.step(torch.autograd.grad(loss, self.parameters))
+            return
         self.count += 1
         hooks = [
             parameter.register_post_accumulate_grad_hook(partial(self._hold, place))  # type: ignore[no-untyped-call]

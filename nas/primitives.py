@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas import names
 from nas.functions import attention, multiply, sigmoid
 from nas.layers import Activation, Block, ConvBlock, LayerNorm, Pass, Pointwise
 
@@ -143,8 +144,10 @@ class Synchrony(Operation):
         return self.block(band, how=how, site=site)  # type: ignore[no-any-return]
 
 
-OPERATIONS: dict[str, type[Operation]] = {
-    operation.__name__: operation
-    for operation in (Sum, ScaledDotAttn, LinearGLU, ConcatFC, CrossGate, LowRankBilinear, Synchrony)
-}
-DEFAULT_OPERATIONS = ("Sum", "ScaledDotAttn", "LinearGLU", "ConcatFC")
+OPERATIONS: dict[str, type[Operation]] = dict(
+    zip(
+        names.OPERATIONS,
+        (Sum, ScaledDotAttn, LinearGLU, ConcatFC, CrossGate, LowRankBilinear, Synchrony),
+        strict=True,
+    )
+)

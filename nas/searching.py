@@ -225,9 +225,11 @@ class Search:
     def _arch_step(self, train_rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
         rows = self.val.next() if self.config.level == "bilevel" else train_rows
-        self.supernet.fusion.requires_grad_(False)  # or their gradients are computed, too
+        for weight in self.weight_optimiser.adam.parameters:  # not by their module, which takes longer to find them
+            weight.requires_grad_(False)  # or their gradients are computed, too
         per_run = self._arch_losses(rows)
-        self.supernet.fusion.requires_grad_(True)
+        for weight in self.weight_optimiser.adam.parameters:
+            weight.requires_grad_(True)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()

@@ -30,7 +30,8 @@ from typing import Any
 
 from nas.config import SpaceName
 from nas.genotype import Cell, Genotype, Step, cell_name, step_inputs, step_name
-from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
+from nas.names import DEFAULT_OPERATIONS
+from nas.primitives import OPERATIONS
 
 MISSES = 200
 """A sample ends when so many draws in a row give nothing new: the space holds no more, or hardly."""

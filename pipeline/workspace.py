@@ -46,6 +46,8 @@ class Workspace:
     """The same of its control, the features of random weights."""
     search = _Place("search")
     """search.json and curves.csv."""
+    graphs = _Place("onnx")
+    """Of a bundle that needs no torch: all that it computes."""
     retrain = _Place("retrain")
     """retrain.json, curves.csv and the weights."""
     evaluate = _Place("evaluate")

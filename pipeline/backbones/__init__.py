@@ -1,63 +1,36 @@
 """Frozen backbones: networks that give one feature map per stage, pooled without parameters to (L, C_in).
 
-One module per family; FAMILIES maps what stands before the colon in `name` to the family's builder, NAMED names
-without one that are not timm's.
+One module per family. A name is imported when it is first asked for: words and errors need no torch.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from pipeline.backbones import (
-    distillmos_family,
-    facenet_family,
-    inflated,
-    onnx_family,
-    own,
-    smart_turn,
-    timm_family,
-    torchaudio_family,
-    torchvision_family,
-    transformers_family,
-)
-from pipeline.backbones.base import (
-    WAVEFORM_HZ,
-    Backbone,
-    BackboneError,
-    Input,
-    Modality,
-    bare_identity,
-    choose_stages,
-    pool,
-)
-from pipeline.backbones.weights import resolved
-from pipeline.params import BackboneParams
+from pipeline.backbones.words import BackboneError, Input, Modality, bare_identity
+
+if TYPE_CHECKING:
+    from pipeline.backbones.base import WAVEFORM_HZ, Backbone, choose_stages, pool
+    from pipeline.backbones.families import FAMILIES, NAMED, load_backbone
+    from pipeline.backbones.weights import resolved
 
 __all__ = [
     "FAMILIES", "NAMED", "WAVEFORM_HZ", "Backbone", "BackboneError", "Input", "Modality", "bare_identity",
     "choose_stages", "load_backbone", "pool", "resolved",
 ]  # fmt: skip
 
-Builder = Callable[[Modality, BackboneParams], Backbone]
-FAMILIES: Mapping[str, Builder] = {
-    "": timm_family.build,
-    "hf-hub": timm_family.build,  # timm's own prefixes
-    "local-dir": timm_family.build,
-    "torchvision": torchvision_family.build,
-    "facenet": facenet_family.build,
-    "torchaudio": torchaudio_family.build,
-    "transformers": transformers_family.build,
-    "inflated": inflated.build,
-    "onnx": onnx_family.build,
+_PLACES = {
+    "base": ("WAVEFORM_HZ", "Backbone", "choose_stages", "pool"),
+    "families": ("FAMILIES", "NAMED", "load_backbone"),
+    "weights": ("resolved",),
 }
-"""{prefix of the name: builder}; any other prefix is a module of one's own."""
-NAMED: Mapping[str, Builder] = {distillmos_family.NAME: distillmos_family.build, smart_turn.NAME: smart_turn.build}
 
 
-@functools.lru_cache(maxsize=8)
-def load_backbone(modality: Modality, params: BackboneParams, device: str) -> Backbone:
-    """The backbone on the device, once per process; raises BackboneError when it cannot be built."""
-    prefix, colon, _ = params.name.partition(":")
-    builder = NAMED.get(params.name) or FAMILIES.get(prefix if colon else "", own.build)
-    return builder(modality, params).to(device)
+def __getattr__(name: str) -> Any:
+    for module, names in _PLACES.items():
+        if name in names:
+            found = getattr(importlib.import_module(f"pipeline.backbones.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"pipeline.backbones has no {name!r}; it has {', '.join(__all__)}")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.backbones.fusing import FOLDING_VERSION, fuse_conv_bn, largest_error
 from pipeline.backbones.onnx_runtime import OnnxNet
+from pipeline.backbones.words import BackboneError, Input, Modality
 from pipeline.params import BackboneParams, Pooling, layer_prefix
 
-Modality = Literal["visual", "audio"]
-Input = Literal["crops", "spectrogram", "waveform"]
 _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
     "crops": (torch.uint8, "(B, T, S, S, 3)", 5),
     "spectrogram": (torch.float32, "(B, bands, hops)", 3),
@@ -27,10 +28,6 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 WAVEFORM_HZ = 16000
 POOLING_VERSION = 1  # raise it when `pool` gives other values
 _ONLY_MAX = "maximum over space, adaptive maximum over time"  # as caches from before there were others say it
-
-
-class BackboneError(ValueError):
-    """A backbone cannot be built or used; the message names it, what is wrong, and the way out."""
 
 
 class NoSuchStageError(BackboneError):
@@ -126,6 +123,16 @@ class Backbone(ABC):
         """
         return self._identity | ({"source_sha256": self.source_sha256} if self.source_sha256 else {})
 
+    @property
+    def on(self) -> str:
+        """Where it computes, cpu or cuda."""
+        return self.device.type
+
+    def rows(self, windows: NDArray[Any], *, length: int) -> dict[str, NDArray[np.float32]]:
+        """As a call of it, of arrays and on the CPU."""
+        found = self(torch.from_numpy(windows).to(self.device), length=length)
+        return {layer: x.cpu().numpy() for layer, x in found.items()}
+
     @abstractmethod
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
         """(B, C_in, T, ...) of each layer: time third, whatever is behind it is space. Normalises per window.
@@ -154,11 +161,6 @@ class Backbone(ABC):
             name: pool(found, length=length, kinds=self.pool, token=token)
             for name, found, token in zip(self.layers, maps, tokens, strict=True)
         }
-
-
-def bare_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity without what those in older caches say besides: where weights came from, which layers were kept."""
-    return {name: value for name, value in identity.items() if name not in ("weights", "layers")}
 
 
 HALF_TOLERANCE = 1e-2
@@ -208,7 +210,8 @@ def pool(
     over = tuple(range(2, feature_map.ndim))
     parts = []
     for i in range(length):
-        of_part = slice(i * steps // length, -(-(i + 1) * steps // length))
+        # No number below 0: ONNX divides those another way.
+        of_part = slice(i * steps // length, ((i + 1) * steps + length - 1) // length)
         part = feature_map[:, :, of_part].float()
         found = [_POOLS[kind](part, over) for kind in kinds if kind != "token"]
         if token is not None:

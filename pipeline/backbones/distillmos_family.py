@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages
+from pipeline.backbones.base import Backbone, choose_stages
 from pipeline.backbones.weights import State, load_state, read_file, read_state, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 NAME = "distillmos"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from facenet_pytorch import InceptionResnetV1
 
-from pipeline.backbones.base import BackboneError, ImageBackbone, Modality, choose_stages
+from pipeline.backbones.base import ImageBackbone, choose_stages
 from pipeline.backbones.weights import State, load_state, read_state, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps

@@ -15,8 +15,9 @@ import torchvision.models
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.backbones.base import BackboneError, ClipBackbone, Modality, choose_stages
+from pipeline.backbones.base import ClipBackbone, choose_stages
 from pipeline.backbones.weights import State, load_state, read_state, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps

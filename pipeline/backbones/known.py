@@ -16,11 +16,12 @@ import torchaudio
 import torchvision
 
 from pipeline.backbones import load_backbone, transformers_family
-from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, NoSuchStageError
+from pipeline.backbones.base import Backbone, NoSuchStageError
 from pipeline.backbones.smart_turn import packaged_file
 from pipeline.backbones.timm_family import BUNDLED
 from pipeline.backbones.torchaudio_family import bundle_names
 from pipeline.backbones.torchvision_family import clip_names, names
+from pipeline.backbones.words import BackboneError, Input, Modality
 from pipeline.params import BackboneParams, FaceParams, SpectrogramParams, WindowParams
 
 Weights = Literal["here", "to download", "to install", "in the file"]

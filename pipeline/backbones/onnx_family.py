@@ -12,17 +12,9 @@ import torch
 from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
-from pipeline.backbones.base import (
-    STANDARDISED,
-    Backbone,
-    BackboneError,
-    Input,
-    Modality,
-    scaled_frames,
-    scaling,
-    standardised,
-)
+from pipeline.backbones.base import STANDARDISED, Backbone, scaled_frames, scaling, standardised
 from pipeline.backbones.onnx_runtime import MissingRuntimeError, import_runtime, open_session
+from pipeline.backbones.words import BackboneError, Input, Modality
 from pipeline.params import BackboneParams, layer_prefix
 
 VERSION = 1  # raise it when the same parameters and file give other maps

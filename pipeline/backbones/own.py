@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from cache_schemas.files import file_sha256
-from pipeline.backbones.base import Backbone, BackboneError, Modality
+from pipeline.backbones.base import Backbone
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float32, Int16
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages
+from pipeline.backbones.base import Backbone, choose_stages
 from pipeline.backbones.log_mel import log_mel
 from pipeline.backbones.onnx_family import Graph, OnnxBackbone
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 NAME = "smart-turn"

@@ -12,8 +12,9 @@ from typing import Any
 import timm
 import torch
 
-from pipeline.backbones.base import IN_CHANNELS, BackboneError, ImageBackbone, Modality, choose_stages
+from pipeline.backbones.base import IN_CHANNELS, ImageBackbone, choose_stages
 from pipeline.backbones.weights import read_file, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams, NetworkParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps

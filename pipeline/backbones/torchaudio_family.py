@@ -10,8 +10,9 @@ import torchaudio
 from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, BackboneError, Modality, choose_stages
+from pipeline.backbones.base import Backbone, choose_stages
 from pipeline.backbones.weights import State, load_state, read_state, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps

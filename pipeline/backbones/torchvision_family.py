@@ -10,8 +10,9 @@ import torchvision.models
 from torch.nn.modules.conv import _ConvNd
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.backbones.base import Backbone, BackboneError, ClipBackbone, ImageBackbone, Modality, choose_stages
+from pipeline.backbones.base import Backbone, ClipBackbone, ImageBackbone, choose_stages
 from pipeline.backbones.weights import load_state, read_state, seeded
+from pipeline.backbones.words import BackboneError, Modality
 from pipeline.params import BackboneParams
 
 VERSION = 1  # raise it when the same parameters and weights give other maps

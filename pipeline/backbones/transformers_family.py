@@ -17,10 +17,11 @@ import torchvision.transforms.v2.functional as pictures
 from jaxtyping import Float, Float32, Int16, UInt8
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone, BackboneError, Input, Modality, choose_stages, scaling
+from pipeline.backbones.base import Backbone, choose_stages, scaling
 from pipeline.backbones.log_mel import log_mel
 from pipeline.backbones.transformers_sources import Source, find_source, read_tensors
 from pipeline.backbones.weights import read_file, seeded
+from pipeline.backbones.words import BackboneError, Input, Modality
 from pipeline.compute.machine import free_bytes
 from pipeline.params import BackboneParams, ComputeParams, layer_prefix
 

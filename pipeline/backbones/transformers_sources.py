@@ -15,8 +15,8 @@ from typing import Any
 
 import huggingface_hub
 
-from pipeline.backbones.base import BackboneError, Input
 from pipeline.backbones.weights import State, read_file
+from pipeline.backbones.words import BackboneError, Input
 from pipeline.params import BackboneParams, transformers_folder
 
 Json = Mapping[str, Any]

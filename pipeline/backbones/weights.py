@@ -10,7 +10,7 @@ from typing import TypeVar
 import safetensors.torch
 import torch
 
-from pipeline.backbones.base import BackboneError
+from pipeline.backbones.words import BackboneError
 from pipeline.params import NetworkParams, transformers_folder
 
 State = dict[str, torch.Tensor]

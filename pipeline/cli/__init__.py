@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Each command imports its stage itself: `bmnas --help` would otherwise wait two seconds for torch.
 from cache_schemas.paths import plain_text
-from pipeline.cli import backbones, cache, detector, doctor, experiments, genotype, params, robustness, stages
+from pipeline.cli import backbones, cache, detector, doctor, experiments, genotype, params, robustness, serve, stages
 from pipeline.cli.options import console
 
 app = typer.Typer(
@@ -48,19 +48,33 @@ def _flowing(function: Callable[..., object] | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(function) or "").split("\n\n"))
 
 
-for group in (stages, detector, experiments, robustness, cache, genotype, params, backbones, doctor):
+for group in (stages, detector, serve, experiments, robustness, cache, genotype, params, backbones, doctor):
     app.add_typer(group.app)
 _flow(app)
+
+
+_OURS = ("pipeline", "nas", "cache_schemas")
+_EXTRAS = {"onnxruntime": "predict", "onnx": "onnx", "onnxscript": "onnx", "fastapi": "serve", "uvicorn": "serve"}
+"""{package: the extra that brings it}, where that is not train."""
 
 
 def main() -> None:
     """Runs the command line. Errors that our packages raise are for people: one message, no traceback."""
     try:
         app(prog_name="bmnas")  # also as `python -m pipeline.cli`
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OURS:
+            raise
+        extra = _EXTRAS.get(package, "train")
+        text = f"this command needs {package}, which is not installed: pip install 'bmnas[{extra}]'"
+        console.print(f"[red]error:[/red] {escape(text)}")
+        sys.exit(1)
     except Exception as error:
-        ours = type(error).__module__.partition(".")[0] in ("pipeline", "nas", "cache_schemas")
+        ours = type(error).__module__.partition(".")[0] in _OURS
         if not ours and not isinstance(error, OSError):
             raise
-        lines = map(plain_text, str(error).split("\n"))  # it may quote anybody's file
+        said = str(error) or type(error).__name__  # Dask's time-outs say nothing
+        lines = map(plain_text, said.split("\n"))  # it may quote anybody's file
         console.print(f"[red]error:[/red] {escape(chr(10).join(lines))}")
         sys.exit(2 if type(error).__name__ == "ParamsError" else 1)

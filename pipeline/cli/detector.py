@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
+from pipeline.cli.answers import csv_rows, json_lines, text
 from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Prediction
-    from pipeline.statistics.answers import Answer
+    from pipeline.detector.prediction import Prediction, WhichFaces
+    from pipeline.params import ComputeParams
+    from pipeline.workspace import Workspace
 
 app = typer.Typer()
 bundles = typer.Typer(rich_markup_mode="rich")
@@ -40,7 +40,8 @@ Key = Annotated[
 @app.command(
     epilog="Example: [bold]bmnas predict interview.mp4 --json[/bold]\n\n"
     "With a detector in one file: [bold]bmnas predict folder-of-videos --bundle detector.bmnas --csv[/bold]\n\n"
-    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]"
+    "Hours, a window every 2 s: [bold]bmnas predict hearing.mkv --hop 2[/bold]\n\n"
+    "A page to look at, a file each: [bold]bmnas predict interview.mp4 --html pages[/bold]"
 )
 def predict(
     videos: Annotated[
@@ -63,6 +64,19 @@ def predict(
         float | None,
         typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
     ] = None,
+    faces: Annotated[
+        Literal["all", "main"],
+        typer.Option(help="also score each other face that stays long enough, or the main one alone"),
+    ] = "all",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="also say what the score hangs on: when, where, which layers and bands")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="write a page a file into this folder: player, reasons, limits", metavar="FOLDER"
+        ),
+    ] = None,
     scheduler: Scheduler = "",
     workers: Workers = None,
 ) -> None:
@@ -81,30 +95,90 @@ def predict(
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of them", param_hint="--json, --csv")
-    _check_given(work, bundle, key)
+    check_given(work, bundle, key)
     found = asked(videos, sys.stdin.buffer)
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4)
+    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
     out = wide()
-    write = _json_lines() if as_json else _csv_rows() if as_csv else _text(out)
+    write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
     for each in found:
         if each.reason:
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=_public(key))) if bundle else Workspace(work)
-        predictions = run(workspace, files, ComputeParams(scheduler=scheduler, workers=count), hop_s=hop)
-        advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
+        workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
+        compute = ComputeParams(scheduler=scheduler, workers=count)
+        bar = _Bar()
+        if html:
+            predictions = _with_pages(
+                workspace,
+                files,
+                compute,
+                hop_s=hop,
+                faces=faces,
+                folder=html,
+                options=_options(work, bundle, hop, faces),
+            )
+        else:
+            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
+        bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
             scored.append(prediction.score is not None)
-            advance(1)
+            bar.next_file()
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
 
 
-def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[int], object]]:
+def _with_pages(
+    workspace: Workspace,
+    files: list[Path],
+    compute: ComputeParams,
+    *,
+    hop_s: float | None,
+    faces: WhichFaces,
+    folder: Path,
+    options: dict[str, str],
+) -> Iterator[Prediction]:
+    from cache_schemas.files import file_sha256
+    from pipeline.detector.page import about_detector, predict_pages
+
+    bundle = options.get("--bundle")
+    about = about_detector(
+        workspace,
+        name=path_text(Path(bundle).name if bundle else str(workspace.root)),
+        digest=file_sha256(Path(bundle)) if bundle else None,
+        options=tuple(word for option in options.items() for word in option),
+    )
+    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+
+
+def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:
+    """Those that decide about the answer."""
+    detector = {"--bundle": str(bundle)} if bundle else {"--work": str(work)}
+    return detector | ({"--hop": f"{hop:g}"} if hop else {}) | ({} if faces == "all" else {"--faces": faces})
+
+
+class _Bar:
+    """Moves a bar over files, and within one that is long; none is shown before there is something to wait for."""
+
+    def __init__(self) -> None:
+        self.advance: Callable[[float], object] = lambda _: None
+        self._share = 0.0
+
+    def within(self, share: float) -> None:
+        """So much of the file is done."""
+        self.advance(share - self._share)
+        self._share = share
+
+    def next_file(self) -> None:
+        """It is done."""
+        self.within(1)
+        self._share = 0
+
+
+def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Callable[[float], object]]:
     """Over the files; none on a terminal where it would be in the way of lines."""
     from pipeline.compute.progress import progress_bar
 
@@ -113,7 +187,7 @@ def _bar(out: Console, files: int, *, lines: bool) -> AbstractContextManager[Cal
     return progress_bar("predict", total=files, unit="files", on=out if out.is_terminal else None)
 
 
-def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
+def check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
     """Raises where these do not name one detector."""
     from cache_schemas.run import RunFileError
 
@@ -130,73 +204,10 @@ def _check_given(work: Path, bundle: Path | None, key: Path | None) -> None:
         )
 
 
-def _public(key: Path | None) -> bytes | None:
+def public_of(key: Path | None) -> bytes | None:
     from cache_schemas.signature import read_public_key
 
     return read_public_key(key) if key else None
-
-
-Write = Callable[["Prediction"], None]
-
-
-def _json_lines() -> Write:
-    return lambda prediction: print(json.dumps(asdict(prediction)), flush=True)
-
-
-_CSV = ("path", "answer", "log10_lr", "lowest", "highest", "probability", "score", "picture", "sound", "windows")
-
-
-def _csv_rows() -> Write:
-    """A name that a spreadsheet would take for a formula is written with ./ before it."""
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(_CSV)
-
-    def write(prediction: Prediction) -> None:
-        answer, path = prediction.answer, path_text(prediction.path)
-        alone = (prediction.modalities.get(name) for name in ("visual", "audio"))
-        table.writerow(
-            [
-                f"./{path}" if path.startswith(("=", "+", "-", "@")) else path,
-                plain_text(answer.says),
-                answer.log10_lr,
-                *(answer.limits or (None, None)),
-                answer.probability,
-                prediction.score,
-                *(of and plain_text(of.says) for of in alone),
-                len(prediction.windows),
-            ]
-        )
-        sys.stdout.flush()
-
-    return write
-
-
-def _text(out: Console) -> Write:
-    def write(prediction: Prediction) -> None:
-        out.print(f"[bold]{escape(path_text(prediction.path))}[/]", soft_wrap=True, highlight=False)
-        rows = Table.grid(padding=(0, 2, 0, 0))
-        for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
-            rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
-        if prediction.score is not None:
-            rows.add_row("raw P(fake)", f"{prediction.score:.3f}, no evidence by itself")
-            windows = "  ".join(f"{round(window.start_s, 2):g}: {window.score:.3f}" for window in prediction.windows)
-            rows.add_row("", f"from second {windows}")
-        out.print(Padding(rows, (0, 0, 0, 2), expand=False), highlight=False)
-
-    return write
-
-
-_WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "sound alone"}
-
-
-def _answer_text(answer: Answer) -> str:
-    if answer.log10_lr is None or answer.limits is None:
-        return plain_text(answer.says)
-    low, high = answer.limits
-    return (
-        f"{answer.says}\nlog10 LR {answer.log10_lr:+.2f} (claims end at {low:+.2f} and {high:+.2f}); "
-        f"at even odds P(fake) {answer.probability:.2f}"
-    )
 
 
 @bundles.callback(invoke_without_command=True, epilog="Example: [bold]bmnas bundle -o detector.bmnas[/bold]")
@@ -208,7 +219,11 @@ def bundle(
         Path | None, typer.Option(help="sign it with this private key (PEM, Ed25519)", metavar="PEM")
     ] = None,
     own_weights: Annotated[
-        bool, typer.Option("--own-weights", help="let backbones' weights that are files of yours go along")
+        bool,
+        typer.Option("--own-weights", help="let backbones' weights go along that are files of yours, or not free"),
+    ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="put in all that is computed, so that nobody needs torch to use it")
     ] = False,
 ) -> None:
     """Put a trained and evaluated detector into one file, for `bmnas predict --bundle` anywhere.
@@ -225,7 +240,8 @@ def bundle(
     from pipeline.detector.bundle import make_bundle
     from pipeline.workspace import Workspace
 
-    made = make_bundle(Workspace(work), out, key=read_private_key(sign) if sign else None, own_weights=own_weights)
+    private = read_private_key(sign) if sign else None
+    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx)
     console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
 
 
@@ -241,7 +257,7 @@ def show(
     """
     from pipeline.detector.card import bundle_card
 
-    card = bundle_card(file, public_key=_public(key))
+    card = bundle_card(file, public_key=public_of(key))
     if as_json:
         print(json.dumps(card, indent=2))
         return

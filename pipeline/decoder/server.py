@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import av
@@ -30,11 +31,13 @@ FILE, AGAIN, STOP = b"f", b"a", b"k"
 _WELL, _ODD = b"w", b"o"
 STATUS = struct.Struct("i")
 MOST_OUTPUTS = 5
-FUNCTIONS = {function.__name__: function for function in (list_packets, read_sound, read_pictures, jail.report_jail)}
+FUNCTIONS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
+    function.__name__: function for function in (list_packets, read_sound, read_pictures, jail.report_jail)
+}
 
 
-def serve(number: int) -> None:
-    """Answers at the socket `number` until its other end is closed.
+def serve(number: int, *, credentials: bool = False) -> None:
+    """Answers at the socket `number` until its other end is closed; credentials: about C2PA manifests, too.
 
     A request is one byte with open files: the request's message, the answer's, the media file, and what its function
     writes to. The byte says whether it is the media file of the request before. The exit status follows: 0, or what
@@ -42,6 +45,11 @@ def serve(number: int) -> None:
     """
     av.logging.set_level(av.logging.ERROR)
     _import_all()
+    if credentials:  # a library of 50 MB, that no other file needs
+        from pipeline.decoder.credentials import read_manifest, warm_up  # noqa: PLC0415
+
+        warm_up()
+        FUNCTIONS["read_manifest"] = read_manifest
     jail.separate()
     gc.freeze()  # what is there now is shared with the copies, not looked through by each
     # Without a thread and with nothing open that matters: only so is a fork safe.

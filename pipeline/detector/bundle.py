@@ -7,6 +7,7 @@ lists of people, the folders of this machine, and sentences of the audit that na
 
 from __future__ import annotations
 
+import functools
 import shutil
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -39,15 +40,24 @@ _NAMING_NOBODY = frozenset(
 """Checks of the audit whose sentences name neither people nor files."""
 _PACKAGES = {**BUNDLED, "distillmos": "distillmos", "smart-turn": "pipecat-ai"}
 """{backbone: the package that has its weights, as `weights: bundled`}"""
+_FREE = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc0-1.0"})
+"""Licences by which weights may be passed on as they are."""
 
 
 def make_bundle(
-    workspace: Workspace, path: Path, *, key: Ed25519PrivateKey | None = None, own_weights: bool = False
+    workspace: Workspace,
+    path: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    own_weights: bool = False,
+    onnx: bool = False,
 ) -> Bundle:
     """Replaces `path` by the bundle of the trained and evaluated networks that `workspace` holds.
 
-    key: signs it; own_weights: backbones' weights that are files of the user's go along. Raises BundleError where
-    such are needed and may not, or where a backbone is code of the user's, and RunFileError where a result is missing.
+    key: signs it; own_weights: backbones' weights that are files of the user's go along, and such whose licence does
+    not say that they may; onnx: all that is computed goes along as graphs, so that nobody needs torch. Raises
+    BundleError where weights are needed and may not, or where a backbone is code of the user's, RunFileError where a
+    result is missing, ExportError where a backbone cannot be exported.
     """
     source = workspace.retrain / "retrain.json"
     run = read_run(source, RetrainRun)
@@ -56,6 +66,11 @@ def make_bundle(
     check_names(params, source)
     with TemporaryDirectory(prefix="bmnas-bundle-") as folder:
         staged = Workspace(Path(folder))
+        if onnx:
+            _check_licences(params, own_weights=own_weights)
+            from pipeline.detector.to_onnx import write_graphs  # noqa: PLC0415 - an extra
+
+            write_graphs(workspace, run, params, staged.root)
         params = _public_params(params, staged, own_weights=own_weights)
         run = run.model_copy(update={"params": params.model_dump(mode="json"), "failed": []})  # reasons name folders
         write_run(staged.retrain / source.name, run)
@@ -73,7 +88,7 @@ def make_bundle(
         about = {
             "bmnas": version("bmnas"),
             "networks": {name: [entry.seed for entry in run.entries if entry.network == name] for name in NETWORKS},
-            "backbones": [_described(modality, of, run) for modality, _, of in backbones_of(params)],
+            "backbones": [_described(modality, of, run, onnx=onnx) for modality, _, of in backbones_of(params)],
         }
         return write_bundle(path, staged.root, about, key=key)
 
@@ -125,16 +140,34 @@ def _public_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics | {"audit": audit}
 
 
-def _described(modality: Any, params: BackboneParams, run: RetrainRun) -> BundledBackbone:
+@functools.cache
+def _licence(name: str) -> str:
+    return next((each.licence for each in known(name, every=True) if each.name == name), "not said")
+
+
+def _check_licences(params: Params, *, own_weights: bool) -> None:
+    """Raises BundleError where weights of others would go along, and their licence does not say that they may."""
+    for modality, _, of in backbones_of(params):
+        theirs = of.weights.partition(":")[0] in ("hub", "bundled")
+        if theirs and not own_weights and _licence(of.name).lower() not in _FREE:
+            raise BundleError(
+                f"features.{modality}: --onnx puts the weights of {of.name} into the bundle; their licence: "
+                f"{_licence(of.name)}; free to pass on: {', '.join(sorted(_FREE))}: give --own-weights if you may, too"
+            )
+
+
+def _described(modality: Any, params: BackboneParams, run: RetrainRun, *, onnx: bool) -> BundledBackbone:
     """What the manifest says of a backbone."""
     kind = params.weights.partition(":")[0]
-    licence = next((each.licence for each in known(params.name, every=True) if each.name == params.name), "not said")
+    licence = _licence(params.name)
     licence, how = {
         "seed": ("none needed", "they are drawn from the seed"),
         "file": ("that of whoever made the bundle", "they are in the bundle"),
         "hub": (licence, "bmnas downloads them from their publisher when they are first used"),
         "bundled": (licence, _packaged(params.name)),
     }[kind]
+    if onnx:
+        how = "it is in the bundle"
     return BundledBackbone(
         modality=modality,
         name=params.name,

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from safetensors import safe_open
+
 from cache_schemas.bundle import Bundle, BundledBackbone, unpack_bundle
 from cache_schemas.evaluation import read_metrics
 from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import refused
-from pipeline.backbones import Modality, bare_identity, load_backbone
-from pipeline.backbones.known import known
+from pipeline.backbones import Modality, bare_identity
 from pipeline.detector.opened import backbones_of, check_detector
 from pipeline.params import BackboneParams, Params
 from pipeline.report import sections
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.scoring import trained_network
 from pipeline.workspace import Workspace
 
 
@@ -42,7 +43,6 @@ def bundle_card(path: Path, *, public_key: bytes | None = None) -> dict[str, Any
 def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
     params = Params.model_validate(run.params)
-    networks = [trained_network(workspace, entry) for entry in run.entries]
     evidence, _ = kept_evidence(workspace)
     return {
         "sha256": found.sha256,
@@ -50,7 +50,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
         "format": found.manifest.version,
         "bmnas": found.manifest.bmnas,
         "networks": found.manifest.networks,
-        "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
+        "parameters": sum(_numbers(workspace.retrain / entry.weights) for entry in run.entries),
         "trained": {
             "layout": params.data.layout,
             "window_s": params.windows.window_s,
@@ -63,7 +63,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
             for name, of in evidence.systems.items()
         },
         "backbones": [
-            described.model_dump() | _here(described, of, run.backbones)
+            described.model_dump() | _here(described, of, run.backbones, graphs=workspace.graphs.is_dir())
             for described, (_, _, of) in zip(found.manifest.backbones, backbones_of(params), strict=True)
         ],
     }
@@ -82,8 +82,23 @@ def _measured(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _here(described: BundledBackbone, params: BackboneParams, trained_on: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(weights: Path) -> int:
+    """How many a network has."""
+    with safe_open(weights, "numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+
+
+def _here(
+    described: BundledBackbone, params: BackboneParams, trained_on: Mapping[str, Any], *, graphs: bool
+) -> dict[str, Any]:
     """{here, why_not}: whether this machine has the same backbone; nothing is downloaded to find that out."""
+    if graphs:
+        return {"here": True, "why_not": ""}
+    try:
+        from pipeline.backbones import load_backbone  # noqa: PLC0415 - seconds, and an extra
+        from pipeline.backbones.known import known  # noqa: PLC0415
+    except ImportError as error:
+        return {"here": False, "why_not": f"it needs {error.name}: pip install 'bmnas[train]'"}
     modality: Modality = described.modality
     if params.weights == "hub" and not any(
         one.weights == "here" for one in known(params.name, every=True) if one.name == params.name

@@ -65,6 +65,24 @@ class Scorer(nn.Module):
         return torch.stack([network(given).softmax(dim=1)[:, 1] for network in self.networks]).mean(dim=0)
 
 
+class Fusing(nn.Module):
+    """All networks, each with the features that it reads: P(fake) (B,) of each."""
+
+    def __init__(self, networks: Sequence[CompactNetwork]) -> None:
+        super().__init__()
+        self.scorers = nn.ModuleList(Scorer([network]) for network in networks)
+        self.in_channels = {name: width for network in networks for name, width in network.in_channels.items()}
+        self.length = networks[0].length
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Features one by one, (B, L, C_in) each, as in `in_channels`."""
+        given = dict(zip(self.in_channels, features, strict=True))
+        return tuple(
+            scorer(*(given[name] for name in scorer.in_channels))  # type: ignore[union-attr]
+            for scorer in self.scorers
+        )
+
+
 def load_networks(workspace: Workspace, network: NetworkName, seed: int | None) -> Trained:
     """The trained networks of that name; seed: that one alone. Raises RunFileError where there is none."""
     path = workspace.retrain / "retrain.json"
@@ -85,7 +103,7 @@ def export_networks(trained: Trained, *, onnx: Path | None = None, pt2: Path | N
     latency = {"torch": _latency_ms(lambda: scorer(*one))}
     errors = {}
     if pt2 is not None:
-        program = _program(scorer)
+        program = program_of(scorer)
         with replacing(pt2) as temporary:
             torch.export.save(program, temporary)
         loaded = torch.export.load(pt2).module()
@@ -104,7 +122,7 @@ def export_networks(trained: Trained, *, onnx: Path | None = None, pt2: Path | N
     )
 
 
-def example(scorer: Scorer, windows: int) -> tuple[Tensor, ...]:
+def example(scorer: Scorer | Fusing, windows: int) -> tuple[Tensor, ...]:
     """Features of the shapes that the detector reads, standard normal, always the same; every other window is mute."""
     source = torch.Generator().manual_seed(windows)
     found = {n: torch.randn(windows, scorer.length, width, generator=source) for n, width in scorer.in_channels.items()}
@@ -114,7 +132,7 @@ def example(scorer: Scorer, windows: int) -> tuple[Tensor, ...]:
     return tuple(found.values())
 
 
-def _program(scorer: Scorer) -> torch.export.ExportedProgram:
+def program_of(scorer: Scorer | Fusing) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("windows", min=1)
     inputs = example(scorer, 2)
     return torch.export.export(scorer, inputs, dynamic_shapes={"features": tuple({0: batch} for _ in inputs)})
@@ -127,7 +145,7 @@ def _write_onnx(scorer: Scorer, path: Path) -> Callable[..., Tensor]:
     except ImportError as error:
         raise ExportError(f"--onnx needs a package that is not installed: pip install {error.name} onnx") from None
     names = list(scorer.in_channels)
-    program = torch.onnx.export(_program(scorer), input_names=names, output_names=["p_fake"], verbose=False)
+    program = torch.onnx.export(program_of(scorer), input_names=names, output_names=["p_fake"], verbose=False)
     assert program is not None  # noqa: S101 - it is None only where a file is named
     with replacing(path) as temporary:
         program.save(temporary)

@@ -9,15 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import safe_open
 
-import nas
 from cache_schemas.bundle import Bundle, unpack_bundle
 from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError, refused
 from pipeline.backbones import BackboneError, Modality
+from pipeline.detector.parts import missing_package
 from pipeline.detector.road import DetectorError
 from pipeline.features.forward import MODALITIES
 from pipeline.params import BackboneParams, Params, parse_params
@@ -118,8 +117,9 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
             width = len(of.gaussian.mean)
             if of.gaussian.mean.shape != (width,) or of.gaussian.whitening.shape != (width, width):
                 raise ValueError(f"unlike.safetensors: {modality}: {of.gaussian.whitening.shape} for {width} numbers")
-        for entry in run.entries:
-            _check_network(workspace, entry, params.features.length)
+        if not workspace.graphs.is_dir():
+            for entry in run.entries:
+                _check_network(workspace, entry, params.features.length)
         placed: dict[str, tuple[BackboneParams, ...]] = {
             modality: tuple(_placed(workspace, m, i, of) for m, i, of in backbones_of(params) if m == modality)
             for modality in MODALITIES
@@ -127,6 +127,8 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
         _check_said(bundle, run, params)
     except BundleError:
         raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error, workspace) from error
     except Exception as error:  # somebody else wrote it: it can be wrong in any way
         said = str(error).replace(f"{workspace.root}/", "")
         raise refused(path, "what lies in it", said, "a detector as `bmnas bundle` writes it") from error
@@ -149,6 +151,10 @@ def _placed(workspace: Workspace, modality: str, i: int, backbone: BackboneParam
 
 def _check_network(workspace: Workspace, entry: RetrainEntry, length: int) -> None:
     """Raises ValueError where the weights' file does not hold the network that the entry describes."""
+    import torch  # noqa: PLC0415 - only what torch runs
+
+    import nas  # noqa: PLC0415
+
     with torch.device("meta"):  # of any size that it claims, without its memory
         network = nas.CompactNetwork.from_spec(entry.spec)
     if nas.Genotype.model_validate(entry.genotype) != network.genotype or network.length != length:

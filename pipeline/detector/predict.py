@@ -5,43 +5,57 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
 from pipeline import media
-from pipeline.compute.machine import device_of
 from pipeline.compute.workers import TasksLostError, run_tasks
+from pipeline.detector.explain import Explained, Explainer
 from pipeline.detector.opened import open_bundle
-from pipeline.detector.prediction import Prediction, WindowScore, unscored
+from pipeline.detector.parts import load_parts
+from pipeline.detector.people import Face
+from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
+from pipeline.detector.quality import quality, sound_ends_hz
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.scoring import scores_of, trained_network
 from pipeline.runs.unlike import MODALITIES, vectors
-from pipeline.statistics.answers import Answer, answer, cannot_tell
+from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
-_DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
+Progress = Callable[[float], object]
+DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """What is kept of some windows of a file: numbers, whatever its length."""
+class _Looked:
+    """What is kept of one face's windows in a stretch of a file: numbers, whatever its length."""
 
-    walked: Walked
+    starts_s: tuple[float, ...]
+    face_windows: float
     scores: Mapping[NetworkName, NDArray[np.float64]]
     """(seeds, windows)"""
     distances: Mapping[str, NDArray[np.float64]]
     """By modality, (windows,)"""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """What is kept of a stretch."""
+
+    walked: Walked
+    main: _Looked
+    faces: tuple[_Looked, ...]
+    """Of `walked.faces`"""
 
 
 class Detector:
@@ -52,11 +66,9 @@ class Detector:
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
         self._evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
-        self._workspace, self._silence_db = workspace, params.windows.silence_db
-        self._road, self._device = Road(params, run.backbones), device_of(compute)
-        self._networks = [
-            (entry.network, trained_network(workspace, entry).to(self._device).eval()) for entry in run.entries
-        ]
+        self._workspace, self._params = workspace, params
+        parts = load_parts(workspace, run, params)
+        self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
         self._opened = ExitStack()
@@ -85,81 +97,181 @@ class Detector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def score(self, video: str | os.PathLike[str], *, hop_s: float | None = None) -> Prediction:
+    def score(
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
+    ) -> Prediction:
         """The file's answer; of one that cannot be scored, why: nothing about a file raises an error.
 
         hop_s: a window begins every so many seconds of a file of any length (see `Road.walk`); None: where the run's
-        own parameters say. Raises ValueError where that is no time.
+        own parameters say. faces: "main" leaves `people` empty, and changes nothing else. progress: called with the
+        share of the file that is done, stretch by stretch. Raises ValueError where hop_s is no time, or faces neither.
         """
+        return self._answered(video, hop_s, faces, progress=progress)
+
+    def explain(
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """The same with its `explanation`, which takes some seconds more."""
+        return self.explained(video, hop_s=hop_s, faces=faces, progress=progress).prediction
+
+    def explained(
+        self,
+        video: str | os.PathLike[str],
+        *,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        progress: Progress | None = None,
+    ) -> Explained:
+        """The same, and what was seen and heard, to show beside it."""
+        explainer = Explainer(self._params, self._road.rows, self._score)
+        prediction = self._answered(video, hop_s, faces, explainer=explainer, progress=progress)
+        return Explained(prediction, explainer.looked_at() if prediction.explanation else None)
+
+    def _answered(
+        self,
+        video: str | os.PathLike[str],
+        hop_s: float | None,
+        faces: WhichFaces,
+        *,
+        explainer: Explainer | None = None,
+        progress: Progress | None = None,
+    ) -> Prediction:
         if hop_s is not None and not hop_s >= LEAST_HOP_S:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
+        if faces not in get_args(WhichFaces):
+            raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
         path = Path(video)
         try:
-            return self._judged(str(video), map(self._looked_at, self._road.walk(path, hop_s=hop_s)))
+            stretches = []
+            for walked in self._road.walk(path, hop_s=hop_s, faces=faces):
+                stretches.append(self._kept(walked))
+                if explainer:
+                    explainer.add(walked)
+                if progress:
+                    progress(walked.done / walked.planned)
+            found = self._judged(str(video), stretches)
+            found = replace(found, explanation=explainer.explanation()) if explainer else found
         except (media.MediaError, DetectorError) as error:
-            reason = str(error)
+            found = unscored(str(path), str(error))
         except Exception as error:  # one bad file never stops the others, however it is bad
-            reason = f"unexpected {type(error).__name__}: {error}"
-        return unscored(str(path), reason)
+            found = unscored(str(path), f"unexpected {type(error).__name__}: {error}")
+        return replace(found, provenance=_provenance(path))
 
     def score_many(
-        self, videos: Iterable[str | os.PathLike[str]], *, workers: int = 1, hop_s: float | None = None
+        self,
+        videos: Iterable[str | os.PathLike[str]],
+        *,
+        workers: int = 1,
+        hop_s: float | None = None,
+        faces: WhichFaces = "all",
+        explain: bool = False,
+        progress: Progress | None = None,
     ) -> Iterator[Prediction]:
-        """Yields a file's prediction as soon as it is there, as `score` gives it.
+        """Yields a file's prediction as soon as it is there, as `score` or `explain` gives it.
 
         workers: so many processes, each with a detector of its own, 0 one per core; their answers come in any order,
-        known by their `path`. 1: in order, in this process.
+        known by their `path`, and `progress` hears nothing of them. 1: in order, in this process.
         """
         if workers == 1:
-            yield from (self.score(video, hop_s=hop_s) for video in videos)
+            ask = self.explain if explain else self.score
+            yield from (ask(video, hop_s=hop_s, faces=faces, progress=progress) for video in videos)
         else:
-            compute = ComputeParams.model_validate({"workers": workers, "device": self._device})
-            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s)
+            compute = self._compute.model_copy(update={"workers": workers})
+            yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
-    def _looked_at(self, walked: Walked) -> _Stretch:
+    def _kept(self, walked: Walked) -> _Stretch:
+        faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
+        bare = replace(walked, layers={}, arrays={}, faces=tuple(replace(face, layers={}) for face in walked.faces))
+        return _Stretch(bare, self._looked_at(walked, walked.has_audio), faces)
+
+    def _looked_at(self, seen: Walked | Face, has_audio: bool) -> _Looked:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
-            found = scores_of(network, walked.layers, self._device)
+            found = network(seen.layers)
             if not np.isfinite(found).all():  # no words and no JSON are for it
                 raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
             scores.setdefault(name, []).append(found)
         distances = {
-            modality: familiar.gaussian.distances(vectors(walked.layers, familiar.layers))
+            modality: familiar.gaussian.distances(vectors(seen.layers, familiar.layers))
             for modality, familiar in self._familiar.items()
-            if modality != "audio" or walked.has_audio
+            if modality != "audio" or has_audio
         }
-        return _Stretch(replace(walked, layers={}), {name: np.array(of) for name, of in scores.items()}, distances)
+        arrays = {name: np.array(of) for name, of in scores.items()}
+        return _Looked(seen.starts_s, seen.face_windows, arrays, distances)
 
-    def _judged(self, path: str, looked_at: Iterable[_Stretch]) -> Prediction:
-        stretches = list(looked_at)
-        known = self._quantities(stretches)
-        scores = {
-            name: np.concatenate([each.scores[name] for each in stretches], axis=1) for name in stretches[0].scores
-        }
-        said = {name: self._said(name, scores.get(name, np.zeros((0, 0))), known) for name in NETWORKS}
-        fusion, starts = scores["fusion"], [start for each in stretches for start in each.walked.starts_s]
-        quantities = known | {"spread": _spread(fusion)}
-        return Prediction(
-            path,
-            float(fusion.mean()),
-            tuple(map(WindowScore, starts, fusion.mean(axis=0).tolist())),
-            answer=said.pop("fusion"),
-            modalities={str(name): each for name, each in said.items()},
-            quantities={name: value if math.isfinite(value) else None for name, value in quantities.items()},
-        )
+    def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
+        found = [scores(layers) for name, scores in self._networks if name == network]
+        return np.asarray(np.mean(found, axis=0))
 
-    def _quantities(self, stretches: Sequence[_Stretch]) -> dict[str, float]:
-        """What `pipeline.statistics.limits` names, but for the spread, of a whole file."""
+    def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:
         walked = [each.walked for each in stretches]
         numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
-        found = {
-            "face_share": sum(each.face_windows for each in walked) / walked[0].planned,
-            "speech_s": seconds_above(numbers, power, self._silence_db) if walked[0].has_audio else 0.0,
-        }
+        at = {start: i for i, start in enumerate(start for each in walked for start in each.looked_at_s)}
+        has_audio = walked[0].has_audio
+
+        def speech_s(starts_s: Iterable[float]) -> float:
+            windows = [at[start] for start in starts_s]
+            return seconds_above(numbers, power, self._params.windows.silence_db, windows=windows) if has_audio else 0.0
+
+        main = self._told([each.main for each in stretches], walked[0].planned, speech_s(at))
+        faces: dict[int, list[tuple[Face, _Looked]]] = {}
+        for each in stretches:
+            for face, looked in zip(each.walked.faces, each.faces, strict=True):
+                faces.setdefault(face.number, []).append((face, looked))
+        mains = {number for number, of in faces.items() if any(face.is_main for face, _ in of)}
+        people = [of for number, of in faces.items() if len(mains) > 1 or number not in mains]
+        answers, known = main["modalities"], main["quantities"]
+        rate = self._params.spectrograms.sample_rate_hz
+        return Prediction(
+            path,
+            **main,
+            shares=shapley(main["answer"], *(answers[modality] for modality in MODALITIES)),
+            quality=quality(
+                self._params.faces,
+                face_px=float(np.median([each.face_px for each in walked])),
+                face_share=known["face_share"],
+                fps=walked[0].fps,
+                pictures=walked[0].pictures,
+                speech_s=known["speech_s"] if has_audio else None,
+                ends_hz=sound_ends_hz(np.mean([each.spectrum for each in walked], axis=0), rate),
+                listens_to_hz=rate / 2,
+            ),
+            people=tuple(self._person(of, speech_s) for of in people),
+        )
+
+    def _person(self, of: Sequence[tuple[Face, _Looked]], speech_s: Callable[[Iterable[float]], float]) -> Person:
+        starts = [start for face, _ in of for start in face.starts_s]
+        told = self._told([looked for _, looked in of], len(starts), speech_s(starts))
+        return Person(min(face.first_s for face, _ in of), max(face.last_s for face, _ in of), **told)
+
+    def _told(self, looked: Sequence[_Looked], planned: int, speech_s: float) -> dict[str, Any]:
+        """What `Prediction` and `Person` have in common; planned: so many windows there are to show the face in."""
+        known = {"face_share": sum(each.face_windows for each in looked) / planned, "speech_s": speech_s}
         for modality in MODALITIES:
-            distances = [each.distances[modality] for each in stretches if modality in each.distances]
-            found[f"{modality}_distance"] = float(np.median(np.concatenate(distances))) if distances else math.nan
-        return found
+            distances = [each.distances[modality] for each in looked if modality in each.distances]
+            known[f"{modality}_distance"] = float(np.median(np.concatenate(distances))) if distances else math.nan
+        scores = {name: np.concatenate([each.scores[name] for each in looked], axis=1) for name in looked[0].scores}
+        said = {name: self._said(name, scores.get(name, np.zeros((0, 0))), known) for name in NETWORKS}
+        fusion, starts = scores["fusion"], [start for each in looked for start in each.starts_s]
+        quantities = known | {"spread": _spread(fusion)}
+        return {
+            "score": float(fusion.mean()),
+            "windows": tuple(map(WindowScore, starts, fusion.mean(axis=0).tolist())),
+            "answer": said.pop("fusion"),
+            "modalities": {str(name): each for name, each in said.items()},
+            "quantities": {name: value if math.isfinite(value) else None for name, value in quantities.items()},
+        }
 
     def _said(self, network: NetworkName, scores: NDArray[np.float64], known: Mapping[str, float]) -> Answer:
         """What one network says; scores: (seeds, windows)."""
@@ -172,23 +284,33 @@ class Detector:
 
 
 def predict(
-    workspace: Workspace, videos: Iterable[Path], compute: ComputeParams, *, hop_s: float | None = None
+    workspace: Workspace,
+    videos: Iterable[Path],
+    compute: ComputeParams,
+    *,
+    hop_s: float | None = None,
+    faces: WhichFaces = "all",
+    explain: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s: as `Detector.score` has it. Raises as `Detector`.
+    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. Raises as `Detector`.
     """
     if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(videos, hop_s=hop_s)
+        yield from Detector(workspace, compute).score_many(
+            videos, hop_s=hop_s, faces=faces, explain=explain, progress=progress
+        )
         return
     kept_evidence(workspace)  # what is missing is said before workers start
-    tasks = [_Task(workspace.root.resolve(), compute, str(video), video.absolute(), hop_s) for video in videos]
+    root = workspace.root.resolve()
+    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
     try:
         for _, prediction in run_tasks(_score, tasks, compute):
             yield prediction
     except TasksLostError as error:
-        yield from (unscored(task.name, _DEADLY) for task in error.tasks)
+        yield from (unscored(task.name, DEADLY) for task in error.tasks)
 
 
 @dataclass(frozen=True)
@@ -200,15 +322,31 @@ class _Task:
     name: str
     video: Path
     hop_s: float | None
+    faces: WhichFaces
+    explain: bool
 
 
 def _score(task: _Task) -> Prediction:
-    return replace(_detector(task.root, task.compute).score(task.video, hop_s=task.hop_s), path=task.name)
+    detector = _detector(task.root, task.compute)
+    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
+    return replace(found, path=task.name)
 
 
 @functools.lru_cache(maxsize=1)
 def _detector(root: Path, compute: ComputeParams) -> Detector:
     return Detector(Workspace(root), compute)
+
+
+def _provenance(path: Path) -> dict[str, Any] | None:
+    """What a file's manifest says, whatever becomes of its score."""
+    try:
+        with media.one_file():
+            found = media.provenance(media.inside(Path("/"), str(path.absolute())))
+    except media.PassingError:
+        return None
+    except Exception as error:  # a score is not lost to it
+        found = media.Manifest(state="unreadable", problems=(f"unexpected {type(error).__name__}",))
+    return None if found is None else {"says": found.says, **found.model_dump()}
 
 
 def _spread(scores: NDArray[np.float64]) -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.statistics.answers import Answer, cannot_tell
+from pipeline.statistics.answers import Answer, agreement, cannot_tell
+
+WhichFaces = Literal["all", "main"]
+"""Whose faces of a file are scored: of all that stay long enough, or of the most persistent and largest alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Person:
-    """Another face that stays long enough, and what is said of it; `first_s` to `last_s`: when it is seen."""
+    """A face that stays long enough, and what is said of it with the file's sound: of its own windows alone.
+
+    It was followed without a cut from `first_s` to `last_s`; after a cut nobody knows who is seen, so that one person
+    may be several of these. Whether it is who speaks is not known, either.
+    """
 
     first_s: float
     last_s: float
@@ -70,7 +77,8 @@ class Prediction:
 
     score: the mean over its windows, evidence of nothing by itself, None with a `reason` where it cannot be scored. The
     quantities are those of `pipeline.statistics.limits`. All of it is about the file's main face and its sound;
-    `people`: the other faces, each with the same sound, where they were asked for.
+    `people`: the other faces, where they were asked for; and where cuts may have made the main face several people's,
+    each of its own, too.
     """
 
     path: str
@@ -90,6 +98,11 @@ class Prediction:
     """What the file's C2PA manifest says, which never changes the answer; None: it has none, or nobody looked."""
     explanation: Explanation | None = None
     """Where it was asked for."""
+
+    @property
+    def agreement(self) -> str:
+        """Whether the networks of several seeds agree, in words; empty where nothing was scored."""
+        return "" if self.score is None else agreement(self.quantities.get("spread"), self.answer)
 
 
 def unscored(path: str, reason: str) -> Prediction:

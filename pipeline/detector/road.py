@@ -5,22 +5,22 @@ Every step is the stages' own function, so that a new file gets the features tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from cache_schemas.windows import Windowed
+from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
-from pipeline.backbones import Backbone, bare_identity, load_backbone
-from pipeline.compute.machine import device_of
-from pipeline.faces.clip import file_faces
-from pipeline.features.amounts import face_windows, powers
+from pipeline.detector.parts import Parts
+from pipeline.detector.people import Face, Numbers, faces_of
+from pipeline.detector.prediction import WhichFaces
+from pipeline.faces.clip import Shown, every_face
+from pipeline.features.amounts import face_windows, powers, spectrum
 from pipeline.features.forward import MODALITIES, window_rows
 from pipeline.params import Params
 from pipeline.sound.clip import Heard, no_sound_reason, open_heard, window_arrays
@@ -39,46 +39,51 @@ class Walked:
     """The windows of a stretch of a file that can be scored, and what is known of all that were looked at."""
 
     starts_s: tuple[float, ...]
-    layers: Mapping[str, torch.Tensor] = field(repr=False)
+    layers: Mapping[str, NDArray[Any]] = field(repr=False)
     """{layer: (windows, L, C_in)}, rounded as a cache has them; audio layers are zeros where there is no sound."""
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    """{name: (windows, ...)}: what the stages before `features` store of them."""
+    available_s: float
+    """Length of what there is from each start, at most a window."""
+    looked_at_s: tuple[float, ...]
+    """Where those begin that show a face, the ones that cannot be scored included."""
     has_audio: bool
     planned: int
     """So many windows the whole file has, those without a face included."""
+    done: int
+    """So many of them lie before the end of this stretch."""
     face_windows: float
     """Of this stretch: as `amounts.face_windows` counts them."""
     powers: tuple[NDArray[np.int64], NDArray[np.float64]] = field(repr=False)
-    """Of this stretch's sound: as `amounts.powers` gives them."""
+    """Of the sound of the windows that were looked at: as `amounts.powers` gives them."""
+    spectrum: NDArray[np.float64] = field(repr=False)
+    """The same windows' mean power, as `amounts.spectrum` gives it."""
+    face_px: float
+    """The median width of the main face, in pixels of the picture."""
+    fps: float
+    pictures: int
+    """In the whole file"""
+    faces: tuple[Face, ...] = ()
+    """All that stay long enough, the main one among them; empty where only that was asked for."""
 
 
 class Road:
-    """The backbones that a run was trained on, loaded. Several threads may walk it at once."""
+    """By the backbones that a run was trained on. Several threads may walk it at once."""
 
-    def __init__(self, params: Params, trained_on: Mapping[str, Mapping[str, Any]]) -> None:
-        """trained_on: {variant: a backbone's identity}; DetectorError where the backbones are others today."""
-        self._params = params
-        device = device_of(params.compute)
-        self._backbones: list[Backbone] = [
-            load_backbone(modality, chosen, device)
-            for modality in MODALITIES
-            for chosen in getattr(params.features, modality)
-        ]
-        made = [bare_identity(backbone.identity()) for backbone in self._backbones]
-        if made != [bare_identity(identity) for identity in trained_on.values()]:
-            raise DetectorError(
-                "predict: the backbones' weights are not those that the networks were trained on; "
-                "restore them, or run `dvc repro` again"
-            )
+    def __init__(self, params: Params, parts: Parts) -> None:
+        self._params, self._parts = params, parts
 
-    def walk(self, path: Path, *, hop_s: float | None = None) -> Iterator[Walked]:
+    def walk(self, path: Path, *, hop_s: float | None = None, faces: WhichFaces = "main") -> Iterator[Walked]:
         """What the networks read of a file; raises MediaError, which says why, where nothing of it can be used.
 
         hop_s: None for the windows that the stages would cut, in one stretch. Else a window begins every so many
         seconds, the file is read to LONGEST_S, and what is yielded is of STRETCH_WINDOWS at most: memory does not grow
         with the file. Faces are followed within a stretch, so that where several people are seen, the one who is looked
-        at is who weighs most there, not in the whole file.
+        at is who weighs most there, not in the whole file. faces: "all" for each other face, too (`Walked.faces`).
         """
         file = media.inside(Path("/"), str(path.absolute()))
         longest_s, failed, any_walked = None if hop_s is None else LONGEST_S, list[media.MediaError](), False
+        numbers = Numbers() if faces == "all" else None
         with ExitStack() as stack:
             with media.one_file(longest_s):
                 media.check_file(file)
@@ -89,9 +94,13 @@ class Road:
             for first in range(0, len(heard.windows.starts_s), size):
                 windows = replace(heard.windows, starts_s=heard.windows.starts_s[first : first + size])
                 try:
-                    with media.one_file(longest_s):
-                        faces = file_faces(file, windows, self._params, found=heard.probe)
-                    walked = self._walked(heard, window_arrays(heard.samples, windows, self._params), faces)
+                    with (
+                        media.one_file(longest_s),
+                        closing(
+                            every_face(file, windows, self._params, found=heard.probe, networks=self._parts.faces)
+                        ) as shown,
+                    ):
+                        walked = self._walked(heard, windows, shown, numbers)
                 except media.PassingError:
                     raise
                 except media.MediaError as error:  # of this stretch: nobody may be there
@@ -102,29 +111,76 @@ class Road:
         if not any_walked:
             raise failed[0]
 
-    def _walked(self, heard: Heard, sound: Windowed, faces: Windowed) -> Walked:
+    def _walked(
+        self, heard: Heard, windows: ClipWindows, shown: Generator[Shown, None, None], numbers: Numbers | None
+    ) -> Walked:
+        main = next(shown)
+        if numbers is None:
+            shown.close()  # the pictures are not held while backbones compute
+        sound, seen = window_arrays(heard.samples, windows, self._params, by=self._parts.spectrogram), main.windowed
         sounds = sound.by_start()
-        arrays = {start: sounds[start] | seen for start, seen in faces.by_start().items()}
-        layers, refused, params = dict[str, torch.Tensor](), dict[int, str](), self._params
-        has_audio, length, dtype = heard.info["has_audio"], params.features.length, params.features.dtype
-        for backbone in self._backbones:
-            rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
-            mute = backbone.modality == "audio" and not has_audio
-            layers |= {name: torch.zeros_like(x) if mute else x for name, x in rows.items()}
-            refused = bad | refused
+        arrays = {start: sounds[start] | window for start, window in seen.by_start().items()}
+        rows, refused = self.rows(arrays, MODALITIES)
+        if not heard.info["has_audio"]:
+            rows |= {name: np.zeros_like(x) for name, x in rows.items() if name.startswith("audio/")}
         good = [i for i in range(len(arrays)) if i not in refused]
         if not good:
-            raise media.MediaError(f"window from {faces.starts_s[0]:g} s: {refused[0]}")
+            raise media.MediaError(f"window from {seen.starts_s[0]:g} s: {refused[0]}")
+        held = {name: np.stack([window[name] for window in arrays.values()]) for name in arrays[seen.starts_s[0]]}
         return Walked(
-            starts_s=tuple(faces.starts_s[i] for i in good),
-            layers={name: x[good] for name, x in layers.items()},
-            has_audio=has_audio,
+            starts_s=tuple(seen.starts_s[i] for i in good),
+            layers={name: x[good] for name, x in rows.items()},
+            arrays={name: x[good] for name, x in held.items()},
+            available_s=heard.windows.available_s,
+            looked_at_s=seen.starts_s,
+            has_audio=heard.info["has_audio"],
             planned=len(heard.windows.starts_s),
-            face_windows=face_windows(faces.arrays["probabilities"]),
+            done=heard.windows.starts_s.index(windows.starts_s[-1]) + 1,
+            face_windows=face_windows(seen.arrays["probabilities"]),
             powers=powers(
-                np.stack([window["waveform"] for window in arrays.values()]),
-                faces.starts_s,
+                held["waveform"],
+                seen.starts_s,
                 available_s=heard.windows.available_s,
-                sample_rate_hz=params.spectrograms.sample_rate_hz,
+                sample_rate_hz=self._params.spectrograms.sample_rate_hz,
             ),
+            spectrum=spectrum(held["waveform"]),
+            face_px=_median_width(seen),
+            fps=heard.probe.fps,
+            pictures=len(heard.probe.times_s),
+            faces=() if numbers is None else self._faces(main, rows, refused, shown, numbers),
         )
+
+    def rows(
+        self, arrays: Mapping[float, Mapping[str, NDArray[Any]]], modalities: Collection[str]
+    ) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
+        """({layer: (windows, L, C_in)}, {window's number: why a cache would not have it})."""
+        layers, refused, params = dict[str, NDArray[Any]](), dict[int, str](), self._params
+        for backbone in (each for each in self._parts.backbones if each.modality in modalities):
+            length, dtype = params.features.length, params.features.dtype
+            rows, bad = window_rows(arrays, backbone, length=length, dtype=dtype, params=params.spectrograms)
+            layers |= rows
+            refused = bad | refused
+        return layers, refused
+
+    def _faces(
+        self,
+        main: Shown,
+        rows: Mapping[str, NDArray[Any]],
+        refused: Collection[int],
+        shown: Iterable[Shown],
+        numbers: Numbers,
+    ) -> tuple[Face, ...]:
+        """All faces of a stretch; rows, refused: the main face's, from which the others take what is heard."""
+        starts = main.windowed.starts_s
+        made = [(main, rows, refused)]
+        for other in shown:
+            seen, bad = self.rows(other.windowed.by_start(), ("visual",))
+            at = [starts.index(start) for start in other.windowed.starts_s]
+            heard = {name: x[at] for name, x in rows.items() if name not in seen}
+            made.append((other, heard | seen, {*bad, *(i for i, k in enumerate(at) if k in refused)}))
+        return tuple(faces_of(made, numbers))
+
+
+def _median_width(seen: Windowed) -> float:
+    boxes = seen.arrays["boxes"][seen.arrays["probabilities"] > 0]
+    return float(np.median(boxes[:, 2] - boxes[:, 0]))

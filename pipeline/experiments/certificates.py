@@ -21,7 +21,7 @@ from cache_schemas.tables import write_table
 from nas.baselines import join_last_layers
 from nas.config import EstimatorName, SpaceName
 from nas.genotype import notation
-from nas.primitives import DEFAULT_OPERATIONS
+from nas.names import DEFAULT_OPERATIONS
 from nas.space import canonical
 from pipeline.experiments.oracle import deviation, rank, train_all, write_oracle
 from pipeline.figures.experiments import oracle_svg, standalone

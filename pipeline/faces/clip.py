@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from pipeline.compute.ahead import one_ahead
 from pipeline.compute.machine import device_of
 from pipeline.faces.crops import cut_crop, poses
 from pipeline.faces.following import Follower
-from pipeline.faces.mtcnn import CELL_PX, Mtcnn, search_px
+from pipeline.faces.mtcnn import CELL_PX, Mtcnn, Networks, search_px
 from pipeline.faces.tracks import Look, Track, link_tracks
 from pipeline.faces.turned import quarter_turns
 from pipeline.params import FaceParams, Params
@@ -35,36 +35,86 @@ _PERHAPS_TURNED = "are they turned, with no tag to say so?"
 _SMALL_HEIGHT_PX = 360  # pictures are never made smaller than this to search them
 _BATCH_PIXELS, _BATCH_PICTURES = 6_000_000, 32
 """Of one batch: large enough for the networks, small enough that decoding and searching go on at once."""
-_PERSON_S = 0.5  # a face that is seen for less is no person to count
+_PERSON_S = 0.5  # a face that is seen for less is no person to count, or to score beside the main one
 _UPRIGHT_LOOKS = 4  # so many pictures tell which way up a clip's faces are
 
 
-def file_faces(path: Path, windows: ClipWindows, params: Params, *, found: media.Probe | None = None) -> Windowed:
+@dataclass(frozen=True)
+class Shown:
+    """Windows of one face, or those of the main one."""
+
+    windowed: Windowed
+    tracks: tuple[Track, ...]
+    """Who is seen in each of its windows; the main face may be another after a cut."""
+
+
+def file_faces(
+    path: Path,
+    windows: ClipWindows,
+    params: Params,
+    *,
+    found: media.Probe | None = None,
+    networks: Networks | None = None,
+) -> Windowed:
     """The crops of those of a file's windows that show a face often enough; raises MediaError when there is none.
 
-    found: what `media.probe` says, where it is known better.
+    Of several faces it is the main one: the most persistent and largest. found: what `media.probe` says, where it is
+    known better. networks: MTCNN's, where they are not torch's.
+    """
+    with closing(every_face(path, windows, params, found=found, networks=networks)) as faces:
+        return next(faces).windowed
+
+
+def every_face(
+    path: Path,
+    windows: ClipWindows,
+    params: Params,
+    *,
+    found: media.Probe | None = None,
+    networks: Networks | None = None,
+) -> Generator[Shown, None, None]:
+    """Yields the main face, as `file_faces` has it, and then each other one that lasts and is seen often enough.
+
+    They are followed once for all, and cut out one after the other: memory is that of one. A window in which a face is
+    the main one is not cut a second time for it.
     """
     wanted = frame_times(windows, frames=params.faces.frames, params=params.windows)
     times, where = np.unique(wanted, return_inverse=True)
     where = where.reshape(wanted.shape)
     seek = _follow if params.faces.search == "follow" else _search_every
-    found, device = found or media.probe(path), device_of(params.compute)
-    with seek(path, times, windows, params.faces, found=found, device=device) as (looks, full):
+    found, networks = found or media.probe(path), networks or _by_torch(params)
+    with seek(path, times, windows, params.faces, found=found, networks=networks) as (looks, full):
         tracks = [t for t in link_tracks(looks) if t.faces.probabilities.max() >= params.faces.min_probability]
         if not tracks:
             raise media.MediaError(f"no face found in any of {len(looks)} pictures ({_PERHAPS_TURNED})")
         ends = looks[0].time_s, looks[-1].time_s
         seen = np.stack([track.seen_at(np.clip(times, *ends)) for track in tracks])
-        chosen = _choose(tracks, seen[:, where].mean(axis=2), params.faces)
-        cut = {w: _cut_window(track, where[w], full, ends, params.faces) for w, track in chosen.items()}
-        _refuse_turned(cut, where, full, _mtcnn(params.faces.min_face_px, device))
-    info = {
-        "people": int(seen[_persons(tracks)].sum(axis=0).max()),
-        "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in cut.values()])), 4),
-        "scenes": looks[-1].scene + 1,
-    }
-    arrays = {name: np.stack([window[name] for window in cut.values()]) for name in next(iter(cut.values()))}
-    return Windowed(tuple(windows.starts_s[w] for w in cut), arrays, info)
+        presence, persons = seen[:, where].mean(axis=2), _persons(tracks)
+        main = _choose(tracks, presence, params.faces)
+
+        def cut(whose: dict[int, int]) -> dict[int, dict[str, NDArray[Any]]]:
+            return {w: _cut_window(tracks[k], where[w], full, ends, params.faces) for w, k in whose.items()}
+
+        made = cut(main)
+        _refuse_turned(made, where, full, Mtcnn(params.faces.min_face_px, networks))
+        info = {
+            "people": int(seen[persons].sum(axis=0).max()),
+            "presence": round(float(np.mean([(window["probabilities"] > 0).mean() for window in made.values()])), 4),
+            "scenes": looks[-1].scene + 1,
+        }
+        yield _shown(windows, made, [tracks[k] for k in main.values()], info)
+        del made
+        for k in np.flatnonzero(persons):
+            beside = {w: int(k) for w in main if main[w] != k and presence[k, w] >= params.faces.min_presence}
+            if beside:
+                yield _shown(windows, cut(beside), [tracks[k]] * len(beside), {})
+
+
+def _shown(
+    windows: ClipWindows, made: dict[int, dict[str, NDArray[Any]]], tracks: list[Track], info: dict[str, Any]
+) -> Shown:
+    arrays = {name: np.stack([window[name] for window in made.values()]) for name in next(iter(made.values()))}
+    return Shown(Windowed(tuple(windows.starts_s[w] for w in made), arrays, info), tuple(tracks))
 
 
 def _follow(
@@ -74,11 +124,11 @@ def _follow(
     params: FaceParams,
     *,
     found: media.Probe,
-    device: str,
+    networks: Networks,
 ) -> AbstractContextManager[_Seen]:
     """Follows the faces through the windows in small pictures, while they are decoded; the full ones wait."""
     spans = [(start, start + windows.available_s) for start in windows.starts_s]
-    return follow_faces(path, found, params, device=device, full_at_s=times_s.tolist(), spans_s=spans)
+    return follow_faces(path, found, params, networks=networks, full_at_s=times_s.tolist(), spans_s=spans)
 
 
 @contextmanager
@@ -87,7 +137,7 @@ def follow_faces(
     found: media.Probe,
     params: FaceParams,
     *,
-    device: str,
+    networks: Networks,
     full_at_s: Sequence[float],
     spans_s: list[media.Span],
 ) -> Iterator[_Seen]:
@@ -96,7 +146,7 @@ def follow_faces(
     with media.open_video(
         path, found=found, full_at_s=full_at_s, small_height_px=small, spans_s=spans_s, small_every=every
     ) as video:
-        follower = new_follower(found, params, device=device)
+        follower = new_follower(found, params, networks=networks)
         batch = max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // math.prod(video.small_size_px)))
         for frames in one_ahead(video.small(batch)):
             follower.add(frames.times_s, frames.pixels)
@@ -126,10 +176,10 @@ def small_every(found: media.Probe) -> int:
     return max(1, round(found.fps / FOLLOW_HZ))
 
 
-def new_follower(found: media.Probe, params: FaceParams, *, device: str) -> Follower:
+def new_follower(found: media.Probe, params: FaceParams, *, networks: Networks) -> Follower:
     """For pictures of `small_height_px`; its boxes are those of the full pictures."""
     shrunk = small_height_px(found, params) / _height_px(found)
-    mtcnn = _mtcnn(search_px(smallest_face_px(found, params)), device)
+    mtcnn = Mtcnn(search_px(smallest_face_px(found, params)), networks)
     return Follower(mtcnn, min_probability=params.min_probability, shrunk=shrunk)
 
 
@@ -141,14 +191,14 @@ def _search_every(
     params: FaceParams,
     *,
     found: media.Probe,
-    device: str,
+    networks: Networks,
 ) -> Iterator[_Seen]:
     """Searches each of the pictures that may be cut, in full resolution; following tells where the scenes end.
 
     A picture between the last that was followed in one scene and the first in the next may be of either: it shows none.
     """
-    with _follow(path, times_s, windows, params, found=found, device=device) as (followed, full):
-        detector, looks = _mtcnn(smallest_face_px(found, params), device), list[Look]()
+    with _follow(path, times_s, windows, params, found=found, networks=networks) as (followed, full):
+        detector, looks = Mtcnn(smallest_face_px(found, params), networks), list[Look]()
         known_s, scenes = np.array([look.time_s for look in followed]), [look.scene for look in followed]
         for first in range(0, len(times_s), _BATCH_PICTURES):
             frames = full(first, first + _BATCH_PICTURES)
@@ -161,8 +211,8 @@ def _search_every(
         yield looks, lambda first, last: media.Frames(times_s[first:last], full(first, last).pixels)
 
 
-def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, Track]:
-    """{window: track}: of the tracks that are present (tracks, windows) in a window enough, the clip's weightiest.
+def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FaceParams) -> dict[int, int]:
+    """{window: a track's number}: of those that are present (tracks, windows) in it enough, the clip's weightiest.
 
     One window shows one person; where the scene changes, the next window may show another track.
     """
@@ -171,7 +221,7 @@ def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FacePara
     for window, shares in enumerate(presence.T):
         enough = [k for k in order if shares[k] >= params.min_presence]
         if enough:
-            chosen[window] = tracks[enough[0]]
+            chosen[window] = enough[0]
     if not chosen:
         raise media.MediaError(
             f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
@@ -226,6 +276,7 @@ def _cut_window(
     }
 
 
-@functools.cache
-def _mtcnn(min_face_px: float, device: str) -> Mtcnn:
-    return Mtcnn(min_face_px, device=device)
+def _by_torch(params: Params) -> Networks:
+    from pipeline.faces.networks import torch_networks  # noqa: PLC0415 - an extra, and seconds
+
+    return torch_networks(device_of(params.compute))

@@ -67,6 +67,12 @@ def cut_crop(frame: NDArray[np.uint8], pose: Pose, *, size_px: int, margin: floa
     return np.asarray(crop)
 
 
+def in_crop(points: NDArray[np.float64], pose: Pose, *, size_px: int, margin: float) -> NDArray[np.float64]:
+    """(N, 2) px from the crop's left upper corner: where `cut_crop` brings points (N, 2) of the picture."""
+    away = (points - pose.centre) @ [1, 1j] * np.exp(-1j * pose.roll) * size_px / max(pose.side * (1 + margin), 2.0)
+    return np.stack([away.real, away.imag], axis=1) + size_px / 2
+
+
 def _patch(frame: NDArray[np.uint8], left: int, top: int, size: int) -> NDArray[np.uint8]:
     height, width = frame.shape[:2]
     if left >= 0 and top >= 0 and left + size <= width and top + size <= height:

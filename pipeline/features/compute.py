@@ -9,8 +9,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
 from pipeline.backbones import Backbone, Input, bare_identity, load_backbone
@@ -66,8 +68,7 @@ def _compute_piece(piece: Piece) -> dict[str, str]:
         return {}
     backbone = _backbone(piece)
     features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
-    arrays = {layer: rows.numpy() for layer, rows in features.items()}
-    return stage_piece(piece.cache, piece.variant, piece.keys, arrays, versions())
+    return stage_piece(piece.cache, piece.variant, piece.keys, features, versions())
 
 
 def _backbone(piece: Piece) -> Backbone:
@@ -84,14 +85,14 @@ def _backbone(piece: Piece) -> Backbone:
     )
 
 
-def _piece_inputs(piece: Piece, takes: Input) -> Iterator[torch.Tensor]:
+def _piece_inputs(piece: Piece, takes: Input) -> Iterator[NDArray[Any]]:
     for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
         yield from stored_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
 
 
-def window_features(source: WindowSource, params: Params, device: str) -> dict[str, torch.Tensor]:
-    """{layer: (L, C_in) float32} of one window itself, by every backbone, without the cache."""
-    found: dict[str, torch.Tensor] = {}
+def window_features(source: WindowSource, params: Params, device: str) -> dict[str, NDArray[np.float32]]:
+    """{layer: (L, C_in)} of one window itself, by every backbone, without the cache."""
+    found: dict[str, NDArray[np.float32]] = {}
     for modality in MODALITIES:
         for chosen in getattr(params.features, modality):
             backbone = load_backbone(modality, chosen, device)

@@ -22,8 +22,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from cache_schemas.files import digest, file_sha256, replacing, write_json
 from cache_schemas.media import FACES, SPECTROGRAMS
 from cache_schemas.shards import read_rows
-from pipeline.backbones.base import Modality, scaled_frames, standardised, weights_sha256
+from pipeline.backbones.base import scaled_frames, standardised, weights_sha256
 from pipeline.backbones.timm_family import create
+from pipeline.backbones.words import Modality
 from pipeline.compute.machine import device_of
 from pipeline.compute.progress import progress_bar
 from pipeline.faces.stage import face_key

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cache_schemas.features import FeatureCache, VariantAttributes
 from cache_schemas.features.upkeep import both_indexes
@@ -160,7 +161,7 @@ def _compare(
         )
         again = run_backbone(backbone, windows, length=variant.length)
         cached = cache.read([position], list(again), views=[column])
-        errors = {layer: relative_error(cached[layer][0].float(), again[layer]) for layer in again}
+        errors = {layer: relative_error(cached[layer][0].float(), torch.from_numpy(x)) for layer, x in again.items()}
         worst = max(errors, key=errors.__getitem__)
         found.largest_error = max(found.largest_error, errors[worst])
         if errors[worst] > LIMIT:

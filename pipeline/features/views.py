@@ -155,7 +155,7 @@ def sound_view(
     if view == 0:
         return waveform, spectrogram
     changed = audio_view(waveform, rate_hz=params.sample_rate_hz, key=key, view=view)
-    heard = compute_spectrogram(torch.from_numpy(from_pcm(changed))[None], params)[0].numpy()
+    heard = compute_spectrogram(from_pcm(changed)[None], params)[0]
     return changed, heard if view < 0 else mask_spectrogram(heard, key=key, view=view)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from numpy.typing import NDArray
 
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
@@ -92,7 +92,7 @@ def stored_windows(sources: Sequence[WindowSource], modality: Modality) -> list[
 
 def window_inputs(
     source: WindowSource, takes: Input, views: Iterable[int], params: SpectrogramParams
-) -> Iterator[torch.Tensor]:
+) -> Iterator[NDArray[Any]]:
     """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
     (window,) = stored_windows([source], "visual" if takes == "crops" else "audio")
     return stored_inputs(window, takes, views, params)
@@ -100,7 +100,7 @@ def window_inputs(
 
 def stored_inputs(
     window: StoredWindow, takes: Input, views: Iterable[int], params: SpectrogramParams
-) -> Iterator[torch.Tensor]:
+) -> Iterator[NDArray[Any]]:
     """As window_inputs."""
     schema, names = FACES if takes == "crops" else SPECTROGRAMS, NEEDED[takes]
     stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}

@@ -7,6 +7,8 @@ ffmpeg itself runs, by ffmpeg-python, where clips are written: it is fed pixels 
 The clock of a clip, for picture and sound alike, is 0 where its first picture is shown.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pipeline.media.files import (
     MediaError,
     NoAudioError,
@@ -17,16 +19,29 @@ from pipeline.media.files import (
     refuse_stand_ins,
 )
 from pipeline.media.frames import MAX_FRAME_HEIGHT_PX, Frames, Span, Video, open_video, read_frames
-from pipeline.media.process import one_file
+from pipeline.media.process import MAX_SECONDS, one_file
+from pipeline.media.provenance import Manifest, provenance, read_manifest
 from pipeline.media.sound import OpenSound, Samples, Sound, open_sound, read_sound
 from pipeline.media.timeline import Probe, probe
 from pipeline.media.told import AudioInfo
 from pipeline.media.wall import Isolation, isolation
-from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
+
+if TYPE_CHECKING:
+    from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "AudioInfo", "Frames", "Isolation", "MediaError", "NoAudioError", "OpenSound",
+    "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Isolation", "Manifest", "MediaError", "NoAudioError",
+    "OpenSound",
     "PassingError", "Probe", "Samples", "Sound", "Span", "Video", "check_file", "ffmpeg_exe", "inside", "isolation",
-    "one_file", "open_regular", "open_sound", "open_video", "probe", "raw_pictures", "raw_sound", "read_frames",
-    "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
+    "one_file", "open_regular", "open_sound", "open_video", "probe", "provenance", "raw_pictures", "raw_sound",
+    "read_frames", "read_manifest", "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What writes, when it is first asked for: who only reads has no ffmpeg program."""
+    if name not in __all__:
+        raise AttributeError(f"pipeline.media has no {name!r}")
+    from pipeline.media import writing  # noqa: PLC0415
+
+    return getattr(writing, name)

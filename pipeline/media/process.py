@@ -52,9 +52,10 @@ _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
 
 class _Reader:
-    """A decoder's server of our own."""
+    """A decoder's server of our own; credentials: one that reads C2PA manifests."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, credentials: bool) -> None:
+        self.credentials = credentials
         _tell_what_is_missing()
         self.file: object = None
         """Which it has read last, and for what work: a copy's time is limited, that of a long file's parts is not."""
@@ -62,7 +63,7 @@ class _Reader:
         places = [str(Path(__file__).parents[2]), *sys.path]  # the modules that are used here
         with theirs:
             number = theirs.fileno()
-            serve = f"import sys; sys.path[:] = {places!r}; from {SERVER} import serve; serve({number})"
+            serve = f"import sys; sys.path[:] = {places!r}; from {SERVER} import serve; serve({number}, {credentials=})"
             command = [sys.executable, "-S", "-c", serve]
             self._popen = subprocess.Popen(  # noqa: S603
                 command,
@@ -155,7 +156,7 @@ class Process:
             write_message(question.fileno(), {**request, "function": function, "limits": limits}, **blocks)
             _seal(question.fileno())
             fds = [question.fileno(), self._answer.fileno(), file.fileno(), *outputs]
-            self._reader = _ask(fds)
+            self._reader = _ask(fds, credentials=function == "read_manifest")
 
     def wait_for(self, fd: int) -> None:
         """Returns when there is something to read; raises MediaError when that takes too long, all waits together."""
@@ -224,17 +225,18 @@ def _name(status: int) -> str:
     return signal.Signals(-status).name
 
 
-def _ask(fds: Sequence[int]) -> _Reader:
+def _ask(fds: Sequence[int], *, credentials: bool) -> _Reader:
     """The reader that has taken the request: where there is one, the one that has read the file before."""
     found = os.fstat(fds[2])
     file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, _patience.get()
     while True:
         with _lock:
-            knows = [reader for reader in _idle if reader.file == file]
-            idle = (knows or _idle)[-1:]
+            able = [reader for reader in _idle if reader.credentials == credentials]
+            knows = [reader for reader in able if reader.file == file]
+            idle = (knows or able)[-1:]
             _idle[:] = [reader for reader in _idle if reader not in idle]
         fresh = not idle
-        reader = idle[0] if idle else _Reader()
+        reader = idle[0] if idle else _Reader(credentials=credentials)
         try:
             socket.send_fds(reader.calls, [AGAIN if reader.file == file else FILE], fds)
             reader.file = file

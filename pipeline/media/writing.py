@@ -8,6 +8,7 @@ import subprocess
 import wave
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, cast
@@ -35,8 +36,8 @@ def ffmpeg_exe() -> str:
 
 def write_clip(
     path: Path,
-    pixels: NDArray[np.uint8],
-    samples: NDArray[np.int16],
+    pixels: Iterable[NDArray[np.uint8]],
+    samples: NDArray[np.int16] | None,
     *,
     fps: float,
     sample_rate_hz: int,
@@ -44,27 +45,28 @@ def write_clip(
 ) -> None:
     """Writes an mp4 of H.264 and AAC to `path`, in one piece or not at all; raises RuntimeError with ffmpeg's words.
 
-    pixels: (T, H, W, 3) RGB, cut to even sizes; samples: (N,); options: ffmpeg's own of an output. One thread and
-    `bitexact` make the bytes a function of the pixels and samples.
+    pixels: one (H, W, 3) RGB or more, all of the first one's size, which is cut to an even one; samples: (N,), None
+    without sound; options: ffmpeg's own of an output. One thread and `bitexact` make the bytes a function of the
+    pixels and samples.
     """
-    height, width = pixels.shape[1] // 2 * 2, pixels.shape[2] // 2 * 2
+    pictures = iter(pixels)
+    first = next(pictures)
+    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".wav") as sound:
-        with wave.open(sound, "wb") as file:
-            file.setparams((1, 2, sample_rate_hz, len(samples), "NONE", ""))
-            file.writeframes(samples.astype("<i2").tobytes())
-        sound.flush()
-        coding: dict[str, Any] = {
-            "c:v": "libx264",
-            "preset": "veryfast",
-            "flags:v": "+bitexact",
-            "c:a": "aac",
-            "flags:a": "+bitexact",
-        }
+        streams = [raw_pictures(width, height, fps=fps)["v:0"]]
+        coding: dict[str, Any] = {"c:v": "libx264", "preset": "veryfast", "flags:v": "+bitexact"}
+        if samples is not None:
+            with wave.open(sound, "wb") as file:
+                file.setparams((1, 2, sample_rate_hz, len(samples), "NONE", ""))
+                file.writeframes(samples.astype("<i2").tobytes())
+            sound.flush()
+            streams.append(ffmpeg.input(sound.name, f="wav")["a:0"])
+            coding |= {"c:a": "aac", "flags:a": "+bitexact"}
         write_streams(
             path,
-            [raw_pictures(width, height, fps=fps)["v:0"], ffmpeg.input(sound.name, f="wav")["a:0"]],
-            [np.ascontiguousarray(pixels[:, :height, :width]).data],
+            streams,
+            (np.ascontiguousarray(picture[:height, :width]).data for picture in chain([first], pictures)),
             f="mp4",
             pix_fmt="yuv420p",
             **coding,

@@ -238,5 +238,5 @@ def _run_backbones(wanted: Wanted, arrays: Arrays, modality: Modality) -> dict[s
             )
             for why in refused.values():
                 raise media.MediaError(why)
-            found |= rows
+            found |= {layer: torch.from_numpy(x) for layer, x in rows.items()}
     return found

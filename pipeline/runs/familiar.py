@@ -68,5 +68,5 @@ def _vectors(cache: FeatureCache, layers: tuple[str, ...], positions: NDArray[np
     blocks = [np.zeros((0, sum(cache.layers[name] for name in layers)))]
     for first in range(0, len(positions), _BLOCK_WINDOWS):
         read = cache.read(positions[first : first + _BLOCK_WINDOWS], layers)
-        blocks.append(vectors({name: x[0] for name, x in read.items()}, layers))
+        blocks.append(vectors({name: x[0].numpy() for name, x in read.items()}, layers))
     return np.concatenate(blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,13 @@ def score_windows(
     workspace: Workspace, entry: RetrainEntry, features: Mapping[str, torch.Tensor], device: str
 ) -> NDArray[np.float64]:
     """P(fake) of every window, (N,), in the order of `features`: {layer: (N, L, C_in)}."""
-    return scores_of(trained_network(workspace, entry).to(device).eval(), features, device)
+    network = trained_network(workspace, entry).to(device).eval()
+    return scores_of(network, {name: features[name].numpy() for name in network.in_channels}, device)
 
 
-def scores_of(network: nas.CompactNetwork, features: Mapping[str, torch.Tensor], device: str) -> NDArray[np.float64]:
+def scores_of(network: nas.CompactNetwork, features: Mapping[str, NDArray[Any]], device: str) -> NDArray[np.float64]:
     """The same by a network that is there already, on the device and in evaluation mode."""
-    wanted = {name: features[name] for name in network.in_channels}
+    wanted = {name: torch.from_numpy(features[name]) for name in network.in_channels}
     windows = len(next(iter(wanted.values())))
     parts = []
     for start in range(0, windows, _BATCH_WINDOWS):

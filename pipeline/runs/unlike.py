@@ -13,9 +13,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -24,6 +24,7 @@ from cache_schemas.files import replacing
 
 Floats = NDArray[np.float64]
 MODALITIES = ("visual", "audio")
+_LEAST = 1e-12  # of a length that is divided by
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_familiar(path: Path) -> dict[str, Familiar]:
         }
 
 
-def vectors(features: Mapping[str, torch.Tensor], layers: Sequence[str]) -> Floats:
+def vectors(features: Mapping[str, NDArray[Any]], layers: Sequence[str]) -> Floats:
     """(N, D) of {layer: (N, L, C_in)}: the layers, averaged over time, each scaled to length 1, side by side."""
-    means = (features[name].double().mean(dim=1) for name in layers)
-    return torch.cat([torch.nn.functional.normalize(x, dim=1) for x in means], dim=1).numpy()
+    means = [features[name].mean(axis=1, dtype=np.float64) for name in layers]
+    return np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True).clip(_LEAST) for x in means], axis=1)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchaudio.transforms import MelSpectrogram, Spectrogram
 
 from cache_schemas.windows import ClipWindows, Windowed
 from pipeline import media
 from pipeline.params import Params, SpectrogramParams, WindowParams
 from pipeline.shards.windows import MIN_AVAILABLE_S, plan_windows, window_samples
 
+if TYPE_CHECKING:
+    import torch
+
 _SILENCE_HOP_S = 0.010
 _BLOCK_HOPS, _BLOCK_SAMPLES = 1000, 1 << 18  # read at once, so that an hour takes no more memory than a minute
 _PCM_SCALE = 2**15
-_FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
+FLOOR = 1e-6  # added to the power before the logarithm: about what 16-bit quantisation leaves of silence
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,23 @@ def no_sound_reason(info: Mapping[str, Any], params: WindowParams) -> str:
     return f"{info['no_audio']} (missing_modality: quarantine)" if left_out else ""
 
 
-def window_arrays(samples: media.Samples, windows: ClipWindows, params: Params) -> Windowed:
-    """The "spectrogram" and "waveform" of the windows of a file's (samples,), as shards hold them."""
+Spectrograms: TypeAlias = Callable[[NDArray[np.float32], SpectrogramParams], NDArray[np.float32]]
+"""As `compute_spectrogram`."""
+
+
+def window_arrays(
+    samples: media.Samples, windows: ClipWindows, params: Params, *, by: Spectrograms | None = None
+) -> Windowed:
+    """The "spectrogram" and "waveform" of the windows of a file's (samples,), as shards hold them.
+
+    by: what makes the spectrogram, where it is not torch.
+    """
     rate = params.spectrograms.sample_rate_hz
     waves = window_samples(samples, windows, sample_rate_hz=rate, params=params.windows)
-    spectrogram = compute_spectrogram(torch.from_numpy(waves), params.spectrograms)
-    return Windowed(windows.starts_s, {"spectrogram": spectrogram.numpy(), "waveform": to_pcm(waves)})
+    return Windowed(
+        windows.starts_s,
+        {"spectrogram": (by or compute_spectrogram)(waves, params.spectrograms), "waveform": to_pcm(waves)},
+    )
 
 
 def loudness_db(samples: media.Samples) -> float:
@@ -144,15 +156,20 @@ def from_pcm(waveform: NDArray[np.int16]) -> NDArray[np.float32]:
     return samples
 
 
-def compute_spectrogram(waves: torch.Tensor, params: SpectrogramParams) -> torch.Tensor:
-    """(N, bands, hops) float32, ln power; waves: (N, samples). Every hop starts inside the window."""
+def compute_spectrogram(waves: NDArray[np.float32], params: SpectrogramParams) -> NDArray[np.float32]:
+    """(N, bands, hops), ln power; waves: (N, samples). Every hop starts inside the window."""
+    import torch  # noqa: PLC0415 - an extra, and seconds
+
     hops = max(1, waves.shape[-1] // round(params.hop_s * params.sample_rate_hz))
-    power: torch.Tensor = _transform(params)(waves)[..., :hops]
-    return (power + _FLOOR).log_()
+    power: torch.Tensor = transform_of(params)(torch.from_numpy(waves))[..., :hops]
+    return (power + FLOOR).log_().numpy()
 
 
 @functools.cache
-def _transform(params: SpectrogramParams) -> torch.nn.Module:
+def transform_of(params: SpectrogramParams) -> torch.nn.Module:
+    """torchaudio's: (N, samples) -> (N, bands, steps), the power."""
+    from torchaudio.transforms import MelSpectrogram, Spectrogram  # noqa: PLC0415 - as above
+
     rate = params.sample_rate_hz
     shape = {
         "n_fft": params.n_fft,

@@ -12,6 +12,7 @@ from cache_schemas.evidence import SystemEvidence
 from pipeline.statistics.strength import Calibration, in_words
 
 CANNOT_TELL = "cannot tell"
+_DISAGREE = "the networks disagree"
 LEAST = {"face_share": 0.25, "speech_s": 1.0}
 """Below these a clip is not judged. What is seen for less than a quarter of the time is a cutaway, not the person in
 question; a second is about the shortest utterance that speaker recognition is measured on."""
@@ -57,6 +58,26 @@ def answer(score: float, quantities: Mapping[str, float], system: SystemEvidence
     return Answer(in_words(lr), score, lr, (system.low, system.high), float(1 / (1 + np.power(10.0, -lr))))
 
 
+def shapley(together: Answer, visual: Answer, audio: Answer) -> dict[str, float]:
+    """What picture and sound, "visual" and "audio", each give to the log10 LR of both together, which is their sum.
+
+    The Shapley value of a game of two: what one adds, on average over who comes first; empty where any cannot tell.
+    """
+    both, seen, heard = together.log10_lr, visual.log10_lr, audio.log10_lr
+    if both is None or seen is None or heard is None:
+        return {}
+    return {"visual": (seen + (both - heard)) / 2, "audio": (heard + (both - seen)) / 2}
+
+
+def agreement(spread: float | None, together: Answer) -> str:
+    """Whether the networks of several seeds agree, in words; spread: by how much their P(fake) differ, None for one."""
+    if spread is None:
+        return "one network alone: whether others would agree is not known"
+    disagree = any(reason.startswith(_DISAGREE) for reason in together.reasons)
+    said = "disagree" if disagree else "agree as far as on known clips"
+    return f"they {said}: their P(fake) differ by {spread:.2f}"
+
+
 def beyond(name: str, values: ArrayLike, limits: Mapping[str, float | None]) -> NDArray[np.bool_]:
     """Of a quantity's values (any shape), whether each keeps its clip from being judged; NaN, not known, does not.
 
@@ -78,7 +99,7 @@ def why(name: str, value: float, limit: float) -> str:
     if name == "speech_s":
         return f"too little sound: {value:.2f} s above silence, at least {limit:g} s needed"
     if name == "spread":
-        return f"the networks disagree: their P(fake) differ by {value:.2f}, by {limit:.2f} at most on known clips"
+        return f"{_DISAGREE}: their P(fake) differ by {value:.2f}, by {limit:.2f} at most on known clips"
     what = "picture" if name == "visual_distance" else "sound"
     return (
         f"unlike anything it was trained on: its {what} lies at a distance of {value:.2f} from the training clips, "

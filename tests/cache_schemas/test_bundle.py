@@ -93,9 +93,9 @@ def test_other_files_than_bundles_are_refused(members: dict[str, bytes], refused
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"version": 2, "bmnas": "0.9.3", "new": 1}, "format 2; .* install bmnas 0.9.3, which wrote it, or newer"),
-        ({"version": 2, "bmnas": "[red]\x1b[2J"}, "format 2; .* install a newer bmnas"),
-        ({"version": 0}, "version 0; allowed: 1 to 1"),
+        ({"version": 3, "bmnas": "0.9.3", "new": 1}, "format 3; .* install bmnas 0.9.3, which wrote it, or newer"),
+        ({"version": 3, "bmnas": "[red]\x1b[2J"}, "format 3; .* install a newer bmnas"),
+        ({"version": 0}, "version 0; allowed: 1 to 2"),
         ({"version": "1"}, "version '1'"),
         ({"new": 1}, "field new: "),
         ({"networks": {"eyes": [1]}}, "field networks.eyes"),

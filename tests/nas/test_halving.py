@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import nas
+import nas.training
 from nas.data import prepare
 from nas.halving import different, halve, trial
 from nas.scoring import shared_scores

@@ -14,9 +14,9 @@ from tests.pipeline.run_fixture import make_index, make_workspace
 
 COMMANDS = (
     "synth", "manifest", "spectrograms", "faces", "pretrain", "features", "search", "retrain", "evaluate", "report",
-    "predict", "export", "oracle", "sweep", "bundle",
+    "predict", "export", "oracle", "sweep", "bundle", "serve",
 )  # fmt: skip
-STAGES = COMMANDS[:-5]
+STAGES = COMMANDS[:-6]
 ROOT = Path(__file__).parents[3]
 
 
@@ -143,6 +143,16 @@ def test_one_class_in_a_split_is_1_and_one_clear_error(
     assert said.code == 1
     assert f"split '{part}' holds only labels [{label}]; allowed: both classes, 0 and 1" in said.err
     assert "Traceback" not in said.err
+
+
+def test_an_error_without_words_is_named(bmnas: Bmnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("pipeline.manifest.build.build_manifest", late)
+    (tmp_path / "params.yaml").write_text("{}")
+    said = bmnas("manifest")
+    assert (said.code, said.err) == (1, "error: TimeoutError")
 
 
 def test_predict_without_a_run_is_1(bmnas: Bmnas) -> None:

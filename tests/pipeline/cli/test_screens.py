@@ -7,6 +7,8 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from cache_schemas.run import Member, SearchRun, read_run, write_run
 from pipeline.cli import main
 from pipeline.detector import export, predict
 from pipeline.detector.export import Exported
-from pipeline.detector.prediction import Prediction, WindowScore
+from pipeline.detector.prediction import Band, Explanation, Moment, Person, Prediction, WindowScore
 from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
 from pipeline.statistics.answers import Answer, cannot_tell
@@ -92,9 +94,70 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[first + 1] == "picture and sound  weak support for a fake"
     assert lines[first + 2] == "log10 LR +0.80 (claims end at -1.30 and +0.90); at even odds P(fake) 0.86"
     assert lines[first + 3] == f"sound alone        cannot tell: {why}"
-    assert lines[first + 4] == "raw P(fake)        0.500, no evidence by itself"
-    assert lines[first + 5].startswith("from second 0: 0.500  4: 0.500")
+    assert lines[first + 4].startswith("the networks       one network alone: ")
+    assert lines[first + 5] == "raw P(fake)        0.500, no evidence by itself"
+    assert lines[first + 6].startswith("from second 0: 0.500  4: 0.500")
     assert lines[second + 1] == "cannot tell: no media"
+
+
+def person(first_s: float, answer: Answer) -> Person:
+    return Person(first_s, first_s + 4, 0.5, (), answer, {"visual": Answer("no support either way", 0.5)}, {})
+
+
+PEOPLE = (
+    person(0, cannot_tell("too little face")),
+    person(4, Answer("weak support for a fake", 0.6, 0.8, (-1.3, 0.9), 0.86)),
+    *(person(8 + i, Answer("weak support for a real clip", 0.1, -0.8, (-1.3, 0.9), 0.14)) for i in range(5)),
+)
+
+
+def test_predict_shows_the_faces_that_speak_most_for_a_fake(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(FOUND[0], people=PEOPLE)
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: [found])
+    lines = [line.strip() for line in screen("predict", "a.mp4")]
+    faces = [i for i, line in enumerate(lines) if line.startswith("a face ")]
+    assert lines[faces[0]].split(maxsplit=2)[2] == "seen from second 4.0 to 8.0"
+    assert lines[faces[0] + 1].endswith("weak support for a fake")
+    assert lines[faces[0] + 3] == "picture alone      no support either way"
+    assert len(faces) == 5
+    assert "and 2 more that speak less for a fake: --json has them all" in lines
+
+
+def test_a_row_of_the_table_says_what_the_strongest_other_face_is(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "predict", lambda *_, **__: [replace(FOUND[0], people=PEOPLE), FOUND[1]])
+    several, none = csv.DictReader(screen("predict", "a.mp4", "b.mp4", "--csv"))
+    other = {name: value for name, value in several.items() if name.startswith("other")}
+    assert other == {
+        "others": "7",
+        "other_answer": "weak support for a fake",
+        "other_log10_lr": "0.8",
+        "other_from_s": "4",
+        "other_to_s": "8",
+    }
+    assert (none["others"], none["other_answer"]) == ("0", None)
+
+
+def test_predict_says_what_the_score_hangs_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = tuple(Moment(0.5 * i, 0.5 * i + 0.5, 0.1 * i) for i in range(8))
+    why = Explanation(0.25, moments, {"visual/[b].4": 0.84}, {"mouth": -0.1, "eyes": 0.5}, (Band(0.0, 365.4, 0.2),))
+    found = [Prediction("a.mp4", 0.5, (WindowScore(0.25, 0.5),), explanation=why)]
+    asked = dict[str, object]()
+    monkeypatch.setattr(predict, "predict", lambda *_, **given: asked.update(given) or found)
+    lines = [" ".join(line.split()) for line in screen("predict", "a.mp4", "--explain")]
+    first = next(i for i, line in enumerate(lines) if line.startswith("why"))
+    assert lines[first : first + 8] == [
+        "why log10 odds of the raw P(fake) fall by so much without it",
+        "when 3.5 to 4.0 s: +0.70 3.0 to 3.5 s: +0.60 2.5 to 3.0 s: +0.50 2.0 to 2.5 s: +0.40",
+        "and 4 more",
+        "layers visual/[b].4: +0.84",
+        "face eyes: +0.50 mouth: -0.10",
+        "window from second 0.2",
+        "sound 0 to 365 Hz: +0.20",
+        "window from second 0.2",
+    ]
+    assert asked["explain"] is True
 
 
 def test_predict_without_a_run_names_bundles_as_the_way_out(
@@ -141,6 +204,30 @@ def test_many_files_have_a_bar_while_their_answers_go_elsewhere(
     assert "2/2" in err
 
 
+def test_the_bar_moves_within_a_long_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moved = list[float]()
+
+    @contextmanager
+    def bar(*_: object, **__: object) -> Iterator[Callable[[float], None]]:
+        yield moved.append
+
+    def in_stretches(*_: object, progress: Callable[[float], None], **__: object) -> Iterator[Prediction]:
+        progress(0.25)
+        progress(0.75)  # and nobody is seen in the rest
+        yield from FOUND
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "predict", in_stretches)
+    monkeypatch.setattr("pipeline.compute.progress.progress_bar", bar)
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "b.mp4", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert moved == [0.25, 0.5, 0.25, 1]
+
+
 FOUND = [
     Prediction(
         "=cmd.mp4", 0.5, (WindowScore(0.0, 0.5),), answer=Answer("weak", 0.5, 0.8, (-1.3, 0.9), 0.86),
@@ -156,8 +243,8 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     out, ends = io.BytesIO(), [0]
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object, hop_s: float | None) -> Iterator[Prediction]:
-        assert hop_s == 2.5
+    def one_by_one(*_: object, hop_s: float | None, faces: str, progress: object) -> Iterator[Prediction]:
+        assert (hop_s, faces) == (2.5, "main")
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction
@@ -165,7 +252,9 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "predict", one_by_one)
-    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5"])
+    monkeypatch.setattr(
+        sys, "argv", ["bmnas", "predict", "a.mp4", "empty", "b.mp4", "--json", "--hop", "2.5", "--faces", "main"]
+    )
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as ended:

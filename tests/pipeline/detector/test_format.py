@@ -5,6 +5,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,6 +15,8 @@ from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.detector.card import bundle_card
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.parts import load_parts
+from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence
 from pipeline.runs.scoring import score_windows
 from tests.cache_schemas.small_bundle import manifest_of, members_of, raw_bundle
@@ -21,6 +24,8 @@ from tests.cache_schemas.small_bundle import manifest_of, members_of, raw_bundle
 DATA = Path(__file__).parent / "data"
 FORMAT_1 = DATA / "format-1.bmnas"
 """One network of two channels on EfficientNet-Lite0 with the weights of seed 1; made-up results; signed by KEY."""
+FORMAT_2 = DATA / "format-2.bmnas"
+"""The same, unsigned; the networks' graph is true, the others are of one node each."""
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().public_bytes_raw()
 
 
@@ -44,9 +49,44 @@ def test_a_detector_of_format_1_gives_the_scores_that_it_gave() -> None:
 
 def test_what_is_written_today_is_of_the_newest_format() -> None:
     """A field more or less is another format."""
-    found = json.loads(re.search(rb"\{.*?\n\}\n", FORMAT_1.read_bytes(), re.DOTALL).group())  # type: ignore[union-attr]
+    found = json.loads(re.search(rb"\{.*?\n\}\n", FORMAT_2.read_bytes(), re.DOTALL).group())  # type: ignore[union-attr]
     assert found.keys() == Manifest.model_fields.keys()
     assert found["version"] == VERSION
+
+
+def test_a_detector_of_format_2_gives_the_scores_that_it_gave() -> None:
+    """By onnxruntime; they are those of format 1, whose networks it has."""
+    pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed (extra predict)")
+    with open_bundle(FORMAT_2) as workspace:
+        run = read_run(workspace.retrain / "retrain.json", RetrainRun)
+        parts = load_parts(workspace, run, Params.model_validate(run.params))
+        assert [(each.modality, each.input) for each in parts.backbones] == [
+            ("visual", "crops"),
+            ("audio", "spectrogram"),
+        ]
+        ((_, network),) = parts.networks
+        values = np.arange(24, dtype=np.float32).reshape(3, 2, 4) / 10 - 1
+        found = network(dict.fromkeys(run.entries[0].spec["in_channels"], values))
+        assert found.tolist() == pytest.approx([0.3694, 0.4018, 0.3913], abs=1e-4)
+    assert all(of["here"] for of in bundle_card(FORMAT_2)["backbones"])
+
+
+@pytest.mark.parametrize("missing", ["onnx/mtcnn-o.onnx", "onnx/visual-0.onnx", "onnx/networks.onnx"])
+def test_a_detector_of_format_2_has_all_graphs(tmp_path: Path, missing: str) -> None:
+    with open_bundle(FORMAT_2) as workspace:
+        members = members_of(workspace.root)
+    with zipfile.ZipFile(FORMAT_2) as archive:
+        said = json.loads(archive.read("bundle.json"))
+    for version, gone in ((2, missing), (1, "")):
+        kept = {name: data for name, data in members.items() if name != gone}
+        first = manifest_of(kept, version=version, networks=said["networks"], backbones=said["backbones"])
+        path = tmp_path / f"{version}.bmnas"
+        path.write_bytes(raw_bundle(kept, first=first))
+        with (
+            pytest.raises(BundleError, match="all graphs of a detector of version 2, and none in version 1"),
+            open_bundle(path),
+        ):
+            pass
 
 
 def test_the_card_says_what_it_is_and_what_it_is_worth() -> None:

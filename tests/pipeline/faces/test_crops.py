@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.faces.crops import Pose, cut_crop, poses
+from pipeline.faces.crops import Pose, cut_crop, in_crop, poses
 from tests.pipeline.faces.test_tracks import face
 
 
@@ -24,6 +24,20 @@ def test_a_crop_shows_the_face_upright_in_its_middle(x: float, y: float, side: f
         want_y = y + np.sin(roll) * du + np.cos(roll) * dv
         if 6 < want_x < 193 and 6 < want_y < 193:
             assert crop[v, u, :2] == pytest.approx([want_x, want_y], abs=1.2 + 0.2 * step)
+
+
+@given(st.floats(60, 140), st.floats(60, 140), st.floats(40, 100), st.floats(-0.5, 0.5))
+def test_a_point_of_the_picture_is_found_in_the_crop(x: float, y: float, side: float, roll: float) -> None:
+    """A white dot on black."""
+    frame = np.zeros((200, 200, 3), np.uint8)
+    frame[95:106, 105:116] = 255
+    pose, size, margin = Pose(np.array([x, y]), side, roll), 64, 0.3
+    ((u, v),) = in_crop(np.array([[110.0, 100.0]]), pose, size_px=size, margin=margin)
+    if 8 < u < 56 and 8 < v < 56:
+        crop = cut_crop(frame, pose, size_px=size, margin=margin)[..., 0].astype(float)
+        rows, columns = np.mgrid[0:size, 0:size] + 0.5
+        seen = (crop * columns).sum() / crop.sum(), (crop * rows).sum() / crop.sum()
+        assert (u, v) == pytest.approx(seen, abs=0.6)
 
 
 def test_beyond_the_picture_its_edge_is_repeated() -> None:

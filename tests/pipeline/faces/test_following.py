@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.faces.camera import changes
 from pipeline.faces.following import Follower, iou
 from pipeline.faces.mtcnn import Faces, Mtcnn
+from pipeline.faces.networks import torch_networks
 from pipeline.faces.tracks import Track, link_tracks
 from tests.pipeline.moving_face import noisy, scene, with_face
 
@@ -31,7 +32,7 @@ class Counting(Mtcnn):
 
 @pytest.fixture(scope="module")
 def detector() -> Counting:
-    return Counting(28.2)
+    return Counting(28.2, torch_networks("cpu"))
 
 
 def follow(

@@ -72,7 +72,7 @@ def test_it_is_what_the_same_backbones_compute_with_random_weights(made: Made) -
         backbone = load_backbone(modality, BackboneParams(**chosen | {"weights": "seed:0"}), "cpu")  # type: ignore[arg-type]
         windows = [next(window_inputs(s, backbone.input, [0], params.spectrograms)) for s in sources]
         for layer, rows in run_backbone(backbone, windows, length=4).items():
-            assert torch.equal(loaded[layer], rows.half())
+            assert torch.equal(loaded[layer], torch.from_numpy(rows).half())
             assert not torch.equal(loaded[layer], own[layer])
     assert verify(made.workspace.features).problems == []
 

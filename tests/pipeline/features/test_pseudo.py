@@ -116,10 +116,12 @@ def test_they_are_what_the_backbones_make_of_the_smoothed_sound(made: Made) -> N
     for draw in (1, 2):
         heard = [next(window_inputs(sources[i], "spectrogram", [-draw], params.spectrograms)) for i in real]
         for layer, x in run_backbone(backbone, heard, length=4).items():
-            assert torch.equal(features[layer][(draw - 1) * REAL : draw * REAL], x.half())
+            assert torch.equal(features[layer][(draw - 1) * REAL : draw * REAL], torch.from_numpy(x).half())
     plain = [next(window_inputs(source, "spectrogram", [0], params.spectrograms)) for source in sources]
     for layer, x in run_backbone(backbone, plain, length=4).items():
-        assert torch.equal(own[layer], x.half())  # of fakes, whose pseudo-fakes are they themselves, too
+        assert torch.equal(
+            own[layer], torch.from_numpy(x).half()
+        )  # of fakes, whose pseudo-fakes are they themselves, too
     for layer, x in features.items():
         if layer.startswith("visual/"):
             assert torch.equal(x, own[layer][of])
@@ -196,6 +198,6 @@ def test_it_changes_less_from_one_moment_to_the_next_and_the_picture_not_at_all(
         assert jumps(audio_view(sound, rate_hz=16000, key="k", view=view)) < 0.9 * jumps(sound)
     settings = Params().spectrograms
     changed, heard = sound_view(sound, np.zeros((80, 200), np.float32), key="k", view=-1, params=settings)
-    assert np.array_equal(heard, compute_spectrogram(torch.from_numpy(from_pcm(changed))[None], settings)[0].numpy())
+    assert np.array_equal(heard, compute_spectrogram(from_pcm(changed)[None], settings)[0])
     crops = random.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     assert visual_view(crops, key="k", view=-1) is crops

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nas
-from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS
+from nas.names import DEFAULT_OPERATIONS, OPERATIONS
 from pipeline.figures.genotype import describe, genotype_svg
 from tests.pipeline.run_fixture import LAYERS, make_genotype
 

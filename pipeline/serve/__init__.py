@@ -1,0 +1,1 @@
+"""`bmnas serve`: a detector that answers over HTTP."""
