@@ -11,10 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.gpu.measuring import Bench
 from cache_schemas.manifest import read_manifest
@@ -71,7 +73,7 @@ def measure(bench: Bench, workspace: Workspace, params: Params, count: int) -> N
     def bare() -> None:
         for backbone, found in passes:
             for batch in found:
-                backbone(batch, length=params.features.length)
+                backbone.rows(batch, length=params.features.length)
 
     def reading() -> None:
         for backbone, _ in passes:
@@ -86,15 +88,13 @@ def measure(bench: Bench, workspace: Workspace, params: Params, count: int) -> N
     bench.add("the stage's time beside the slower of the two", taken["stage"] / slower, "times", "at most 1.3")
 
 
-def batches(workspace: Workspace, params: Params, backbone: Backbone) -> Iterator[torch.Tensor]:
+def batches(workspace: Workspace, params: Params, backbone: Backbone) -> Iterator[NDArray[Any]]:
     """The windows as the backbone takes them, read from the shards, so many as the stage has in one pass."""
     windows = stored_windows(window_sources(workspace, params), backbone.modality)
-    size = PASS_WINDOWS[backbone.device.type]
+    size = PASS_WINDOWS[backbone.on]
     for first in range(0, len(windows), size):
         part = windows[first : first + size]
-        yield torch.stack(
-            [x for window in part for x in stored_inputs(window, backbone.input, [0], params.spectrograms)]
-        )
+        yield np.stack([x for window in part for x in stored_inputs(window, backbone.input, [0], params.spectrograms)])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Backbones and the face detector on the device give what they give on the CPU."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from pipeline.backbones import load_backbone
 from pipeline.faces.mtcnn import Mtcnn
+from pipeline.faces.networks import torch_networks
 from pipeline.features.forward import run_backbone
 from pipeline.params import BackboneParams
 from tests.pipeline.moving_face import noisy, scene, with_face
@@ -16,17 +18,17 @@ Record = Callable[[str, object], None]
 LENGTH = 4
 
 
-def windows(modality: str) -> Iterator[torch.Tensor]:
+def windows(modality: str) -> Iterator[NDArray[Any]]:
     """Eleven of random crops or spectrograms: more than one pass, and the last one is filled up."""
-    source = torch.Generator().manual_seed(0)
+    random = np.random.default_rng(0)
     for _ in range(11):
         if modality == "visual":
-            yield torch.randint(0, 256, (4, 64, 64, 3), generator=source, dtype=torch.uint8)
+            yield random.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
         else:
-            yield 3 * torch.randn(64, 96, generator=source) - 6
+            yield random.normal(-6, 3, (64, 96)).astype(np.float32)
 
 
-def rows(modality: str, device: str, name: str, precision: str) -> dict[str, torch.Tensor]:
+def rows(modality: str, device: str, name: str, precision: str) -> dict[str, NDArray[np.float32]]:
     """The features of all windows; the network is read anew, for `load_backbone` keeps one, wherever it was sent."""
     load_backbone.cache_clear()
     params = BackboneParams(name=name, weights="seed:0", precision=precision)  # type: ignore[arg-type]
@@ -43,7 +45,7 @@ def test_features_are_those_of_the_cpu(
     name = "test_resnet" if device == "cpu" else "resnet18"
     expected, found = rows(modality, "cpu", name, "full"), rows(modality, device, name, precision)
     assert list(found) == list(expected)
-    relative = max(float((found[n] - x).abs().max() / x.abs().max()) for n, x in expected.items())
+    relative = max(float(np.abs(found[n] - x).max() / np.abs(x).max()) for n, x in expected.items())
     record_property(
         f"largest difference of {modality} features, {precision}, of a layer's largest value",
         f"{relative:.3g} ; at most {least:g}",
@@ -53,7 +55,7 @@ def test_features_are_those_of_the_cpu(
 
 def test_the_detector_finds_the_same_faces(device: str, record_property: Record) -> None:
     frames = noisy(np.stack([with_face(scene(90), 40.0 + 7 * i, 10.0) for i in range(6)]))
-    here, there = (Mtcnn(40.0, device=where).detect(frames) for where in ("cpu", device))
+    here, there = (Mtcnn(40.0, torch_networks(where)).detect(frames) for where in ("cpu", device))
     assert [len(faces) for faces in there] == [len(faces) for faces in here]
     assert sum(map(len, here)) >= len(frames)
     worst = max(float(np.abs(a.boxes - b.boxes).max()) for a, b in zip(here, there, strict=True))

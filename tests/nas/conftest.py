@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 DRAWN = (torch.rand, torch.randn, torch.randint, torch.randperm)
 ALIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+READ = (torch.Tensor.numpy, torch.Tensor.__array__)
 FILLED = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.exponential_)
 
 
@@ -26,6 +27,8 @@ class Drawn(TorchFunctionMode):
         if func in DRAWN:
             leaf = kwargs.pop("requires_grad", False)
             return func(*args, **kwargs | {"device": "cpu"}).to(self.device).requires_grad_(leaf)
+        if func in READ:  # by sklearn and numpy, which tests compare with
+            return func(args[0].detach().cpu(), *args[1:], **kwargs)
         if func in FILLED:
             target, *rest = args
             drawn = func(torch.empty(target.shape, dtype=target.dtype, device="cpu"), *rest, **kwargs)
