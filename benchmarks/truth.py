@@ -19,7 +19,7 @@ import nas
 from cache_schemas.files import digest
 from cache_schemas.manifest import read_manifest
 from cache_schemas.runs import FinishedRuns, RunRow
-from nas.primitives import DEFAULT_OPERATIONS
+from nas.names import DEFAULT_OPERATIONS
 from nas.space import Space, canonical
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
 from pipeline.experiments.scored import Split

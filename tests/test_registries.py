@@ -31,7 +31,7 @@ def test_every_estimator_can_be_asked_for() -> None:
 
 
 def test_every_operation_is_explained() -> None:
-    page = (ROOT / "docs" / "search.md").read_text()
+    page = (ROOT / "docs" / "method.md").read_text()
     assert not [name for name in OPERATIONS if f"`{name}`" not in page]
 
 

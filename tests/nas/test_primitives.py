@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from nas.layers import Pass
-from nas.primitives import DEFAULT_OPERATIONS, OPERATIONS, Synchrony
+from nas.names import DEFAULT_OPERATIONS
+from nas.primitives import OPERATIONS, Synchrony
 from nas.random import Dropout
 
 from .conformance import BATCH, B, C, Conformance, L, R, build, inputs

@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from pipeline.backbones import Backbone, Modality, choose_stages
 from pipeline.params import BackboneParams
@@ -85,7 +87,7 @@ def deaf(modality: Modality, params: BackboneParams) -> Backbone:
     return _Counting(modality, params.model_copy(update={"weights": "seed:7"}), (3, 5), (0, 1))
 
 
-def log(modality: str, name: str, window: torch.Tensor) -> None:
+def log(modality: str, name: str, window: ArrayLike) -> None:
     """Appends a line in one write: several processes share the file."""
     line = f"{modality} {name} {digest_of(window)}\n"
     handle = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -93,9 +95,9 @@ def log(modality: str, name: str, window: torch.Tensor) -> None:
     os.close(handle)
 
 
-def digest_of(window: torch.Tensor) -> str:
+def digest_of(window: ArrayLike) -> str:
     """Names a window's pixels."""
-    return hashlib.sha1(window.contiguous().numpy().tobytes(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(np.ascontiguousarray(window).tobytes(), usedforsecurity=False).hexdigest()
 
 
 def logged(path: Path) -> list[tuple[str, str, str]]:

@@ -243,8 +243,10 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     out, ends = io.BytesIO(), [0]
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
-    def one_by_one(*_: object, hop_s: float | None, faces: str, progress: object) -> Iterator[Prediction]:
-        assert (hop_s, faces) == (2.5, "main")
+    def one_by_one(
+        *_: object, hop_s: float | None, faces: str, explain: bool, progress: object
+    ) -> Iterator[Prediction]:
+        assert (hop_s, faces, explain) == (2.5, "main", False)
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction

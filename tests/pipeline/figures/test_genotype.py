@@ -148,7 +148,7 @@ def test_odd_layer_names_stay_text(name: str) -> None:
 
 
 def test_an_operation_of_ones_own_is_drawn_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPERATIONS, "Mine", OPERATIONS["Sum"])
+    monkeypatch.setattr("nas.genotype.OPERATIONS", (*OPERATIONS, "Mine"))
     step = nas.Step(x="x", y="y", operation="Mine")
     svg = genotype_svg(nas.Genotype(cells=(nas.Cell(x=NAMES[0], y=NAMES[1], steps=(step,)),)), NAMES)
     assert "Mine" in [element.text for element in parse(svg).iter("text")]
