@@ -150,7 +150,7 @@ class Detector:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         if faces not in get_args(WhichFaces):
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
-        path = Path(video)
+        path = video if isinstance(video, Path) else Path(video)  # which keeps a `media.Inside`
         try:
             stretches = []
             for walked in self._road.walk(path, hop_s=hop_s, faces=faces):
@@ -341,7 +341,7 @@ def _provenance(path: Path) -> dict[str, Any] | None:
     """What a file's manifest says, whatever becomes of its score."""
     try:
         with media.one_file():
-            found = media.provenance(media.inside(Path("/"), str(path.absolute())))
+            found = media.provenance(media.anywhere(path))
     except media.PassingError:
         return None
     except Exception as error:  # a score is not lost to it
