@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field, FiniteFloat, model_validator
 from cache_schemas.files import digest, file_sha256, write_text
 from cache_schemas.run import NetworkName, RunFileError, read_run
 
-
 MOST_LOG10_LR = 100
 """No number of clips supports more; beyond 308, 10 to that power is no number of a computer's."""
 

@@ -198,8 +198,10 @@ class Detector:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
             found = network(seen.layers)
-            if not np.isfinite(found).all():  # no words and no JSON are for it
-                raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
+            if found.shape != (len(seen.starts_s),) or not ((found >= 0) & (found <= 1)).all():  # NaN is neither
+                raise DetectorError(
+                    f"a network of {name} gives no P(fake) a window, 0 to 1: its weights are damaged, or made to be"
+                )
             scores.setdefault(name, []).append(found)
         distances = {
             modality: familiar.gaussian.distances(vectors(seen.layers, familiar.layers))
