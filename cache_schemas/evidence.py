@@ -10,6 +10,9 @@ from pydantic import BaseModel, Field, FiniteFloat, model_validator
 from cache_schemas.files import digest, file_sha256, write_text
 from cache_schemas.run import NetworkName, RunFileError, read_run
 
+MOST_LOG10_LR = 100
+"""No number of clips supports more; beyond 308, 10 to that power is no number of a computer's."""
+
 
 class _Record(BaseModel, extra="forbid", frozen=True):
     """Part of the file."""
@@ -25,8 +28,8 @@ class SystemEvidence(_Record):
 
     kind: Literal["logistic", "isotonic"]
     points: list[tuple[FiniteFloat, FiniteFloat]] = Field(min_length=1)
-    low: FiniteFloat = Field(le=0)
-    high: FiniteFloat = Field(ge=0)
+    low: FiniteFloat = Field(ge=-MOST_LOG10_LR, le=0)
+    high: FiniteFloat = Field(ge=0, le=MOST_LOG10_LR)
     threshold: FiniteFloat
     limits: dict[str, FiniteFloat | None]
     n_real: int

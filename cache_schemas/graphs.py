@@ -51,6 +51,8 @@ def _fields(raw: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at = 0
     while at < len(raw):
         key, at = _varint(raw, at)
+        if not 8 <= key < 1 << 32:  # readers that keep 32 bits would see another field
+            raise ValueError("it is no ONNX file")
         wire = key & 7
         if wire == 0:
             number, at = _varint(raw, at)

@@ -53,6 +53,8 @@ class Graph:
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or cores())
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # each session has its own threads
         options.log_severity_level = 4
+        # Else onnxruntime takes its own format for it, in which any operator can stand and which nobody has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             # Of bytes, so that no file beside it can be meant.
             self._session: Any = onnxruntime.InferenceSession(

@@ -150,7 +150,7 @@ class Detector:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         if faces not in get_args(WhichFaces):
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
-        path = Path(video)
+        path = video if isinstance(video, Path) else Path(video)  # which keeps a `media.Inside`
         try:
             stretches = []
             for walked in self._road.walk(path, hop_s=hop_s, faces=faces):
@@ -198,8 +198,10 @@ class Detector:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
             found = network(seen.layers)
-            if not np.isfinite(found).all():  # no words and no JSON are for it
-                raise DetectorError(f"a network of {name} gives no number: its weights are damaged, or made to be")
+            if found.shape != (len(seen.starts_s),) or not ((found >= 0) & (found <= 1)).all():  # NaN is neither
+                raise DetectorError(
+                    f"a network of {name} gives no P(fake) a window, 0 to 1: its weights are damaged, or made to be"
+                )
             scores.setdefault(name, []).append(found)
         distances = {
             modality: familiar.gaussian.distances(vectors(seen.layers, familiar.layers))
@@ -341,7 +343,7 @@ def _provenance(path: Path) -> dict[str, Any] | None:
     """What a file's manifest says, whatever becomes of its score."""
     try:
         with media.one_file():
-            found = media.provenance(media.inside(Path("/"), str(path.absolute())))
+            found = media.provenance(media.anywhere(path))
     except media.PassingError:
         return None
     except Exception as error:  # a score is not lost to it

@@ -81,7 +81,7 @@ class Road:
         with the file. Faces are followed within a stretch, so that where several people are seen, the one who is looked
         at is who weighs most there, not in the whole file. faces: "all" for each other face, too (`Walked.faces`).
         """
-        file = media.inside(Path("/"), str(path.absolute()))
+        file = media.anywhere(path)
         longest_s, failed, any_walked = None if hop_s is None else LONGEST_S, list[media.MediaError](), False
         numbers = Numbers() if faces == "all" else None
         with ExitStack() as stack:

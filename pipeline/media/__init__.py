@@ -10,9 +10,11 @@ The clock of a clip, for picture and sound alike, is 0 where its first picture i
 from typing import TYPE_CHECKING, Any
 
 from pipeline.media.files import (
+    Inside,
     MediaError,
     NoAudioError,
     PassingError,
+    anywhere,
     check_file,
     inside,
     open_regular,
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
     from pipeline.media.writing import ffmpeg_exe, raw_pictures, raw_sound, write_clip, write_streams
 
 __all__ = [
-    "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Isolation", "Manifest", "MediaError", "NoAudioError",
-    "OpenSound",
-    "PassingError", "Probe", "Samples", "Sound", "Span", "Video", "check_file", "ffmpeg_exe", "inside", "isolation",
-    "one_file", "open_regular", "open_sound", "open_video", "probe", "provenance", "raw_pictures", "raw_sound",
-    "read_frames", "read_manifest", "read_sound", "refuse_stand_ins", "write_clip", "write_streams",
+    "MAX_FRAME_HEIGHT_PX", "MAX_SECONDS", "AudioInfo", "Frames", "Inside", "Isolation", "Manifest", "MediaError",
+    "NoAudioError", "OpenSound", "PassingError", "Probe", "Samples", "Sound", "Span", "Video", "anywhere",
+    "check_file", "ffmpeg_exe", "inside", "isolation", "one_file", "open_regular", "open_sound", "open_video",
+    "probe", "provenance", "raw_pictures", "raw_sound", "read_frames", "read_manifest", "read_sound",
+    "refuse_stand_ins", "write_clip", "write_streams",
 ]  # fmt: skip
 
 

@@ -50,6 +50,13 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
+def anywhere(path: Path) -> Path:
+    """The file that this user named, wherever it is; one that was found `inside` a folder already stays that one: a
+    link that was put into its place since then is not followed.
+    """
+    return path if isinstance(path, Inside) else inside(Path("/"), str(path.absolute()))
+
+
 def open_regular(path: Path) -> FileIO:
     """The file at `path`, open; PassingError when there is no readable, non-empty, regular file."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not make us wait for a writer

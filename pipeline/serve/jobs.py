@@ -131,7 +131,7 @@ class Jobs:
 
     async def _work(self, worker: Worker) -> None:
         while True:
-            job = await self._waiting.get()
+            job = await self._next(worker)
             try:
                 await self._ready(worker)
                 await self._score(worker, job)
@@ -139,8 +139,19 @@ class Jobs:
                 self._held -= 1
                 if job.ours:
                     job.file.unlink(missing_ok=True)
-            if not worker.ready:
-                await self._ready(worker)
+
+    async def _next(self, worker: Worker) -> Job:
+        """The next job, when the worker can take it: one that dies while it waits is replaced."""
+        while True:
+            await self._ready(worker)
+            job, gone = asyncio.create_task(self._waiting.get()), asyncio.create_task(worker.gone())
+            try:
+                await asyncio.wait({job, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if job.done():
+                    return job.result()
+            finally:
+                job.cancel()
+                gone.cancel()
 
     async def _score(self, worker: Worker, job: Job) -> None:
         def heard(share: float) -> None:

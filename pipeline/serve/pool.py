@@ -103,6 +103,11 @@ class Worker:
             await self.kill()
             raise
 
+    async def gone(self) -> None:
+        """Returns when the process has ended."""
+        if self._process:
+            await self._process.wait()
+
     async def kill(self) -> None:
         """Ends it, whatever it does, and takes away what it wrote."""
         process, self._process = self._process, None

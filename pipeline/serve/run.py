@@ -20,6 +20,7 @@ from cache_schemas.paths import path_text
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.page import about_detector
 from pipeline.serve.app import make_app
+from pipeline.serve.connections import MOST, Connection
 from pipeline.serve.pool import worker_command
 from pipeline.serve.settings import ServeError, Settings, check_host
 from pipeline.serve.spool import open_spool
@@ -27,7 +28,6 @@ from pipeline.workspace import Workspace
 
 GRACE_SECONDS = 20
 """So long who waits for an answer may still get it when the service is told to end."""
-_CONNECTIONS = 256
 _log = logging.getLogger("bmnas.serve")
 
 
@@ -64,7 +64,8 @@ def serve(settings: Settings, detector: Path, *, public_key: bytes | None, host:
                 access_log=False,  # addresses name jobs
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_CONNECTIONS,
+                http=Connection,
+                limit_concurrency=MOST,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 lifespan="on",
             )

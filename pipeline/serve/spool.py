@@ -29,8 +29,12 @@ def open_spool(parent: Path) -> Iterator[Path]:
 
     Only what lies in that folder is ever deleted. Raises ServeError where it is somebody else's, or in use.
     """
-    folder = parent / NAME
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parent = parent.resolve()  # a link that leads elsewhere later leads nothing of ours there
+    of_parent = parent.stat()
+    if of_parent.st_uid not in (0, os.getuid()) or of_parent.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise ServeError(f"others may put another folder into the place of {parent / NAME}: give a --spool of your own")
+    folder = parent / NAME
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

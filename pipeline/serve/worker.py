@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -41,9 +42,16 @@ def main(detector_folder: str, max_duration_s: str) -> None:
         say(ready=True)
         while True:
             task = json.loads(asked.get())
-            found = _score(detector, Path(task["file"]), float(max_duration_s))
-            reason = found.reason.replace(task["file"], task["name"])
-            say(prediction=asdict(replace(found, path=task["name"], reason=reason)))
+            found = _score(detector, media.Inside(task["file"]), float(max_duration_s), say)
+            say(prediction=asdict(for_strangers(found, task["file"], task["name"])))
+
+
+def for_strangers(found: Prediction, file: str, name: str) -> Prediction:
+    """The same without where anything lies on this machine: neither the file, nor what is written down meanwhile."""
+    if not found.reason:
+        return replace(found, path=name)
+    reason = found.reason.replace(file, name).replace(tempfile.gettempdir(), "the folder of temporary files")
+    return replace(unscored(name, reason), provenance=found.provenance)
 
 
 def _listen(asked: SimpleQueue[str]) -> None:
@@ -53,15 +61,16 @@ def _listen(asked: SimpleQueue[str]) -> None:
     os._exit(0)
 
 
-def _score(detector: Detector, file: Path, max_duration_s: float) -> Prediction:
+def _score(detector: Detector, file: media.Inside, max_duration_s: float, say: Callable[..., None]) -> Prediction:
+    """The file is what the service found, without links: one put there since then leads nowhere."""
     try:
         with media.one_file(max_duration_s + 1):  # what lies behind it is not even listed
-            lasts_s = media.probe(media.inside(Path("/"), str(file))).duration_s
+            lasts_s = media.probe(file).duration_s
     except Exception:
         lasts_s = 0.0  # the detector says what is wrong with it
     if lasts_s > max_duration_s:
         return unscored(str(file), f"the clip lasts longer than {max_duration_s:g} s, the longest that is taken here")
-    return detector.score(file)
+    return detector.score(file, progress=lambda share: say(share=share))
 
 
 if __name__ == "__main__":

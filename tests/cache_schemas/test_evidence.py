@@ -60,6 +60,15 @@ def test_what_the_schema_does_not_allow_is_named(folder: Path) -> None:
         read_evidence(folder, retrained="a")
 
 
+@pytest.mark.parametrize("claim", [{"low": -1e300}, {"high": 101.0}])
+def test_claims_that_no_clips_support_are_refused(folder: Path, claim: dict[str, float]) -> None:
+    """10 to that power would be no number, wherever it is told."""
+    system = json.loads((folder / "evidence.json").read_text())["systems"]["fusion"]
+    change(folder, systems={"fusion": system | claim})
+    with pytest.raises(RunFileError, match=r"evidence\.json: field systems\.fusion\."):
+        read_evidence(folder, retrained="a")
+
+
 def test_evidence_of_other_networks_or_with_other_matrices_is_refused(folder: Path) -> None:
     with pytest.raises(RunFileError, match=r"evidence\.json is of other networks"):
         read_evidence(folder, retrained="b")

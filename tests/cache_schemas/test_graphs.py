@@ -85,3 +85,18 @@ def test_a_file_that_is_cut_off_is_refused() -> None:
         except ValueError:
             continue
         onnx.load_from_string(whole[:size])  # it ends between two fields
+
+
+@pytest.mark.parametrize("padding", [b"\x80\x80\x80\x10", b"\x80\x80\x80\x80\x80\x80\x80\x80\x01"])
+def test_a_field_by_a_number_that_others_read_as_another_is_refused(padding: bytes) -> None:
+    """Protocol buffers' own reader keeps 32 bits of a field's key: what is above them hides external_data from us."""
+    hidden = bytes([13 << 3 | 2 | 0x80]) + padding + b"\x00"
+    initializer = bytes([5 << 3 | 2, len(hidden)]) + hidden
+    content = bytes([7 << 3 | 2, len(initializer)]) + initializer
+    with pytest.raises(ValueError, match="no ONNX file"):
+        check_graph(content)
+
+
+def test_a_field_of_number_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="no ONNX file"):
+        check_graph(b"\x01" + bytes(8))

@@ -34,6 +34,6 @@ def _film(path: Path, explained: Explained) -> tuple[Film | None, tuple[str, ...
     windows = explained.prediction.windows
     around_s = max(windows, key=lambda window: window.score).start_s if windows else 0.0
     try:
-        return small_film(media.inside(Path("/"), str(path.absolute())), around_s=around_s), ()
+        return small_film(media.anywhere(path), around_s=around_s), ()
     except (media.MediaError, RuntimeError, OSError) as error:
         return None, (f"There is no preview to play: {error}.",)

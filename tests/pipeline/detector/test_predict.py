@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from pipeline import media
 from pipeline.detector.bundle import make_bundle
 from pipeline.detector.by_torch import torch_parts
 from pipeline.detector.opened import open_bundle
+from pipeline.detector.parts import Parts, load_parts
 from pipeline.detector.predict import Detector, predict
 from pipeline.detector.road import Road
 from pipeline.features.shown import shown_and_heard
@@ -358,8 +360,24 @@ def test_networks_that_give_no_number_say_nothing(evaluated: Run, synth_root: Pa
     save_file(tensors, path)
     (found,) = predict(workspace, [next((synth_root / "clips").glob("*.mp4"))], evaluated[1].compute)
     assert found.score is None
-    assert found.reason.startswith("a network of visual gives no number")
+    assert found.reason.startswith("a network of visual gives no P(fake) a window")
     assert found.answer.says == f"cannot tell: {found.reason}"
+
+
+@pytest.mark.parametrize("wrong", [np.full(99, 0.5), np.float64(0.5), np.full(1, 7.0), np.full(1, -0.1)])
+def test_what_is_no_p_fake_of_each_window_is_no_score(
+    wrong: object, evaluated: Run, synth_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of a bundle can give anything."""
+
+    def parts(*given: Any) -> Parts:
+        found = load_parts(*given)
+        return replace(found, networks=[(name, lambda _: np.asarray(wrong)) for name, _ in found.networks])
+
+    monkeypatch.setattr("pipeline.detector.predict.load_parts", parts)
+    (found,) = predict(evaluated[0], [next((synth_root / "clips").glob("*.mp4"))], evaluated[1].compute)
+    assert (found.score, found.windows) == (None, ())
+    assert "gives no P(fake) a window" in found.reason
 
 
 def test_predict_refuses_other_backbones(evaluated: Run, synth_root: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 
 from pipeline.detector.page import About
 from pipeline.serve.app import make_app
+from pipeline.serve.connections import Connection
 from pipeline.serve.settings import Settings, Tokens
 
 ABOUT = About("small.bmnas", "0" * 64, 3.7, "AUC 0.90 on other people", options=("--bundle", "small.bmnas"))
@@ -60,7 +61,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
             (folder / name).mkdir()
         settings = Settings(folder / "spool", **{"root": folder / "root", "max_bytes": 100_000, **changes})
         app = make_app(settings, PRETENDED, ABOUT)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2, http=Connection)
+        )
         thread = threading.Thread(target=server.run)
         thread.start()
         try:

@@ -1,7 +1,10 @@
 """What the service answers."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -68,6 +71,40 @@ def test_a_worker_that_is_lost_is_replaced_and_the_job_says_so(start: Start, wha
         assert live.client.get("/healthz").json() == {"status": "ok", "workers": 1, "held": 0}
 
 
+def test_a_worker_that_dies_while_nobody_asks_is_replaced(start: Start) -> None:
+    """Else /healthz says for ever that none is ready, and a proxy that believes it sends no more clips."""
+    with start() as live:
+        (worker,) = live.app.state.service.jobs.workers
+        before = worker.pid
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: worker.pid not in (before, None) and live.client.get("/healthz").status_code == 200)
+        assert live.result(GOOD)["state"] == "done"
+
+
+def test_who_asks_nothing_is_cut(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.serve.connections.REQUEST_SECONDS", 0.2)
+    with start() as live:
+        address = ("127.0.0.1", httpx.URL(live.url).port or 0)
+        for begun in (b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /h"):
+            with socket.create_connection(address, timeout=5) as idle, contextlib.suppress(ConnectionResetError):
+                idle.sendall(begun)
+                while idle.recv(4096):
+                    pass
+        job = live.send(b"wait 1\n").json()  # who waits for an answer is not
+        assert live.client.get(f"/v1/jobs/{job['id']}", params={"wait_s": 5}).json()["state"] == "done"
+
+
+def test_connections_are_not_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.serve.connections.MOST", 4)
+    with start() as live, contextlib.ExitStack() as held:
+        address = ("127.0.0.1", httpx.URL(live.url).port or 0)
+        idle = [held.enter_context(socket.create_connection(address, timeout=5)) for _ in range(9)]
+        with contextlib.suppress(ConnectionResetError):
+            assert idle[-1].recv(1) == b""
+        idle[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle[0].recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_beyond_the_queue_the_answer_is_503_and_nothing_else(start: Start) -> None:
     with start(queue=1) as live:
         gate = live.root / "gate"
@@ -96,7 +133,7 @@ def test_the_size_is_counted_as_it_arrives(live: Live, extra: int) -> None:
     assert sent.status_code == (413 if extra else 202)
     if extra:
         assert "100,000 bytes" in sent.json()["detail"]
-        assert live.left() == []
+    wait_until(lambda: live.left() == [])
 
 
 def test_a_declared_size_is_not_trusted_but_refused_at_once(live: Live) -> None:

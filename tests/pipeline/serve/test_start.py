@@ -115,6 +115,29 @@ def test_a_spool_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert (precious / "file").exists()
 
 
+def test_a_spool_in_a_folder_that_others_may_change_is_refused(tmp_path: Path) -> None:
+    """Who can rename it puts a link there, and what that leads to is emptied when the service ends."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(ServeError, match="--spool of your own"), open_spool(tmp_path):
+        pass
+    tmp_path.chmod(0o1777)  # as /tmp is: nobody renames what is another's
+    with open_spool(tmp_path):
+        pass
+
+
+def test_a_link_to_the_spools_place_may_lead_elsewhere_later(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    for name in ("one", "two"):
+        (tmp_path / name / NAME).mkdir(parents=True)
+    link.symlink_to(tmp_path / "one")
+    with open_spool(link) as folder:
+        link.unlink()
+        link.symlink_to(tmp_path / "two")
+        (tmp_path / "two" / NAME / "precious").write_text("x")
+        assert folder == (tmp_path / "one" / NAME).resolve()
+    assert (tmp_path / "two" / NAME / "precious").exists()
+
+
 @contextmanager
 def command(detector: Path, spool: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`bmnas serve` as a process, and its address."""

@@ -85,6 +85,15 @@ def test_a_page_asks_nobody_fits_a_phone_and_can_be_read_by_all(
     assert set(asked) == {file.as_uri()}
 
 
+@pytest.mark.parametrize("name", ["full", "cannot", "evil", "long"])
+def test_no_width_makes_a_page_scroll_sideways(name: str, browser: Browser, pages: Path, asked: list[str]) -> None:
+    found = opened(browser, pages / f"{name}.html", asked)
+    for width in (320, 560, 701, 760, 860, 861, 900, 950, 1000, 1050, 1100):
+        found.set_viewport_size({"width": width, "height": 900})
+        assert found.evaluate(SIDEWAYS) == 0, width
+    found.close()
+
+
 def test_keys_alone_walk_the_windows_and_play(browser: Browser, pages: Path, asked: list[str]) -> None:
     found = opened(browser, pages / "full.html", asked, viewport=WIDE)
     wait_for(found, "film.readyState > 1")

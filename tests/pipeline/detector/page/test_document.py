@@ -37,6 +37,18 @@ def test_the_answer_stands_on_top_with_its_strength_and_its_limits() -> None:
         assert says in Read(page(replace(FULL, answer=replace(SAYS, log10_lr=log10_lr)), shown(), ABOUT)).text
 
 
+def test_texts_that_are_empty_cost_no_page() -> None:
+    """A bundle's reason why nothing can be said may be one."""
+    empty = replace(CANNOT, answer=cannot_tell(""), quality=("",))
+    assert "Cannot tell" in Read(page(empty, shown(), ABOUT)).text
+
+
+@pytest.mark.parametrize("most", [100.0, -100.0])
+def test_the_highest_claim_has_a_page(most: float) -> None:
+    said = replace(SAYS, log10_lr=most, limits=(-100.0, 100.0))
+    assert "times as probable" in Read(page(replace(FULL, answer=said), shown(), ABOUT)).text
+
+
 def test_base_rates_are_told_with_the_figures_of_this_clip() -> None:
     text = Read(page(FULL, shown(), ABOUT)).text
     # 10^0.64 = 4.365 to 1, against 1, 99 and 9999 to 1
