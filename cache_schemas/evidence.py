@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from cache_schemas.files import digest, file_sha256, write_text
-from cache_schemas.run import NetworkName, RunFileError, read_run
+from cache_schemas.run import NetworkName, RunFileError, missing, read_run
 
 
 class _Record(BaseModel, extra="forbid", frozen=True):
@@ -70,7 +70,7 @@ def read_evidence(folder: Path, *, retrained: str) -> Evidence:
     """What `evaluate` wrote there; raises RunFileError when it is missing, changed, or of other networks."""
     path, matrices = folder / "evidence.json", folder / "unlike.safetensors"
     if not path.exists():
-        raise RunFileError(f"{path} does not exist: run `bmnas evaluate`, which learns there when it cannot tell")
+        raise missing(path, "evaluate")
     found = read_run(path, Evidence)
     if not found.own:
         raise RunFileError(f"{path}: field own is empty: run `bmnas evaluate` again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cache_schemas.evidence import Evidence, read_evidence
 from cache_schemas.files import file_sha256
+from cache_schemas.run import missing
 from pipeline.runs.unlike import Familiar, read_familiar
 from pipeline.workspace import Workspace
 
@@ -15,5 +16,8 @@ def kept_evidence(workspace: Workspace) -> tuple[Evidence, dict[str, Familiar]]:
 
 
 def retrained_digest(workspace: Workspace) -> str:
-    """What evidence names the retrained networks by."""
-    return file_sha256(workspace.retrain / "retrain.json")[:16]
+    """What evidence names the retrained networks by; raises RunFileError where there are none."""
+    path = workspace.retrain / "retrain.json"
+    if not path.exists():
+        raise missing(path, "retrain")
+    return file_sha256(path)[:16]

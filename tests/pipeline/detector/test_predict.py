@@ -147,7 +147,7 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         folder = detector._workspace.root
         assert folder.is_dir()
     assert not folder.exists()
-    with pytest.raises(FileNotFoundError, match=r"none\.bmnas"):
+    with pytest.raises(FileNotFoundError, match=r"none\.bmnas does not exist: name a bundle"):
         Detector.load(tmp_path / "none.bmnas")
     with pytest.raises(ValueError, match="device"):
         Detector.load(evaluated[0].root, device="tpu")
@@ -286,11 +286,14 @@ def _bound_distances(folder: Path, most: float) -> None:
     write_evidence(folder, Evidence.model_validate(content | {"own": ""}))
 
 
-def test_predict_names_the_evidence_that_is_missing(trained: Run, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "work")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_predict_names_what_is_missing_of_a_run(trained: Run, tmp_path: Path, workers: int) -> None:
+    workspace, compute = Workspace(tmp_path / "work"), trained[1].compute.model_copy(update={"workers": workers})
+    with pytest.raises(RunFileError, match=r"retrain\.json does not exist: run `bmnas retrain` first"):
+        next(predict(workspace, [tmp_path / "a.mp4"], compute))
     shutil.copytree(trained[0].retrain, workspace.retrain)
-    with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate`"):
-        next(predict(workspace, [tmp_path / "a.mp4"], trained[1].compute))
+    with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate` first"):
+        next(predict(workspace, [tmp_path / "a.mp4"], compute))
 
 
 def test_a_bundle_answers_as_its_run_does(
