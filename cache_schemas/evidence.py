@@ -32,6 +32,15 @@ class SystemEvidence(_Record):
     n_real: int
     n_fake: int
 
+    @model_validator(mode="after")
+    def _curve(self) -> Self:
+        scores = [score for score, _ in self.points]
+        if self.kind == "logistic" and len(self.points) != 1:
+            raise ValueError(f"a logistic calibration is one slope and offset, not {len(self.points)}")
+        if self.kind == "isotonic" and scores != sorted(scores):
+            raise ValueError("points of an isotonic calibration go from low scores to high ones")
+        return self
+
 
 class Evidence(_Record):
     """work/evaluate/evidence.json
