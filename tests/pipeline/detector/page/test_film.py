@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import media
+from pipeline.detector.explain import Explained
 from pipeline.detector.page import film
 from pipeline.detector.page.film import small_film
+from pipeline.detector.page.look import look
+from pipeline.detector.prediction import unscored
 from tests.pipeline.clips import make_clip
 
 
@@ -67,3 +72,17 @@ def test_what_is_no_clip_has_no_film(tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("no video")
     with pytest.raises(media.MediaError, match="not a media file"):
         small_film(tmp_path / "notes.mp4", around_s=0)
+
+
+@pytest.mark.parametrize("package", ["ffmpeg", "imageio_ffmpeg"])
+def test_without_what_writes_films_a_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", seconds=1)
+    for name in ("ffmpeg", "imageio_ffmpeg"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    shown = look(clip, Explained(unscored(str(clip), "no face"), None))
+    assert shown.film is None
+    assert re.search(rf"no preview to play: .*{package}.* not installed \(bmnas\[train\]\)", shown.missing[0])
+    assert shown.bytes == clip.stat().st_size
