@@ -35,8 +35,6 @@ class SystemEvidence(_Record):
     @model_validator(mode="after")
     def _curve(self) -> Self:
         scores = [score for score, _ in self.points]
-        if self.kind == "logistic" and len(self.points) != 1:
-            raise ValueError(f"a logistic calibration is one slope and offset, not {len(self.points)}")
         if self.kind == "isotonic" and scores != sorted(scores):
             raise ValueError("points of an isotonic calibration go from low scores to high ones")
         return self

@@ -327,9 +327,6 @@ FORGERIES: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "an unknown limit": (
         lambda w: change_evidence(w, limits={"mood": 1.0}), r"evidence\.json: systems\.fusion\.limits: mood; allowed",
     ),
-    "a curve of two slopes": (
-        lambda w: change_evidence(w, kind="logistic", points=[[1, 0], [2, 0]]), "one slope and offset, not 2",
-    ),
     "a curve that runs back": (
         lambda w: change_evidence(w, kind="isotonic", points=[[0.9, 0], [0.1, 1]]), "from low scores to high ones",
     ),
