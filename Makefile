@@ -27,11 +27,12 @@ docs: setup
 
 # The pages as a site, in site/. Whatever leads nowhere is an error.
 manual: setup
-	$(RUN) mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 setup: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
+	@echo "installing some 7 GB into .venv, which takes minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

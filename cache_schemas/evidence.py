@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from cache_schemas.files import digest, file_sha256, write_text
-from cache_schemas.run import NetworkName, RunFileError, read_run
+from cache_schemas.run import NetworkName, RunFileError, missing, read_run
 
 MOST_LOG10_LR = 100
 """No number of clips supports more; beyond 308, 10 to that power is no number of a computer's."""
@@ -34,6 +34,13 @@ class SystemEvidence(_Record):
     limits: dict[str, FiniteFloat | None]
     n_real: int
     n_fake: int
+
+    @model_validator(mode="after")
+    def _curve(self) -> Self:
+        scores = [score for score, _ in self.points]
+        if self.kind == "isotonic" and scores != sorted(scores):
+            raise ValueError("points of an isotonic calibration go from low scores to high ones")
+        return self
 
 
 class Evidence(_Record):
@@ -73,7 +80,7 @@ def read_evidence(folder: Path, *, retrained: str) -> Evidence:
     """What `evaluate` wrote there; raises RunFileError when it is missing, changed, or of other networks."""
     path, matrices = folder / "evidence.json", folder / "unlike.safetensors"
     if not path.exists():
-        raise RunFileError(f"{path} does not exist: run `bmnas evaluate`, which learns there when it cannot tell")
+        raise missing(path, "evaluate")
     found = read_run(path, Evidence)
     if not found.own:
         raise RunFileError(f"{path}: field own is empty: run `bmnas evaluate` again")

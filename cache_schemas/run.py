@@ -25,6 +25,11 @@ class RunFileError(ValueError):
     """A run's file is missing or does not say what it must; the message names file, field and remedy."""
 
 
+def missing(path: Path, command: str) -> RunFileError:
+    """What every reader says of a file that is not there; command: which writes it."""
+    return RunFileError(f"{path} does not exist: run `bmnas {command}` first")
+
+
 class _Record(BaseModel, extra="forbid", frozen=True):
     """Part of a run's file."""
 
@@ -157,7 +162,7 @@ def read_run(path: Path, kind: type[_Run]) -> _Run:
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunFileError(f"{path} does not exist: run `bmnas {path.stem}` first") from None  # search.json, ...
+        raise missing(path, path.stem) from None  # search.json, ...
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -171,7 +176,7 @@ def read_json(path: Path, command: str) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError(f"it is {type(content).__name__}")
     except FileNotFoundError:
-        raise RunFileError(f"{path} does not exist: run `bmnas {command}` first") from None
+        raise missing(path, command) from None
     except ValueError as error:
         raise RunFileError(f"{path} cannot be read as a JSON object: {error}: run `bmnas {command}` again") from None
     return content

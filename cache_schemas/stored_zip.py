@@ -133,7 +133,12 @@ class Archive:
 
 @contextmanager
 def open_stored(path: Path) -> Iterator[Archive]:
-    """The archive, its headers checked; raises BundleError where they are not as `write_stored` writes them."""
+    """The archive, its headers checked; raises BundleError where they are not as `write_stored` writes them.
+
+    FileNotFoundError where there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: name a bundle, as `bmnas bundle -o FILE` writes it")
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
         raise refused(path, "what was named", "no ordinary file", "a bundle's file", "name that itself")
     with path.open("rb") as file:

@@ -18,7 +18,7 @@ import torchvision
 from pipeline.backbones import load_backbone, transformers_family
 from pipeline.backbones.base import Backbone, NoSuchStageError
 from pipeline.backbones.smart_turn import packaged_file
-from pipeline.backbones.timm_family import BUNDLED
+from pipeline.backbones.timm_family import BUNDLED, downloaded
 from pipeline.backbones.torchaudio_family import bundle_names
 from pipeline.backbones.torchvision_family import clip_names, names
 from pipeline.backbones.words import BackboneError, Input, Modality
@@ -65,6 +65,22 @@ def known(word: str = "", *, every: bool = False) -> list[Known]:
     return [each for each in (*_single(), *_of_families()) if word.lower() in each.name.lower()]
 
 
+def named(name: str, *, hub: bool = False) -> Known | None:
+    """The one of exactly that name; None where it is not known. No other of its family is looked at.
+
+    hub: as its publisher has it, where a package has weights, too.
+    """
+    found = next((each for each in _single() if each.name == name and not (hub and name in BUNDLED)), None)
+    family, _, of = name.rpartition(":")
+    if family == "torchaudio" and of in bundle_names():
+        found = _torchaudio(of)
+    elif family == "torchvision" and of in names():
+        found = _torchvision(of)
+    elif not found and not family and timm.is_model(name):
+        found = _timm(name)
+    return found
+
+
 def _single() -> Iterator[Known]:
     for name, package in BUNDLED.items():
         there = find_spec(package) is not None
@@ -105,29 +121,30 @@ def _families() -> Iterator[Known]:
 
 
 def _of_families() -> Iterator[Known]:
-    for name in bundle_names():
-        path = Path(getattr(torchaudio.pipelines, name)._path).name
-        free = not name.startswith("VOXPOPULI")
-        yield Known(f"torchaudio:{name}", "audio", *_hub(path), "MIT" if free else "CC BY-NC 4.0")
-    for name in names():
-        file = Path(torchvision.models.get_model_weights(name).DEFAULT.url).name
-        modality = "visual" if name in clip_names() else "both"
-        yield Known(f"torchvision:{name}", modality, *_hub(file), "BSD-3-Clause")
+    yield from map(_torchaudio, bundle_names())
+    yield from map(_torchvision, names())
     for name in timm.list_models():
         if name not in BUNDLED:
             yield _timm(name)
+
+
+def _torchaudio(name: str) -> Known:
+    path = Path(getattr(torchaudio.pipelines, name)._path).name
+    free = not name.startswith("VOXPOPULI")
+    return Known(f"torchaudio:{name}", "audio", *_hub(path), "MIT" if free else "CC BY-NC 4.0")
+
+
+def _torchvision(name: str) -> Known:
+    file = Path(torchvision.models.get_model_weights(name).DEFAULT.url).name
+    modality = "visual" if name in clip_names() else "both"
+    return Known(f"torchvision:{name}", modality, *_hub(file), "BSD-3-Clause")
 
 
 def _timm(name: str) -> Known:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         return Known(name, "both", "to download", "none published: seed:N or file:PATH", "-")
-    hub = config.hf_hub_id or ""
-    there = bool(hub) and any(
-        isinstance(huggingface_hub.try_to_load_from_cache(hub, file), str)
-        for file in ("model.safetensors", "pytorch_model.bin")
-    )
-    return Known(name, "both", "here" if there else "to download", "hub", config.license or "not said")
+    return Known(name, "both", "here" if downloaded(name) else "to download", "hub", config.license or "not said")
 
 
 def _packaged(there: bool, package: str) -> tuple[Weights, str]:
@@ -136,9 +153,7 @@ def _packaged(there: bool, package: str) -> tuple[Weights, str]:
 
 def _of_transformers(weights: Weights, how: str) -> tuple[Weights, str]:
     """What there is once the library is."""
-    return (
-        (weights, how) if find_spec("transformers") else ("to install", "pip install 'bmnas[transformers]', then hub")
-    )
+    return (weights, how) if find_spec("transformers") else ("to install", "bmnas's extra `transformers`, then hub")
 
 
 def _of_hub(name: str) -> tuple[Weights, str]:

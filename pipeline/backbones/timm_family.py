@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 
@@ -62,6 +63,8 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
         weights["pretrained_cfg_overlay"] = {"state_dict": _bundled_weights(params.name)}
     elif kind == "file":
         weights["pretrained_cfg_overlay"] = {"state_dict": read_file(Path(value))}
+    elif kind == "hub" and (here := downloaded(params.name)):
+        weights["pretrained_cfg_overlay"] = {"file": here}  # the hub would be asked whether it is the newest
     # timm itself adapts three-channel weights to one channel and leaves the classifier away.
     options |= {"in_chans": IN_CHANNELS[modality], **_any_size(params.name)}
     try:
@@ -74,6 +77,16 @@ def create(modality: Modality, params: NetworkParams, **options: Any) -> Any:
     if kind == "file":
         _check_loaded(params, net, _seeded(params, options | {"pretrained": False}))
     return net
+
+
+def downloaded(name: str) -> str | None:
+    """The file with the weights of one of timm's names, where the hub's cache has it; nobody is asked."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.hf_hub_id:
+        return None
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
+    found = (huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file) for file in files)
+    return next((path for path in found if isinstance(path, str)), None)
 
 
 class _Maps(torch.nn.Module):

@@ -67,7 +67,8 @@ def main() -> None:
         if package in _OURS:
             raise
         extra = _EXTRAS.get(package, "train")
-        text = f"this command needs {package}, which is not installed: pip install 'bmnas[{extra}]'"
+        way_out = f"install bmnas with its extra `{extra}` (docs/install.md)"
+        text = f"this command needs {package}, which is not installed: {way_out}"
         console.print(f"[red]error:[/red] {escape(text)}")
         sys.exit(1)
     except Exception as error:

@@ -59,7 +59,11 @@ def csv_rows() -> Write:
                 *(of and plain_text(of.says) for of in alone),
                 len(prediction.windows),
                 len(prediction.people),
-                *([plain_text(other.answer.says), other.answer.log10_lr, other.first_s, other.last_s] if other else []),
+                *(
+                    [plain_text(other.answer.says), other.answer.log10_lr, other.first_s, other.last_s]
+                    if other
+                    else [None] * 4
+                ),
             ]
         )
         sys.stdout.flush()

@@ -55,6 +55,9 @@ def predict(
     work: Work = WORK,
     bundle: Sealed = None,
     key: Key = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="fetch weights that a bundle only names, where they are not here")
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="print JSON, one object a line, as files are done; docs/predict.md has the keys"),
@@ -107,7 +110,8 @@ def predict(
         if each.reason:
             write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
-        workspace = opened.enter_context(open_bundle(bundle, public_key=public_of(key))) if bundle else Workspace(work)
+        sealed = open_bundle(bundle, public_key=public_of(key), download=download) if bundle else None
+        workspace = opened.enter_context(sealed) if sealed else Workspace(work)
         compute = ComputeParams(scheduler=scheduler, workers=count)
         bar = _Bar()
         if html:

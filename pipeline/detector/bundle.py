@@ -7,7 +7,6 @@ lists of people, the folders of this machine, and sentences of the audit that na
 
 from __future__ import annotations
 
-import functools
 import shutil
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +24,7 @@ from cache_schemas.files import write_json, write_text
 from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError
-from pipeline.backbones.known import known
+from pipeline.backbones.known import named
 from pipeline.backbones.timm_family import BUNDLED
 from pipeline.backbones.weights import read_file
 from pipeline.detector.opened import backbones_of, check_names, identity_of, weights_place
@@ -140,9 +139,9 @@ def _public_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics | {"audit": audit}
 
 
-@functools.cache
 def _licence(name: str) -> str:
-    return next((each.licence for each in known(name, every=True) if each.name == name), "not said")
+    found = named(name)
+    return found.licence if found else "not said"
 
 
 def _check_licences(params: Params, *, own_weights: bool) -> None:
@@ -164,7 +163,7 @@ def _described(modality: Any, params: BackboneParams, run: RetrainRun, *, onnx: 
         "seed": ("none needed", "they are drawn from the seed"),
         "file": ("that of whoever made the bundle", "they are in the bundle"),
         "hub": (licence, "bmnas downloads them from their publisher when they are first used"),
-        "bundled": (licence, _packaged(params.name)),
+        "bundled": (licence, _packaged(params.name)) if kind == "bundled" else ("", ""),
     }[kind]
     if onnx:
         how = "it is in the bundle"

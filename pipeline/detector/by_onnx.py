@@ -64,6 +64,7 @@ class Graph:
             raise DetectorError(f"{path.name}: onnxruntime cannot open it: {error}") from error
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
+        self.widths = [each.shape[-1] if each.shape else 1 for each in self._session.get_outputs()]
 
     def __call__(self, *inputs: NDArray[Any], only: str | None = None) -> tuple[Any, ...]:
         """All outputs, or the one."""
@@ -84,6 +85,7 @@ class OnnxBackbone:
         self.modality: Modality = modality
         self.input = cast(Input, graph.inputs[0])
         self._graph = graph
+        self.layers = dict(zip(graph.outputs, graph.widths, strict=True))
 
     def rows(self, windows: NDArray[Any], *, length: int) -> dict[str, Floats]:
         """{layer: (B, L, C_in)} of B windows; the length is the graph's."""

@@ -96,13 +96,14 @@ def _here(
         return {"here": True, "why_not": ""}
     try:
         from pipeline.backbones import load_backbone  # noqa: PLC0415 - seconds, and an extra
-        from pipeline.backbones.known import known  # noqa: PLC0415
+        from pipeline.backbones.known import named  # noqa: PLC0415
     except ImportError as error:
-        return {"here": False, "why_not": f"it needs {error.name}: pip install 'bmnas[train]'"}
+        return {
+            "here": False,
+            "why_not": f"it needs {error.name}: install bmnas with its extra `train` (docs/install.md)",
+        }
     modality: Modality = described.modality
-    if params.weights == "hub" and not any(
-        one.weights == "here" for one in known(params.name, every=True) if one.name == params.name
-    ):
+    if params.weights == "hub" and ((of := named(params.name, hub=True)) is None or of.weights != "here"):
         return {"here": False, "why_not": "not yet: its weights are to be downloaded"}
     try:
         made = bare_identity(load_backbone(modality, params, "cpu").identity())

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from safetensors import safe_open
 
 from cache_schemas.bundle import Bundle, unpack_bundle
@@ -31,20 +30,41 @@ _MOST_NUMBERS = 2**28
 
 
 @contextmanager
-def open_bundle(path: Path, *, public_key: bytes | None = None) -> Iterator[Workspace]:
+def open_bundle(path: Path, *, public_key: bytes | None = None, download: bool = False) -> Iterator[Workspace]:
     """The detector, as a workspace in a folder that only this user can read and that is gone afterwards.
 
-    public_key: its owner must have signed it. Raises BundleError for whatever is not as it must be, before anything of
-    it is used; and for what is raised inside because a backbone cannot be had, with how to get it.
+    public_key: its owner must have signed it; download: weights of backbones may be fetched from their publishers.
+    Raises BundleError for whatever is not as it must be, before anything of it is used; and for what is raised inside
+    because a backbone cannot be had, with how to get it.
     """
     with TemporaryDirectory(prefix="bmnas-detector-") as folder:
         workspace = Workspace(Path(folder))
         bundle = unpack_bundle(path, workspace.root, public_key=public_key)
-        check_detector(path, bundle, workspace)
+        params = check_detector(path, bundle, workspace)
+        if not download and not workspace.graphs.is_dir():
+            _check_weights_here(path, params)
         try:
             yield workspace
         except (BackboneError, DetectorError) as error:
             raise BundleError(f"{path}: {error}\n{_told(bundle)}") from error
+
+
+def _check_weights_here(path: Path, params: Params) -> None:
+    """Raises BundleError where weights would have to be downloaded: a bundle must not choose whom this machine asks."""
+    wanted = [(modality, of.name) for modality, _, of in backbones_of(params) if of.weights == "hub"]
+    if not wanted:
+        return
+    from pipeline.backbones.known import named  # noqa: PLC0415 - only what torch runs
+
+    for modality, name in wanted:
+        found = named(name, hub=True)
+        if found is None or found.weights != "here":
+            licence = found.licence if found else "not said"
+            raise BundleError(
+                f"{path}: features.{modality}: the weights of {name} are not on this machine; licence: {licence}: let "
+                "them be downloaded from their publisher by `bmnas predict --download`, once (Detector.load has "
+                "download=True), or ask whoever made it for a bundle that has them (`bmnas bundle --onnx`)"
+            )
 
 
 def _told(bundle: Bundle) -> str:
@@ -100,8 +120,11 @@ def _check_said(bundle: Bundle, run: RetrainRun, params: Params) -> None:
             raise ValueError(f"bundle.json and retrain.json differ: {what} {one}, {other}")
 
 
-def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
-    """Raises BundleError where what was unpacked is not what `predict` takes; puts weights' whole paths in place."""
+def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> Params:
+    """Its parameters, with whole paths of weights, which are written, too.
+
+    Raises BundleError where what was unpacked is not what `predict` takes.
+    """
     source = workspace.retrain / "retrain.json"
     try:
         run = read_run(source, RetrainRun)
@@ -110,13 +133,7 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
         hops = params.windows.window_s / params.spectrograms.hop_s
         if hops * params.spectrograms.n_fft > _MOST_NUMBERS:
             raise ValueError(f"retrain.json: spectrograms of {hops:.0f} hops and {params.spectrograms.n_fft} points")
-        evidence, familiar = kept_evidence(workspace)
-        for modality, of in familiar.items():
-            if not (np.isfinite(of.gaussian.mean).all() and np.isfinite(of.gaussian.whitening).all()):
-                raise ValueError(f"unlike.safetensors: {modality}: it holds what is no number")
-            width = len(of.gaussian.mean)
-            if of.gaussian.mean.shape != (width,) or of.gaussian.whitening.shape != (width, width):
-                raise ValueError(f"unlike.safetensors: {modality}: {of.gaussian.whitening.shape} for {width} numbers")
+        evidence, _ = kept_evidence(workspace)
         if not workspace.graphs.is_dir():
             for entry in run.entries:
                 _check_network(workspace, entry, params.features.length)
@@ -137,6 +154,7 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> None:
         params = params.model_copy(update={"features": features})
         write_run(source, run.model_copy(update={"params": params.model_dump(mode="json")}))
         write_evidence(workspace.evaluate, evidence.model_copy(update={"retrained": retrained_digest(workspace)}))
+    return params
 
 
 def _placed(workspace: Workspace, modality: str, i: int, backbone: BackboneParams) -> BackboneParams:

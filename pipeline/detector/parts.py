@@ -54,7 +54,7 @@ def load_parts(workspace: Workspace, run: RetrainRun, params: Params) -> Parts:
 def missing_package(error: ModuleNotFoundError, workspace: Workspace) -> MissingPackageError:
     """What to say of it."""
     graphs = workspace.graphs.is_dir()
-    way_out = f"pip install 'bmnas[{'predict' if graphs else 'train'}]'"
+    way_out = f"install bmnas with its extra `{'predict' if graphs else 'train'}` (docs/install.md)"
     if not graphs:
         way_out += ", or ask whoever made it for one that needs no torch (`bmnas bundle --onnx`)"
     return MissingPackageError(f"this detector needs {error.name}, which is not installed: {way_out}")

@@ -25,9 +25,10 @@ from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowS
 from pipeline.detector.quality import quality, sound_ends_hz
 from pipeline.detector.road import DetectorError, Road, Walked
 from pipeline.features.amounts import seconds_above
+from pipeline.features.forward import Frozen
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.unlike import MODALITIES, vectors
+from pipeline.runs.unlike import MODALITIES, Familiar, vectors
 from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
 from pipeline.workspace import Workspace
 
@@ -71,18 +72,22 @@ class Detector:
         self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
+        _check_familiar(self._familiar, parts.backbones)
         self._opened = ExitStack()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Detector:
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", download: bool = False) -> Detector:
         """The detector in a bundle, or of a finished run: then `path` is its folder, `work` unless told otherwise.
 
-        device: "auto", "cpu" or "cuda". Raises FileNotFoundError, BundleError or RunFileError where there is none,
+        device: "auto", "cpu" or "cuda"; download: weights that a bundle only names may be fetched from their
+        publishers, where they are not here. Raises FileNotFoundError, BundleError or RunFileError where there is none,
         DetectorError where it cannot be used here, as when its backbones have other weights today.
         """
         place, compute = Path(path), ComputeParams.model_validate({"workers": 1, "device": device})
         with ExitStack() as stack:
-            workspace = Workspace(place) if place.is_dir() else stack.enter_context(open_bundle(place))
+            workspace = (
+                Workspace(place) if place.is_dir() else stack.enter_context(open_bundle(place, download=download))
+            )
             found = cls(workspace, compute)
             found._opened = stack.pop_all()
         return found
@@ -337,6 +342,19 @@ def _score(task: _Task) -> Prediction:
 @functools.lru_cache(maxsize=1)
 def _detector(root: Path, compute: ComputeParams) -> Detector:
     return Detector(Workspace(root), compute)
+
+
+def _check_familiar(familiar: Mapping[str, Familiar], backbones: Iterable[Frozen]) -> None:
+    """Raises DetectorError where what the training clips are like is not told in numbers that the backbones give."""
+    layers = {name: width for of in backbones for name, width in of.layers.items()}
+    for modality, of in familiar.items():
+        given = {name: layers.get(name, 0) for name in of.layers}
+        if len(of.gaussian.mean) != sum(given.values()) or not all(given.values()):
+            told = ", ".join(f"{name} ({width})" for name, width in given.items())
+            raise DetectorError(
+                f"unlike.safetensors: {modality}: {len(of.gaussian.mean)} numbers, of {told or 'no layer'} as the "
+                f"backbones give it; they have {', '.join(layers)}: run `bmnas evaluate` again"
+            )
 
 
 def _provenance(path: Path) -> dict[str, Any] | None:

@@ -39,6 +39,11 @@ class Frozen(Protocol):
         """Where it computes, cpu or cuda."""
         ...
 
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """{layer: C_in}"""
+        ...
+
     def rows(self, windows: NDArray[Any], *, length: int) -> dict[str, NDArray[np.float32]]:
         """{layer: (B, L, C_in)} of B windows of its `input`."""
         ...

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cache_schemas.files import replacing
+from cache_schemas.run import RunFileError
 
 Floats = NDArray[np.float64]
 MODALITIES = ("visual", "audio")
@@ -56,7 +57,23 @@ def write_familiar(path: Path, familiar: Mapping[str, Familiar]) -> None:
 
 
 def read_familiar(path: Path) -> dict[str, Familiar]:
-    """What `write_familiar` wrote."""
+    """What `write_familiar` wrote; raises RunFileError where it is anything else."""
+    try:
+        found = _read(path)
+        for modality, of in found.items():
+            mean, whitening = of.gaussian.mean, of.gaussian.whitening
+            if not (np.isfinite(mean).all() and np.isfinite(whitening).all()):
+                raise ValueError(f"{modality}: it holds what is no number")
+            if mean.ndim != 1 or whitening.shape != 2 * mean.shape:
+                raise ValueError(
+                    f"{modality}: a mean {mean.shape} and a whitening {whitening.shape}; needed: (D,), (D, D)"
+                )
+    except (SafetensorError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunFileError(f"{path}: {error}: run `bmnas evaluate` again") from error
+    return found
+
+
+def _read(path: Path) -> dict[str, Familiar]:
     with safe_open(path, "numpy") as file:
         layers = json.loads(file.metadata()["layers"])
         return {

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.evidence import SystemEvidence
 from pipeline.statistics import evidence, strength
-from pipeline.statistics.answers import calibration_of
-from pipeline.statistics.limits import QUANTITIES, fit_systems, scored_clips, withheld
+from pipeline.statistics.answers import QUANTITIES, calibration_of
+from pipeline.statistics.limits import fit_systems, scored_clips, withheld
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError, two_classes
 from pipeline.statistics.people import Draws
 from pipeline.statistics.values import Value, people_drawn, undefined, value

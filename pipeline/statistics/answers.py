@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache_schemas.evidence import SystemEvidence
+from cache_schemas.run import NetworkName
 from pipeline.statistics.strength import Calibration, in_words
 
 CANNOT_TELL = "cannot tell"
 _DISAGREE = "the networks disagree"
+QUANTITIES: Mapping[NetworkName, tuple[str, ...]] = {
+    "fusion": ("face_share", "speech_s", "visual_distance", "audio_distance", "spread"),
+    "visual": ("face_share", "visual_distance", "spread"),
+    "audio": ("speech_s", "audio_distance", "spread"),
+}
+"""On which it depends whether a network's score is an answer; `pipeline.statistics.limits` says what they are."""
 LEAST = {"face_share": 0.25, "speech_s": 1.0}
 """Below these a clip is not judged. What is seen for less than a quarter of the time is a cutaway, not the person in
 question; a second is about the shortest utterance that speaker recognition is measured on."""

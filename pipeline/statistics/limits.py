@@ -14,8 +14,6 @@ half of them do. What is not known (NaN) withholds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -23,7 +21,7 @@ from scipy import stats
 
 from cache_schemas.evidence import SystemEvidence
 from cache_schemas.run import NetworkName
-from pipeline.statistics.answers import LEAST, beyond
+from pipeline.statistics.answers import LEAST, QUANTITIES, beyond
 from pipeline.statistics.metrics import Floats
 from pipeline.statistics.values import choose
 
@@ -33,11 +31,6 @@ LEFT_OUT = 0.05
 FEW_PEOPLE = 20
 """With fewer people in val, its own quantile says too little of people to come: see `distance_limit`."""
 
-QUANTITIES: Mapping[NetworkName, tuple[str, ...]] = {
-    "fusion": ("face_share", "speech_s", "visual_distance", "audio_distance", "spread"),
-    "visual": ("face_share", "visual_distance", "spread"),
-    "audio": ("speech_s", "audio_distance", "spread"),
-}
 DISTANCES = ("visual_distance", "audio_distance")
 
 

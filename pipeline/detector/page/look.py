@@ -35,5 +35,9 @@ def _film(path: Path, explained: Explained) -> tuple[Film | None, tuple[str, ...
     around_s = max(windows, key=lambda window: window.score).start_s if windows else 0.0
     try:
         return small_film(media.anywhere(path), around_s=around_s), ()
+    except ModuleNotFoundError as error:  # what reads a file need not be able to write one
+        return None, (
+            f"There is no preview to play: it needs {error.name}, which is not installed (bmnas's extra `train`).",
+        )
     except (media.MediaError, RuntimeError, OSError) as error:
         return None, (f"There is no preview to play: {error}.",)

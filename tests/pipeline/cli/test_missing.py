@@ -27,15 +27,18 @@ main()
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["search"], "this command needs torch, which is not installed: pip install 'bmnas[train]'"),
+        (
+            ["search"],
+            "this command needs torch, which is not installed: install bmnas with its extra `train` (docs/install.md)",
+        ),
         (
             ["predict", "a.mp4", "--bundle", str(BUNDLES / "format-1.bmnas")],
-            "this detector needs torch, which is not installed: pip install 'bmnas[train]', or ask whoever made it for "
+            "this detector needs torch, which is not installed: install bmnas with its extra `train` (docs/install.md), or ask whoever made it for "
             "one that needs no torch (`bmnas bundle --onnx`)",
         ),
         (
             ["predict", "a.mp4", "--bundle", str(BUNDLES / "format-2.bmnas")],
-            "this detector needs onnxruntime, which is not installed: pip install 'bmnas[predict]'",
+            "this detector needs onnxruntime, which is not installed: install bmnas with its extra `predict` (docs/install.md)",
         ),
     ],
 )

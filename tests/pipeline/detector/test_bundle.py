@@ -16,9 +16,8 @@ import safetensors.torch
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cache_schemas.evidence import Evidence, write_evidence
 from cache_schemas.features import FeatureCache
-from cache_schemas.files import file_sha256, write_json
+from cache_schemas.files import digest, file_sha256, write_json
 from cache_schemas.run import RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.backbones import BackboneError
@@ -185,7 +184,8 @@ def resign(workspace: Workspace) -> None:
     content = json.loads(path.read_text()) | {"own": ""}
     content["retrained"] = file_sha256(workspace.retrain / "retrain.json")[:16]
     content["unlike"] = file_sha256(workspace.evaluate / "unlike.safetensors")
-    write_evidence(workspace.evaluate, Evidence.model_validate(content))
+    content["own"] = digest({name: value for name, value in content.items() if name != "own"})
+    path.write_text(json.dumps(content))
 
 
 def test_every_network_with_bundled_weights_is_told_with_its_package(run: Workspace, tmp_path: Path) -> None:
@@ -281,6 +281,13 @@ def change_section(workspace: Workspace, section: str, **changes: object) -> Non
     path.write_text(json.dumps(content))
 
 
+def change_evidence(workspace: Workspace, **changes: object) -> None:
+    path = workspace.evaluate / "evidence.json"
+    content = json.loads(path.read_text())
+    content["systems"]["fusion"] |= changes
+    path.write_text(json.dumps(content))
+
+
 def unlike_of(workspace: Workspace, content: bytes) -> None:
     (workspace.evaluate / "unlike.safetensors").write_bytes(content)
 
@@ -316,6 +323,15 @@ FORGERIES: dict[str, tuple[Callable[[Workspace], None], str]] = {
             w, safetensors.torch.save({"visual.mean": torch.full((3,), torch.nan), "visual.whitening": torch.eye(3)},
             metadata={"layers": '{"visual": []}'}),
         ), "unlike.safetensors: visual: it holds what is no number",
+    ),
+    "an unknown limit": (
+        lambda w: change_evidence(w, limits={"mood": 1.0}), r"evidence\.json: systems\.fusion\.limits: mood; allowed",
+    ),
+    "a curve that runs back": (
+        lambda w: change_evidence(w, kind="isotonic", points=[[0.9, 0], [0.1, 1]]), "from low scores to high ones",
+    ),
+    "distances of no layers": (
+        lambda w: unlike_of(w, safetensors.torch.save({"visual.mean": torch.zeros(3)})), r"unlike\.safetensors: ",
     ),
     "a pickle for distances": (lambda w: unlike_of(w, PICKLE), "what lies in it: "),
     "distances of another shape": (
@@ -367,6 +383,21 @@ def test_evidence_of_other_networks_is_refused(members: dict[str, bytes], tmp_pa
     content["entries"][0]["best_epoch"] = 99
     raw = raw_bundle(members | {"retrain/retrain.json": json.dumps(content).encode()})
     with pytest.raises(BundleError, match=r"evidence\.json is of other networks"), opened_bytes(raw, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision:resnet18", "facenet:InceptionResnetV1"])
+def test_weights_are_not_downloaded_unless_the_user_says_so(
+    run: Workspace, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    made = tmp_path / "detector.bmnas"
+    make_bundle(with_backbone(run, tmp_path, name=name, weights="hub"), made)
+    said = rf"detector\.bmnas: features\.visual: the weights of {name} are not .* licence: [\w.-]+: .*--download"
+    with pytest.raises(BundleError, match=said), open_bundle(made):
+        pytest.fail("it was opened")
+    with open_bundle(made, download=True):
         pass
 
 

@@ -26,12 +26,14 @@ from pipeline.detector.by_torch import torch_parts
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.parts import Parts, load_parts
 from pipeline.detector.predict import Detector, predict
-from pipeline.detector.road import Road
+from pipeline.detector.road import DetectorError, Road
 from pipeline.features.shown import shown_and_heard
 from pipeline.params import Params
 from pipeline.runs.evaluate import evaluate
+from pipeline.runs.kept import kept_evidence
 from pipeline.runs.retrain import run_retrain
 from pipeline.runs.search import run_search
+from pipeline.runs.unlike import write_familiar
 from pipeline.workspace import Workspace
 from tests.pipeline.detector.conftest import TwoPeople
 
@@ -149,7 +151,7 @@ def test_a_detector_from_python(evaluated: Run, synth_root: Path, tmp_path: Path
         folder = detector._workspace.root
         assert folder.is_dir()
     assert not folder.exists()
-    with pytest.raises(FileNotFoundError, match=r"none\.bmnas"):
+    with pytest.raises(FileNotFoundError, match=r"none\.bmnas does not exist: name a bundle"):
         Detector.load(tmp_path / "none.bmnas")
     with pytest.raises(ValueError, match="device"):
         Detector.load(evaluated[0].root, device="tpu")
@@ -288,11 +290,31 @@ def _bound_distances(folder: Path, most: float) -> None:
     write_evidence(folder, Evidence.model_validate(content | {"own": ""}))
 
 
-def test_predict_names_the_evidence_that_is_missing(trained: Run, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "work")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_predict_names_what_is_missing_of_a_run(trained: Run, tmp_path: Path, workers: int) -> None:
+    workspace, compute = Workspace(tmp_path / "work"), trained[1].compute.model_copy(update={"workers": workers})
+    with pytest.raises(RunFileError, match=r"retrain\.json does not exist: run `bmnas retrain` first"):
+        next(predict(workspace, [tmp_path / "a.mp4"], compute))
     shutil.copytree(trained[0].retrain, workspace.retrain)
-    with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate`"):
-        next(predict(workspace, [tmp_path / "a.mp4"], trained[1].compute))
+    with pytest.raises(RunFileError, match=r"evidence\.json does not exist: run `bmnas evaluate` first"):
+        next(predict(workspace, [tmp_path / "a.mp4"], compute))
+
+
+@pytest.mark.parametrize("changes", [{"layers": ("visual/other.blocks.0",)}, {"layers": ()}])
+def test_distances_in_layers_that_the_backbones_have_not_are_refused_at_opening(
+    evaluated: Run, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    workspace = Workspace(tmp_path / "work")
+    for folder in ("retrain", "evaluate"):
+        shutil.copytree(evaluated[0].root / folder, workspace.root / folder)
+    evidence, familiar = kept_evidence(workspace)
+    matrices = workspace.evaluate / "unlike.safetensors"
+    write_familiar(matrices, familiar | {"visual": replace(familiar["visual"], **changes)})
+    write_evidence(workspace.evaluate, evidence.model_copy(update={"unlike": file_sha256(matrices)}))
+    with pytest.raises(
+        DetectorError, match=r"unlike\.safetensors: visual: \d+ numbers, of .* run `bmnas evaluate` again"
+    ):
+        Detector.load(workspace.root)
 
 
 def test_a_bundle_answers_as_its_run_does(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.statistics.answers import Answer, answer
-from pipeline.statistics.limits import QUANTITIES, distance_limit, fit_systems, scored_clips, upper_limit, withheld
+from pipeline.statistics.answers import QUANTITIES, Answer, answer
+from pipeline.statistics.limits import distance_limit, fit_systems, scored_clips, upper_limit, withheld
 
 NAN = float("nan")
 

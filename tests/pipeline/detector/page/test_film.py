@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,24 @@ def test_what_is_no_clip_has_no_film(tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("no video")
     with pytest.raises(media.MediaError, match="not a media file"):
         small_film(tmp_path / "notes.mp4", around_s=0)
+
+
+ALONE = """
+import sys
+sys.modules[sys.argv[1]] = None
+from pathlib import Path
+from pipeline.detector.explain import Explained
+from pipeline.detector.page.look import look
+from pipeline.detector.prediction import unscored
+shown = look(Path(sys.argv[2]), Explained(unscored(sys.argv[2], "no face"), None))
+print(shown.bytes, shown.film, *shown.missing)
+"""
+
+
+@pytest.mark.parametrize("package", ["ffmpeg", "imageio_ffmpeg"])
+def test_without_what_writes_films_a_page_says_so(tmp_path: Path, package: str) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", seconds=1)
+    argv = [sys.executable, "-c", ALONE, package, clip]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[4]).stdout
+    needs = f"There is no preview to play: it needs {package}, which is not installed (bmnas's extra `train`)."
+    assert said == f"{clip.stat().st_size} None {needs}\n"
