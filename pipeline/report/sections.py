@@ -115,7 +115,8 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
     parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
-    text = f"The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of {_listed(parts)}{end}"
+    text = "The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of "
+    text += f"{_listed(parts)}{end}"
     for entry in known:
         if entry["adds"] and disagree(entry["adds"]):
             by_pairs, by_tests = (

@@ -33,12 +33,13 @@ main()
         ),
         (
             ["predict", "a.mp4", "--bundle", str(BUNDLES / "format-1.bmnas")],
-            "this detector needs torch, which is not installed: install bmnas with its extra `train` (docs/install.md), or ask whoever made it for "
-            "one that needs no torch (`bmnas bundle --onnx`)",
+            "this detector needs torch, which is not installed: install bmnas with its extra `train` "
+            "(docs/install.md), or ask whoever made it for one that needs no torch (`bmnas bundle --onnx`)",
         ),
         (
             ["predict", "a.mp4", "--bundle", str(BUNDLES / "format-2.bmnas")],
-            "this detector needs onnxruntime, which is not installed: install bmnas with its extra `predict` (docs/install.md)",
+            "this detector needs onnxruntime, which is not installed: install bmnas with its extra `predict` "
+            "(docs/install.md)",
         ),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_row_of_the_table_says_what_the_strongest_other_face_is(
         "other_from_s": "4",
         "other_to_s": "8",
     }
-    assert (none["others"], none["other_answer"]) == ("0", None)
+    assert (none["others"], none["other_answer"], none["other_to_s"]) == ("0", "", "")
 
 
 def test_predict_says_what_the_score_hangs_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
