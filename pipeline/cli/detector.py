@@ -100,6 +100,8 @@ def predict(
         raise typer.BadParameter("give one of them", param_hint="--json, --csv")
     check_given(work, bundle, key)
     found = asked(videos, sys.stdin.buffer)
+    if not found:
+        raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
     # One file in this process is done before a worker has started.
     count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import refused
 from pipeline.backbones import Modality, bare_identity
 from pipeline.detector.opened import backbones_of, check_detector
+from pipeline.detector.worth import said_first
 from pipeline.params import BackboneParams, Params
 from pipeline.report import sections
 from pipeline.runs.kept import kept_evidence
@@ -57,7 +58,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
             "search": params.search.estimator,
             "cache": run.cache,
         },
-        **_measured(workspace),
+        **_measured(workspace, list(said_first(params, evidence))),
         "limits": {
             name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
             for name, of in evidence.systems.items()
@@ -69,7 +70,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _measured(workspace: Workspace) -> dict[str, Any]:
+def _measured(workspace: Workspace, first: Sequence[str]) -> dict[str, Any]:
     metrics = {"audit": None, **read_metrics(workspace.evaluate)}
     unseen = sections.unseen(sections.protocols_in(workspace.protocols))
     head = metrics["headline"]
@@ -78,7 +79,7 @@ def _measured(workspace: Workspace) -> dict[str, Any]:
         "headline": head["sentence"] if head else "",
         "test": {name: int(metrics["counts"][name]) for name in ("clips", "subjects", "real_clips", "fake_clips")},
         "unseen": unseen,
-        "warnings": sections.warnings(metrics, ()),
+        "warnings": [*first, *sections.warnings(metrics, ())],
     }
 
 

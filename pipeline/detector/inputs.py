@@ -51,6 +51,8 @@ def _found(name: str) -> Iterator[Asked]:
             yield Asked(path, "no file in this folder is named as media are")
     elif not there and (matches := _matches(path)):
         yield from dict.fromkeys(found for match in matches for found in _found(match))
+    elif not there and glob.has_magic(name):
+        yield Asked(path, "no file matches this pattern")
     else:
         yield Asked(path)
 

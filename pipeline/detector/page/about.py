@@ -10,6 +10,7 @@ from typing import Any
 from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, read_json, read_run
 from pipeline.detector.page.shown import About, Claim
+from pipeline.detector.worth import said_first
 from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence
 from pipeline.workspace import Workspace
@@ -27,14 +28,15 @@ def about_detector(
     """
     source = workspace.retrain / "retrain.json"
     run, (evidence, _) = read_run(source, RetrainRun), kept_evidence(workspace)
+    params = Params.model_validate(run.params)
     metrics = read_json(workspace.evaluate / "metrics.json", "evaluate")
     head = metrics.get("headline")
     return About(
         name=name,
         digest=digest or file_sha256(source),
-        window_s=Params.model_validate(run.params).windows.window_s,
+        window_s=params.windows.window_s,
         worth=str(head["sentence"]) if head else "No searched network was scored: what it is worth is not known.",
-        warnings=tuple(_warnings(metrics)),
+        warnings=(*said_first(params, evidence), *_warnings(metrics)),
         claims={
             str(network): Claim(of.low, of.high, of.threshold, of.n_real, of.n_fake)
             for network, of in evidence.systems.items()

@@ -139,6 +139,19 @@ def test_a_row_of_the_table_says_what_the_strongest_other_face_is(
     assert (none["others"], none["other_answer"], none["other_to_s"]) == ("0", "", "")
 
 
+def test_an_empty_list_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    monkeypatch.setattr(sys, "argv", ["bmnas", "predict", "-"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "standard input lists no file" in capfd.readouterr().err
+
+
 def test_predict_says_what_the_score_hangs_on(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = tuple(Moment(0.5 * i, 0.5 * i + 0.5, 0.1 * i) for i in range(8))
     why = Explanation(0.25, moments, {"visual/[b].4": 0.84}, {"mouth": -0.1, "eyes": 0.5}, (Band(0.0, 365.4, 0.2),))

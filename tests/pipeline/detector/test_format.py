@@ -99,7 +99,9 @@ def test_the_card_says_what_it_is_and_what_it_is_worth() -> None:
     assert "methods of forgery never seen was not measured" in card["verdict"]
     assert card["headline"].startswith("On 50 test clips of 25 people")
     assert card["test"] == {"clips": 50, "subjects": 25, "real_clips": 20, "fake_clips": 30}
-    assert card["warnings"] == ["The test split holds 50 clips."]
+    drawn, small = card["warnings"]
+    assert "clips that this program drew" in drawn
+    assert small == "The test split holds 50 clips."
     assert card["limits"] == {"fusion": {"log10_lr": [-0.5, 0.75], "threshold": 0.5, "real": 20, "fake": 30}}
     assert [(of["name"], of["weights"]) for of in card["backbones"]] == [("tf_efficientnet_lite0", "seed:1")] * 2
     assert json.loads(json.dumps(card)) == card

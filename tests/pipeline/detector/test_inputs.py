@@ -38,7 +38,7 @@ def test_patterns_are_expanded_and_a_file_of_that_name_comes_first(tree: Path) -
     assert names("clips/*.mp4") == ["clips/-dash.mp4", "clips/b.mp4"]
     assert names("clips/odd/[x].mov") == ["clips/odd/[x].mov"]
     assert names("clips/sub/**") == ["clips/sub/c.webm", "clips/sub/notes.txt"]
-    assert names("nothing/*.mp4") == ["nothing/*.mp4"]
+    assert asked(["nothing/*.mp4"], io.BytesIO()) == [Asked(Path("nothing/*.mp4"), "no file matches this pattern")]
 
 
 def test_links_that_lead_nowhere_are_left_to_predict(tree: Path) -> None:
