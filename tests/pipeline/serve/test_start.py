@@ -18,11 +18,13 @@ import psutil
 import pytest
 
 from cache_schemas.evidence import write_evidence
+from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, read_run, write_run
 from pipeline.backbones import load_backbone
 from pipeline.detector.opened import backbones_of, open_bundle
 from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence, retrained_digest
+from pipeline.runs.unlike import write_familiar
 from pipeline.serve.app import make_app
 from pipeline.serve.run import serve
 from pipeline.serve.settings import ServeError, Settings, Tokens, check_host, read_tokens
@@ -47,7 +49,10 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = Params.model_validate(run.params)
     here = [load_backbone(modality, of, "cpu").identity() for modality, _, of in backbones_of(params)]
     write_run(source, run.model_copy(update={"backbones": dict(zip(run.backbones, here, strict=True))}))
-    write_evidence(workspace.evaluate, evidence.model_copy(update={"retrained": retrained_digest(workspace)}))
+    unlike = workspace.evaluate / "unlike.safetensors"
+    write_familiar(unlike, {})  # it has been told nothing of what its training clips were like
+    changed = {"retrained": retrained_digest(workspace), "unlike": file_sha256(unlike)}
+    write_evidence(workspace.evaluate, evidence.model_copy(update=changed))
     return folder
 
 
