@@ -334,13 +334,14 @@ class _Task:
 
 
 def _score(task: _Task) -> Prediction:
-    detector = _detector(task.root, task.compute)
+    detector = kept_detector(task.root, task.compute)
     found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
     return replace(found, path=task.name)
 
 
 @functools.lru_cache(maxsize=1)
-def _detector(root: Path, compute: ComputeParams) -> Detector:
+def kept_detector(root: Path, compute: ComputeParams) -> Detector:
+    """The detector in a folder, loaded once in a process; for tasks."""
     return Detector(Workspace(root), compute)
 
 

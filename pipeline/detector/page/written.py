@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipeline.detector.page.document import page
 from pipeline.detector.page.look import look
 from pipeline.detector.page.names import page_names
 from pipeline.detector.page.shown import About
-from pipeline.detector.predict import DEADLY, Detector
+from pipeline.detector.predict import DEADLY, kept_detector
 from pipeline.detector.prediction import Prediction, WhichFaces, unscored
 from pipeline.params import ComputeParams
 from pipeline.workspace import Workspace
@@ -65,7 +64,7 @@ def predict_pages(
 
 
 def _written(task: _Task) -> Prediction:
-    found = _detector(task.root, task.compute).explained(task.video, hop_s=task.hop_s, faces=task.faces)
+    found = kept_detector(task.root, task.compute).explained(task.video, hop_s=task.hop_s, faces=task.faces)
     found = replace(found, prediction=replace(found.prediction, path=task.name))
     _write(task, found)
     return found.prediction
@@ -74,8 +73,3 @@ def _written(task: _Task) -> Prediction:
 def _write(task: _Task, found: Explained) -> None:
     shown = look(task.video, found)
     write_text(task.to, page(found.prediction, shown, task.about))
-
-
-@functools.lru_cache(maxsize=1)
-def _detector(root: Path, compute: ComputeParams) -> Detector:
-    return Detector(Workspace(root), compute)

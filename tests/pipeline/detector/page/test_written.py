@@ -36,7 +36,7 @@ class Told:
 
 
 def test_each_file_has_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(written, "Detector", Told)
+    monkeypatch.setattr(written, "kept_detector", lambda root, compute: Told(Workspace(root), compute))
     monkeypatch.chdir(tmp_path)
     for folder in "ab":
         Path(folder).mkdir()
