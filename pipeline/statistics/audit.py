@@ -18,6 +18,7 @@ from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 from pipeline.statistics.shortcuts import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
+from pipeline.statistics.strength import signed
 from pipeline.statistics.systems import FUSION, RANDOM_WEIGHTS
 
 Finding = dict[str, Any]
@@ -231,7 +232,7 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     scoring = low > 0.5 and (random[0] > SHORTCUT_AUC or added.low <= 0)
     says = (
         f"random weights reach an AUC of {random[0]:.3f} (at least {low:.3f}, {_SURE:.1%} sure), fusion "
-        f"{fusion[0]:.3f}: it adds {fusion[0] - random[0]:+.3f} ({added.low:+.3f} to {added.high:+.3f})"
+        f"{fusion[0]:.3f}: it adds {signed(fusion[0] - random[0], 3)} ({signed(added.low, 3)} to {signed(added.high, 3)})"
     )
     if scoring:
         says += "; what tells fake from real here can be read without anything learnt of faces or voices"

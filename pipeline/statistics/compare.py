@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, two_classes
+from pipeline.statistics.people import interval
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Difference
     if error == 0:
         return Difference(value, error, 1.0 if value == 0 else 0.0)
     return Difference(value, error, float(2 * norm.sf(abs(value) / error)))
+
+
+def paired(difference: float, first: Floats | str, second: Floats | str) -> dict[str, Any]:
+    """{difference, low, high, p, reason} of a metric, first less second; what chance cannot be told of is None.
+
+    first, second: (draws,) of it in the same draws of people, or why there are none.
+    """
+    row: dict[str, Any] = {"difference": difference, **dict.fromkeys(("low", "high", "p", "reason"))}
+    try:
+        if isinstance(first, str) or isinstance(second, str):
+            raise UndefinedMetricError(first if isinstance(first, str) else str(second))
+        less = first - second
+        span = interval(less)
+    except UndefinedMetricError as error:
+        return row | {"reason": f"no interval: {error}"}
+    return row | {"low": span.low, "high": span.high, "p": drawn_p(less)}
 
 
 def drawn_p(differences: ArrayLike) -> float:
