@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.statistics.compare import holm, paired
+from pipeline.statistics.compare import paired, with_holm
 from pipeline.statistics.matching import matched
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws
@@ -40,14 +40,11 @@ def comparisons(systems: Mapping[str, Any], drawn: Mapping[str, Floats | str]) -
     """
     ours = systems[FUSION]["clip"]["auc"]["value"] if FUSION in systems else None
     rows = [_difference(name, ours, of, drawn) for name, of in systems.items() if name != FUSION and ours is not None]
-    tested = [row for row in rows if row["p"] is not None]
-    for row, adjusted in zip(tested, holm([row["p"] for row in tested]) if tested else (), strict=True):
-        row["p_holm"] = float(adjusted)
-    return rows
+    return with_holm(rows)
 
 
 def _difference(name: str, ours: float, of: Mapping[str, Any], drawn: Mapping[str, Floats | str]) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p", "p_holm", "reason"))
+    row: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p", "reason"))
     theirs = of["clip"]["auc"]
     if theirs["value"] is None:
         return {"system": name} | row | {"reason": theirs["reason"]}

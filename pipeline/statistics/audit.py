@@ -230,9 +230,10 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     except UndefinedMetricError as error:
         return _not_checked(check, str(error))
     scoring = low > 0.5 and (random[0] > SHORTCUT_AUC or added.low <= 0)
+    lead, least, most = (signed(x, 3) for x in (fusion[0] - random[0], added.low, added.high))
     says = (
         f"random weights reach an AUC of {random[0]:.3f} (at least {low:.3f}, {_SURE:.1%} sure), fusion "
-        f"{fusion[0]:.3f}: it adds {signed(fusion[0] - random[0], 3)} ({signed(added.low, 3)} to {signed(added.high, 3)})"
+        f"{fusion[0]:.3f}: it adds {lead} ({least} to {most})"
     )
     if scoring:
         says += "; what tells fake from real here can be read without anything learnt of faces or voices"

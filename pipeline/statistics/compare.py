@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,13 @@ def drawn_p(differences: ArrayLike) -> float:
     drawn = drawn[np.isfinite(drawn)]
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1
     return float(min(1.0, 2 * tail / (len(drawn) + 1)))
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of several comparisons, of `paired`, each with its adjusted p, `p_holm`; None where it has no p."""
+    tested = [row["p"] for row in rows if row["p"] is not None]
+    adjusted = iter(holm(tested)) if tested else iter(())
+    return [{**row, "p_holm": None if row["p"] is None else float(next(adjusted))} for row in rows]
 
 
 def holm(p_values: ArrayLike) -> Floats:

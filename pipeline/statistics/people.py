@@ -32,7 +32,7 @@ def enough(drawn: int, of: str) -> None:
 
 @dataclass(frozen=True)
 class Draws:
-    """Which people each draw holds, and how often; UndefinedMetricError where the clips are of fewer than LEAST_PEOPLE."""
+    """Which people each draw holds, and how often; UndefinedMetricError where they are fewer than LEAST_PEOPLE."""
 
     counts: Ints
     """(draws, people)"""

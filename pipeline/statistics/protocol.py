@@ -81,9 +81,9 @@ def every_test(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
 def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
     """One row a training, test and method; then each method's MEANS over the tests that hold both classes.
 
-    `auc` is that of the seeds' mean score, with its 95 % interval over people, auc_low and auc_high, or `auc_reason` why
-    there is none; `auc_one` is one seed's, on average.
-    What is not defined is NaN. The means leave out tests on what was trained on, where there are others.
+    `auc` is that of the seeds' mean score, with its 95 % interval over people, or `auc_reason` why there is none;
+    `auc_one` is one seed's, on average. What is not defined is NaN. The means leave out tests on what was trained on,
+    where there are others.
     """
     unseen = [_unseen(of_method) for of_method in _by_method(tests).values()]
     means = [_mean(of_method, of) for of in MEANS for of_method in unseen if len(of_method) > 1]
@@ -118,9 +118,7 @@ def disagree(adds: Mapping[str, Any]) -> bool:
 
 
 def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[str, Any]) -> str:
-    by_pairs, by_tests = (
-        f"{in_a_word(of, 'the strongest of the others, ' + of['control'])}." for of in (pairs, mean)
-    )
+    by_pairs, by_tests = (f"{in_a_word(of, 'the strongest of the others, ' + of['control'])}." for of in (pairs, mean))
     if tests == 1:
         return f"{method} adds {by_pairs}"
     text = (

@@ -338,7 +338,9 @@ def test_of_few_tests_or_people_nothing_is_said_but_the_points() -> None:
 
 def test_tests_of_few_people_each_are_drawn_as_wholes() -> None:
     table = uneven()
-    rows = measure_protocol(every_test(table[table["tested_on"] != "large"], seed=0)).set_index(["trained_on", "method"])
+    rows = measure_protocol(every_test(table[table["tested_on"] != "large"], seed=0)).set_index(
+        ["trained_on", "method"]
+    )
     assert rows.loc[(MEAN, "theirs"), "auc_low"] < 0.5 < rows.loc[(MEAN, "theirs"), "auc_high"]
 
 
