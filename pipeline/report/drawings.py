@@ -145,7 +145,8 @@ def heat_map_of(protocol: Json, number: int) -> Markup:
 
 def span_of(row: Mapping[str, Any]) -> Json:
     """A protocol row's AUC as a value."""
-    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": "one class only"}
+    reason = "one class only" if row["auc"] is None else row["auc_reason"]
+    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": reason}
 
 
 def risk(systems: Mapping[str, Json]) -> Markup:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, read_json
 from pipeline.report.drawings import Json, risk, severities, span_of
-from pipeline.report.page import in_words, p_value, signed, undefined
+from pipeline.report.page import in_words, lead, lead_span, p_value, signed, undefined
 from pipeline.statistics.added import ENOUGH
 from pipeline.statistics.protocol import MEAN, MEANS, PAIRS, disagree
 from pipeline.workspace import Workspace
@@ -55,7 +55,7 @@ _EVIDENCE = {
     "area": ("Area under risk against coverage", "value"),
 }
 _LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
-_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
+_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_reason", "auc_one", "eer", "fakes_missed", "reals_accused")
 
 
 def protocols_in(folder: Path) -> list[Json]:
@@ -116,13 +116,12 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
     text = "The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of "
+    if any(auc["low"] is None for auc in (head["auc"], *(entry["auc"] for entry in known))):
+        text = "The searched network reaches an AUC (a coin: 0.5) of "
     text += f"{_listed(parts)}{end}"
     for entry in known:
         if entry["adds"] and disagree(entry["adds"]):
-            by_pairs, by_tests = (
-                f"{signed(of['difference'])} ({signed(of['low'])} to {signed(of['high'])})"
-                for of in (entry["adds"][name] for name in MEANS.values())
-            )
+            by_pairs, by_tests = (lead(entry["adds"][name]) for name in MEANS.values())
             text += (
                 f" What it adds to the strongest control on {entry['what']} has another sign by each way of counting: "
                 f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
@@ -183,12 +182,8 @@ def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
         return undefined(row["reason"])
-    if row["low"] is None:
-        return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
-    span = f"{signed(row['low'])} to {signed(row['high'])}"
-    return Markup("{} <small>{}</small><small>{}</small>").format(
-        signed(row["difference"]), span, p_value(row["p_holm"])
-    )
+    told = Markup("{} <small>{}</small>").format(signed(row["difference"]), lead_span(row))
+    return told if row["low"] is None else told + Markup("<small>{}</small>").format(p_value(row["p_holm"]))
 
 
 def evidence(metrics: Json) -> Json | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.statistics.metrics import Floats
+from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws, over_seeds
 from pipeline.statistics.tables import Level, System, system_of
 from pipeline.statistics.values import (
@@ -102,8 +102,11 @@ def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str
 
 
 def cut(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
-    """The draws for rows of the table; cost: scores that are measured in each."""
-    return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    """The draws for rows of the table, or why there are none; cost: scores that are measured in each."""
+    try:
+        return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    except UndefinedMetricError as error:
+        return str(error)
 
 
 def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any]:
