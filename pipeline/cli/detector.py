@@ -103,8 +103,15 @@ def predict(
     if not found:
         raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
+    has_dask = bool(find_spec("distributed"))
+    if (scheduler or workers not in (None, 1)) and not has_dask:
+        raise typer.BadParameter(
+            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
+            "`train` (docs/install.md)",
+            param_hint="--workers, --scheduler",
+        )
     # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
+    count = workers if workers is not None else int(len(files) < 4 or not has_dask)
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []

@@ -252,7 +252,7 @@ def report(
     Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
     a page that goes where the recordings may not.
     """
-    from cache_schemas.evaluation import read_metrics
+    from cache_schemas.metrics import read_metrics
     from pipeline.report.stage import build_report
     from pipeline.runs.evaluate import print_metrics
 

@@ -22,12 +22,12 @@ import yaml
 from markupsafe import Markup
 
 import nas
-from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.evaluation import read_evaluation, read_protocol_scores
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
+from cache_schemas.metrics import read_metrics
 from cache_schemas.oracle import read_oracle
-from cache_schemas.protocol import read_protocol_scores
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
 from pipeline.compute.progress import progress_bar
@@ -35,14 +35,14 @@ from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
-from pipeline.report import drawings, sections
+from pipeline.report import drawings, sections, verdict
 from pipeline.report.cards import data_card, model_card
 from pipeline.report.data import data_counts, people_counts, quarantine_summary
 from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.statistics.protocol import MEANS
+from pipeline.statistics.means import MEANS
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
@@ -189,7 +189,7 @@ def _write(
 
 
 def _protocols(workspace: Workspace) -> list[dict[str, Any]]:
-    found = sections.protocols_in(workspace.protocols)
+    found = verdict.protocols_in(workspace.protocols)
     for protocol in found:  # no page stands on a damaged table
         read_protocol_scores(workspace.protocols / protocol["name"] / "scores.csv")
     return found
@@ -199,12 +199,12 @@ def _measured(
     workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str], protocols: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
-    unseen = sections.unseen(protocols)
+    unseen = verdict.unseen(protocols)
     return {
         "protocols": protocols,
         "unseen": unseen,
-        "verdict": sections.verdict(metrics, unseen),
-        "warnings": sections.warnings(metrics, elsewhere),
+        "verdict": verdict.verdict(metrics, unseen),
+        "warnings": verdict.warnings(metrics, elsewhere),
         "comparisons": sections.comparisons(metrics),
         "methods": sections.breakdown(metrics, "per_method"),
         "categories": sections.breakdown(metrics, "per_category"),

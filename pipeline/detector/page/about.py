@@ -10,9 +10,9 @@ from typing import Any
 from cache_schemas.files import file_sha256
 from cache_schemas.run import RetrainRun, read_json, read_run
 from pipeline.detector.page.shown import About, Claim
-from pipeline.detector.worth import said_first
 from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence
+from pipeline.runs.worth import said_first
 from pipeline.workspace import Workspace
 
 _PACKAGES = ("bmnas", "torch", "onnxruntime", "numpy", "av", "facenet-pytorch", "timm")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from pipeline.report.cards import data_card, model_card
-from pipeline.report.sections import breakdown, metric_table, protocols_in, unseen, verdict, warnings
+from pipeline.report.sections import breakdown, metric_table
+from pipeline.report.verdict import protocols_in, unseen, verdict, warnings
 from pipeline.workspace import Workspace
 from tests.pipeline.report.results import HOSTILE_NAME, extras, write_protocol
 from tests.pipeline.run_fixture import make_index, measured

@@ -12,7 +12,6 @@ import pytest
 from markupsafe import Markup
 
 from cache_schemas.content import cache_identity
-from cache_schemas.evaluation import read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import (
@@ -23,6 +22,7 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report

@@ -1,6 +1,6 @@
 from cache_schemas.evidence import Evidence, SystemEvidence
-from pipeline.detector.worth import said_first
 from pipeline.params import Params
+from pipeline.runs.worth import said_first
 
 
 def evidence(low: float, high: float) -> Evidence:
