@@ -94,6 +94,7 @@ def predict(
     from pipeline.detector.predict import predict as run
     from pipeline.detector.prediction import unscored
     from pipeline.params import ComputeParams
+    from pipeline.runs.worth import kept_first
     from pipeline.workspace import Workspace
 
     if as_json and as_csv:
@@ -115,12 +116,14 @@ def predict(
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
-    for each in found:
-        if each.reason:
-            write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         sealed = open_bundle(bundle, public_key=public_of(key), download=download) if bundle else None
         workspace = opened.enter_context(sealed) if sealed else Workspace(work)
+        for said in kept_first(workspace):
+            (console if as_json or as_csv else out).print(f"Before you rely on it: {said}", highlight=False)
+        for each in found:
+            if each.reason:
+                write(unscored(str(each.path), each.reason))
         compute = ComputeParams(scheduler=scheduler, workers=count)
         bar = _Bar()
         if html:

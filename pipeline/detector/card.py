@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.detector.opened import backbones_of, check_detector
 from pipeline.params import BackboneParams, Params
 from pipeline.report import verdict
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.worth import said_first
+from pipeline.runs.worth import kept_first, warnings
 from pipeline.workspace import Workspace
 
 
@@ -58,7 +58,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
             "search": params.search.estimator,
             "cache": run.cache,
         },
-        **_measured(workspace, list(said_first(params, evidence))),
+        **_measured(workspace),
         "limits": {
             name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
             for name, of in evidence.systems.items()
@@ -70,8 +70,8 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _measured(workspace: Workspace, first: Sequence[str]) -> dict[str, Any]:
-    metrics = {"audit": None, **read_metrics(workspace.evaluate)}
+def _measured(workspace: Workspace) -> dict[str, Any]:
+    metrics = read_metrics(workspace.evaluate)
     unseen = verdict.unseen(verdict.protocols_in(workspace.protocols))
     head = metrics["headline"]
     return {
@@ -79,7 +79,7 @@ def _measured(workspace: Workspace, first: Sequence[str]) -> dict[str, Any]:
         "headline": head["sentence"] if head else "",
         "test": {name: int(metrics["counts"][name]) for name in ("clips", "subjects", "real_clips", "fake_clips")},
         "unseen": unseen,
-        "warnings": [*first, *verdict.warnings(metrics, ())],
+        "warnings": [*kept_first(workspace), *warnings(metrics)],
     }
 
 

@@ -42,6 +42,7 @@ from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
+from pipeline.runs.worth import said_first, warnings
 from pipeline.statistics.means import MEANS
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION
@@ -85,7 +86,8 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         advance(0, "tables")
         facts = {"metrics": metrics, **_facts(workspace, params, cache, search, retrain)}
         facts["quarantine"] = quarantine_summary(quarantined)
-        measured = _measured(workspace, metrics, facts["elsewhere"], _protocols(workspace))
+        measured = _measured(workspace, metrics, retrain, _protocols(workspace))
+        measured["warnings"] = [*_elsewhere(facts["elsewhere"]), *measured["warnings"]]
         facts["commands"] = commands(
             measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
         )
@@ -124,7 +126,7 @@ def card_of(workspace: Workspace, run: RetrainRun, metrics: Mapping[str, Any]) -
     shown = dict.fromkeys(_OPTIONAL) | dict(metrics)
     clips, _ = read_evaluation(workspace.evaluate)
     protocols = [protocol for protocol in _protocols(workspace) if protocol["cache"] == run.cache]
-    measured = _measured(workspace, shown, (), protocols)
+    measured = _measured(workspace, shown, run, protocols)
     return model_card(
         {
             **measured,
@@ -196,15 +198,16 @@ def _protocols(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _measured(
-    workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str], protocols: Sequence[dict[str, Any]]
+    workspace: Workspace, metrics: dict[str, Any], run: RetrainRun, protocols: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
     unseen = verdict.unseen(protocols)
+    limits = (metrics["calibration"] or {}).get("limits")
     return {
         "protocols": protocols,
         "unseen": unseen,
         "verdict": verdict.verdict(metrics, unseen),
-        "warnings": verdict.warnings(metrics, elsewhere),
+        "warnings": [*said_first(Params.model_validate(run.params).data.layout, limits), *warnings(metrics)],
         "comparisons": sections.comparisons(metrics),
         "methods": sections.breakdown(metrics, "per_method"),
         "categories": sections.breakdown(metrics, "per_category"),
@@ -215,6 +218,15 @@ def _measured(
         "localisation": sections.localisation(metrics),
         "robustness": sections.robustness(workspace),
     }
+
+
+def _elsewhere(results: Sequence[str]) -> list[str]:
+    if not results:
+        return []
+    return [
+        "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
+        f"{', '.join(results)}. Run these commands again."
+    ]
 
 
 def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a detector is worth, in words, and what must be known before any number of it: of metrics.json and protocols.
+"""What a detector is worth, in words: of metrics.json and protocols.
 
 Apart from the page's other sections, for whoever opens a bundle has neither their tables nor what draws them.
 """
@@ -98,22 +98,6 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
 def _listed(parts: Sequence[str]) -> str:
     *most, last = parts
     return f"{', '.join(most)} and of {last}" if most else last
-
-
-def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
-    """What a reader must know before any number."""
-    found = []
-    if elsewhere:
-        found.append(
-            "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
-            f"{', '.join(elsewhere)}. Run these commands again."
-        )
-    if metrics["small_set"]:
-        found.append(metrics["small_set_reason"])
-    if metrics["shortcuts"]["warning"]:
-        found.append(metrics["shortcuts"]["warning"])
-    found += [entry["says"][0].upper() + entry["says"][1:] for entry in metrics["audit"] or [] if entry["found"]]
-    return found
 
 
 def span_of(row: Mapping[str, Any]) -> Json:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cache_schemas.run import RunFileError
 from pipeline.report import sections
 from pipeline.report.drawings import heat_map_of
 from pipeline.workspace import Workspace
@@ -65,15 +63,3 @@ def test_evidence_is_that_of_the_networks_that_have_some(network: str) -> None:
     assert found["networks"] == [network]
     assert found["clips"] == [(16, 11)]
     assert found["withheld"] == [("face_share", [{"clips": 5, "real": 2, "fake": 3}])]
-
-
-@pytest.mark.parametrize("content", ['{"rows": [', "[]", "null", "\x00"])
-def test_a_damaged_file_of_another_command_is_named(tmp_path: Path, content: str) -> None:
-    """What a killed machine, or a hand, left of it: one message, which says which file and the way out."""
-    path = tmp_path / "people" / "protocol.json"
-    path.parent.mkdir()
-    path.write_text(content)
-    with pytest.raises(
-        RunFileError, match=r"protocol\.json cannot be read as a JSON object: .*run `bmnas protocol` again"
-    ):
-        sections.protocols_in(tmp_path)

@@ -221,6 +221,14 @@ def test_results_of_another_cache_are_told(run: Workspace) -> None:
     assert "the results of evaluate, sweep. Run these commands again." in pages[2]
 
 
+def test_a_detector_that_can_support_neither_side_says_so_on_its_report_and_card(run: Workspace) -> None:
+    path = run.evaluate / "metrics.json"
+    metrics = json.loads(path.read_text())
+    write_json(path, metrics | {"calibration": (metrics["calibration"] or {}) | {"kind": None, "limits": [-0.1, 0.2]}})
+    assert "It can support neither side, whatever it sees" in text_of(run)
+    assert "It can support neither side" in (run.report / "model-card.md").read_text()
+
+
 def test_undefined_numbers_carry_their_reason(tmp_path: Path) -> None:
     workspace = build(tmp_path, categories=("FVRA", "FVFA"))
     page = Page(build_report(workspace, Params()).read_text())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cache_schemas.files import write_json
-from pipeline.report.verdict import protocols_in, unseen, verdict, warnings
+from cache_schemas.run import RunFileError
+from pipeline.report.verdict import protocols_in, unseen, verdict
 from pipeline.statistics.means import MEAN, PAIRS
 from pipeline.workspace import Workspace
-from tests.pipeline.report.results import extras, value, write_protocol
+from tests.pipeline.report.results import value, write_protocol
 
 HEAD = {"auc": value(0.9), "adds": None, "worst_method": None}
 
@@ -79,12 +83,13 @@ def test_protocols_stand_in_order_the_unseen_first(tmp_path: Any) -> None:
     assert names == ["leave-one-source-out", "leave-one-method-out", "another", "people"]
 
 
-def test_warnings_are_those_of_the_cache_the_set_the_files_and_the_audit() -> None:
-    metrics = {
-        "small_set": True, "small_set_reason": "small", "shortcuts": {"warning": "shortcut"}, **extras(),
-    }  # fmt: skip
-    found = warnings(metrics, ["sweep"])
-    assert "the results of sweep" in found[0]
-    assert found[1:] == ["small", "shortcut", "Leading silence tells them apart"]
-    calm = {"small_set": False, "shortcuts": {"warning": None}, "audit": None}
-    assert warnings(calm, []) == []
+@pytest.mark.parametrize("content", ['{"rows": [', "[]", "null", "\x00"])
+def test_a_damaged_file_of_another_command_is_named(tmp_path: Path, content: str) -> None:
+    """What a killed machine, or a hand, left of it: one message, which says which file and the way out."""
+    path = tmp_path / "people" / "protocol.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(
+        RunFileError, match=r"protocol\.json cannot be read as a JSON object: .*run `bmnas protocol` again"
+    ):
+        protocols_in(tmp_path)

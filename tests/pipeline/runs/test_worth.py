@@ -1,27 +1,21 @@
-from cache_schemas.evidence import Evidence, SystemEvidence
-from pipeline.params import Params
-from pipeline.runs.worth import said_first
-
-
-def evidence(low: float, high: float) -> Evidence:
-    points = [(0.0, low), (1.0, high)]
-    system = SystemEvidence(
-        kind="isotonic", points=points, low=low, high=high, threshold=0.5, limits={}, n_real=2, n_fake=3
-    )
-    return Evidence(retrained="0" * 16, systems={"fusion": system}, undefined={}, unlike="0" * 64)
-
-
-def real() -> Params:
-    return Params.model_validate({"data": {"layout": "csv"}})
+from pipeline.runs.worth import said_first, warnings
 
 
 def test_of_drawn_clips_it_is_said_first() -> None:
-    (told,) = said_first(Params(), evidence(-1.0, 1.0))
+    (told,) = said_first("synth", (-1.0, 1.0))
     assert "clips that this program drew" in told
-    assert list(said_first(real(), evidence(-1.0, 1.0))) == []
+    assert list(said_first("csv", (-1.0, 1.0))) == []
 
 
 def test_who_can_support_neither_side_says_so() -> None:
-    (told,) = said_first(real(), evidence(-0.1, 0.2))
-    assert "2 real and 3 fake validation clips bear no more than a log10 LR of -0.10 to +0.20" in told
-    assert list(said_first(real(), evidence(-0.1, 0.4))) == []
+    (told,) = said_first("csv", (-0.1, 0.2))
+    assert "its validation clips bear no more than a log10 LR of -0.10 to +0.20" in told
+    assert list(said_first("csv", (-0.1, 0.4))) == []
+    assert list(said_first("csv", None)) == []
+
+
+def test_warnings_are_those_of_the_set_the_files_and_the_audit() -> None:
+    audit = [{"found": True, "says": "leading silence tells"}, {"found": False, "says": "no"}]
+    metrics = {"small_set_reason": "small", "shortcuts": {"warning": "shortcut"}, "audit": audit}
+    assert warnings(metrics) == ["small", "shortcut", "Leading silence tells"]
+    assert warnings({"small_set_reason": None, "shortcuts": {"warning": None}, "audit": None}) == []
