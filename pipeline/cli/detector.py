@@ -94,6 +94,7 @@ def predict(
     from pipeline.detector.predict import predict as run
     from pipeline.detector.prediction import unscored
     from pipeline.params import ComputeParams
+    from pipeline.runs.worth import kept_first
     from pipeline.workspace import Workspace
 
     if as_json and as_csv:
@@ -103,17 +104,26 @@ def predict(
     if not found:
         raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
+    has_dask = bool(find_spec("distributed"))
+    if (scheduler or workers not in (None, 1)) and not has_dask:
+        raise typer.BadParameter(
+            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
+            "`train` (docs/install.md)",
+            param_hint="--workers, --scheduler",
+        )
     # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
+    count = workers if workers is not None else int(len(files) < 4 or not has_dask)
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
-    for each in found:
-        if each.reason:
-            write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         sealed = open_bundle(bundle, public_key=public_of(key), download=download) if bundle else None
         workspace = opened.enter_context(sealed) if sealed else Workspace(work)
+        for said in kept_first(workspace):
+            (console if as_json or as_csv else out).print(f"Before you rely on it: {said}", highlight=False)
+        for each in found:
+            if each.reason:
+                write(unscored(str(each.path), each.reason))
         compute = ComputeParams(scheduler=scheduler, workers=count)
         bar = _Bar()
         if html:

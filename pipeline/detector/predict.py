@@ -286,7 +286,7 @@ class Detector:
             return cannot_tell("no such network was trained")
         if network in self._evidence.systems:
             return answer(float(scores.mean()), {**known, "spread": _spread(scores)}, self._evidence.systems[network])
-        why = self._evidence.undefined.get(network, "evaluate did not score it")
+        why = self._evidence.undefined.get(network, "what its score is worth was not measured")
         return cannot_tell(why, score=float(scores.mean()))
 
 
