@@ -98,8 +98,9 @@ def in_words(found: Mapping[str, Any] | None, *, scale: float = 1, digits: int =
     if found is None or found["value"] is None:
         return "undefined"
     text = f"{scale * found['value']:.{digits}f}"
-    span = _span(found, scale, digits)
-    return f"{text} ({span})" if span else text
+    if found.get("low") is None:
+        return text
+    return f"{text} ({scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f})"
 
 
 def lead(adds: Mapping[str, Any]) -> str:
@@ -137,12 +138,7 @@ def _value(found: Mapping[str, Any] | float | None, scale: float, digits: int, u
     if found["value"] is None:
         return undefined(found.get("reason") or "undefined")
     text = f"{scale * found['value']:.{digits}f}{unit}"
-    span = _span(found, scale, digits)
-    return Markup("{} <small>{}</small>").format(text, span) if span else escape(text)
-
-
-def _span(found: Mapping[str, Any], scale: float, digits: int) -> str:
-    """A value's interval, or why it has none."""
     if found.get("low") is None:
-        return found.get("reason") or ""
-    return f"{scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f}"
+        return escape(text)
+    span = f"{scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f}"
+    return Markup("{} <small>{}</small>").format(text, span)

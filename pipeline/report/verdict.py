@@ -76,8 +76,8 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
             head["auc"]["reason"] if head else "no searched network was trained and scored."
         )
     known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
-    parts = [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
-    parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
+    parts = [f"{_said(entry['auc'])} on {entry['what']}" for entry in known]
+    parts.append(f"{_said(head['auc'])} on other people of the sources and methods that it knows")
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
     text = "The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of "
@@ -92,6 +92,10 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
                 f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
             )
     return text
+
+
+def _said(auc: Mapping[str, Any]) -> str:
+    return in_words(auc) if auc["low"] is not None else f"{in_words(auc)} ({auc['reason'] or 'no interval'})"
 
 
 def _listed(parts: Sequence[str]) -> str:

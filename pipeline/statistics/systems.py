@@ -77,7 +77,8 @@ def measure_system(
 
     table: the clips by clip_id, sorted; draws: of the people of all its rows; seed: of the draws of training seeds.
     """
-    values, drawn = _level(system.clip, cut(draws, system.clip.test.at, len(system.clip.test.at)))
+    of_clips = cut(draws, system.clip.test.at, len(system.clip.test.at))
+    values, drawn = _level(system.clip, of_clips)
     of_windows, _ = _level(system.window, cut(draws, system.window.test.at, 2 * len(system.window.test.at)))
     chosen = system.clip.chosen
     entry = {
@@ -91,7 +92,7 @@ def measure_system(
         "pooling": _pooling(system, values["auc"], draws),
         **_breakdown(system, table, chosen, draws),
     }
-    return entry, drawn.get("auc", values["auc"]["reason"] or "")
+    return entry, drawn.get("auc", of_clips if isinstance(of_clips, str) else str(values["auc"]["reason"]))
 
 
 def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:

@@ -208,7 +208,7 @@ def test_of_few_people_nothing_is_said_but_the_points() -> None:
     assert not any(isinstance(x, str) and ("only" in x or "draws" in x) for _, x in leaves(found["systems"]))
     sentence = found["headline"]["sentence"]
     assert "It adds" in sentence
-    assert sentence.count("no interval: too few people (2; 6 needed)") == 2
+    assert sentence.count("; no interval: too few people (2; 6 needed).") == 2
     assert not any(word in sentence for word in ("worse", "something", "chance", "95 %"))
 
 
