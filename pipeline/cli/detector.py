@@ -17,11 +17,10 @@ from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.answers import csv_rows, json_lines, text
-from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
+from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, number, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Prediction, WhichFaces
-    from pipeline.params import ComputeParams
+    from pipeline.detector.predict import Show
     from pipeline.workspace import Workspace
 
 app = typer.Typer()
@@ -65,7 +64,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
     hop: Annotated[
         float | None,
-        typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+        number("--hop", low=0.1, help="seconds from window to window, through files of hours", metavar="S"),
     ] = None,
     faces: Annotated[
         Literal["all", "main"],
@@ -125,19 +124,11 @@ def predict(
             if each.reason:
                 write(unscored(str(each.path), each.reason))
         compute = ComputeParams(scheduler=scheduler, workers=count)
+        show = _pages(workspace, files, html, _options(work, bundle, hop, faces)) if html else None
         bar = _Bar()
-        if html:
-            predictions = _with_pages(
-                workspace,
-                files,
-                compute,
-                hop_s=hop,
-                faces=faces,
-                folder=html,
-                options=_options(work, bundle, hop, faces),
-            )
-        else:
-            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
+        predictions = run(
+            workspace, files, compute, hop_s=hop, faces=faces, explain=explain, show=show, progress=bar.within
+        )
         bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -147,18 +138,9 @@ def predict(
         raise typer.Exit(1)
 
 
-def _with_pages(
-    workspace: Workspace,
-    files: list[Path],
-    compute: ComputeParams,
-    *,
-    hop_s: float | None,
-    faces: WhichFaces,
-    folder: Path,
-    options: dict[str, str],
-) -> Iterator[Prediction]:
+def _pages(workspace: Workspace, files: list[Path], folder: Path, options: dict[str, str]) -> Callable[[Path], Show]:
     from cache_schemas.files import file_sha256
-    from pipeline.detector.page import about_detector, predict_pages
+    from pipeline.detector.page import about_detector, pages
 
     bundle = options.get("--bundle")
     about = about_detector(
@@ -167,7 +149,7 @@ def _with_pages(
         digest=file_sha256(Path(bundle)) if bundle else None,
         options=tuple(word for option in options.items() for word in option),
     )
-    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+    return pages(folder, files, about)
 
 
 def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:

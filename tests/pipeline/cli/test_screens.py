@@ -265,9 +265,9 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
     def one_by_one(
-        *_: object, hop_s: float | None, faces: str, explain: bool, progress: object
+        *_: object, hop_s: float | None, faces: str, explain: bool, show: object, progress: object
     ) -> Iterator[Prediction]:
-        assert (hop_s, faces, explain) == (2.5, "main", False)
+        assert (hop_s, faces, explain, show) == (2.5, "main", False, None)
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction
