@@ -171,6 +171,8 @@ def protocol(
         Console().print(escape(f"not trained: {each.trained_on}: {each.reason}"), soft_wrap=True)
     if found.adds:
         Console().print(found.adds["sentence"], style="bold", markup=False, highlight=False, soft_wrap=True)
+    if found.carry_over:
+        Console().print(found.carry_over["sentence"], markup=False, highlight=False, soft_wrap=True)
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
 
 

@@ -28,7 +28,7 @@ def protocols_in(folder: Path) -> list[Json]:
     order = list(UNSEEN)
     paths = sorted(folder.glob("*/protocol.json"))
     paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
-    found = [read_protocol(path) | {"name": path.parent.name} for path in paths]
+    found = [{"carry_over": None} | read_protocol(path) | {"name": path.parent.name} for path in paths]
     for protocol in found:
         protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
     return found

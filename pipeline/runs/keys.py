@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cache_schemas.files import digest
+from pipeline.params import Params
 
 FOLLOWED = "nas"
 """The package whose imports count as well: what a run computes. What is around it plans, keeps and draws."""
@@ -20,6 +21,11 @@ FOLLOWED = "nas"
 def settings_of(config: BaseModel) -> dict[str, Any]:
     """What a config says beside its defaults, but for the device: a new field of configs renames no run."""
     return config.model_dump(mode="json", exclude={"device"}, exclude_defaults=True)
+
+
+def made_by(params: Params) -> dict[str, Any]:
+    """What names how networks are found and trained, beside the cache that they learn from, in JSON's types."""
+    return {name: settings_of(getattr(params, name)) for name in ("search", "retrain")} | {"seeds": list(params.seeds)}
 
 
 def code_version(*functions: Callable[..., Any]) -> str:

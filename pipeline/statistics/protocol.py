@@ -123,6 +123,43 @@ def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[s
     return text
 
 
+def thresholds_carry_over(scores: pd.DataFrame, method: str) -> dict[str, Any] | None:
+    """{real, fake, val, elsewhere, sentence}: a method's errors on what is left out in turn, by two thresholds.
+
+    scores: as `every_test` takes them. val, elsewhere: {reals_accused, fakes_missed}, shares of all `real` and `fake`
+    clips, each alike: by the threshold that the network's val clips chose, and by one that the other tests' clips of
+    other people choose, scored by networks that had not seen the like of those either. Tests for which these hold one
+    class only do not count; None where no clips of both classes are left.
+    """
+    by_clip = scores[scores["method"] == method].groupby(["tested_on", "clip_id"], sort=False)
+    clips = by_clip.agg({"label": "first", "person": "first", "threshold": "mean", "score": "mean"}).reset_index()
+    parts = []
+    for tested_on, test in clips.groupby("tested_on", sort=False):
+        others = clips[(clips["tested_on"] != tested_on) & ~clips["person"].isin(test["person"])]
+        if others["label"].nunique() == 2:  # noqa: PLR2004 - real and fake
+            parts.append(test.assign(elsewhere=metrics.best_threshold(others["label"], others["score"])))
+    told = pd.concat(parts) if parts else clips[:0]
+    real, fake = told[told["label"] == 0], told[told["label"] == 1]
+    if real.empty or fake.empty:
+        return None
+    found = {
+        name: {
+            "reals_accused": float((real["score"] >= real[column]).mean()),
+            "fakes_missed": float((fake["score"] < fake[column]).mean()),
+        }
+        for name, column in (("val", "threshold"), ("elsewhere", "elsewhere"))
+    }
+    by_val, by_others = (
+        f"{of['reals_accused']:.0%} of the real clips are accused and {of['fakes_missed']:.0%} of the fakes missed"
+        for of in found.values()
+    )
+    sentence = (
+        f"Of {len(real)} real and {len(fake)} fake clips, each scored by networks that had seen nothing like it: by "
+        f"thresholds of validation clips, {by_val}; by thresholds of what else was left out, {by_others}."
+    )
+    return {"real": len(real), "fake": len(fake), **found, "sentence": sentence}
+
+
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table in JSON's types, without what is not defined."""
     rows = table.to_dict("records")
