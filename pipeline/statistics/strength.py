@@ -26,6 +26,10 @@ class Calibration:
     limits: tuple[float, float] = (-np.inf, np.inf)
     """No more is ever claimed: so much evidence as the clips support that it was fitted to (`bounds`)."""
 
+    def __post_init__(self) -> None:
+        if self.kind == "logistic" and len(self.points) != 1:
+            raise ValueError(f"a logistic calibration is one slope with its offset, not {len(self.points)} pairs")
+
     def log10_lr(self, scores: ArrayLike) -> NDArray[np.float64]:
         """(N,) of (N,) P(fake)."""
         s = np.asarray(scores, np.float64)

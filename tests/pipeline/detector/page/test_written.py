@@ -18,9 +18,9 @@ from pipeline.detector.prediction import Prediction, WhichFaces, unscored
 from pipeline.params import ComputeParams
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
+from tests.pipeline.detector.finished_run import finished
 from tests.pipeline.detector.page.examples import ABOUT, FULL, WINDOWS
 from tests.pipeline.detector.page.reader import Read
-from tests.pipeline.detector.test_bundle import finished
 
 
 class Told:
