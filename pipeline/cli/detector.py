@@ -223,6 +223,14 @@ def bundle(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="put in all that is computed, so that nobody needs torch to use it")
     ] = False,
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option(
+            help="calibrate on what this protocol left out in turn, not on validation clips of known sources: for "
+            "videos from anywhere",
+            metavar="PROTOCOL",
+        ),
+    ] = None,
 ) -> None:
     """Put a trained and evaluated detector into one file, for `bmnas predict --bundle` anywhere.
 
@@ -239,7 +247,7 @@ def bundle(
     from pipeline.workspace import Workspace
 
     private = read_private_key(sign) if sign else None
-    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx)
+    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx, calibrate_on=calibrate_on)
     console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
 
 
@@ -284,8 +292,8 @@ def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield (
         "claims",
         [
-            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['real']} real and "
-            f"{of['fake']} fake validation clips; called fake from a score of {of['threshold']:.3f} on"
+            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['by']}; "
+            f"called fake from a score of {of['threshold']:.3f} on"
             for name, of in card["limits"].items()
         ],
     )

@@ -60,7 +60,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
         },
         **_measured(workspace),
         "limits": {
-            name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
+            name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "by": of.by}
             for name, of in evidence.systems.items()
         },
         "backbones": [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from cache_schemas.evaluation import read_protocol_scores
 from cache_schemas.evidence import Evidence
-from cache_schemas.protocol import read_protocol, read_protocol_scores
+from cache_schemas.protocol import read_protocol
 from cache_schemas.run import RetrainRun
 from cache_schemas.stored_zip import BundleError
 from pipeline.params import Params
 from pipeline.runs.keys import made_by
-from pipeline.statistics.systems import FUSION
 from pipeline.statistics.values import choose
 from pipeline.workspace import Workspace
 
@@ -35,7 +35,7 @@ def evidence_elsewhere(workspace: Workspace, run: RetrainRun, evidence: Evidence
     if isinstance(chosen, str):
         raise BundleError(f"{path}: nothing can be calibrated on the clips that `search` scored: {chosen}")
     low, high = chosen.calibration.limits
-    found = evidence.systems[FUSION].model_copy(
+    found = evidence.systems["fusion"].model_copy(
         update={
             "kind": chosen.calibration.kind,
             "points": list(chosen.calibration.points),
@@ -47,4 +47,4 @@ def evidence_elsewhere(workspace: Workspace, run: RetrainRun, evidence: Evidence
             "protocol": name,
         }
     )
-    return evidence.model_copy(update={"systems": evidence.systems | {FUSION: found}})
+    return evidence.model_copy(update={"systems": evidence.systems | {"fusion": found}})

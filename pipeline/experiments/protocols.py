@@ -48,13 +48,14 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Outcome:
-    """table: the rows of table.csv; adds: of `what_is_added`, carry_over: of `thresholds_carry_over`, of the first
-    method."""
+    """table: the rows of table.csv; adds, carry_over: of `what_is_added` and `thresholds_carry_over`, both of the first
+    method.
+    """
 
     table: pd.DataFrame
     adds: dict[str, Any] | None
-    carry_over: dict[str, Any] | None
     skipped: Sequence[Skipped]
+    carry_over: dict[str, Any] | None = None
 
 
 def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Protocol) -> Outcome:
@@ -120,7 +121,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     }
     write_json(folder / "protocol.json", content)
     write_text(folder / "heatmap.svg", standalone(protocol_svg(single, description=protocol.description)))
-    return Outcome(table, adds, carry_over, skipped)
+    return Outcome(table, adds, skipped, carry_over)
 
 
 def _mark(source: Source, index: pd.DataFrame, name: str, protocol: Protocol) -> None:

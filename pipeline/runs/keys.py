@@ -24,8 +24,10 @@ def settings_of(config: BaseModel) -> dict[str, Any]:
 
 
 def made_by(params: Params) -> dict[str, Any]:
-    """What names how networks are found and trained, beside the cache that they learn from, in JSON's types."""
-    return {name: settings_of(getattr(params, name)) for name in ("search", "retrain")} | {"seeds": list(params.seeds)}
+    """How networks are found and trained, beside the cache that they learn from, in JSON's types."""
+    configs = {name: getattr(params, name) for name in ("search", "retrain")}
+    found = {name: config.model_dump(mode="json", exclude={"device"}) for name, config in configs.items()}
+    return found | {"seeds": list(params.seeds)}
 
 
 def code_version(*functions: Callable[..., Any]) -> str:

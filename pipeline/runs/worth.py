@@ -23,8 +23,8 @@ def said_first(layout: str, limits: Sequence[float] | None) -> Iterator[str]:
     if limits and len(set(map(in_words, limits))) == 1:  # of both sides: neither
         low, high = limits
         yield (
-            "It can support neither side, whatever it sees: its validation clips bear no more than a log10 LR of "
-            f"{low:+.2f} to {high:+.2f}. It needs more people to learn from."
+            "It can support neither side, whatever it sees: the clips that it was calibrated on bear no more than a "
+            f"log10 LR of {low:+.2f} to {high:+.2f}. It needs more people to learn from."
         )
 
 

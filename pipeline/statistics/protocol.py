@@ -136,7 +136,7 @@ def thresholds_carry_over(scores: pd.DataFrame, method: str) -> dict[str, Any] |
     parts = []
     for tested_on, test in clips.groupby("tested_on", sort=False):
         others = clips[(clips["tested_on"] != tested_on) & ~clips["person"].isin(test["person"])]
-        if others["label"].nunique() == 2:  # noqa: PLR2004 - real and fake
+        if others["label"].nunique() == 2:
             parts.append(test.assign(elsewhere=metrics.best_threshold(others["label"], others["score"])))
     told = pd.concat(parts) if parts else clips[:0]
     real, fake = told[told["label"] == 0], told[told["label"] == 1]

@@ -37,10 +37,7 @@ def about_detector(
         window_s=params.windows.window_s,
         worth=str(head["sentence"]) if head else "No searched network was scored: what it is worth is not known.",
         warnings=(*kept_first(workspace), *warnings(metrics)),
-        claims={
-            str(network): Claim(of.low, of.high, of.threshold, of.n_real, of.n_fake)
-            for network, of in evidence.systems.items()
-        },
+        claims={str(network): Claim(of.low, of.high, of.threshold, of.by) for network, of in evidence.systems.items()},
         versions=dict(_versions()),
         options=options,
     )

@@ -51,13 +51,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Claim:
-    """What one network may say at most (log10 LR), by how many val clips; threshold: called fake from this score on."""
+    """What one network may say at most (log10 LR), by which clips; threshold: called fake from this score on."""
 
     lowest: float
     highest: float
     threshold: float
-    real: int
-    fake: int
+    by: str
 
 
 @dataclass(frozen=True)

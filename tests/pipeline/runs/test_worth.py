@@ -9,7 +9,7 @@ def test_of_drawn_clips_it_is_said_first() -> None:
 
 def test_who_can_support_neither_side_says_so() -> None:
     (told,) = said_first("csv", (-0.1, 0.2))
-    assert "its validation clips bear no more than a log10 LR of -0.10 to +0.20" in told
+    assert "the clips that it was calibrated on bear no more than a log10 LR of -0.10 to +0.20" in told
     assert list(said_first("csv", (-0.1, 0.4))) == []
     assert list(said_first("csv", None)) == []
 
