@@ -40,4 +40,4 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before any number of it; metrics: of metrics.json."""
     found = [metrics["small_set_reason"], metrics["shortcuts"]["warning"]]
     audit = (entry["says"] for entry in metrics.get("audit") or [] if entry["found"])
-    return [*filter(None, found), *(f"{says[:1].upper()}{says[1:]}" for says in audit)]
+    return [*filter(None, found), *(f"{says[:1].upper()}{says[1:]}." for says in audit)]

@@ -45,7 +45,7 @@ def page(prediction: Prediction, shown: Shown, about: About) -> str:
     content = {
         "of": prediction,
         "path": path_text(prediction.path),
-        "file": path_text(Path(prediction.path).name) or path_text(prediction.path),
+        "file": shown.name or path_text(Path(prediction.path).name) or path_text(prediction.path),
         "shown": shown,
         "about": about,
         "claim": claim,

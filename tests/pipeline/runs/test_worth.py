@@ -17,5 +17,5 @@ def test_who_can_support_neither_side_says_so() -> None:
 def test_warnings_are_those_of_the_set_the_files_and_the_audit() -> None:
     audit = [{"found": True, "says": "leading silence tells"}, {"found": False, "says": "no"}]
     metrics = {"small_set_reason": "small", "shortcuts": {"warning": "shortcut"}, "audit": audit}
-    assert warnings(metrics) == ["small", "shortcut", "Leading silence tells"]
+    assert warnings(metrics) == ["small", "shortcut", "Leading silence tells."]
     assert warnings({"small_set_reason": None, "shortcuts": {"warning": None}, "audit": None}) == []
