@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cache_schemas.evidence import Evidence
 from pipeline.params import Params
-from pipeline.statistics.strength import in_words
+from pipeline.statistics.strength import in_words, signed
 
 
 def said_first(params: Params, evidence: Evidence) -> Iterator[str]:
@@ -17,5 +17,6 @@ def said_first(params: Params, evidence: Evidence) -> Iterator[str]:
     if of and in_words(of.low) == in_words(of.high):  # of both sides: neither
         yield (
             f"It can support neither side, whatever it sees: {of.n_real} real and {of.n_fake} fake validation clips "
-            f"bear no more than a log10 LR of {of.low:+.2f} to {of.high:+.2f}. It needs more people to learn from."
+            f"bear no more than a log10 LR of {signed(of.low)} to {signed(of.high)}. It needs more people to learn "
+            "from."
         )
