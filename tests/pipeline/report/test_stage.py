@@ -314,7 +314,7 @@ def test_of_few_people_the_page_tells_points_and_why_no_more(run: Workspace) -> 
     few = "no interval: too few people (2; 6 needed)"
     adds = signed(head["adds"]["difference"])
     text = text_of(run)
-    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f} ({few}) on other people" in text
+    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f}, {few}, on other people" in text
     assert f"AUC on other people of the test split; {few}" in text
     assert f"{adds} {few} The difference of AUC to “{head['adds']['control']}”" in text
     assert "No method of forgery has clips enough." in text
