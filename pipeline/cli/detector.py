@@ -275,6 +275,8 @@ def show(
 
 
 def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    from pipeline.statistics.strength import signed
+
     signature = card["signature"]
     networks = ", ".join(f"{len(seeds)} of {name}" for name, seeds in card["networks"].items())
     yield "file", [f"{card['bytes']:,} bytes, SHA-256", card["sha256"]]
@@ -292,7 +294,7 @@ def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield (
         "claims",
         [
-            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['by']}; "
+            f"{name}: log10 LR {signed(of['log10_lr'][0])} to {signed(of['log10_lr'][1])}, by {of['by']}; "
             f"called fake from a score of {of['threshold']:.3f} on"
             for name, of in card["limits"].items()
         ],

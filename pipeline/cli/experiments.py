@@ -109,13 +109,16 @@ def baselines(
     All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
     are kept: a killed run goes on where it was. `bmnas protocol people` uses a small data set whole.
     """
+    from pipeline.datasets import LAYOUTS
     from pipeline.experiments.baselines import run_baselines
 
     workspace, settings = setup(params, work, scheduler, workers)
     table = run_baselines(workspace, settings)
     categories = [name for name in ("RVFA", "FVRA", "FVFA", "FV-") if f"auc_{name}" in table]
     over = "with 95 % intervals over people" if table["auc_low"].notna().any() else "too few people for intervals"
-    shown = Table(title=f"Test split: clip AUC, mean over seeds, {over}")
+    assumed = LAYOUTS[settings.data.layout].assumed
+    caption = f"Assumed by the layout: {assumed}" if assumed else None
+    shown = Table(title=f"Test split: clip AUC, mean over seeds, {over}", caption=caption)
     for name in ("method", "all", *categories, "EER", "parameters"):
         shown.add_column(name, justify="left" if name == "method" else "right")
     for row in table.to_dict("records"):

@@ -80,8 +80,10 @@ def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
         return undefined(row["reason"])
-    told = Markup("{} <small>{}</small>").format(signed(row["difference"]), lead_span(row))
-    return told if row["low"] is None else told + Markup("<small>{}</small>").format(p_value(row["p_holm"]))
+    point, span = signed(row["difference"]), lead_span(row)
+    if row["low"] is None:
+        return Markup('{} <span class="undefined"><small>{}</small></span>').format(point, span)
+    return Markup("{} <small>{}</small><small>{}</small>").format(point, span, p_value(row["p_holm"]))
 
 
 def evidence(metrics: Json) -> Json | None:

@@ -31,6 +31,7 @@ from cache_schemas.oracle import read_oracle
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
 from pipeline.compute.progress import progress_bar
+from pipeline.datasets import LAYOUTS
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
@@ -152,6 +153,7 @@ def _facts(
         "features": _yaml(cache.attributes),
         "trimmed": bool(cache.attributes["params"]["windows"]["trim_silence"]),
         "data": data_counts(index, window_s=float(cache.attributes["params"]["windows"]["window_s"])),
+        "assumed": LAYOUTS[retrain.params["data"]["layout"]].assumed,
         "people": people_counts(workspace, set(index["clip_id"])),
         "failed": [(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
         "oracle": _oracle(workspace),

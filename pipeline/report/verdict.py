@@ -95,7 +95,7 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
 
 
 def _said(auc: Mapping[str, Any]) -> str:
-    return in_words(auc) if auc["low"] is not None else f"{in_words(auc)} ({auc['reason'] or 'no interval'})"
+    return in_words(auc) if auc["low"] is not None else f"{in_words(auc)}, {auc['reason'] or 'no interval'},"
 
 
 def _listed(parts: Sequence[str]) -> str:

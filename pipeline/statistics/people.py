@@ -24,27 +24,29 @@ p = 0.0625, two-sided; six in 2 of 2^6, p = 0.031. The same holds of whatever el
 APCER = {"bpcer_at_apcer_1": 0.01, "bpcer_at_apcer_5": 0.05, "bpcer_at_apcer_10": 0.10}
 
 
-def enough(drawn: int, of: str) -> None:
+def enough(drawn: int, of: str = "people", *, least: int = LEAST_PEOPLE) -> None:
     """Nothing; raises UndefinedMetricError where too few people, or units `of` another kind, would be drawn."""
-    if drawn < LEAST_PEOPLE:
-        raise UndefinedMetricError(f"too few {of} ({drawn}; {LEAST_PEOPLE} needed)")
+    if drawn < least:
+        raise UndefinedMetricError(f"too few {of} ({drawn}; {least} needed)")
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Which people each draw holds, and how often; UndefinedMetricError where they are fewer than LEAST_PEOPLE."""
+    """Which people each draw holds, and how often."""
 
     counts: Ints
     """(draws, people)"""
     member: NDArray[np.intp]
     """(clips,) whose each is"""
 
-    def __post_init__(self) -> None:
-        enough(len(np.unique(self.member)), "people")
-
     def of(self, rows: NDArray[Any] | slice, *, most: int | None = None) -> Draws:
-        """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws."""
-        return Draws(self.counts[:most], self.member[rows])
+        """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws.
+
+        Raises UndefinedMetricError where these are of too few people.
+        """
+        member = self.member[rows]
+        enough(len(np.unique(member)))
+        return Draws(self.counts[:most], member)
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,14 @@ class Interval:
     draws: int
 
 
-def draw_people(people: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Draws:
-    """people: (clips,) of any kind."""
+def draw_people(people: ArrayLike, *, draws: int = 10_000, seed: int = 0, least: int = LEAST_PEOPLE) -> Draws:
+    """people: (clips,) of any kind; least: so many are needed, fewer where something else is drawn beside them.
+
+    Raises UndefinedMetricError where they are too few.
+    """
     _, member = np.unique(np.asarray(people), return_inverse=True)
     n_people = int(member.max(initial=-1)) + 1
-    enough(n_people, "people")
+    enough(n_people, least=least)
     counts = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), size=draws)
     return Draws(counts, member)
 

@@ -7,7 +7,7 @@ alike. The first leads, since a test of two clips has an AUC of 0 or 1: docs/dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.statistics import metrics
 from pipeline.statistics.added import in_a_word
 from pipeline.statistics.compare import paired
-from pipeline.statistics.means import MEANS, PAIRS, disagree
+from pipeline.statistics.means import MEAN, MEANS, PAIRS, disagree
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, interval
 from pipeline.statistics.values import DRAWS, affordable, value
@@ -40,7 +40,8 @@ def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
 class Measured:
     """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people.
 
-    drawn: (draws,), or why nobody is drawn; pairs: (draws,) of a fake and a real clip in each, or those that there are.
+    drawn: (draws,), be the people ever so few, or why nobody is drawn; pairs: (draws,) of a fake and a real clip in
+    each, or those that there are.
     """
 
     row: Mapping[str, Any]
@@ -201,17 +202,18 @@ def _measured(names: Mapping[str, Any], one: pd.DataFrame, by_seed: pd.DataFrame
     drawn: Floats | str
     pairs: Floats | int
     try:
-        people = draw_people(one["person"], draws=n_draws, seed=seed)
+        people = draw_people(one["person"], draws=n_draws, seed=seed, least=2)
         drawn, pairs = drawn_metrics(labels, mean, people, fast=True)["auc"], drawn_pairs(labels, people)
         interval(drawn)
     except UndefinedMetricError as error:
         drawn, pairs = str(error), n_fake * n_real
-    return Measured(row | _span(row["auc"], drawn), drawn, pairs)
+    test = Measured(row, drawn, pairs)
+    return replace(test, row=row | _span(row["auc"], [test], MEAN))
 
 
-def _span(auc: float, drawn: Floats | str) -> dict[str, Any]:
-    """What a row tells beside the AUC: its interval, or why there is none."""
-    found = value(auc, drawn)
+def _span(auc: float, tests: Sequence[Measured], of: str) -> dict[str, Any]:
+    """What a row tells beside its AUC over the tests: the interval, or why there is none."""
+    found = value(auc, _drawn_mean(tests, of))
     return {f"auc_{key}": found[key] for key in ("low", "high", "reason") if found[key] is not None}
 
 
@@ -224,7 +226,7 @@ def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
     found["seeds"] = min(row["seeds"] for row in rows)
     found |= {key: sum(row[key] for row in rows) for key in ("people", "real", "fake")}
     found |= {key: _average(tests, key, of) for key in ("auc", "eer", "auc_one", "fakes_missed", "reals_accused")}
-    return found | _span(found["auc"], _drawn_mean(tests, of))
+    return found | _span(found["auc"], tests, of)
 
 
 def _holding_most(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -245,12 +247,13 @@ def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats | str:
     """(draws,) of the mean AUC over tests: each draw takes as many tests again, at random, and the people of each.
 
     What is claimed is of the next source or method, so that those at hand are a sample of them. By PAIRS a test counts
-    as many as the people drawn of it make. A test of too few people, or, by MEAN, a draw of it that lacks a class,
-    counts with the test's own value. Why there are none, where tests, or a single one's people, are too few.
+    as many as the people drawn of it make. A test of one person, or, by MEAN, a draw of it that lacks a class, counts
+    with the test's own value. Why there are none, where tests, or a single one's people, are too few.
     """
-    if len(tests) == 1:
-        return tests[0].drawn
     try:
+        if len(tests) == 1:
+            enough(tests[0].row["people"])
+            return tests[0].drawn
         enough(len(tests), "tests")
     except UndefinedMetricError as error:
         return str(error)

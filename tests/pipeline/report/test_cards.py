@@ -36,6 +36,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "parameters": "seed: 0\n",
         "commands": ["bmnas evaluate"],
         "digests": {"metrics.json": "ab"},
+        "assumed": "",
         "people": {"shared": 0, "donors": 0, "unused": 3},
         "quarantine": {"total": 1, "reasons": [("faces", HOSTILE_NAME, 1)]},
         "data": {

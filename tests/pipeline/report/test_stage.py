@@ -23,7 +23,7 @@ from cache_schemas.manifest import (
     write_unused,
 )
 from cache_schemas.metrics import read_metrics
-from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
+from cache_schemas.run import RetrainRun, RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
 from pipeline.report.page import number, percent, signed
@@ -317,21 +317,31 @@ def test_a_run_without_the_searched_network_still_has_a_page(tmp_path: Path) -> 
     assert "Nothing can be said: no searched network was trained and scored." in text_of(workspace)
 
 
-@pytest.mark.usefixtures("without_plots")
-def test_of_few_people_the_page_tells_points_and_why_no_more(tmp_path: Path) -> None:
-    index = make_index(subjects=10)
-    workspace = make_workspace(tmp_path, index, seeds=[0])
-    head = write_evaluation(workspace, index, seeds=[0])["headline"]
+def test_of_few_people_the_page_tells_points_and_why_no_more(run: Workspace) -> None:
+    head = read_metrics(run.evaluate)["headline"]
     few = "no interval: too few people (2; 6 needed)"
     adds = signed(head["adds"]["difference"])
-    text = text_of(workspace)
-    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f} ({few}) on other people" in text
+    text = text_of(run)
+    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f}, {few}, on other people" in text
     assert f"AUC on other people of the test split; {few}" in text
     assert f"{adds} {few} The difference of AUC to “{head['adds']['control']}”" in text
     assert "No method of forgery has clips enough." in text
     assert not re.search(r"p [=<] 0|ranks fakes above|measured beside it", text)
-    card = (workspace.report / "model-card.md").read_text()
+    card = (run.report / "model-card.md").read_text()
     assert f"| {adds} ({few}), {head['adds']['control']} |" in card
+
+
+def test_a_category_that_the_layout_assumes_is_no_measurement(run: Workspace) -> None:
+    path = run.retrain / "retrain.json"
+    trained = read_run(path, RetrainRun)
+    assert "Assumed by the layout" not in text_of(run)
+    write_run(path, trained.model_copy(update={"params": trained.params | {"data": {"root": "", "layout": "folders"}}}))
+    said = "every fake counts as fake picture with real sound (FVRA)"
+    text = text_of(run)
+    before, card = text.split("Data card Clips per split")
+    assert f"Categories Assumed by the layout, not measured: {said}" in before
+    assert f"Assumed by the layout, not measured: {said}" in card
+    assert f"Assumed by the layout: {said}" in (run.report / "data-card.md").read_text()
 
 
 def test_no_quarantine_says_so(run: Workspace) -> None:
