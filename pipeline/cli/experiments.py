@@ -154,7 +154,7 @@ def protocol(
     """
     from pipeline.experiments.folds import read_protocol
     from pipeline.experiments.protocols import run_protocol
-    from pipeline.statistics.protocol import MEAN, MEANS, PAIRS
+    from pipeline.statistics.means import MEAN, MEANS, PAIRS
 
     workspace, settings = setup(params, work, scheduler, workers)
     title, chosen = read_protocol(name)

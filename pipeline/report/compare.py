@@ -13,14 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.evaluation import read_evaluation
 from cache_schemas.files import write_json, write_text
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import read_json
 from pipeline.figures.charts import Axis, forest
 from pipeline.figures.vega import chart
 from pipeline.report.drawings import forest_row, said
 from pipeline.report.page import render
-from pipeline.report.sections import difference, protocols_in, unseen
+from pipeline.report.sections import difference
+from pipeline.report.verdict import protocols_in, unseen
 from pipeline.statistics.compare import delong, paired, with_holm
 from pipeline.statistics.metrics import UndefinedMetricError, two_classes
 from pipeline.statistics.systems import FUSION

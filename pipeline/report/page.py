@@ -13,7 +13,6 @@ import jinja2
 from markupsafe import Markup, escape
 
 from pipeline import figures
-from pipeline.figures.vega import script
 from pipeline.statistics import strength
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -24,6 +23,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-
 
 def render(template: str, **content: Any) -> str:
     """The page; every text in `content` is escaped unless it is Markup."""
+    from pipeline.figures.vega import script  # noqa: PLC0415 - an extra, and needed by whole pages only
+
     scripts = [script(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("boot.js", "sort.js"))]
     policy = _POLICY.format(" ".join(f"'sha256-{_sha256(text)}'" for text in scripts))
     inline = [Markup(text) for text in scripts]  # noqa: S704 - our own, and their digests are in the policy

@@ -9,15 +9,13 @@ import numpy as np
 
 from pipeline.statistics.compare import paired, with_holm
 from pipeline.statistics.matching import matched
+from pipeline.statistics.means import ENOUGH
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws
 from pipeline.statistics.strength import signed
 from pipeline.statistics.systems import FUSION, OTHER_SOUND, PROPERTIES, cut
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import measured
-
-ENOUGH = 5
-"""Clips of a class, of fewer of which chance makes a worst method or source."""
 
 
 def strongest(systems: Mapping[str, Any]) -> str | None:

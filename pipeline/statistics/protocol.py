@@ -16,13 +16,11 @@ import pandas as pd
 from pipeline.statistics import metrics
 from pipeline.statistics.added import in_a_word
 from pipeline.statistics.compare import paired
+from pipeline.statistics.means import MEAN, MEANS, PAIRS, disagree
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, interval
 from pipeline.statistics.values import DRAWS, affordable, value
 
-PAIRS, MEAN = "pairs of the unseen", "mean of the unseen"
-MEANS = {PAIRS: "pairs", MEAN: "mean"}
-"""What rows of averages are trained on, the one that leads first, and their names in `what_is_added`."""
 _MOST_PAIRS = 0.9  # the tests that hold so many of the pairs are counted
 
 
@@ -111,11 +109,6 @@ def _added(whole: Mapping[str, Sequence[Measured]], method: str, of: str) -> dic
     control = max((name for name in means if name != method), key=lambda name: means[name])
     drawn = (_drawn_mean(whole[name], of) for name in (method, control))
     return {"control": control, **paired(means[method] - means[control], *drawn)}
-
-
-def disagree(adds: Mapping[str, Any]) -> bool:
-    """Whether something is added by the one of the MEANS and lost by the other; adds: of `what_is_added`."""
-    return bool(adds["pairs"]["difference"] * adds["mean"]["difference"] < 0)
 
 
 def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[str, Any]) -> str:

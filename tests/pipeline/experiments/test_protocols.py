@@ -25,11 +25,9 @@ from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
 from pipeline.runs.looks import looks_at
+from pipeline.statistics.means import MEAN, PAIRS, disagree
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.protocol import (
-    MEAN,
-    PAIRS,
-    disagree,
     every_test,
     measure_protocol,
     val_thresholds,

@@ -12,7 +12,6 @@ import pytest
 from markupsafe import Markup
 
 from cache_schemas.content import cache_identity
-from cache_schemas.evaluation import read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import (
@@ -23,6 +22,7 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RetrainRun, RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
@@ -220,6 +220,14 @@ def test_results_of_another_cache_are_told(run: Workspace) -> None:
         pages.append(text_of(run))
     assert all("holds now, and no longer true of it: the results of sweep. Run" in page for page in pages[:2])
     assert "the results of evaluate, sweep. Run these commands again." in pages[2]
+
+
+def test_a_detector_that_can_support_neither_side_says_so_on_its_report_and_card(run: Workspace) -> None:
+    path = run.evaluate / "metrics.json"
+    metrics = json.loads(path.read_text())
+    write_json(path, metrics | {"calibration": (metrics["calibration"] or {}) | {"kind": None, "limits": [-0.1, 0.2]}})
+    assert "It can support neither side, whatever it sees" in text_of(run)
+    assert "It can support neither side" in (run.report / "model-card.md").read_text()
 
 
 def test_undefined_numbers_carry_their_reason(tmp_path: Path) -> None:

@@ -171,4 +171,7 @@ def test_an_answer_stays_within_what_val_supports() -> None:
 def test_a_val_split_of_one_class_says_nothing_and_why() -> None:
     systems, undefined = fit_systems(CLIPS[(CLIPS["split"] == "test") | (CLIPS["label"] == 1)], SCORES)
     assert systems == {}
-    assert undefined["fusion"] == "what a score is worth is not known: val: one class only: no real clips"
+    assert (
+        undefined["fusion"]
+        == "what a score is worth is not known: of its validation clips: one class only: no real clips"
+    )
