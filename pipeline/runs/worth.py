@@ -8,7 +8,7 @@ from typing import Any
 from cache_schemas.run import RetrainRun, read_run
 from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.statistics.strength import in_words
+from pipeline.statistics.strength import in_words, signed
 from pipeline.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ def said_first(layout: str, limits: Sequence[float] | None) -> Iterator[str]:
         low, high = limits
         yield (
             "It can support neither side, whatever it sees: its validation clips bear no more than a log10 LR of "
-            f"{low:+.2f} to {high:+.2f}. It needs more people to learn from."
+            f"{signed(low)} to {signed(high)}. It needs more people to learn from."
         )
 
 
