@@ -253,7 +253,7 @@ def test_leaks_are_loud(tmp_path: Path) -> None:
     page = Page(build_report(workspace, Params()).read_text())
     loud = [tag for tag, a in page.elements if "loud" in (a.get("class") or "").split()]
     assert loud == ["tr", "td", "td"]  # the property, on the test split and on all
-    assert page.text.count("leading_silence_s alone separates fake from real") == 1  # at the top
+    assert page.text.count("Leading silence alone separates fake from real") == 1  # at the top
 
 
 def test_what_was_not_measured_says_so_and_by_which_command_it_is(run: Workspace) -> None:
