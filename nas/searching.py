@@ -13,6 +13,7 @@ from nas.config import SearchConfig, check_configs
 from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
+from nas.functions import multiplying
 from nas.genotype import Genotype
 from nas.halving import different, halve
 from nas.layers import Pass
@@ -114,13 +115,14 @@ def search(
     config = per_run[0]
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
     state = Search(data, per_run, seeds)
-    for epoch in range(config.epochs):
-        rows = state.epoch(epoch)
-        if progress is not None:
-            progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-        if all(state.errors):
-            break
-    return checked(state.results(keep_weights))
+    with multiplying(config.precision):
+        for epoch in range(config.epochs):
+            rows = state.epoch(epoch)
+            if progress is not None:
+                progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
+            if all(state.errors):
+                break
+        return checked(state.results(keep_weights))
 
 
 class Search:

@@ -9,6 +9,7 @@ import nas
 from nas.baselines import train_design
 from nas.captured import WARM_UP
 from nas.data import prepare
+from nas.functions import multiplying
 from nas.memory import search_memory
 from nas.scoring import shared_scores
 from nas.searching import Search
@@ -59,6 +60,17 @@ def test_a_graph_of_a_step_gives_what_its_kernels_give(device: str, searching: b
     worst = max((x - states[1][name]).abs().max().item() for name, x in states[0].items())
     record_property(f"largest difference after five replays (searching: {searching})", f"{worst:.3g} ; at most 1e-4")
     assert worst <= 1e-4
+
+
+def test_a_step_in_tf32_is_nearly_that_in_float32(device: str, record_property: Record) -> None:
+    data, config = prepare(*noise(windows=96), device, reads="train_val"), nas.SearchConfig(channels=16, batch_size=16)
+    found = []
+    for precision in ("float32", "tf32"):
+        with multiplying(precision):
+            found.append(torch.stack(Search(data, [config], (0,)).step(searching=True)))
+    worst = ((found[1] - found[0]) / found[0]).abs().max().item()
+    record_property("difference of a step's loss and gradient in tf32", f"{worst:.3g} ; at most 0.05")
+    assert worst <= 0.05
 
 
 def test_whole_searches_pick_what_they_pick_on_the_cpu(device: str, record_property: Record) -> None:
