@@ -1,50 +1,39 @@
-"""A CUDA graph acted on the CPU: a tape of every operation of torch, which later runs on the very same memory."""
+"""What a CUDA graph can hold, and one acted on the CPU: torch's operations on a tape, which run again on their memory."""
 
-from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "bincount", "lift_fresh")
-"""What reads a value back, makes a shape of values, or carries numbers of Python to the device."""
+WAITS = ("item", "nonzero", "masked_select", "equal", "_unique2", "bincount", "lift_fresh")
+"""What reads a value back, makes a shape of values, or brings numbers of Python to the device."""
+
+
+def waits(action: Callable[[], object]) -> set[str]:
+    """What a graph cannot hold of the operations that torch says it does: a mode would see other ones of gradients.
+
+    On the CPU fused Adam reads the learning rate back; on a GPU its kernel reads it.
+    """
+    with profile(use_kineto=False) as seen:
+        action()
+    return {
+        event.name
+        for event in seen.function_events
+        if event.name.removeprefix("aten::") in WAITS
+        and (event.cpu_parent is None or event.cpu_parent.name != "aten::_fused_adam_")
+    }
 
 
 def tensors(of: object) -> list[Tensor]:
     return [x for x in tree_leaves(of) if isinstance(x, Tensor)]
 
 
-class RefusedError(RuntimeError):
-    """What a graph cannot hold."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that start a kernel on a GPU, and refuses what a graph cannot hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._overloadpacket._qualified_op_name.removeprefix("aten::")
-        masks = name.startswith("index") and any(x.dtype in (torch.bool, torch.uint8) for x in tensors(args[1:2]))
-        devices = {x.device for x in tensors((args, kwargs))} | {torch.device((kwargs or {}).get("device") or "cpu")}
-        if name in WAITS or masks or len(devices) > 1:
-            raise RefusedError(f"{name}, which waits for the device or for Python")
-        out = func(*args, **(kwargs or {}))
-        self.done(func, name, args, kwargs or {}, out)
-        return out
-
-    def done(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        views = any(result.alias_info is not None and not result.alias_info.is_write for result in func._schema.returns)
-        if not (views or name.startswith(("empty", "new_empty"))):
-            self.counts[name] += 1
-
-
-class Tape(Operations):
+class Tape(TorchDispatchMode):
     """Records operations; what they changed outside is put back, as a capture runs none of them."""
 
     def __init__(self) -> None:
@@ -54,24 +43,24 @@ class Tape(Operations):
         self.before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("a value is read back while a graph is captured")
         for place, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                given = args[place] if place < len(args) else (kwargs or {}).get(argument.name)
-                for x in tensors(given):
+                for x in tensors(args[place] if place < len(args) else kwargs.get(argument.name)):
                     self._keep(x)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        out = func(*args, **kwargs)
+        outside = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
+        self.made |= {x.untyped_storage().data_ptr() for x in tensors(out)} - outside
+        self.recorded.append((func, args, kwargs, out))
+        return out
 
     def _keep(self, x: Tensor) -> None:
         place = x.untyped_storage().data_ptr()
         if place not in self.made and place not in self.before:
             whole = torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())
             self.before[place] = whole, whole.clone()
-
-    def done(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        super().done(func, name, args, kwargs, out)
-        outside = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
-        self.made |= {x.untyped_storage().data_ptr() for x in tensors(out)} - outside
-        self.recorded.append((func, args, kwargs, out))
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
