@@ -1,4 +1,4 @@
-"""What a CUDA graph can hold, and one acted on the CPU: torch's operations on a tape, which run again on their memory."""
+"""What a CUDA graph can hold, and one acted on the CPU: a tape of operations, which run again on their memory."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
