@@ -10,6 +10,7 @@ from nas.names import DEFAULT_OPERATIONS, OPERATIONS
 EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]
 Head = Literal["mean", "flatten"]
+Precision = Literal["float32", "tf32"]
 SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 
 
@@ -30,6 +31,11 @@ class NetworkConfig(BaseModel):
     )
     class_weights: bool = Field(
         default=True, description="weight the loss of a class by the inverse of its share of the train split"
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="what a GPU multiplies matrices in: tf32 is faster, and keeps ten bits of what it multiplies; the "
+        "CPU always has float32",
     )
     device: str | None = Field(
         default=None, description="torch device to run on, as 'cpu' or 'cuda:0'; None: where the features lie"
