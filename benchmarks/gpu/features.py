@@ -94,7 +94,8 @@ def batches(workspace: Workspace, params: Params, backbone: Backbone) -> Iterato
     size = PASS_WINDOWS[backbone.on]
     for first in range(0, len(windows), size):
         part = windows[first : first + size]
-        yield np.stack([x for window in part for x in stored_inputs(window, backbone.input, [0], params.spectrograms)])
+        rows = [(window, 0) for window in part]
+        yield np.stack(list(stored_inputs(rows, backbone.input, params.spectrograms)))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
-from pipeline.backbones import Backbone, Input, bare_identity, load_backbone
+from pipeline.backbones import Backbone, bare_identity, load_backbone
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.features.forward import MODALITIES, run_backbone
@@ -67,7 +65,8 @@ def _compute_piece(piece: Piece) -> dict[str, str]:
     if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
         return {}
     backbone = _backbone(piece)
-    features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
+    windows = stored_inputs(piece.rows, backbone.input, piece.spectrograms)
+    features = run_backbone(backbone, windows, length=piece.variant.length)
     return stage_piece(piece.cache, piece.variant, piece.keys, features, versions())
 
 
@@ -83,11 +82,6 @@ def _backbone(piece: Piece) -> Backbone:
         f"features: a worker has another {piece.params.name} than this command (its weights or its code): start the "
         "workers anew, with the same files"
     )
-
-
-def _piece_inputs(piece: Piece, takes: Input) -> Iterator[NDArray[Any]]:
-    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
-        yield from stored_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, NDArray[np.float32]]:
