@@ -23,8 +23,8 @@ from pipeline.features.windows import StoredWindow, WindowSource, stored_inputs,
 from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
 from pipeline.shards.stage import StageError
 
-TASK_PIECES = 16
-"""One task: the fewer there are, the less a scheduler has to do."""
+TASK_PIECES = {"cpu": 16, "cuda": 128}
+"""One task: the fewer there are, the less a scheduler has to do, and the less often a GPU waits for a first piece."""
 TASKS_PER_WORKER = 4
 """Towards the end tasks are smaller, so that no worker waits for another's last one."""
 PIECES_AT_ONCE = {"cpu": 1, "cuda": 8}
@@ -48,10 +48,12 @@ class Piece:
 
 
 def piece_tasks(pieces: Sequence[Piece], workers: int) -> Iterator[Sequence[Piece]]:
-    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
+    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker of several."""
+    most = TASK_PIECES[device_of(pieces[0].compute)] if pieces else 0
     first = 0
     while first < len(pieces):
-        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
+        left = (len(pieces) - first) // (TASKS_PER_WORKER * workers)
+        size = most if workers == 1 else max(1, min(most, left))
         yield pieces[first : first + size]
         first += size
 

@@ -110,7 +110,7 @@ def test_shards_of_the_cache_are_packed_while_others_are_computed(
     """Packing takes a thread of its own; here it waits until more has been computed."""
     workspace, params = made
     monkeypatch.setattr(FeatureCacheWriter.__init__, "__defaults__", (Geometry(8, 8),))
-    monkeypatch.setattr("pipeline.features.compute.TASK_PIECES", 1)
+    monkeypatch.setitem(compute.TASK_PIECES, "cpu", 1)
     going_on, originals, waited = threading.Event(), (FeatureCacheWriter.pack, compute.stage_piece), list[bool]()
 
     def pack(writer: FeatureCacheWriter, variant: VariantAttributes, keys: Sequence[str], *, final: bool) -> None:
