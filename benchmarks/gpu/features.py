@@ -1,7 +1,7 @@
 """The features stage against its backbones' bare forward passes, and against bare reading of the shards, in turn.
 
 Crops and spectrograms are made up: neither media nor weights are needed. The stage is the real one, in one process,
-from nothing each time. Then how much of the stage the device is at work, and the face detector against one core.
+from nothing each time. Besides, how much of the stage the device is at work, and the face detector against one core.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def main() -> None:
     """Makes the windows, then measures the three in turn."""
     bench = Bench.of_arguments(__doc__)
     count = bench.count(CLIPS, 8)
+    faces(bench)
     with tempfile.TemporaryDirectory(prefix="bmnas-gpu-") as folder:
         root, workspace = Path(folder) / "clips", Workspace(Path(folder) / "work")
         params = parameters(root, bench.device)
@@ -53,7 +54,6 @@ def main() -> None:
         run_before_features(workspace, params)
         assert len(read_manifest(workspace.manifest)) == count
         measure(bench, workspace, params, count)
-    faces(bench)
 
 
 def parameters(root: Path, device: str) -> Params:

@@ -18,7 +18,7 @@ from cache_schemas.shards import ShardError
 from pipeline.features import compute
 from pipeline.features.stage import build_features
 from pipeline.features.windows import stored_inputs, stored_windows, window_inputs, window_sources
-from pipeline.params import Params
+from pipeline.params import ComputeParams, Params
 from pipeline.workspace import Workspace
 from tests.pipeline.counting import LOG
 from tests.pipeline.made_up_media import clip_contents, made_up_params, run_before_features, write_clips
@@ -89,6 +89,16 @@ def test_pieces_computed_at_once_are_those_computed_one_by_one(
     found = cached(other)
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[layer], x) for layer, x in expected.items())
+
+
+def test_a_gpu_has_one_process(made: tuple[Workspace, Params], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many workers may run: with one GPU it is the command's own, where this test looks on."""
+    workspace, params = made
+    computed, original = list[int](), compute.run_backbone
+    monkeypatch.setattr(compute, "run_backbone", lambda *given, **more: computed.append(1) or original(*given, **more))
+    monkeypatch.setattr("pipeline.compute.machine.gpus", lambda _: ("0",))
+    build_features(workspace, params.model_copy(update={"compute": ComputeParams(workers=2, device="cpu")}))
+    assert computed
 
 
 def test_a_shard_that_cannot_be_read_ends_the_stage(
