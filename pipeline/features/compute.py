@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
-from pipeline.backbones import Backbone, Input, bare_identity, load_backbone
+from pipeline.backbones import Backbone, bare_identity, load_backbone
+from pipeline.compute.ahead import several_at_once
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.features.forward import MODALITIES, run_backbone
@@ -23,10 +23,12 @@ from pipeline.features.windows import StoredWindow, WindowSource, stored_inputs,
 from pipeline.params import BackboneParams, ComputeParams, Params, SpectrogramParams
 from pipeline.shards.stage import StageError
 
-TASK_PIECES = 16
-"""One task: the fewer there are, the less a scheduler has to do."""
+TASK_PIECES = {"cpu": 16, "cuda": 128}
+"""One task: the fewer there are, the less a scheduler has to do, and the less often a GPU waits for a first piece."""
 TASKS_PER_WORKER = 4
 """Towards the end tasks are smaller, so that no worker waits for another's last one."""
+PIECES_AT_ONCE = {"cpu": 1, "cuda": 8}
+"""Of one worker, a thread each: while the GPU computes one, others are read, wait in pinned memory, or are staged."""
 _LIBRARIES = ("bmnas", "torch", "torchaudio", "timm", "facenet-pytorch", "zarr")
 _EXTRAS = ("distillmos", "onnxruntime", "pipecat-ai", "transformers")
 
@@ -46,10 +48,12 @@ class Piece:
 
 
 def piece_tasks(pieces: Sequence[Piece], workers: int) -> Iterator[Sequence[Piece]]:
-    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker."""
+    """The pieces in order, as tasks: TASK_PIECES each, fewer as soon as few are left for every worker of several."""
+    most = TASK_PIECES[device_of(pieces[0].compute)] if pieces else 0
     first = 0
     while first < len(pieces):
-        size = max(1, min(TASK_PIECES, (len(pieces) - first) // (TASKS_PER_WORKER * workers)))
+        left = (len(pieces) - first) // (TASKS_PER_WORKER * workers)
+        size = most if workers == 1 else max(1, min(most, left))
         yield pieces[first : first + size]
         first += size
 
@@ -57,18 +61,32 @@ def piece_tasks(pieces: Sequence[Piece], workers: int) -> Iterator[Sequence[Piec
 def compute_pieces(pieces: Sequence[Piece]) -> dict[str, str]:
     """One task: {key: why its row cannot be stored}."""
     refused: dict[str, str] = {}
-    for i, piece in enumerate(pieces, start=1):
-        refused |= _compute_piece(piece)
-        tell(i / len(pieces))
+    at_once = PIECES_AT_ONCE[device_of(pieces[0].compute)]
+    with _fastest_convolutions():
+        done = several_at_once(_compute_piece, pieces, map(_backbone, pieces), threads=at_once)
+        for i, bad in enumerate(done, start=1):
+            refused |= bad
+            tell(i / len(pieces))
     return refused
 
 
-def _compute_piece(piece: Piece) -> dict[str, str]:
+def _compute_piece(piece: Piece, backbone: Backbone) -> dict[str, str]:
     if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
         return {}
-    backbone = _backbone(piece)
-    features = run_backbone(backbone, _piece_inputs(piece, backbone.input), length=piece.variant.length)
+    windows = stored_inputs(piece.rows, backbone.input, piece.spectrograms)
+    features = run_backbone(backbone, windows, length=piece.variant.length)
     return stage_piece(piece.cache, piece.variant, piece.keys, features, versions())
+
+
+@contextlib.contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms once for each size of pass, of which there are few, and keeps the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _backbone(piece: Piece) -> Backbone:
@@ -83,11 +101,6 @@ def _backbone(piece: Piece) -> Backbone:
         f"features: a worker has another {piece.params.name} than this command (its weights or its code): start the "
         "workers anew, with the same files"
     )
-
-
-def _piece_inputs(piece: Piece, takes: Input) -> Iterator[NDArray[Any]]:
-    for window, rows in itertools.groupby(piece.rows, key=lambda row: row[0]):
-        yield from stored_inputs(window, takes, [view for _, view in rows], piece.spectrograms)
 
 
 def window_features(source: WindowSource, params: Params, device: str) -> dict[str, NDArray[np.float32]]:
