@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 
+class TaskThreads(ThreadPoolExecutor):
+    """Threads that know which task they work for: `tell`, `here` and their like do there what they do in its own."""
+
+    def submit(self, fn: Callable[..., Item], /, *args: Any, **kwargs: Any) -> Future[Item]:
+        """As ThreadPoolExecutor, whose `map` calls this."""
+        return super().submit(copy_context().run, fn, *args, **kwargs)
+
+
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Yields the items, each made in another thread while the caller works on the one before."""
-    with ThreadPoolExecutor(1) as thread:
+    with TaskThreads(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
