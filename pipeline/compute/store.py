@@ -54,7 +54,7 @@ class Store:
             import fsspec
 
             if "://" not in url:
-                raise ValueError("no URL: give s3://BUCKET/FOLDER, or file:///FOLDER for one that all see")
+                raise ValueError("it is no URL as s3://BUCKET/FOLDER, or file:///FOLDER for one that all see")
             self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
         self._root = root.rstrip("/")
         self._known: dict[tuple[int, ...], Content] = {}
@@ -73,6 +73,7 @@ class Store:
             ways: dict[type[Exception], str] = {
                 PermissionError: "who runs this must be allowed to list, read, write and delete there",
                 FileNotFoundError: "make the bucket or correct --store (compute.store), delete nothing there meanwhile",
+                ValueError: "correct --store (compute.store)",
             }
             way = ways.get(
                 type(error),
@@ -81,7 +82,7 @@ class Store:
             )
             told = str(error) or type(error).__name__
             raise StoreError(
-                f"the store {self.url} {what}: {told}. What was finished is kept; {way}, and run the command again"
+                f"the store {self.url} {what}: {told}. What was finished is kept: {way}, and run the command again"
             ) from error
 
     def check(self) -> None:
