@@ -128,23 +128,24 @@ def test_workers_without_a_common_folder_give_the_same_bytes(
     assert len(names) == N_CLIPS + 2 + 1 + len(shards(workspace))
 
 
-def test_a_worker_whose_disk_is_full_says_so_and_the_clips_are_tried_again(
-    bucket: Any, machine: Path, tmp_path: Path
-) -> None:
-    """The first clip is larger than it, two others together are, too: what a task reads no more makes room."""
-    clips = machine / "large"
+def test_clips_that_cannot_be_sent_or_held_are_named_and_tried_again(bucket: Any, machine: Path) -> None:
+    """A link out of the data root; a clip larger than a worker's disk. What a task reads no more makes room there."""
+    clips = machine / "odd"
     clips.mkdir()
+    content = (machine / "clips" / "2.mp4").read_bytes()
     for i, padding in enumerate((5_000_000, 2_500_000, 2_500_000)):
-        content = (machine / "clips" / "2.mp4").read_bytes()
         (clips / f"{i}.mp4").write_bytes(content + (padding + 8).to_bytes(4, "big") + b"free" + os.urandom(padding))
+    (clips / "3.mp4").symlink_to(machine / "weights.safetensors")
     rows = [clip_of(clips, path, i) for i, path in enumerate(sorted(clips.iterdir()))]
     workspace = Workspace(machine / "full")
     with elsewhere(machine, workers=1, size="4m") as found:
         params = params_of(machine, scheduler=found.address, store="s3://bucket/full")
-        params = params.model_copy(update={"data": DataParams(root=str(clips), layout="csv")})
-        for count in (2, 3):
-            write_manifest(workspace.manifest, rows[:count])
-            assert len(build_spectrograms(workspace, params)) == count - 1
-    (row,) = read_quarantine(workspace.quarantine("spectrograms"))
-    assert row.path == "0.mp4"
-    assert re.search(r"no room for \d+ bytes from .*--local-directory FOLDER.*tried again", row.reason)
+        data = DataParams(root=str(clips), layout="csv")
+        params = params.model_copy(update={"data": data, "max_failed_fraction": 1.0})
+        for new in (1, 2):
+            write_manifest(workspace.manifest, [rows[0], *rows[1 : new + 1], rows[3]])
+            assert len(build_spectrograms(workspace, params)) == new
+    large, link = (row.reason for row in read_quarantine(workspace.quarantine("spectrograms")))
+    assert re.search(r"no room for \d+ bytes from .*--local-directory FOLDER.*tried again", large)
+    assert link == "the path leads outside the data root (tried again in the next run)"
+    assert len(bucket.find("bucket/full/needed")) == 3
