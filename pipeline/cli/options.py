@@ -22,6 +22,15 @@ Scheduler = Annotated[
     str,
     typer.Option("--scheduler", help="address of a running Dask scheduler; else workers start here", metavar="ADDRESS"),
 ]
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        help="where files wait for the scheduler's workers, if these do not see this machine's folders: "
+        "s3://BUCKET/FOLDER or file:///FOLDER",
+        metavar="URL",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="worker processes on this machine; 0: one per core, 1: this process"),
@@ -52,12 +61,18 @@ def wide(columns: int = 160) -> Console:
     return Console(width=None if Console().is_terminal else columns)
 
 
-def setup(params_file: Path, work: Path, scheduler: str = "", workers: int | None = None) -> tuple[Workspace, Params]:
+def setup(
+    params_file: Path, work: Path, scheduler: str = "", workers: int | None = None, store: str = ""
+) -> tuple[Workspace, Params]:
     """The results' folder and the parameters, as the command line changed them."""
-    from pipeline.params import load_params
+    from pipeline.params import ParamsError, load_params
     from pipeline.workspace import Workspace
 
     params = load_params(params_file)
-    given = {"scheduler": scheduler or None, "workers": workers}
+    given = {"scheduler": scheduler or None, "workers": workers, "store": store or None}
     compute = params.compute.model_copy(update={name: value for name, value in given.items() if value is not None})
+    if store and not compute.scheduler:
+        raise ParamsError(
+            f"--store {store} is for the workers of a cluster: give its --scheduler, too, or leave it out"
+        )
     return Workspace(work), params.model_copy(update={"compute": compute})

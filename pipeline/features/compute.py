@@ -7,6 +7,8 @@ import functools
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
-from pipeline.backbones import Backbone, bare_identity, load_backbone
+from pipeline.backbones import Backbone, bare_identity, files_of, load_backbone, moved
 from pipeline.compute.ahead import several_at_once
+from pipeline.compute.errand import Needs, fetched, hand_over, here, is_made
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.features.forward import MODALITIES, run_backbone
@@ -58,6 +61,13 @@ def piece_tasks(pieces: Sequence[Piece], workers: int) -> Iterator[Sequence[Piec
         first += size
 
 
+def needed(pieces: Sequence[Piece]) -> Needs:
+    """What a task reads: shards, and the files that backbones are made of."""
+    shards = {window.shard for piece in pieces for window, _ in piece.rows}
+    networks = {file for params in {piece.params for piece in pieces} for file in files_of(params)}
+    return {file: partial(FileIO, file) for file in shards | networks}
+
+
 def compute_pieces(pieces: Sequence[Piece]) -> dict[str, str]:
     """One task: {key: why its row cannot be stored}."""
     refused: dict[str, str] = {}
@@ -71,11 +81,16 @@ def compute_pieces(pieces: Sequence[Piece]) -> dict[str, str]:
 
 
 def _compute_piece(piece: Piece, backbone: Backbone) -> dict[str, str]:
-    if staged_piece(piece.cache, piece.variant, piece.keys).exists():  # by another run, or by a worker that died since
+    file = staged_piece(piece.cache, piece.variant, piece.keys)
+    if is_made(file):  # by another run, or by a worker that died since
         return {}
-    windows = stored_inputs(piece.rows, backbone.input, piece.spectrograms)
+    rows = [(window._replace(shard=fetched(window.shard)), view) for window, view in piece.rows]
+    windows = stored_inputs(rows, backbone.input, piece.spectrograms)
     features = run_backbone(backbone, windows, length=piece.variant.length)
-    return stage_piece(piece.cache, piece.variant, piece.keys, features, versions())
+    refused = stage_piece(here(piece.cache), piece.variant, piece.keys, features, versions())
+    if len(refused) < len(piece.keys):
+        hand_over(file)
+    return refused
 
 
 @contextlib.contextmanager
@@ -91,9 +106,9 @@ def _fastest_convolutions() -> Iterator[None]:
 
 def _backbone(piece: Piece) -> Backbone:
     """The one that the rows are named by; raises StageError where this process has another one."""
-    wanted = bare_identity(piece.variant.backbone)
+    wanted, params = bare_identity(piece.variant.backbone), moved(piece.params, fetched)
     for _ in range(2):
-        backbone = load_backbone(piece.variant.modality, piece.params, device_of(piece.compute))
+        backbone = load_backbone(piece.variant.modality, params, device_of(piece.compute))
         if bare_identity(backbone.identity()) == wanted:
             return backbone
         load_backbone.cache_clear()  # a cluster's worker lives long: the weights may be others since it read them

@@ -18,15 +18,17 @@ from cache_schemas.features import (
     IndexAttributes,
     VariantAttributes,
 )
+from cache_schemas.features.staging import staging_folder
 from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, category_of, commonest, write_quarantine
 from pipeline.backbones import WAVEFORM_HZ, Backbone, bare_identity, load_backbone, resolved
+from pipeline.compute.errand import take_over
 from pipeline.compute.machine import of_runs
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
-from pipeline.features.compute import Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.compute import Piece, compute_pieces, needed, piece_tasks, versions
 from pipeline.features.forward import MODALITIES, PIECE_ROWS
 from pipeline.features.views import views_of
 from pipeline.features.windows import WindowSource, stored_windows, window_sources
@@ -139,6 +141,7 @@ def _fill(
     refused: dict[str, str] = {}
     for column in columns:
         writer.add_variant(column.variant)
+        take_over(staging_folder(writer.path.resolve()) / column.variant.path, params.compute)
     pieces = _missing_pieces(writer, columns, sources, params)
     for _ in range(ROUNDS):
         refused |= _compute(title, writer, columns, pieces, params)
@@ -218,7 +221,7 @@ def _compute(
                 advance(more)
                 shown[id(task)] = rows
 
-        for task, bad in run_tasks(compute_pieces, tasks, params.compute, heard, most=len(pieces)):
+        for task, bad in run_tasks(compute_pieces, tasks, params.compute, heard, most=len(pieces), needs=needed):
             for piece in task:
                 writer.staged(piece.variant, piece.keys)
             refused |= bad
