@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -34,11 +35,17 @@ INFO = {"duration_s": 4.0, "available_s": 4.0, "leading_silence_s": 0.13, "sampl
 IN_A_FOLDER = 1000
 
 
+COLUMNS = (
+    *("clips", "step", "ms a clip", "of a core: client", "scheduler", "workers"),
+    *("MiB before", "client's peak", "scheduler's peak"),
+)
+
+
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints; what it says of cores holds on a busy machine, too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, nargs="+", default=[10_000], help="how many")
-    table = Table("clips", "step", "ms a clip", "MiB before", "MiB at its peak", "MiB of the scheduler")
+    table = Table(*COLUMNS)
     for count in parser.parse_args().clips:
         with tempfile.TemporaryDirectory(prefix="bmnas-bench-") as folder:
             measure(Path(folder), count, table)
@@ -49,13 +56,22 @@ def measure(folder: Path, count: int, table: Table) -> None:
     """Adds a row for each step."""
     draw(folder / "clips", count)
     with cluster(folder / "cluster", workers=2) as found:
-        scheduler = Path(f"/proc/{found.processes[0].pid}/status")
+        scheduler, *workers = (psutil.Process(process.pid) for process in found.processes)
         for step in (manifest, listed, stage, stage):
+            before = np.array([core_s([scheduler]), core_s(workers)])
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                seconds, before, peak = process.submit(measured, step, folder, found.address).result()
-            row = (count, step.__name__, f"{1e3 * seconds / count:.3f}", before, peak, peak_mib(scheduler))
-            table.add_row(*map(str, row))
+                seconds, own_s, *mib = process.submit(measured, step, folder, found.address).result()
+            others_s = np.array([core_s([scheduler]), core_s(workers)]) - before
+            times = (f"{1e3 * each / count:.3f}" for each in (seconds, own_s, *others_s))
+            row = [str(cell) for cell in (count, step.__name__, *times, *mib, peak_mib(scheduler.pid))]
+            table.add_row(*row)
             Console(stderr=True).print(*row)
+
+
+def core_s(processes: Iterable[psutil.Process]) -> float:
+    """Seconds of a core that they and what they started have had."""
+    family = (each for process in processes for each in (process, *process.children(recursive=True)))
+    return sum(sum(each.cpu_times()[:2]) for each in family)
 
 
 def draw(root: Path, count: int) -> None:
@@ -70,14 +86,14 @@ def draw(root: Path, count: int) -> None:
             table.write(f"{path},id{i % 2000:05d},{i % 2},{i // 2 % 2},wavtolip\n")
 
 
-def measured(step: Callable[[Workspace, Params], None], folder: Path, scheduler: str) -> tuple[float, int, int]:
-    """(seconds, MiB that the process had before and at its peak)."""
+def measured(step: Callable[[Workspace, Params], None], folder: Path, scheduler: str) -> tuple[float, ...]:
+    """(seconds, those of a core, MiB that the process had before and at its peak)."""
     console.quiet = True
     data = {"root": str(folder / "clips"), "layout": "csv"}
     params = parse_params({"data": data, "compute": {"scheduler": scheduler}}, source="benchmark")
-    before, start = own_peak_mib(), time.perf_counter()
+    before, start, start_of_core = peak_mib(), time.perf_counter(), time.process_time()
     step(Workspace(folder / "work"), params)
-    return time.perf_counter() - start, before, own_peak_mib()
+    return time.perf_counter() - start, time.process_time() - start_of_core, before, peak_mib()
 
 
 def manifest(workspace: Workspace, params: Params) -> None:
@@ -106,15 +122,10 @@ def nothing(job: ClipJob, path: Path, params: Params) -> ClipResult:
     return ClipResult(job.clip.clip_id, job.plan, (0.13,), {}, INFO)
 
 
-def own_peak_mib() -> int:
-    """Of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-
-
-def peak_mib(status: Path) -> int:
-    """Of the process whose /proc/PID/status it is."""
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) >> 10
+def peak_mib(pid: int | str = "self") -> int:
+    """Of a process, since it began."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
