@@ -50,7 +50,7 @@ def reaching(address: str) -> Iterator[None]:
 
 @contextmanager
 def cluster_client(address: str) -> Iterator[Any]:
-    """A client of the scheduler, which has a worker by then; raises SchedulerError where it has none within WAIT_S."""
+    """A client of the scheduler; raises SchedulerError where it cannot be reached."""
     from distributed import Client
     from distributed.security import Security
 
@@ -75,17 +75,22 @@ def cluster_client(address: str) -> Iterator[Any]:
         ) from None
     with client:
         console.print(f"[dim]workers: those of {address}; dashboard {client.dashboard_link}", soft_wrap=True)
-        with reaching(address):
-            if not client.nthreads():
-                console.print(f"waiting for workers of {address}", soft_wrap=True)
-            try:
-                client.wait_for_workers(1, timeout=WAIT_S)
-            except TimeoutError:
-                raise SchedulerError(
-                    f"the scheduler {address} has had no worker for {WAIT_S:g} s: start some with `dask worker "
-                    f"{address}`, and run the command again"
-                ) from None
         yield client
+
+
+def wait_for_worker(client: Any, address: str) -> None:
+    """Returns when the scheduler has a worker; raises SchedulerError where it has none within WAIT_S."""
+    with reaching(address):
+        if client.nthreads():
+            return
+        console.print(f"waiting for workers of {address}", soft_wrap=True)
+        try:
+            client.submit(int, pure=False).result(timeout=WAIT_S)  # an adaptive cluster starts them for tasks only
+        except TimeoutError:
+            raise SchedulerError(
+                f"the scheduler {address} has had no worker for {WAIT_S:g} s: start some with `dask worker "
+                f"{address}`, and run the command again"
+            ) from None
 
 
 def _is_here(address: str) -> bool:

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from pipeline.compute.cluster import SchedulerError, cluster_client, gone, local_client, reaching
+from pipeline.compute.cluster import SchedulerError, cluster_client, gone, local_client, reaching, wait_for_worker
 from pipeline.compute.errand import Courier, Needs, courier, unpacked
 from pipeline.compute.machine import cores, device_of, free_bytes, gpus
 from pipeline.params import ComputeParams
@@ -155,7 +155,10 @@ class _Session:
             return free_bytes(self.compute) // -(-self.count(n_tasks) // max(1, len(gpus(self.compute))))
         client = self.connected(1)
         with reaching(self.compute.scheduler):
-            found: dict[str, tuple[str, int]] = client.run(_device_and_free_bytes, self.compute)
+            # As tasks: each is sent to another worker where its own has gone meanwhile.
+            options = {"allow_other_workers": True, "pure": False}
+            asked = [client.submit(_free, self.compute, workers=[each], **options) for each in self.places()]
+            found: dict[str, tuple[str, int]] = dict(client.gather(asked))
         places = {address: self.places().get(address, 1) for address in found}
         of_host: Counter[str] = Counter()
         for address, count in places.items():
@@ -173,6 +176,7 @@ class _Session:
                 self._client = self._stack.enter_context(cluster_client(self.compute.scheduler))
                 if self.compute.store:
                     self._courier = self._stack.enter_context(courier(self._client, self.compute))
+            wait_for_worker(self._client, self.compute.scheduler)
         elif len(self._places) < (wanted := self.count(n_tasks)):
             self._stack.close()
             self._client = self._stack.enter_context(
@@ -209,7 +213,7 @@ class _Session:
             room = AHEAD * places - len(sent)
             if self._courier:
                 room = min(room, places)  # what they need takes its time: by then, workers have something to do
-            coming = {f"{topic}/{number}": task for number, task in islice(numbered, max(0, room))}
+            coming = {f"{topic}-{number}": task for number, task in islice(numbered, max(0, room))}
             if coming:
                 goods = [self._packed(task, needs) for task in coming.values()]
                 sent.update(coming)
@@ -254,8 +258,11 @@ class _Session:
         return result
 
 
-def _device_and_free_bytes(compute: ComputeParams) -> tuple[str, int]:
-    return device_of(compute), free_bytes(compute)
+def _free(compute: ComputeParams) -> tuple[str, tuple[str, int]]:
+    """(the worker's address, (its device, bytes that are free there))."""
+    from distributed import get_worker
+
+    return get_worker().address, (device_of(compute), free_bytes(compute))
 
 
 def _host(address: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from distributed import LocalCluster
 from distributed.security import Security
 
 from pipeline.backbones import load_backbone
@@ -26,6 +27,7 @@ from pipeline.shards.stage import StageError
 from pipeline.sound.stage import build_spectrograms
 from pipeline.workspace import Workspace
 from tests.pipeline.compute.clusters import cluster
+from tests.pipeline.compute.waiting import wait_for
 from tests.pipeline.test_pipeline import assert_same_cache
 from tests.pipeline.tiny import TinyClips
 
@@ -50,6 +52,30 @@ def test_workers_may_come_late(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert said.count(f"waiting for workers of {found.address}") == 1
     assert said.count("dashboard") == 1  # one client for all
+
+
+def cluster_of_threads(workers: int) -> LocalCluster:
+    """A scheduler in this process, which starts at once."""
+    return LocalCluster(n_workers=workers, processes=False, dashboard_address="127.0.0.1:0")
+
+
+def test_workers_may_come_and_go() -> None:
+    """An adaptive cluster has none until there are tasks, and none again when there is a pause."""
+    with cluster_of_threads(0) as adaptive:
+        adaptive.adapt(minimum=0, maximum=1, interval="50ms", wait_count=5)
+        compute = ComputeParams(scheduler=adaptive.scheduler_address)
+        with session(compute):
+            assert dict(run_tasks(double, [1, 2, 3], compute)) == {1: 2, 2: 4, 3: 6}
+            wait_for(lambda: not adaptive.scheduler.workers)
+            assert memory_per_worker(compute, 1) > 0
+            assert dict(run_tasks(double, [4], compute)) == {4: 8}
+
+
+def test_a_scheduler_does_not_remember_every_task() -> None:
+    with cluster_of_threads(1) as found:
+        list(run_tasks(double, range(100), ComputeParams(scheduler=found.scheduler_address)))
+        assert not found.scheduler.tasks
+        assert len(found.scheduler.task_prefixes) < 5  # what it knows of each kind of task, for ever
 
 
 def test_a_cluster_without_workers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
