@@ -16,7 +16,7 @@ SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 class NetworkConfig(BaseModel):
     """What the supernet of a search and the fixed network of a training have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     channels: int = Field(default=128, ge=1, le=4096, description="C, channels of every layer after its reshape layer")
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0, description="share of activations set to 0 in training")

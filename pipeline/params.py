@@ -19,7 +19,7 @@ class ParamsError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     ALIKE: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
     """{parameter: {value: the value that computes the same and stands for it in names}}.
 

@@ -17,11 +17,10 @@ from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.answers import csv_rows, json_lines, text
-from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
+from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, number, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Prediction, WhichFaces
-    from pipeline.params import ComputeParams
+    from pipeline.detector.predict import Show
     from pipeline.workspace import Workspace
 
 app = typer.Typer()
@@ -65,7 +64,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
     hop: Annotated[
         float | None,
-        typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+        number("--hop", low=0.1, help="seconds from window to window, through files of hours", metavar="S"),
     ] = None,
     faces: Annotated[
         Literal["all", "main"],
@@ -94,6 +93,7 @@ def predict(
     from pipeline.detector.predict import predict as run
     from pipeline.detector.prediction import unscored
     from pipeline.params import ComputeParams
+    from pipeline.runs.worth import kept_first
     from pipeline.workspace import Workspace
 
     if as_json and as_csv:
@@ -103,31 +103,32 @@ def predict(
     if not found:
         raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
+    has_dask = bool(find_spec("distributed"))
+    if (scheduler or workers not in (None, 1)) and not has_dask:
+        raise typer.BadParameter(
+            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
+            "`train` (docs/install.md)",
+            param_hint="--workers, --scheduler",
+        )
     # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
+    count = workers if workers is not None else int(len(files) < 4 or not has_dask)
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
-    for each in found:
-        if each.reason:
-            write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         sealed = open_bundle(bundle, public_key=public_of(key), download=download) if bundle else None
         workspace = opened.enter_context(sealed) if sealed else Workspace(work)
+        for said in kept_first(workspace):
+            (console if as_json or as_csv else out).print(f"Before you rely on it: {said}", highlight=False)
+        for each in found:
+            if each.reason:
+                write(unscored(str(each.path), each.reason))
         compute = ComputeParams(scheduler=scheduler, workers=count)
+        show = _pages(workspace, files, html, _options(work, bundle, hop, faces)) if html else None
         bar = _Bar()
-        if html:
-            predictions = _with_pages(
-                workspace,
-                files,
-                compute,
-                hop_s=hop,
-                faces=faces,
-                folder=html,
-                options=_options(work, bundle, hop, faces),
-            )
-        else:
-            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
+        predictions = run(
+            workspace, files, compute, hop_s=hop, faces=faces, explain=explain, show=show, progress=bar.within
+        )
         bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -137,18 +138,9 @@ def predict(
         raise typer.Exit(1)
 
 
-def _with_pages(
-    workspace: Workspace,
-    files: list[Path],
-    compute: ComputeParams,
-    *,
-    hop_s: float | None,
-    faces: WhichFaces,
-    folder: Path,
-    options: dict[str, str],
-) -> Iterator[Prediction]:
+def _pages(workspace: Workspace, files: list[Path], folder: Path, options: dict[str, str]) -> Callable[[Path], Show]:
     from cache_schemas.files import file_sha256
-    from pipeline.detector.page import about_detector, predict_pages
+    from pipeline.detector.page import about_detector, pages
 
     bundle = options.get("--bundle")
     about = about_detector(
@@ -157,7 +149,7 @@ def _with_pages(
         digest=file_sha256(Path(bundle)) if bundle else None,
         options=tuple(word for option in options.items() for word in option),
     )
-    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+    return pages(folder, files, about)
 
 
 def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:

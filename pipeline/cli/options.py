@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -31,6 +32,19 @@ Prune = Annotated[
 ]
 Network = Annotated[Literal["fusion", "visual", "audio"], typer.Option(help="which entry of a run's file")]
 PARAMS, WORK = Path("params.yaml"), Path("work")
+
+
+def number(*names: str, low: float, high: float | None = None, **about: Any) -> Any:
+    """An option for numbers; of NaN, which is in any range, and infinity the range is told, too."""
+
+    def finite(value: float | None) -> float | None:
+        if value is None or math.isfinite(value):
+            return value
+        raise typer.BadParameter(
+            f"{value}; allowed: a number, {f'at least {low:g}' if high is None else f'{low:g} to {high:g}'}"
+        )
+
+    return typer.Option(*names, min=low, max=high, callback=finite, **about)
 
 
 def wide(columns: int = 160) -> Console:

@@ -233,10 +233,12 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     from pipeline.features.shown import shown_and_heard
     from pipeline.runs.evaluate import evaluate as run
     from pipeline.runs.evaluate import print_metrics
+    from pipeline.runs.worth import kept_first
 
     workspace, settings = setup(params, work)
     shown = shown_and_heard(workspace, settings)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), wide())
+    result = run(workspace, settings, device=device_of(settings.compute), shown=shown)
+    print_metrics(result, kept_first(workspace), wide())
 
 
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
@@ -252,13 +254,14 @@ def report(
     Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
     a page that goes where the recordings may not.
     """
-    from cache_schemas.evaluation import read_metrics
+    from cache_schemas.metrics import read_metrics
     from pipeline.report.stage import build_report
     from pipeline.runs.evaluate import print_metrics
+    from pipeline.runs.worth import kept_first
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings, faces=faces)
-    print_metrics(read_metrics(workspace.evaluate), wide())
+    print_metrics(read_metrics(workspace.evaluate), kept_first(workspace), wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 

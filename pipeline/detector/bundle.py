@@ -18,9 +18,9 @@ import safetensors.torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cache_schemas.bundle import Bundle, BundledBackbone, write_bundle
-from cache_schemas.evaluation import read_metrics
 from cache_schemas.evidence import write_evidence
 from cache_schemas.files import write_json, write_text
+from cache_schemas.metrics import read_metrics
 from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,15 +11,15 @@ from typing import Any
 from safetensors import safe_open
 
 from cache_schemas.bundle import Bundle, BundledBackbone, unpack_bundle
-from cache_schemas.evaluation import read_metrics
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import refused
 from pipeline.backbones import Modality, bare_identity
 from pipeline.detector.opened import backbones_of, check_detector
-from pipeline.detector.worth import said_first
 from pipeline.params import BackboneParams, Params
-from pipeline.report import sections
+from pipeline.report import verdict
 from pipeline.runs.kept import kept_evidence
+from pipeline.runs.worth import kept_first, warnings
 from pipeline.workspace import Workspace
 
 
@@ -58,7 +58,7 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
             "search": params.search.estimator,
             "cache": run.cache,
         },
-        **_measured(workspace, list(said_first(params, evidence))),
+        **_measured(workspace),
         "limits": {
             name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
             for name, of in evidence.systems.items()
@@ -70,16 +70,16 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _measured(workspace: Workspace, first: Sequence[str]) -> dict[str, Any]:
-    metrics = {"audit": None, **read_metrics(workspace.evaluate)}
-    unseen = sections.unseen(sections.protocols_in(workspace.protocols))
+def _measured(workspace: Workspace) -> dict[str, Any]:
+    metrics = read_metrics(workspace.evaluate)
+    unseen = verdict.unseen(verdict.protocols_in(workspace.protocols))
     head = metrics["headline"]
     return {
-        "verdict": sections.verdict(metrics, unseen),
+        "verdict": verdict.verdict(metrics, unseen),
         "headline": head["sentence"] if head else "",
         "test": {name: int(metrics["counts"][name]) for name in ("clips", "subjects", "real_clips", "fake_clips")},
         "unseen": unseen,
-        "warnings": [*first, *sections.warnings(metrics, ())],
+        "warnings": [*kept_first(workspace), *warnings(metrics)],
     }
 
 

@@ -151,7 +151,7 @@ class Detector:
         explainer: Explainer | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
-        if hop_s is not None and not hop_s >= LEAST_HOP_S:
+        if hop_s is not None and not LEAST_HOP_S <= hop_s < math.inf:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         if faces not in get_args(WhichFaces):
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
@@ -286,7 +286,7 @@ class Detector:
             return cannot_tell("no such network was trained")
         if network in self._evidence.systems:
             return answer(float(scores.mean()), {**known, "spread": _spread(scores)}, self._evidence.systems[network])
-        why = self._evidence.undefined.get(network, "evaluate did not score it")
+        why = self._evidence.undefined.get(network, "what its score is worth was not measured")
         return cannot_tell(why, score=float(scores.mean()))
 
 
@@ -298,26 +298,40 @@ def predict(
     hop_s: float | None = None,
     faces: WhichFaces = "all",
     explain: bool = False,
+    show: Callable[[Path], Show] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. Raises as `Detector`.
+    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. show: gives what shows an explained
+    file, in the process that looked at it. Raises as `Detector`; and OSError where something could not be shown, after
+    all predictions: a full disk costs no answer.
     """
-    if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(
-            videos, hop_s=hop_s, faces=faces, explain=explain, progress=progress
-        )
-        return
-    kept_evidence(workspace)  # what is missing is said before workers start
+    here = compute.workers == 1 and not compute.scheduler
+    if not here:
+        kept_evidence(workspace)  # what is missing is said before workers start
     root = workspace.root.resolve()
-    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
-    try:
-        for _, prediction in run_tasks(_score, tasks, compute):
-            yield prediction
-    except TasksLostError as error:
-        yield from (unscored(task.name, DEADLY) for task in error.tasks)
+    tasks = (
+        _Task(root, compute, str(video), video.absolute(), hop_s, faces, explain, show and show(video))
+        for video in videos
+    )
+    unshown = list[OSError]()
+    answered = _by_one(Detector(workspace, compute), tasks, progress) if here else _by_many(list(tasks), compute)
+    for prediction, error in answered:
+        yield prediction
+        if error:
+            unshown.append(error)
+    if unshown:
+        raise OSError(
+            f"of {len(unshown)} files the answers are there, but their pages could not be written: {unshown[0]}"
+        )
+
+
+Show = Callable[[Path, Explained], object]
+"""Shows what was found of a file; runs in the process that found it."""
+_Answered = tuple[Prediction, OSError | None]
+"""(A file's answer, why it could not be shown)"""
 
 
 @dataclass(frozen=True)
@@ -331,16 +345,43 @@ class _Task:
     hop_s: float | None
     faces: WhichFaces
     explain: bool
+    show: Show | None
+
+    def answered(self, found: Explained) -> _Answered:
+        """By the name that the file was given by, shown."""
+        found = replace(found, prediction=replace(found.prediction, path=self.name))
+        try:
+            if self.show:
+                self.show(self.video, found)
+        except OSError as error:
+            return found.prediction, error
+        return found.prediction, None
 
 
-def _score(task: _Task) -> Prediction:
-    detector = kept_detector(task.root, task.compute)
-    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
-    return replace(found, path=task.name)
+def _by_one(detector: Detector, tasks: Iterable[_Task], progress: Progress | None = None) -> Iterator[_Answered]:
+    for task in tasks:
+        if task.explain or task.show:
+            found = detector.explained(task.video, hop_s=task.hop_s, faces=task.faces, progress=progress)
+        else:
+            scored = detector.score(task.video, hop_s=task.hop_s, faces=task.faces, progress=progress)
+            found = Explained(scored, None)
+        yield task.answered(found)
+
+
+def _by_many(tasks: Sequence[_Task], compute: ComputeParams) -> Iterator[_Answered]:
+    try:
+        for _, answered in run_tasks(_in_worker, tasks, compute):
+            yield answered
+    except TasksLostError as error:
+        yield from (task.answered(Explained(unscored(task.name, DEADLY), None)) for task in error.tasks)
+
+
+def _in_worker(task: _Task) -> _Answered:
+    return next(_by_one(_kept_detector(task.root, task.compute), [task]))
 
 
 @functools.lru_cache(maxsize=1)
-def kept_detector(root: Path, compute: ComputeParams) -> Detector:
+def _kept_detector(root: Path, compute: ComputeParams) -> Detector:
     """The detector in a folder, loaded once in a process; for tasks."""
     return Detector(Workspace(root), compute)
 

@@ -32,7 +32,8 @@ from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
 from pipeline.runs.keys import settings_of
 from pipeline.runs.looks import mark
-from pipeline.statistics.protocol import MEANS, every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
+from pipeline.statistics.means import MEANS
+from pipeline.statistics.protocol import every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
 from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace

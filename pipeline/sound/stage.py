@@ -52,7 +52,8 @@ def build_spectrograms(
 
 def why_left_out(entry: ClipEntry, *, params: WindowParams) -> str:
     """Why the parameters leave out a clip that went well, or ""."""
-    return no_sound_reason(entry.info, params)
+    why = no_sound_reason(entry.info, params)
+    return why and f"{why} (missing_modality: quarantine)"
 
 
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
