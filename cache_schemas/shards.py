@@ -131,7 +131,7 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
     with image.getbuffer() as content:
         head = _head(names, len(content), clips)
         content[: len(head)] = head
-        with replacing(path) as temporary:
+        with replacing(path, one_of_many=True) as temporary:
             temporary.write_bytes(content)
     return path
 

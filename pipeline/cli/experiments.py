@@ -114,7 +114,8 @@ def baselines(
     workspace, settings = setup(params, work, scheduler, workers)
     table = run_baselines(workspace, settings)
     categories = [name for name in ("RVFA", "FVRA", "FVFA", "FV-") if f"auc_{name}" in table]
-    shown = Table(title="Test split: clip AUC, mean over seeds, with 95 % intervals over subjects")
+    over = "with 95 % intervals over people" if table["auc_low"].notna().any() else "too few people for intervals"
+    shown = Table(title=f"Test split: clip AUC, mean over seeds, {over}")
     for name in ("method", "all", *categories, "EER", "parameters"):
         shown.add_column(name, justify="left" if name == "method" else "right")
     for row in table.to_dict("records"):
@@ -191,8 +192,8 @@ def _protocol_table(title: str, rows: pd.DataFrame, column: str, means: dict[Any
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:
-    low, high = (_number(row[f"{name}_{end}"], 2) for end in ("low", "high"))
-    return f"{_number(row[name])} ({low}-{high})"
+    low, high = (_number(row.get(f"{name}_{end}"), 2) for end in ("low", "high"))
+    return _number(row[name]) + ("" if low == "-" else f" ({low}-{high})")
 
 
 def _number(value: float | None, digits: int = 3) -> str:

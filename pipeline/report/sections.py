@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cache_schemas.run import NETWORKS, read_json
 from pipeline.report.drawings import risk, severities
-from pipeline.report.page import p_value, signed, undefined
+from pipeline.report.page import lead_span, p_value, signed, undefined
 from pipeline.report.verdict import Json
 from pipeline.workspace import Workspace
 
@@ -80,12 +80,8 @@ def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
         return undefined(row["reason"])
-    if row["low"] is None:
-        return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
-    span = f"{signed(row['low'])} to {signed(row['high'])}"
-    return Markup("{} <small>{}</small><small>{}</small>").format(
-        signed(row["difference"]), span, p_value(row["p_holm"])
-    )
+    told = Markup("{} <small>{}</small>").format(signed(row["difference"]), lead_span(row))
+    return told if row["low"] is None else told + Markup("<small>{}</small>").format(p_value(row["p_holm"]))
 
 
 def evidence(metrics: Json) -> Json | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_schemas.protocol import read_protocol
-from pipeline.report.page import in_words, signed
+from pipeline.report.page import in_words, lead
 from pipeline.statistics.means import ENOUGH, MEAN, MEANS, PAIRS, disagree
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ UNSEEN = {
 }
 """Protocols whose figures stand on the first screen: what they leave out, and what they are tested on."""
 
-_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
+_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_reason", "auc_one", "eer", "fakes_missed", "reals_accused")
 
 
 def protocols_in(folder: Path) -> list[Json]:
@@ -76,23 +76,26 @@ def verdict(metrics: Json, tests: Sequence[Json]) -> str:
             head["auc"]["reason"] if head else "no searched network was trained and scored."
         )
     known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
-    parts = [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
-    parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
+    parts = [f"{_said(entry['auc'])} on {entry['what']}" for entry in known]
+    parts.append(f"{_said(head['auc'])} on other people of the sources and methods that it knows")
     unknown = [entry["what"] for entry in tests if entry not in known]
     end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
     text = "The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of "
+    if any(auc["low"] is None for auc in (head["auc"], *(entry["auc"] for entry in known))):
+        text = "The searched network reaches an AUC (a coin: 0.5) of "
     text += f"{_listed(parts)}{end}"
     for entry in known:
         if entry["adds"] and disagree(entry["adds"]):
-            by_pairs, by_tests = (
-                f"{signed(of['difference'])} ({signed(of['low'])} to {signed(of['high'])})"
-                for of in (entry["adds"][name] for name in MEANS.values())
-            )
+            by_pairs, by_tests = (lead(entry["adds"][name]) for name in MEANS.values())
             text += (
                 f" What it adds to the strongest control on {entry['what']} has another sign by each way of counting: "
                 f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
             )
     return text
+
+
+def _said(auc: Mapping[str, Any]) -> str:
+    return in_words(auc) if auc["low"] is not None else f"{in_words(auc)} ({auc['reason'] or 'no interval'})"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -102,4 +105,5 @@ def _listed(parts: Sequence[str]) -> str:
 
 def span_of(row: Mapping[str, Any]) -> Json:
     """A protocol row's AUC as a value."""
-    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": "one class only"}
+    reason = "one class only" if row["auc"] is None else row["auc_reason"]
+    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": reason}

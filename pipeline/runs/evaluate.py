@@ -46,7 +46,7 @@ from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION, OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
-from pipeline.statistics.values import in_figures
+from pipeline.statistics.values import in_figures, spans
 from pipeline.workspace import Workspace
 
 
@@ -198,7 +198,8 @@ def print_metrics(result: Mapping[str, Any], first: Iterable[str], console: Cons
 
     first: what must be said before all others.
     """
-    table = Table(title="Test clips, the seeds' mean score, with 95 % intervals over people; one network: mean ± std")
+    over = spans(next(iter(result["systems"].values()))["clip"]["auc"])
+    table = Table(title=f"Test clips, the seeds' mean score, {over}; one network: mean ± std")
     table.add_column("system")
     for name in (*SUMMARY, "one network"):
         table.add_column(_TITLES.get(name, name), justify="right")

@@ -18,17 +18,29 @@ from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
 
 _BLOCK = 1_000_000  # weights at once, 4 MB: what stays in a processor's cache
 _MIN_DEFINED = 0.9  # an interval from fewer of its draws would describe the lucky ones
+LEAST_PEOPLE = 6
+"""Over fewer, chance cannot be told from anything: were each person's sign a coin, five would agree in 2 of 2^5 cases,
+p = 0.0625, two-sided; six in 2 of 2^6, p = 0.031. The same holds of whatever else is drawn: tests of a protocol."""
 APCER = {"bpcer_at_apcer_1": 0.01, "bpcer_at_apcer_5": 0.05, "bpcer_at_apcer_10": 0.10}
+
+
+def enough(drawn: int, of: str) -> None:
+    """Nothing; raises UndefinedMetricError where too few people, or units `of` another kind, would be drawn."""
+    if drawn < LEAST_PEOPLE:
+        raise UndefinedMetricError(f"too few {of} ({drawn}; {LEAST_PEOPLE} needed)")
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Which people each draw holds, and how often."""
+    """Which people each draw holds, and how often; UndefinedMetricError where they are fewer than LEAST_PEOPLE."""
 
     counts: Ints
     """(draws, people)"""
     member: NDArray[np.intp]
     """(clips,) whose each is"""
+
+    def __post_init__(self) -> None:
+        enough(len(np.unique(self.member)), "people")
 
     def of(self, rows: NDArray[Any] | slice, *, most: int | None = None) -> Draws:
         """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws."""
@@ -45,11 +57,10 @@ class Interval:
 
 
 def draw_people(people: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Draws:
-    """people: (clips,) of any kind. Raises UndefinedMetricError where there is one person only."""
+    """people: (clips,) of any kind."""
     _, member = np.unique(np.asarray(people), return_inverse=True)
     n_people = int(member.max(initial=-1)) + 1
-    if n_people < 2:
-        raise UndefinedMetricError("one person only: nobody else to draw")
+    enough(n_people, "people")
     counts = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), size=draws)
     return Draws(counts, member)
 

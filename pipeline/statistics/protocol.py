@@ -15,11 +15,11 @@ import pandas as pd
 
 from pipeline.statistics import metrics
 from pipeline.statistics.added import in_a_word
-from pipeline.statistics.compare import drawn_p
+from pipeline.statistics.compare import paired
 from pipeline.statistics.means import MEANS, PAIRS, disagree
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, interval
-from pipeline.statistics.values import affordable
+from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, interval
+from pipeline.statistics.values import DRAWS, affordable, value
 
 _MOST_PAIRS = 0.9  # the tests that hold so many of the pairs are counted
 
@@ -40,11 +40,11 @@ def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
 class Measured:
     """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people.
 
-    pairs: (draws,) of a fake and a real clip in each; those that there are, where nobody is drawn.
+    drawn: (draws,), or why nobody is drawn; pairs: (draws,) of a fake and a real clip in each, or those that there are.
     """
 
     row: Mapping[str, Any]
-    drawn: Floats | None
+    drawn: Floats | str
     pairs: Floats | int
 
     @property
@@ -79,8 +79,9 @@ def every_test(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
 def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
     """One row a training, test and method; then each method's MEANS over the tests that hold both classes.
 
-    `auc` is that of the seeds' mean score, with its 95 % interval over people; `auc_one` is one seed's, on average.
-    What is not defined is NaN. The means leave out tests on what was trained on, where there are others.
+    `auc` is that of the seeds' mean score, with its 95 % interval over people, or `auc_reason` why there is none;
+    `auc_one` is one seed's, on average. What is not defined is NaN. The means leave out tests on what was trained on,
+    where there are others.
     """
     unseen = [_unseen(of_method) for of_method in _by_method(tests).values()]
     means = [_mean(of_method, of) for of in MEANS for of_method in unseen if len(of_method) > 1]
@@ -90,37 +91,27 @@ def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
 def what_is_added(tests: Sequence[Measured], method: str) -> dict[str, Any] | None:
     """{method, tests, pairs, mean, sentence}: what a method's AUC over the unseen tests is above the others', paired.
 
-    pairs, mean: {control, difference, low, high, p} by each of MEANS; the control is the strongest of all other methods
-    by it. Both are measured in the same draws of tests and people. None where no test has both classes, or a single one
-    people enough.
+    pairs, mean: {control, difference, low, high, p, reason} by each of MEANS; the control is the strongest of all other
+    methods by it. Both are measured in the same draws of tests and people. None where no test has both classes.
     """
     of_method = {name: _unseen(of) for name, of in _by_method(tests).items()}
     most = max((len(of) for of in of_method.values()), default=0)
     whole = {name: of for name, of in of_method.items() if len(of) == most > 0}
     if method not in whole or len(whole) == 1:
         return None
-    try:
-        found = {name: _added(whole, method, of) for of, name in MEANS.items()}
-    except UndefinedMetricError:
-        return None
+    found = {name: _added(whole, method, of) for of, name in MEANS.items()}
     return {"method": method, "tests": most, **found, "sentence": _sentence(method, most, **found)}
 
 
 def _added(whole: Mapping[str, Sequence[Measured]], method: str, of: str) -> dict[str, Any]:
     means = {name: _average(tests, "auc", of) for name, tests in whole.items()}
     control = max((name for name in means if name != method), key=lambda name: means[name])
-    difference = _drawn_mean(whole[method], of) - _drawn_mean(whole[control], of)
-    span = interval(difference)
-    found = {"control": control, "difference": means[method] - means[control]}
-    return found | {"low": span.low, "high": span.high, "p": drawn_p(difference)}
+    drawn = (_drawn_mean(whole[name], of) for name in (method, control))
+    return {"control": control, **paired(means[method] - means[control], *drawn)}
 
 
 def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[str, Any]) -> str:
-    by_pairs, by_tests = (
-        f"{of['difference']:+.3f} to the strongest of the others, {of['control']} (95 % interval of the difference "
-        f"{of['low']:+.3f} to {of['high']:+.3f}): {in_a_word(of)}."
-        for of in (pairs, mean)
-    )
+    by_pairs, by_tests = (f"{in_a_word(of, 'the strongest of the others, ' + of['control'])}." for of in (pairs, mean))
     if tests == 1:
         return f"{method} adds {by_pairs}"
     text = (
@@ -167,16 +158,24 @@ def _measured(names: Mapping[str, Any], one: pd.DataFrame, by_seed: pd.DataFrame
         "reals_accused": float(called[labels == 0].mean()) if n_real else np.nan,
     }
     if not (n_fake and n_real):
-        return Measured(row, None, 0)
+        return Measured(row, "one class only", 0)
     singles = [metrics.auc(labels, by_seed[column].to_numpy()) for column in by_seed]
     row |= {"auc": metrics.auc(labels, mean), "eer": metrics.eer(labels, mean), "auc_one": float(np.mean(singles))}
+    drawn: Floats | str
+    pairs: Floats | int
     try:
         people = draw_people(one["person"], draws=n_draws, seed=seed)
-        drawn = drawn_metrics(labels, mean, people, fast=True)["auc"]
-        found = interval(drawn)
-    except UndefinedMetricError:
-        return Measured(row, None, n_fake * n_real)
-    return Measured(row | {"auc_low": found.low, "auc_high": found.high}, drawn, drawn_pairs(labels, people))
+        drawn, pairs = drawn_metrics(labels, mean, people, fast=True)["auc"], drawn_pairs(labels, people)
+        interval(drawn)
+    except UndefinedMetricError as error:
+        drawn, pairs = str(error), n_fake * n_real
+    return Measured(row | _span(row["auc"], drawn), drawn, pairs)
+
+
+def _span(auc: float, drawn: Floats | str) -> dict[str, Any]:
+    """What a row tells beside the AUC: its interval, or why there is none."""
+    found = value(auc, drawn)
+    return {f"auc_{key}": found[key] for key in ("low", "high", "reason") if found[key] is not None}
 
 
 def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
@@ -188,11 +187,7 @@ def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
     found["seeds"] = min(row["seeds"] for row in rows)
     found |= {key: sum(row[key] for row in rows) for key in ("people", "real", "fake")}
     found |= {key: _average(tests, key, of) for key in ("auc", "eer", "auc_one", "fakes_missed", "reals_accused")}
-    try:
-        span = interval(_drawn_mean(tests, of))
-    except UndefinedMetricError:
-        return found
-    return found | {"auc_low": span.low, "auc_high": span.high}
+    return found | _span(found["auc"], _drawn_mean(tests, of))
 
 
 def _holding_most(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -209,19 +204,23 @@ def _average(tests: Sequence[Measured], key: str, of: str) -> float:
     return float(np.average([row[key] for row in rows], weights=counts))
 
 
-def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats:
+def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats | str:
     """(draws,) of the mean AUC over tests: each draw takes as many tests again, at random, and the people of each.
 
     What is claimed is of the next source or method, so that those at hand are a sample of them. By PAIRS a test counts
-    as many as the people drawn of it make. A test of one person, or, by MEAN, a draw of it that lacks a class, counts
-    with the test's own value. Raises UndefinedMetricError where nothing is drawn: one test, and too few people in it.
+    as many as the people drawn of it make. A test of too few people, or, by MEAN, a draw of it that lacks a class,
+    counts with the test's own value. Why there are none, where tests, or a single one's people, are too few.
     """
-    drawn = [test.drawn for test in tests if test.drawn is not None]
-    if not drawn:
-        raise UndefinedMetricError("no test has people enough to draw")
-    values = np.stack([np.full(len(drawn[0]), t.row["auc"]) if t.drawn is None else t.drawn for t in tests])
+    if len(tests) == 1:
+        return tests[0].drawn
+    try:
+        enough(len(tests), "tests")
+    except UndefinedMetricError as error:
+        return str(error)
+    draws = next((len(test.drawn) for test in tests if not isinstance(test.drawn, str)), DRAWS)
+    values = np.stack([np.full(draws, t.row["auc"]) if isinstance(t.drawn, str) else t.drawn for t in tests])
     points = np.array([[test.row["auc"]] for test in tests])
-    counts = [np.broadcast_to(test.pairs if of == PAIRS else 1, len(drawn[0])) for test in tests]
+    counts = [np.broadcast_to(test.pairs if of == PAIRS else 1, draws) for test in tests]
     chosen = np.random.default_rng(len(tests)).integers(len(tests), size=values.shape)
     values, weights = (
         np.take_along_axis(each, chosen, axis=0)

@@ -50,6 +50,12 @@ def in_words(log10_lr: float) -> str:
     )
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, but for what is rounded to zero: "+0.31", "-1.20", "0.00"."""
+    text = f"{value:+z.{digits}f}"
+    return text if float(text) else text[1:]
+
+
 def log_odds(scores: ArrayLike) -> NDArray[np.float64]:
     """ln(p / (1 - p)) of P(fake), finite at both ends."""
     clipped = np.clip(scores, _LEAST, 1 - _LEAST)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.statistics.metrics import Floats
+from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws, over_seeds
 from pipeline.statistics.tables import Level, System, system_of
 from pipeline.statistics.values import (
@@ -77,7 +77,8 @@ def measure_system(
 
     table: the clips by clip_id, sorted; draws: of the people of all its rows; seed: of the draws of training seeds.
     """
-    values, drawn = _level(system.clip, cut(draws, system.clip.test.at, len(system.clip.test.at)))
+    of_clips = cut(draws, system.clip.test.at, len(system.clip.test.at))
+    values, drawn = _level(system.clip, of_clips)
     of_windows, _ = _level(system.window, cut(draws, system.window.test.at, 2 * len(system.window.test.at)))
     chosen = system.clip.chosen
     entry = {
@@ -91,7 +92,7 @@ def measure_system(
         "pooling": _pooling(system, values["auc"], draws),
         **_breakdown(system, table, chosen, draws),
     }
-    return entry, drawn.get("auc", values["auc"]["reason"] or "")
+    return entry, drawn.get("auc", of_clips if isinstance(of_clips, str) else str(values["auc"]["reason"]))
 
 
 def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
@@ -102,8 +103,11 @@ def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str
 
 
 def cut(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
-    """The draws for rows of the table; cost: scores that are measured in each."""
-    return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    """The draws for rows of the table, or why there are none; cost: scores that are measured in each."""
+    try:
+        return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    except UndefinedMetricError as error:
+        return str(error)
 
 
 def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any]:

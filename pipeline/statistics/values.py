@@ -127,6 +127,11 @@ def value(point: float, drawn: ArrayLike | str) -> Value:
     return {"value": point, "low": found.low, "high": found.high, "reason": None}
 
 
+def spans(found: Mapping[str, Any]) -> str:
+    """Of a table whose values are drawn as this one is: that they have intervals, or why not."""
+    return found["reason"] or "with 95 % intervals over people"
+
+
 def in_figures(found: Mapping[str, Any], *, ends: bool = True) -> str:
     """A value as tables print it: "0.914 (0.86-0.95)"; ends: whether with its interval."""
     if found["value"] is None:

@@ -12,7 +12,8 @@ from tests.pipeline.report.results import extras, value
 
 def test_a_protocol_is_drawn_by_method_or_where_a_training_has_several_tests_by_test(tmp_path: Any) -> None:
     rows = [
-        {"trained_on": trained, "tested_on": tested, "method": method, "auc": 0.7, "auc_low": None, "auc_high": None}
+        {"trained_on": trained, "tested_on": tested, "method": method, "auc": 0.7}
+        | {"auc_low": None, "auc_high": None, "auc_reason": "no interval: too few people (2; 6 needed)"}
         for trained in ("a", "b")
         for tested in ("c", "d")
         for method in ("search", "probe")
@@ -28,7 +29,7 @@ def test_a_protocol_is_drawn_by_method_or_where_a_training_has_several_tests_by_
 def test_differences_have_their_interval_or_their_reason() -> None:
     row = {"difference": -0.1, "low": -0.2, "high": 0.0, "p_holm": 0.04, "reason": None}
     told = sections.difference(row)
-    assert told == "\N{MINUS SIGN}0.100 <small>\N{MINUS SIGN}0.200 to +0.000</small><small>p = 0.040</small>"
+    assert told == "\N{MINUS SIGN}0.100 <small>\N{MINUS SIGN}0.200 to 0.000</small><small>p = 0.040</small>"
     assert "no interval: <" not in sections.difference(row | {"low": None, "reason": "no interval: <one>"})
     assert "one class" in sections.difference({"difference": None, "reason": "one class"})
 

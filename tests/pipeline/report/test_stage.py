@@ -26,7 +26,7 @@ from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
-from pipeline.report.page import number, percent
+from pipeline.report.page import number, percent, signed
 from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
 from pipeline.workspace import Workspace
@@ -115,7 +115,8 @@ def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspac
     head, adds = metrics["headline"], metrics["headline"]["adds"]
     first = page.text[: page.text.index("Protocols: seen and unseen")]
     assert f"{head['auc']['value']:.3f} {head['auc']['low']:.3f} to {head['auc']['high']:.3f}" in first
-    assert "No method of forgery has clips enough." in first
+    worst = head["worst_method"]["method"]
+    assert f"AUC of the 6 fakes by {worst} against all bona fide clips" in first
     assert f"{adds['difference']:+.3f}".replace("-", "\N{MINUS SIGN}") in first
     assert f"The difference of AUC to “{adds['control']}” ({metrics['systems'][adds['control']]['what']})" in first
     assert "sources never seen 0.590 0.510 to 0.670 AUC over the pairs of a fake and a bona fide clip inside 2" in first
@@ -299,7 +300,8 @@ def test_the_folder_alone_gives_its_numbers_again(run: Workspace, tmp_path: Path
 
 @pytest.mark.usefixtures("without_plots")
 def test_faces_may_be_left_out(workspace: Workspace, html: str) -> None:
-    assert html.count("data:image/jpeg;base64,") == 2  # a strip of faces and a spectrogram
+    errors = html.count('<div class="error">')
+    assert html.count("data:image/jpeg;base64,") == 2 * errors > 0  # a strip of faces and a spectrogram each
     assert "personal data" in html
     without = build_report(workspace, Params(), faces=False).read_text(encoding="utf-8")
     assert "data:image/jpeg" not in without
@@ -313,6 +315,23 @@ def test_a_run_without_the_searched_network_still_has_a_page(tmp_path: Path) -> 
     workspace = make_workspace(tmp_path, index, seeds=[0])
     write_evaluation(workspace, index, seeds=[0], networks=("visual",))
     assert "Nothing can be said: no searched network was trained and scored." in text_of(workspace)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_of_few_people_the_page_tells_points_and_why_no_more(tmp_path: Path) -> None:
+    index = make_index(subjects=10)
+    workspace = make_workspace(tmp_path, index, seeds=[0])
+    head = write_evaluation(workspace, index, seeds=[0])["headline"]
+    few = "no interval: too few people (2; 6 needed)"
+    adds = signed(head["adds"]["difference"])
+    text = text_of(workspace)
+    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f} ({few}) on other people" in text
+    assert f"AUC on other people of the test split; {few}" in text
+    assert f"{adds} {few} The difference of AUC to “{head['adds']['control']}”" in text
+    assert "No method of forgery has clips enough." in text
+    assert not re.search(r"p [=<] 0|ranks fakes above|measured beside it", text)
+    card = (workspace.report / "model-card.md").read_text()
+    assert f"| {adds} ({few}), {head['adds']['control']} |" in card
 
 
 def test_no_quarantine_says_so(run: Workspace) -> None:
