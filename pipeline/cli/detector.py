@@ -21,6 +21,7 @@ from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, consol
 
 if TYPE_CHECKING:
     from pipeline.detector.predict import Show
+    from pipeline.params import ComputeParams
     from pipeline.workspace import Workspace
 
 app = typer.Typer()
@@ -92,7 +93,6 @@ def predict(
     from pipeline.detector.opened import open_bundle
     from pipeline.detector.predict import predict as run
     from pipeline.detector.prediction import unscored
-    from pipeline.params import ComputeParams
     from pipeline.runs.worth import kept_first
     from pipeline.workspace import Workspace
 
@@ -103,15 +103,7 @@ def predict(
     if not found:
         raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
-    has_dask = bool(find_spec("distributed"))
-    if (scheduler or workers not in (None, 1)) and not has_dask:
-        raise typer.BadParameter(
-            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
-            "`train` (docs/install.md)",
-            param_hint="--workers, --scheduler",
-        )
-    # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4 or not has_dask)
+    compute = _compute(scheduler, workers, len(files))
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
@@ -123,7 +115,6 @@ def predict(
         for each in found:
             if each.reason:
                 write(unscored(str(each.path), each.reason))
-        compute = ComputeParams(scheduler=scheduler, workers=count)
         show = _pages(workspace, files, html, _options(work, bundle, hop, faces)) if html else None
         bar = _Bar()
         predictions = run(
@@ -136,6 +127,22 @@ def predict(
             bar.next_file()
     if not all(scored) or len(scored) < len(found):
         raise typer.Exit(1)
+
+
+def _compute(scheduler: str, workers: int | None, files: int) -> ComputeParams:
+    """By how many processes so many files are looked at."""
+    from pipeline.params import ComputeParams
+
+    has_dask = bool(find_spec("distributed"))
+    if (scheduler or workers not in (None, 1)) and not has_dask:
+        raise typer.BadParameter(
+            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
+            "`train` (docs/install.md)",
+            param_hint="--workers, --scheduler",
+        )
+    # One file in this process is done before a worker has started.
+    count = workers if workers is not None else int(files < 4 or not has_dask)
+    return ComputeParams(scheduler=scheduler, workers=count)
 
 
 def _pages(workspace: Workspace, files: list[Path], folder: Path, options: dict[str, str]) -> Callable[[Path], Show]:

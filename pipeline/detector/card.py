@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,15 +95,12 @@ def _here(
 ) -> dict[str, Any]:
     """{here, why_not}: whether this machine has the same backbone; nothing is downloaded to find that out."""
     if graphs:
-        return {"here": True, "why_not": ""}
+        return _needs("onnxruntime", "predict") if find_spec("onnxruntime") is None else {"here": True, "why_not": ""}
     try:
         from pipeline.backbones import load_backbone  # noqa: PLC0415 - seconds, and an extra
         from pipeline.backbones.known import named  # noqa: PLC0415
     except ImportError as error:
-        return {
-            "here": False,
-            "why_not": f"it needs {error.name}: install bmnas with its extra `train` (docs/install.md)",
-        }
+        return _needs(error.name, "train")
     modality: Modality = described.modality
     if params.weights == "hub" and ((of := named(params.name, hub=True)) is None or of.weights != "here"):
         return {"here": False, "why_not": "not yet: its weights are to be downloaded"}
@@ -114,3 +112,7 @@ def _here(
     if made in wanted:
         return {"here": True, "why_not": ""}
     return {"here": False, "why_not": "what is installed here has other weights or code"}
+
+
+def _needs(package: str | None, extra: str) -> dict[str, Any]:
+    return {"here": False, "why_not": f"it needs {package}: install bmnas with its extra `{extra}` (docs/install.md)"}

@@ -41,6 +41,13 @@ def test_the_small_install_shows_what_a_bundle_is_worth() -> None:
     assert card["format"] == 2
     assert card["verdict"]
     assert [of["here"] for of in card["backbones"]] == [True, True]
+    bare = without("bundle", "show", str(BUNDLES / "format-2.bmnas"), "--json", packages=("onnxruntime",))
+    assert [of["why_not"] for of in json.loads(bare.stdout)["backbones"]] == [
+        "it needs onnxruntime: install bmnas with its extra `predict` (docs/install.md)"
+    ] * 2
+    card = json.loads(without("bundle", "show", str(BUNDLES / "format-1.bmnas"), "--json").stdout)
+    assert card["verdict"]
+    assert {of["why_not"] for of in card["backbones"]} == {f"it needs torch: {TRAIN}"}
 
 
 def test_the_small_install_is_examined() -> None:
