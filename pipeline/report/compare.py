@@ -84,8 +84,7 @@ def compare(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     pairs = []
     for i, j in combinations(range(len(runs)), 2):
         (first, of_first), (second, of_second) = measures[i], measures[j]
-        drawn = (of["auc"] if of else str(draws) for of in (of_first, of_second))
-        row = paired(first["auc"]["value"] - second["auc"]["value"], *drawn)
+        row = paired(first["auc"]["value"] - second["auc"]["value"], of_first["auc"], of_second["auc"])
         scores = (tables[of]["score"] for of in (i, j))
         p_delong = None if row["p"] is None else delong(labels, *scores).p
         pairs.append({"first": runs[i].name, "second": runs[j].name, **row, "p_delong": p_delong})

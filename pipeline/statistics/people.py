@@ -30,6 +30,14 @@ def enough(drawn: int, of: str = "people", *, least: int = LEAST_PEOPLE) -> None
         raise UndefinedMetricError(f"too few {of} ({drawn}; {least} needed)")
 
 
+def enough_of_each(labels: ArrayLike, people: ArrayLike) -> None:
+    """The same of clips, (clips,) both: in all, and behind the fakes and behind the real clips."""
+    y, whose = np.asarray(labels), np.asarray(people)
+    enough(len(np.unique(whose)))
+    for label, kind in ((1, "fake"), (0, "real")):
+        enough(len(np.unique(whose[y == label])), f"people with {kind} clips")
+
+
 @dataclass(frozen=True)
 class Draws:
     """Which people each draw holds, and how often."""

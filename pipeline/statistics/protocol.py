@@ -17,8 +17,8 @@ from pipeline.statistics import metrics
 from pipeline.statistics.added import in_a_word
 from pipeline.statistics.compare import paired
 from pipeline.statistics.means import MEAN, MEANS, PAIRS, disagree
-from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, interval
+from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
+from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, enough_of_each, interval
 from pipeline.statistics.values import DRAWS, affordable, value
 
 _MOST_PAIRS = 0.9  # the tests that hold so many of the pairs are counted
@@ -47,6 +47,8 @@ class Measured:
     row: Mapping[str, Any]
     drawn: Floats | str
     pairs: Floats | int
+    few: str = ""
+    """Why nothing but points can be said of it alone; empty where more can"""
 
     @property
     def seen(self) -> bool:
@@ -207,8 +209,16 @@ def _measured(names: Mapping[str, Any], one: pd.DataFrame, by_seed: pd.DataFrame
         interval(drawn)
     except UndefinedMetricError as error:
         drawn, pairs = str(error), n_fake * n_real
-    test = Measured(row, drawn, pairs)
+    test = Measured(row, drawn, pairs, _few(labels, one["person"]))
     return replace(test, row=row | _span(row["auc"], [test], MEAN))
+
+
+def _few(labels: Ints, people: pd.Series[str]) -> str:
+    try:
+        enough_of_each(labels, people)
+    except UndefinedMetricError as error:
+        return str(error)
+    return ""
 
 
 def _span(auc: float, tests: Sequence[Measured], of: str) -> dict[str, Any]:
@@ -252,8 +262,7 @@ def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats | str:
     """
     try:
         if len(tests) == 1:
-            enough(tests[0].row["people"])
-            return tests[0].drawn
+            return tests[0].few or tests[0].drawn
         enough(len(tests), "tests")
     except UndefinedMetricError as error:
         return str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,7 @@ def measure_system(
 
     table: the clips by clip_id, sorted; draws: of the people of all its rows; seed: of the draws of training seeds.
     """
-    of_clips = cut(draws, system.clip.test.at, len(system.clip.test.at))
-    values, drawn = _level(system.clip, of_clips)
+    values, drawn = _level(system.clip, cut(draws, system.clip.test.at, len(system.clip.test.at)))
     of_windows, _ = _level(system.window, cut(draws, system.window.test.at, 2 * len(system.window.test.at)))
     chosen = system.clip.chosen
     entry = {
@@ -92,10 +92,10 @@ def measure_system(
         "pooling": _pooling(system, values["auc"], draws),
         **_breakdown(system, table, chosen, draws),
     }
-    return entry, drawn.get("auc", of_clips if isinstance(of_clips, str) else str(values["auc"]["reason"]))
+    return entry, drawn["auc"]
 
 
-def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
+def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats | str]]:
     test = level.test
     values, drawn = measured(test.labels, test.mean, level.chosen, draws)
     values["average_precision"]["prevalence"] = float(test.labels.mean()) if len(test.labels) else None
@@ -120,8 +120,9 @@ def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any
     each = [points(test.labels, row, by)[0] for row, by in zip(test.scores, chosen, strict=True)]
     drawn_for = cut(draws, test.at, 2 * test.scores.size)
     drawn: list[dict[str, Floats]] = []
-    if not isinstance(drawn_for, str):
-        drawn = [drawn_points(test.labels, row, by, drawn_for) for row, by in zip(test.scores, chosen, strict=True)]
+    with suppress(UndefinedMetricError):
+        if not isinstance(drawn_for, str):
+            drawn = [drawn_points(test.labels, row, by, drawn_for) for row, by in zip(test.scores, chosen, strict=True)]
     found = {}
     for name in METRICS:
         per_seed = [of.get(name) for of in each]

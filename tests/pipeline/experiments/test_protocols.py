@@ -175,7 +175,7 @@ def scored(trained_on: str, tested_on: str, labels: Sequence[int], scores: Seque
     return pd.DataFrame(
         {
             "clip_id": [f"{tested_on}{i}" for i in range(n)],
-            "person": [f"p{i % 8}" for i in range(n)],
+            "person": [f"p{i // 2 % 8}" for i in range(n)],
             "label": labels,
             "score": scores,
             "trained_on": trained_on,
@@ -328,6 +328,9 @@ def test_of_few_tests_or_people_nothing_is_said_but_the_points() -> None:
     assert [adds["pairs"][key] for key in ("low", "high", "p")] == [None] * 3
     assert adds["sentence"].count("theirs; no interval: too few tests (5; 6 needed).") == 2
     assert not any(word in adds["sentence"] for word in ("worse", "something", "chance", "95 %"))
+    rare = table[(table["tested_on"] == "large") & ((table["label"] == 0) | (table["person"] < "p13"))]
+    row = every_test(rare, seed=0)[0].row
+    assert (row["people"], row["auc_reason"]) == (20, "no interval: too few people with fake clips (5; 6 needed)")
     one = table[(table["tested_on"] == "large") & table["person"].isin([f"p{i}" for i in range(5)])]
     adds = what_is_added(every_test(one, seed=0), "ours")
     assert adds

@@ -229,6 +229,10 @@ def test_a_part_of_few_people_has_no_interval_where_the_whole_has_one() -> None:
     small = found["per_source"]["small"]["auc"]
     assert small["value"] is not None
     assert (small["low"], small["reason"]) == (None, "no interval: too few people (2; 6 needed)")
+    rare = index["method"].where((index["method"] != "wav2lip") | ~rare, "rare")
+    of_method = measured(index.assign(method=rare))["systems"]["fusion"]["per_method"]["rare"]
+    assert of_method["apcer"]["value"] is not None
+    assert of_method["apcer"]["reason"] == "no interval: too few people with fake clips (2; 6 needed)"
 
 
 @pytest.mark.parametrize(("subjects", "windows", "small"), [(40, 1, True), (95, 1, True), (125, 1, False)])
