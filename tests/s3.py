@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
@@ -17,6 +18,7 @@ def s3_server() -> Iterator[None]:
     host, port = server.get_host_and_port()
     with s3_client(f"http://{host}:{port}"):
         yield
+        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()  # all of a process are one
     server.stop()
 
 
