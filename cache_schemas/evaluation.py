@@ -3,7 +3,7 @@
 clips.csv   a row a clip of the cache, all splits: what it is, and the properties of its file
 scores.csv  a row a window of val and test, system and seed; score = P(fake); label and category: the window's own
 
-metrics.json, beside them, holds those numbers. What is read of files that others may have touched is checked here.
+What is read of tables that others may have touched is checked here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cache_schemas.run import RunFileError, read_json
+from cache_schemas.metrics import AGAIN, EvaluationError
+from cache_schemas.protocol import PROTOCOL_AGAIN
 from cache_schemas.tables import read_table
 
 SCORES = (
@@ -29,27 +30,10 @@ CLIPS = (
 )  # fmt: skip
 PROPERTIES = ("duration_s", "leading_silence_s", "loudness_db", "width_px", "height_px", "fps", "file_bytes")
 """Then these, and what decides whether a clip is judged: the quantities of `statistics.limits`."""
-METRICS_VERSION = 2
-_AGAIN = "run `bmnas evaluate` again"
 _TEXTS = (
     "clip_id", "path", "dataset", "group", "subject_id", "split", "category", "method", "video_segments",
     "audio_segments", "clip_category", "system",
 )  # fmt: skip
-
-
-class EvaluationError(RunFileError):
-    """A table of an evaluation cannot be used; the message names it and what it lacks."""
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The folder's metrics.json; raises RunFileError where it is missing, damaged, or another version's."""
-    path = folder / "metrics.json"
-    content = read_json(path, "evaluate")
-    if (version := content.get("schema_version")) != METRICS_VERSION:
-        raise EvaluationError(f"{path} is of version {version}, {METRICS_VERSION} is needed: {_AGAIN}")
-    if "headline" not in content:
-        raise EvaluationError(f"{path} lacks headline: {_AGAIN}")
-    return content
 
 
 @dataclass(frozen=True)
@@ -109,8 +93,8 @@ def read_evaluation(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises EvaluationError where one is missing or damaged, or says what the other does not: a figure made of some
     columns would otherwise not be the one that others give.
     """
-    clips = Table.read(folder / "clips.csv", (*CLIPS, *PROPERTIES), _TEXTS, _AGAIN)
-    scores = Table.read(folder / "scores.csv", SCORES, _TEXTS, _AGAIN)
+    clips = Table.read(folder / "clips.csv", (*CLIPS, *PROPERTIES), _TEXTS, AGAIN)
+    scores = Table.read(folder / "scores.csv", SCORES, _TEXTS, AGAIN)
     for table, key in ((clips, ["clip_id"]), (scores, [*_WINDOW, "system", "seed"])):
         table.refuse("label", ~table.rows["label"].isin([0, 1]), "0 (real) or 1 (fake)")
         table.refuse("clip_id", table.rows.duplicated(key), f"one row for each {', '.join(key)}")
@@ -141,5 +125,20 @@ def _agree(clips: pd.DataFrame, scores: Table) -> None:
         of = ragged.iloc[0]
         raise EvaluationError(
             f"{scores.path}: system {of['system']}, seed {of['seed']}: scores of {of['windows']} windows, others have "
-            f"{windows}: {_AGAIN}"
+            f"{windows}: {AGAIN}"
         )
+
+
+_PROTOCOL_TEXTS = ("clip_id", "person", "trained_on", "tested_on", "method")
+
+
+def read_protocol_scores(path: Path) -> pd.DataFrame:
+    """A protocol's scores.csv, every digit; raises EvaluationError where a row cannot be, and names it."""
+    table = Table.read(path, (*_PROTOCOL_TEXTS, "label", "seed", "score", "threshold"), _PROTOCOL_TEXTS, PROTOCOL_AGAIN)
+    rows = table.rows
+    table.refuse("seed", rows["seed"].isna(), "a number")
+    table.refuse("label", ~rows["label"].isin([0, 1]), "0 (real) or 1 (fake)")
+    table.refuse("score", ~rows["score"].between(0, 1), "P(fake), from 0 to 1")
+    table.refuse("threshold", ~rows["threshold"].between(0, 1), "a score, from 0 to 1")
+    table.refuse_apart(["clip_id"], ["label", "person"])
+    return rows

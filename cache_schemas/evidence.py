@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cache_schemas.files import digest, file_sha256, write_text
 from cache_schemas.run import NetworkName, RunFileError, missing, read_run
@@ -19,11 +19,11 @@ class _Record(BaseModel, extra="forbid", frozen=True):
 
 
 class SystemEvidence(_Record):
-    """What the score of one network, the mean over its seeds and a clip's windows, is worth, by the val clips.
+    """What the score of one network, the mean over its seeds and a clip's windows, is worth, by clips that it knew not.
 
     points: see `pipeline.statistics.strength.Calibration`; low, high: the most that is ever claimed, log10 LR;
     threshold: P(fake) at or above which a clip is called fake; limits: what the quantities of `statistics.limits` must
-    keep to, None where val cannot say.
+    keep to, None where val cannot say; protocol: whose left-out clips these were, "" if they are those of val.
     """
 
     kind: Literal["logistic", "isotonic"]
@@ -34,6 +34,19 @@ class SystemEvidence(_Record):
     limits: dict[str, FiniteFloat | None]
     n_real: int
     n_fake: int
+    protocol: str = Field("", max_length=100)
+
+    @property
+    def by(self) -> str:
+        """The clips that it was calibrated on, in words."""
+        left_out = f"clips left out in turn, protocol {self.protocol}"
+        return f"{self.n_real} real and {self.n_fake} fake {left_out if self.protocol else 'validation clips'}"
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an empty `protocol`: what was written when there was none keeps its digest."""
+        found: dict[str, Any] = plain(self)
+        return found if self.protocol else {name: value for name, value in found.items() if name != "protocol"}
 
     @model_validator(mode="after")
     def _curve(self) -> Self:

@@ -131,7 +131,7 @@ def write_shard(folder: Path, schema: ShardSchema, key: str, results: list[ClipR
     with image.getbuffer() as content:
         head = _head(names, len(content), clips)
         content[: len(head)] = head
-        with replacing(path) as temporary:
+        with replacing(path, one_of_many=True) as temporary:
             temporary.write_bytes(content)
     return path
 
@@ -216,20 +216,26 @@ def read_rows(
 
     only: the arrays to read, all where None.
     """
-    chosen = list(rows)
-    found = {}
+    found = list(each_row(path, schema, rows, only=only))
+    return {name: np.stack([row[name] for row in found]) for name in found[0]}
+
+
+def each_row(
+    path: Path, schema: ShardSchema, rows: Iterable[int], *, only: Collection[str] | None = None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yields {array name: what it holds of one window}, as read_rows; the file is opened once for all."""
     try:
         with _opened(path) as file:
-            for spec in schema.arrays:
-                if only is None or spec.name in only:
-                    dataset = file[spec.name]
-                    found[spec.name] = np.stack([_row(dataset, row, spec) for row in chosen])
-                    spec.check(found[spec.name], len(chosen))
+            datasets = [(spec, file[spec.name]) for spec in schema.arrays if only is None or spec.name in only]
+            for row in rows:
+                found = {spec.name: _row(dataset, row, spec) for spec, dataset in datasets}
+                for spec, _ in datasets:
+                    spec.check(found[spec.name][None], 1)
+                yield found
     except (OSError, KeyError, ValueError) as error:
         again = f"delete the file and run `bmnas {schema.stage}` again"
         remedy = "set HDF5_USE_FILE_LOCKING=FALSE" if "unable to lock" in str(error) else again
         raise ShardError(f"{path}: {error}; {remedy}") from error
-    return found
 
 
 def _opened(path: Path) -> h5py.File:

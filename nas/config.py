@@ -10,13 +10,14 @@ from nas.names import DEFAULT_OPERATIONS, OPERATIONS
 EstimatorName = Literal["softmax", "gumbel", "st_gumbel", "gumbel_rao", "published"]
 SpaceName = Literal["slots", "bmnas"]
 Head = Literal["mean", "flatten"]
+Precision = Literal["float32", "tf32"]
 SomeConfig = TypeVar("SomeConfig", bound="NetworkConfig")
 
 
 class NetworkConfig(BaseModel):
     """What the supernet of a search and the fixed network of a training have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     channels: int = Field(default=128, ge=1, le=4096, description="C, channels of every layer after its reshape layer")
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0, description="share of activations set to 0 in training")
@@ -30,6 +31,11 @@ class NetworkConfig(BaseModel):
     )
     class_weights: bool = Field(
         default=True, description="weight the loss of a class by the inverse of its share of the train split"
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="what a GPU multiplies matrices in: tf32 is faster, and keeps ten bits of what it multiplies; the "
+        "CPU always has float32",
     )
     device: str | None = Field(
         default=None, description="torch device to run on, as 'cpu' or 'cuda:0'; None: where the features lie"

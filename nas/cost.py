@@ -6,7 +6,8 @@ counted.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import mul
 from typing import Any, Literal
 
 import torch
@@ -89,8 +90,9 @@ class CostShare:
     def __call__(self, mix: Mix) -> Tensor:
         """Return the share (R,). A layer that several cells read costs once."""
         count = len(self.of_layers)
-        slots = [cell.inputs[..., :count].expand(-1, 2, -1) for cell in mix]
-        unread = torch.stack([(1.0 - slot).prod(dim=1) for slot in slots], 1).prod(dim=1)
+        slots = [slot for cell in mix for slot in cell.inputs[..., :count].expand(-1, 2, -1).unbind(1)]
+        # Not torch.prod: its gradient is rounded in another way where any run's factor is 0, and it reads that back.
+        unread = reduce(mul, [1.0 - slot for slot in slots])
         operations = torch.stack([weights for cell in mix for weights in cell.operations], 1).sum(dim=1)
         of_layers, of_operations = (1.0 - unread) * self.of_layers, operations * self.of_operations
         return (of_layers.sum(dim=1) + of_operations.sum(dim=1)).div(self.whole)

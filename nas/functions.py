@@ -5,16 +5,33 @@ formula of torch (its docstring states it), and the tests hold its gradients to 
 differentiable once. What is written to is, where possible, what was just read: memory in the cache costs a fifth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nas.config import Precision
+
 EPSILON = 1e-5
 CACHE_LINE = 16
 """Floats of a cache line."""
+
+
+@contextmanager
+def multiplying(precision: Precision) -> Iterator[None]:
+    """Has a GPU multiply in this precision meanwhile; float32 is what torch multiplies in by itself."""
+    if precision == "float32":
+        yield
+        return
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, precision
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:

@@ -53,14 +53,23 @@ class RunsNetwork(nn.Module):
         return {name: self._reshaped(name, features[name], how) for name in self.readers}
 
     def _reshaped(self, name: str, x: Tensor, how: Pass) -> Tensor:
-        block, runs = self.reshape[module_key(name)], len(self.readers[name])
-        if name not in how.gaps:
-            return block(x.expand(runs, -1, -1, -1), how=how, site=name)  # type: ignore[no-any-return]
-        there = (x != 0).any(3, keepdim=True).any(2, keepdim=True)
-        if how.statistics != "running":
-            total = x.flatten(1, 2).sum(1)[:, None, None]  # what is not there adds nothing
-            x = torch.where(there, x, total / (there.sum(1, keepdim=True) * x.shape[2]).clamp(min=1))
-        return block(x.expand(runs, -1, -1, -1), how=how, site=name) * there  # type: ignore[no-any-return]
+        key, readers = module_key(name), len(self.readers[name])
+        block, runs, there = self.reshape[key], len(self.held[f"reshape.{key}"]), None
+        if name in how.gaps:
+            there = (x != 0).any(3, keepdim=True).any(2, keepdim=True)
+            if how.statistics != "running":
+                total = x.flatten(1, 2).sum(1)[:, None, None]  # what is not there adds nothing
+                x = torch.where(there, x, total / (there.sum(1, keepdim=True) * x.shape[2]).clamp(min=1))
+        out: Tensor = block(x.expand(runs, -1, -1, -1), how=how, site=name)
+        out = out if there is None else out * there
+        return out if runs == readers else out.expand(readers, -1, -1, -1)
+
+    def reshape_once(self) -> None:
+        """Have one block reshape a layer for all that read it, where the weights of all of them are the same."""
+        for name, readers in self.readers.items():
+            key = module_key(name)
+            self.reshape[key] = ConvBlock(1, self.in_channels[name], self.channels)
+            self.held[f"reshape.{key}"] = readers[:1]
 
     def runs_of(self, name: str) -> Runs:
         """Return the runs of a block, parameter, buffer or place with dropout, in the order of its first axis."""
@@ -223,6 +232,8 @@ class FixedNetwork(Network):
     ) -> Self:
         """Return networks that use weights of a supernet: all those of one run {name: (1, ...)}, or each its own."""
         network = cls(genotypes, in_channels, **_sizes(weights), seeds=(0,) * len(genotypes))
+        if len(weights["classifier.bias"]) == 1:
+            network.reshape_once()
         network.to(weights["classifier.bias"].device)
         shared = {
             name: weights[name].expand(len(genotypes), *value.shape[1:])[list(network.runs_of(name))]

@@ -29,16 +29,23 @@ class Adam:
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        lr: Sequence[float],
+        lr: Sequence[float | Tensor],
         betas: Sequence[tuple[float, float]],
         weight_decay: Sequence[float],
     ) -> None:
         """parameters: (R, ...) each; lr, betas, weight_decay: one per run.
 
-        A single one serves all runs: the parameters then need no common axis.
+        A single one serves all runs: the parameters then need no common axis. A rate that changes is a tensor, one for
+        all runs that have it, as `WeightOptimiser` makes it.
         """
         self.parameters = list(parameters)
-        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        settings = [
+            (id(rate) if isinstance(rate, Tensor) else rate, *others)
+            for rate, *others in zip(lr, betas, weight_decay, strict=True)
+        ]
+        alike = [[r for r, of_run in enumerate(settings) if of_run == one] for one in dict.fromkeys(settings)]
+        self.groups = [(lr[runs[0]], betas[runs[0]], weight_decay[runs[0]], runs) for runs in alike]
+        self.runs = len(settings)
         self.padding = [-p[0].numel() % LANES for p in self.parameters]
         self.moments = [
             (torch.zeros_like(padded), torch.zeros_like(padded))
@@ -60,6 +67,7 @@ class Adam:
         The gradients of many parameters are never held all at once.
         """
         self.count += 1
+        self.held, self.numbers_held = {}, 0
         hooks = [
             parameter.register_post_accumulate_grad_hook(partial(self._hold, place))  # type: ignore[no-untyped-call]
             for place, parameter in enumerate(self.parameters)
@@ -90,10 +98,8 @@ class Adam:
             (_padded(self.parameters[i], self.padding[i]), _padded(g, self.padding[i]), *self.moments[i])
             for i, g in gradients.items()
         ]
-        settings = list(zip(self.lr, self.betas, self.weight_decay, strict=True))
-        for lr, (beta1, beta2), weight_decay in dict.fromkeys(settings):
-            alike = [r for r, of_run in enumerate(settings) if of_run == (lr, (beta1, beta2), weight_decay)]
-            rows = held if len(alike) == len(settings) else [tuple(x[r] for x in four) for r in alike for four in held]
+        for lr, (beta1, beta2), weight_decay, alike in self.groups:
+            rows = held if len(alike) == self.runs else [tuple(x[r] for x in four) for r in alike for four in held]
             if not rows:
                 continue
             parameters, of_them, means, squares = (list(column) for column in zip(*rows, strict=True))
@@ -129,8 +135,18 @@ class WeightOptimiser:
     def __init__(self, parameters: Iterable[nn.Parameter], configs: Sequence[TrainedConfig], steps: int) -> None:
         """configs: one for all runs, or one per run where all parameters are (R, ...); steps: minibatches an epoch."""
         self.configs, self.steps, self.done = configs, steps, 0
-        decays = [config.weight_decay for config in configs]
-        self.adam = Adam(parameters, lr=self.lr, betas=[(0.9, 0.999)] * len(configs), weight_decay=decays)
+        weights = list(parameters)
+        # As the fused kernel reads a rate: on a GPU in single precision only, on the CPU in that of a number of Python.
+        precision = torch.float64 if weights[0].is_cpu else torch.float32
+        self.rates = {
+            span: torch.zeros((), dtype=precision, device=weights[0].device) for span in map(self._span, configs)
+        }
+        self.adam = Adam(
+            weights,
+            lr=[self.rates[self._span(config)] for config in configs],
+            betas=[(0.9, 0.999)] * len(configs),
+            weight_decay=[config.weight_decay for config in configs],
+        )
 
     def take(
         self, parameters: Iterable[nn.Parameter], places: Sequence[tuple[int, Sequence[int]]]
@@ -143,18 +159,23 @@ class WeightOptimiser:
         taken.adam.count = self.adam.count
         return taken
 
-    @property
-    def lr(self) -> list[float]:
-        """The learning rate of every run's next step."""
-        rates = []
-        for config in self.configs:
-            cycles = self.done / (config.restart_epochs * self.steps)
+    @staticmethod
+    def _span(config: TrainedConfig) -> tuple[float, float, int]:
+        return config.weight_lr, config.weight_lr_min, config.restart_epochs
+
+    def next(self) -> None:
+        """Set the learning rates of the next step, which are the schedule's."""
+        for (most, least, epochs), rate in self.rates.items():
+            cycles = self.done / (epochs * self.steps)
             swing = (1 + math.cos(math.pi * (cycles % 1.0))) / 2
-            rates.append(config.weight_lr_min + (config.weight_lr - config.weight_lr_min) * swing)
-        return rates
+            rate.fill_(least + (most - least) * swing)
+        self.done += 1
+
+    def descend(self, loss: Tensor) -> None:
+        """Move the weights along the gradient of a loss that is summed over the runs, at the rates that are set."""
+        self.adam.descend(loss)
 
     def step(self, loss: Tensor) -> None:
-        """Move the weights along the gradient of a loss that is summed over the runs."""
-        self.adam.lr = self.lr
-        self.adam.descend(loss)
-        self.done += 1
+        """Make the next step of the schedule."""
+        self.next()
+        self.descend(loss)

@@ -51,14 +51,14 @@ class Streams:
 
     def __init__(self, seeds: Sequence[int], name: str, device: torch.device | str) -> None:
         self.device = torch.device(device)
+        # Moved on with each draw, on the device: what draws can then be replayed there, see `nas.captured`.
         self.keys = torch.tensor(keys(seeds, name), device=device)[:, None]
-        self.draws = 0
 
     def bits(self, count: int) -> Tensor:
         """Return 64 random bits per element, int64 (R, count)."""
         elements = torch.arange(count, device=self.device).mul_(_signed(ELEMENT))
-        places = (self.keys + _signed(DRAW * self.draws)) + elements
-        self.draws += 1
+        places = self.keys + elements
+        self.keys.add_(_signed(DRAW))
         return hashed(places)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
@@ -110,7 +110,7 @@ class Dropout:
         self.runs_at = runs_at or (lambda _: tuple(range(len(self.seeds))))
         self.scale = torch.full((1, 1, 1), LEVELS / (LEVELS - dropped), device=device)
         self.threshold = dropped - LEVELS // 2
-        self.step = 0
+        self.moved = torch.zeros((), dtype=torch.int64, device=device)
         self.places: dict[Place, Tensor] = {}
         self.drawn: dict[Place, Tensor] = {}
         self.whole = torch.empty(0)
@@ -135,7 +135,7 @@ class Dropout:
         return begin[:, None] + torch.arange(-(-elements // 8), device=self.device) * _signed(ELEMENT)
 
     def _draw(self, places: Tensor) -> Tensor:
-        return hashed(places + _signed(DRAW * self.step))
+        return hashed(places + self.moved)
 
     def _next_step(self) -> None:
         """Draw for all sites that the last step passed."""
@@ -145,7 +145,7 @@ class Dropout:
         if sum(sizes) != len(self.whole):
             self.whole = torch.cat([places.flatten() for places in self.places.values()])
             self.places = self._apart(self.whole, sizes)
-        self.step += 1
+        self.moved.add_(_signed(DRAW))
         self.drawn = self._apart(self._draw(self.whole), sizes)
 
     def _apart(self, whole: Tensor, sizes: list[int]) -> dict[Place, Tensor]:

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.captured import Captured
 from nas.choices import Choosers
 from nas.config import SearchConfig, check_configs
 from nas.cost import CostShare
 from nas.data import Dataset, Minibatches, check_seeds, losses, of_modality, prepare
 from nas.failures import Row, RunError, RunResult, checked, collapse_warnings, curve_rows, failure
+from nas.functions import multiplying
 from nas.genotype import Genotype
 from nas.halving import different, halve
 from nas.layers import Pass
@@ -113,13 +115,14 @@ def search(
     config = per_run[0]
     data = prepare(of_modality(features, config.modality), labels, split, config.device, reads="train_val")
     state = Search(data, per_run, seeds)
-    for epoch in range(config.epochs):
-        rows = state.epoch(epoch)
-        if progress is not None:
-            progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
-        if all(state.errors):
-            break
-    return checked(state.results(keep_weights))
+    with multiplying(config.precision):
+        for epoch in range(config.epochs):
+            rows = state.epoch(epoch)
+            if progress is not None:
+                progress({"stage": "search", "epoch": epoch + 1, "epochs": config.epochs, "runs": rows})
+            if all(state.errors):
+                break
+        return checked(state.results(keep_weights))
 
 
 class Search:
@@ -153,6 +156,9 @@ class Search:
         self.cost = CostShare(
             self.space, data.in_channels, channels=config.channels, length=data.length, kind=config.cost, device=device
         )
+        weighed = {name: [getattr(c, name) for c in configs] for name in ("entropy_weight", "cost_weight")}
+        self.factors = {name: torch.tensor(values, device=device) for name, values in weighed.items() if any(values)}
+        self.captured = Captured(device)
 
     def results(self, keep_weights: bool) -> list[SearchResult]:
         """Return what every run ends with."""
@@ -202,11 +208,18 @@ class Search:
     def step(self, *, searching: bool) -> tuple[Tensor, Tensor]:
         """Return the train loss and the norm of the architecture gradient per run, (R,) each, of one step.
 
-        That is a step of the weights on train and, when searching, one of the choices; else the norm is 0.
+        That is a step of the weights on train and, when searching, one of the choices; else the norm is 0. What the
+        host knows beforehand is done here; the rest leaves nothing behind but on the device, so that it is captured.
         """
         rows = self.train.next()
+        of_choices = self.val.next() if searching and self.config.level == "bilevel" else rows
+        self.weight_optimiser.next()
+        loss, norm = self.captured(self._step, rows, of_choices, searching=searching)
+        return loss, norm
+
+    def _step(self, rows: Tensor, of_choices: Tensor, *, searching: bool) -> tuple[Tensor, Tensor]:
         loss = self._weight_step(rows)
-        return loss, self._arch_step(rows) if searching else torch.zeros_like(loss)
+        return loss, self._arch_step(of_choices) if searching else torch.zeros_like(loss)
 
     def _losses(self, rows: Tensor, mix: Mix, how: Pass, views: Tensor | None = None) -> Tensor:
         logits = self.supernet(self.data.gather(rows, self.space.layers, views), mix, how)
@@ -219,15 +232,16 @@ class Search:
         per_run = self._losses(
             rows, mix, Pass("track", self.dropout, self.data.gaps), self.data.draw_views(rows, self.views)
         )
-        self.weight_optimiser.step(per_run.sum())
+        self.weight_optimiser.descend(per_run.sum())
         return per_run.detach()
 
-    def _arch_step(self, train_rows: Tensor) -> Tensor:
+    def _arch_step(self, rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
-        rows = self.val.next() if self.config.level == "bilevel" else train_rows
         self.supernet.fusion.requires_grad_(False)  # or their gradients are computed, too
-        per_run = self._arch_losses(rows)
-        self.supernet.fusion.requires_grad_(True)
+        try:
+            per_run = self._arch_losses(rows)
+        finally:
+            self.supernet.fusion.requires_grad_(True)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
@@ -236,10 +250,8 @@ class Search:
         """Return what architecture steps lower, per run (R,): the loss, and what the weights in the config add."""
         mix = self.supernet.architecture.sample(self.choosers)
         per_run = self._losses(rows, mix, Pass("batch", gaps=self.data.gaps))
-        for name, of in (("entropy_weight", self._entropy), ("cost_weight", lambda: self.cost(mix))):
-            factors = [getattr(config, name) for config in self.configs]
-            if any(factors):
-                per_run = per_run + torch.tensor(factors, device=per_run.device) * of()
+        for name, factors in self.factors.items():
+            per_run = per_run + factors * (self._entropy() if name == "entropy_weight" else self.cost(mix))
         return per_run
 
     def _entropy(self) -> Tensor:

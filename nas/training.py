@@ -10,6 +10,7 @@ from torch import Tensor
 from nas.config import RetrainConfig, check_config
 from nas.data import Dataset, Minibatches, check_genotypes, check_seeds, losses, prepare
 from nas.failures import Row, RunError, RunResult, checked, curve_rows, failure
+from nas.functions import multiplying
 from nas.genotype import Genotype
 from nas.layers import Pass
 from nas.network import CompactNetwork, FixedNetwork, RunsNetwork
@@ -228,16 +229,17 @@ class Training:
 
         `network` then holds every run's best weights.
         """
-        for epoch in range(self.config.epochs):
-            rows = self.epoch(epoch)
-            if progress is not None:
-                progress({"stage": "retrain", "epoch": epoch + 1, "epochs": self.config.epochs, "runs": rows})
-            if not any(self.active):
-                break
-        self.network, self.present = self.whole, list(range(len(self.seeds)))
-        self.network.load_state_dict(self.best_state)
-        scores = torch.empty(len(self.seeds), self.data.windows)
-        for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
-            if len(part):
-                scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
-        return [None if error else (scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)]
+        with multiplying(self.config.precision):
+            for epoch in range(self.config.epochs):
+                rows = self.epoch(epoch)
+                if progress is not None:
+                    progress({"stage": "retrain", "epoch": epoch + 1, "epochs": self.config.epochs, "runs": rows})
+                if not any(self.active):
+                    break
+            self.network, self.present = self.whole, list(range(len(self.seeds)))
+            self.network.load_state_dict(self.best_state)
+            scores = torch.empty(len(self.seeds), self.data.windows)
+            for part in (self.data.train, self.data.val, self.data.test):  # apart: none depends on the rows of another
+                if len(part):
+                    scores[:, part.cpu()] = self.evaluate(part).softmax(-1)[..., 1].cpu()
+            return [None if error else (scores[r].clone(), self.best_epoch[r]) for r, error in enumerate(self.errors)]

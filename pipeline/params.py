@@ -19,7 +19,7 @@ class ParamsError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     ALIKE: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
     """{parameter: {value: the value that computes the same and stands for it in names}}.
 
@@ -278,6 +278,11 @@ class ComputeParams(_Section):
         0, ge=0, description="worker processes on this machine; 0: one per core, 1: none, all in this process"
     )
     scheduler: str = Field("", description="address of a running Dask scheduler; empty: start workers here")
+    store: str = Field(
+        "",
+        description="where files wait for a cluster's workers that do not see this machine's folders, "
+        "s3://BUCKET/FOLDER or file:///FOLDER; empty: they do",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
 
 

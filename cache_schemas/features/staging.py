@@ -75,7 +75,7 @@ def stage_piece(
     if good:
         held = {"keys": json.dumps([keys[i] for i in good]), "versions": json.dumps(dict(versions or {}))}
         path = staged_piece(cache, variant, keys)
-        with written(path), replacing(path, lasting=False) as temporary, temporary.open("wb") as file:
+        with written(path), replacing(path, lasting=False, one_of_many=True) as temporary, temporary.open("wb") as file:
             np.savez(file, **{layer: rows[good] for layer, rows in arrays.items()}, **held)  # type: ignore[arg-type]
     return {keys[i]: reason for i, reason in refused.items()}
 

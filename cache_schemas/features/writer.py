@@ -260,7 +260,8 @@ class FeatureCacheWriter:
             if lost := [key for key in keys if key not in present]:
                 raise FeatureCacheError(
                     f"{self.path}: {len(lost)} rows of {variant.path} are not there, though they were computed: "
-                    f"do all workers see {staging_folder(self.path)}? Run the command again"
+                    f"do all workers see {staging_folder(self.path)}? If not, name a store that they see (--store). "
+                    "Run the command again"
                 )
             width = attributes.views + attributes.pseudo
             numbers[variant.path] = np.array([present[key] for key in keys], np.int64).reshape(-1, width)

@@ -13,17 +13,17 @@ from pipeline.backbones.words import BackboneError, Input, Modality, bare_identi
 if TYPE_CHECKING:
     from pipeline.backbones.base import WAVEFORM_HZ, Backbone, choose_stages, pool
     from pipeline.backbones.families import FAMILIES, NAMED, load_backbone
-    from pipeline.backbones.weights import resolved
+    from pipeline.backbones.weights import files_of, moved, resolved
 
 __all__ = [
     "FAMILIES", "NAMED", "WAVEFORM_HZ", "Backbone", "BackboneError", "Input", "Modality", "bare_identity",
-    "choose_stages", "load_backbone", "pool", "resolved",
+    "choose_stages", "files_of", "load_backbone", "moved", "pool", "resolved",
 ]  # fmt: skip
 
 _PLACES = {
     "base": ("WAVEFORM_HZ", "Backbone", "choose_stages", "pool"),
     "families": ("FAMILIES", "NAMED", "load_backbone"),
-    "weights": ("resolved",),
+    "weights": ("files_of", "moved", "resolved"),
 }
 
 

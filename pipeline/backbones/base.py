@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,6 +27,7 @@ _WINDOWS: dict[Input, tuple[torch.dtype, str, int]] = {
 }
 
 
+_GIVING = threading.Lock()
 WAVEFORM_HZ = 16000
 POOLING_VERSION = 1  # raise it when `pool` gives other values
 _ONLY_MAX = "maximum over space, adaptive maximum over time"  # as caches from before there were others say it
@@ -129,9 +132,24 @@ class Backbone(ABC):
         return self.device.type
 
     def rows(self, windows: NDArray[Any], *, length: int) -> dict[str, NDArray[np.float32]]:
-        """As a call of it, of arrays and on the CPU."""
-        found = self(torch.from_numpy(windows).to(self.device), length=length)
-        return {layer: x.cpu().numpy() for layer, x in found.items()}
+        """As a call of it, of arrays and on the CPU.
+
+        On a GPU, passes that several threads ask for are computed one behind the other, without a gap: who has given
+        it what to do lets the next one do so, and waits for its own rows alone.
+        """
+        cuda, given = self.on == "cuda", torch.from_numpy(windows)
+        if cuda:
+            given = given.pin_memory()  # held until the end: it is read when the GPU comes to it
+        with _GIVING if cuda else nullcontext():
+            found = self(given.to(self.device, non_blocking=True), length=length)
+            rows = torch.cat([x.flatten(1) for x in found.values()], dim=1).to("cpu", non_blocking=True)
+            done = torch.cuda.Event(blocking=True) if cuda else None  # type: ignore[no-untyped-call]
+            if done:
+                done.record()
+        if done:
+            done.synchronize()
+        parts = torch.split(rows, [x[0].numel() for x in found.values()], dim=1)
+        return {layer: part.reshape(len(windows), length, -1).numpy() for layer, part in zip(found, parts, strict=True)}
 
     @abstractmethod
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
@@ -280,12 +298,17 @@ class ImageBackbone(Backbone):
             self.net = OnnxNet(self.net)
         self._scale = torch.tensor([list(mean), list(std)])
 
+    def to(self, device: str) -> Self:
+        """As every backbone. What pictures are scaled by goes along: a copy in each pass would wait for the GPU."""
+        self._scale = self._scale.to(device)
+        return super().to(device)
+
     def transform(
         self, windows: UInt8[Tensor, "B T S S 3"] | Float32[Tensor, "B bands hops"]
     ) -> Float32[Tensor, "_ _ _ _"]:
         """(B * T, 3, S, S) from crops, or (B, 1, bands, hops) from spectrograms; float32."""
         if self.input == "crops":
-            return scaled_frames(windows, *self._scale.to(windows.device))
+            return scaled_frames(windows, *self._scale)
         return standardised(windows)[:, None]
 
     def maps(self, windows: Shaped[Tensor, "B ..."]) -> Sequence[Float[Tensor, "B _ _ ..."]]:
@@ -302,6 +325,15 @@ class ClipBackbone(ImageBackbone):
 
     runtimes = ("torch",)
     example_frames = (4,)
+
+    def to(self, device: str) -> Self:
+        """As every backbone; on a GPU channels-last, as crops are. On the CPU that would change last bits."""
+        for module in self.net.modules() if device != "cpu" else ():
+            if isinstance(module, torch.nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)
+            elif isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+        return super().to(device)
 
     def transform(self, windows: UInt8[Tensor, "B T S S 3"]) -> Float32[Tensor, "B 3 T S S"]:
         """(B, 3, T, S, S) float32 from crops."""

@@ -216,7 +216,7 @@ class OnnxBackbone(Backbone):
     def transform(self, windows: Shaped[Tensor, "B ..."]) -> Float32[Tensor, "_ ..."]:
         """The windows as the graph takes them."""
         if self.input == "crops":
-            return scaled_frames(windows, torch.tensor(_MEAN), torch.tensor(_STD))
+            return scaled_frames(windows, *torch.tensor([_MEAN, _STD], device=windows.device))
         if self.input == "waveform":
             return windows.float() / 32768
         x = standardised(windows)

@@ -10,7 +10,7 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torchvision.transforms.v2.functional as pictures
@@ -287,16 +287,20 @@ class Pictures(_Transformer):
             words.append(f"{self._frames or 'all'} frames")
         super().__init__(modality, params, net, config, source, transform="; ".join(words), token=self._before > 0)
 
+    def to(self, device: str) -> Self:
+        """As ImageBackbone's."""
+        self._scale = self._scale.to(device)
+        return super().to(device)
+
     def transform(self, windows: UInt8[Tensor, "B T S S 3"]) -> Float32[Tensor, "B _ 3 P P"]:
         """(B, T, 3, P, P) float32; of clips as many frames as it takes, some twice or left out."""
         steps = windows.shape[1]
         if self._together:
             wanted = self._frames or -(-steps // self._together) * self._together
-            windows = windows[:, torch.arange(wanted) * steps // wanted]
+            windows = windows[:, torch.arange(wanted, device=windows.device) * steps // wanted]
         x = windows.flatten(0, 1).permute(0, 3, 1, 2)
         x = pictures.resize(x, [self._resized, self._resized], interpolation=self._by, antialias=True)
-        mean, std = self._scale.to(x.device)
-        x = (pictures.center_crop(x, [self._px, self._px]).float() / 255 - mean) / std
+        x = (pictures.center_crop(x, [self._px, self._px]).float() / 255 - self._scale[0]) / self._scale[1]
         return torch.unflatten(x, 0, windows.shape[:2])
 
     def maps(self, windows: UInt8[Tensor, "B T S S 3"]) -> Sequence[Float[Tensor, "B _ _ ..."]]:

@@ -19,16 +19,35 @@ Chosen = TypeVar("Chosen", bound=NetworkParams)
 
 def resolved(params: Chosen) -> Chosen:
     """The same with whole paths, if it names some: for a process that has started in another folder."""
-    given = {"name": ("onnx", params.name), "weights": ("file", params.weights)}
-    whole = {
-        key: f"{kind}:{Path(value.partition(':')[2]).resolve()}"
-        for key, (kind, value) in given.items()
-        if value.startswith(f"{kind}:")
-    }
+    return moved(params, Path.resolve)
+
+
+def moved(params: Chosen, to: Callable[[Path], Path]) -> Chosen:
+    """The same with the files and folders that it names where `to` has them."""
+    given = {}
+    kind, _, value = params.weights.partition(":")
+    if kind == "file":
+        given["weights"] = f"file:{to(Path(value))}"
+    kind, _, value = params.name.partition(":")
     folder = transformers_folder(params.name)
-    if folder is not None:
-        whole["name"] = f"transformers:{Path(folder).resolve()}"
-    return params.model_copy(update=whole)
+    if kind == "onnx":
+        path, mark, taps = value.partition("#")
+        given["name"] = f"onnx:{to(Path(path))}{mark}{taps}"
+    elif folder is not None:
+        given["name"] = f"transformers:{to(Path(folder))}"
+    return params.model_copy(update=given)
+
+
+def files_of(params: NetworkParams) -> list[Path]:
+    """Every file that it names, those that are read of a folder included."""
+    found: list[Path] = []
+
+    def note(path: Path) -> Path:
+        found.extend([file for kind in ("*.json", "*.safetensors") for file in path.glob(kind)] or [path])
+        return path
+
+    moved(params, note)
+    return found
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version as version_of
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -19,6 +21,13 @@ from cache_schemas.paths import plain_text
 from pipeline.cli import backbones, cache, detector, doctor, experiments, genotype, params, robustness, serve, stages
 from pipeline.cli.options import console
 
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"bmnas {version_of('bmnas')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="bmnas",
     no_args_is_help=True,
@@ -31,6 +40,14 @@ app = typer.Typer(
         "synth → manifest → spectrograms → faces → (pretrain) → features → search → retrain → evaluate → report"
     ),
 )
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None: ...
 
 
 def _flow(commands: typer.Typer) -> None:

@@ -79,6 +79,7 @@ def _strongest_first(people: Sequence[Person]) -> list[Person]:
 
 def text(out: Console) -> Write:
     """Writes what people read."""
+    from pipeline.statistics.strength import signed
 
     def write(prediction: Prediction) -> None:
         out.print(f"[bold]{escape(path_text(prediction.path))}[/]", soft_wrap=True, highlight=False)
@@ -86,7 +87,7 @@ def text(out: Console) -> Write:
         for name, answer in {"fusion": prediction.answer, **prediction.modalities}.items():
             rows.add_row(_WHOSE[name] if prediction.modalities else "", escape(_answer_text(answer)))
         if prediction.shares:
-            told = ", ".join(f"{_PART[name]} {share:+.2f}" for name, share in prediction.shares.items())
+            told = ", ".join(f"{_PART[name]} {signed(share)}" for name, share in prediction.shares.items())
             rows.add_row("of log10 LR", f"{told} (Shapley shares)")
         if prediction.score is not None:
             rows.add_row("the networks", prediction.agreement)
@@ -119,8 +120,9 @@ _WHOSE = {"fusion": "picture and sound", "visual": "picture alone", "audio": "so
 def _answer_text(answer: Answer) -> str:
     if answer.log10_lr is None or answer.limits is None:
         return plain_text(answer.says)
-    low, high = answer.limits
+    from pipeline.statistics.strength import signed
+
+    lr, low, high = (signed(value) for value in (answer.log10_lr, *answer.limits))
     return (
-        f"{answer.says}\nlog10 LR {answer.log10_lr:+.2f} (claims end at {low:+.2f} and {high:+.2f}); "
-        f"at even odds P(fake) {answer.probability:.2f}"
+        f"{answer.says}\nlog10 LR {lr} (claims end at {low} and {high}); at even odds P(fake) {answer.probability:.2f}"
     )

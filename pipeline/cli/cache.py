@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, console
+from pipeline.cli.options import PARAMS, WORK, ParamsFile, console, number
 
 if TYPE_CHECKING:
     from cache_schemas.features import VariantAttributes
@@ -129,7 +129,8 @@ def _verify_sample(cache: str, sample: int, seed: int, params: Path) -> tuple[li
 def cache_gc(
     cache: CachePath = CACHE,
     older_than: Annotated[
-        float, typer.Option("--older-than", min=0, help="hours that an index stays after it was replaced by another")
+        float,
+        number("--older-than", low=0, help="hours that an index stays after it was replaced by another"),
     ] = 24.0,
 ) -> None:
     """Give back what no index uses: rows of removed clips, of other backbones and other parameters.

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from cache_schemas.paths import path_text, plain_text
 from pipeline.cli.answers import csv_rows, json_lines, text
-from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, wide
+from pipeline.cli.options import WORK, Network, Scheduler, Work, Workers, console, number, wide
 
 if TYPE_CHECKING:
-    from pipeline.detector.prediction import Prediction, WhichFaces
+    from pipeline.detector.predict import Show
     from pipeline.params import ComputeParams
     from pipeline.workspace import Workspace
 
@@ -65,7 +65,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="print a table, one row a file, as files are done")] = False,
     hop: Annotated[
         float | None,
-        typer.Option("--hop", min=0.1, help="seconds from window to window, through files of hours", metavar="S"),
+        number("--hop", low=0.1, help="seconds from window to window, through files of hours", metavar="S"),
     ] = None,
     faces: Annotated[
         Literal["all", "main"],
@@ -93,7 +93,7 @@ def predict(
     from pipeline.detector.opened import open_bundle
     from pipeline.detector.predict import predict as run
     from pipeline.detector.prediction import unscored
-    from pipeline.params import ComputeParams
+    from pipeline.runs.worth import kept_first
     from pipeline.workspace import Workspace
 
     if as_json and as_csv:
@@ -103,31 +103,23 @@ def predict(
     if not found:
         raise typer.BadParameter("standard input lists no file: give a name a line", param_hint="-")
     files = [each.path for each in found if not each.reason]
-    # One file in this process is done before a worker has started.
-    count = workers if workers is not None else int(len(files) < 4 or not find_spec("distributed"))
+    compute = _compute(scheduler, workers, len(files))
     out = wide()
     write = json_lines() if as_json else csv_rows() if as_csv else text(out)
     scored = []
-    for each in found:
-        if each.reason:
-            write(unscored(str(each.path), each.reason))
     with ExitStack() as opened:
         sealed = open_bundle(bundle, public_key=public_of(key), download=download) if bundle else None
         workspace = opened.enter_context(sealed) if sealed else Workspace(work)
-        compute = ComputeParams(scheduler=scheduler, workers=count)
+        for said in kept_first(workspace):
+            (console if as_json or as_csv else out).print(f"Before you rely on it: {said}", highlight=False)
+        for each in found:
+            if each.reason:
+                write(unscored(str(each.path), each.reason))
+        show = _pages(workspace, files, html, _options(work, bundle, hop, faces)) if html else None
         bar = _Bar()
-        if html:
-            predictions = _with_pages(
-                workspace,
-                files,
-                compute,
-                hop_s=hop,
-                faces=faces,
-                folder=html,
-                options=_options(work, bundle, hop, faces),
-            )
-        else:
-            predictions = run(workspace, files, compute, hop_s=hop, faces=faces, explain=explain, progress=bar.within)
+        predictions = run(
+            workspace, files, compute, hop_s=hop, faces=faces, explain=explain, show=show, progress=bar.within
+        )
         bar.advance = opened.enter_context(_bar(out, len(files), lines=as_json or as_csv))
         for prediction in predictions:
             write(prediction)
@@ -137,18 +129,25 @@ def predict(
         raise typer.Exit(1)
 
 
-def _with_pages(
-    workspace: Workspace,
-    files: list[Path],
-    compute: ComputeParams,
-    *,
-    hop_s: float | None,
-    faces: WhichFaces,
-    folder: Path,
-    options: dict[str, str],
-) -> Iterator[Prediction]:
+def _compute(scheduler: str, workers: int | None, files: int) -> ComputeParams:
+    """By how many processes so many files are looked at."""
+    from pipeline.params import ComputeParams
+
+    has_dask = bool(find_spec("distributed"))
+    if (scheduler or workers not in (None, 1)) and not has_dask:
+        raise typer.BadParameter(
+            "several processes need Dask, which is not installed: leave it away, or install bmnas with its extra "
+            "`train` (docs/install.md)",
+            param_hint="--workers, --scheduler",
+        )
+    # One file in this process is done before a worker has started.
+    count = workers if workers is not None else int(files < 4 or not has_dask)
+    return ComputeParams(scheduler=scheduler, workers=count)
+
+
+def _pages(workspace: Workspace, files: list[Path], folder: Path, options: dict[str, str]) -> Callable[[Path], Show]:
     from cache_schemas.files import file_sha256
-    from pipeline.detector.page import about_detector, predict_pages
+    from pipeline.detector.page import about_detector, pages
 
     bundle = options.get("--bundle")
     about = about_detector(
@@ -157,7 +156,7 @@ def _with_pages(
         digest=file_sha256(Path(bundle)) if bundle else None,
         options=tuple(word for option in options.items() for word in option),
     )
-    return predict_pages(workspace, files, compute, hop_s=hop_s, faces=faces, folder=folder, about=about)
+    return pages(folder, files, about)
 
 
 def _options(work: Path, bundle: Path | None, hop: float | None, faces: str) -> dict[str, str]:
@@ -231,6 +230,14 @@ def bundle(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="put in all that is computed, so that nobody needs torch to use it")
     ] = False,
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option(
+            help="calibrate on what this protocol left out in turn, not on validation clips of known sources: for "
+            "videos from anywhere",
+            metavar="PROTOCOL",
+        ),
+    ] = None,
 ) -> None:
     """Put a trained and evaluated detector into one file, for `bmnas predict --bundle` anywhere.
 
@@ -247,7 +254,7 @@ def bundle(
     from pipeline.workspace import Workspace
 
     private = read_private_key(sign) if sign else None
-    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx)
+    made = make_bundle(Workspace(work), out, key=private, own_weights=own_weights, onnx=onnx, calibrate_on=calibrate_on)
     console.print(f"bundle: {escape(str(out))}: {made.bytes / 1e6:.1f} MB, SHA-256 {made.sha256}")
 
 
@@ -275,6 +282,8 @@ def show(
 
 
 def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    from pipeline.statistics.strength import signed
+
     signature = card["signature"]
     networks = ", ".join(f"{len(seeds)} of {name}" for name, seeds in card["networks"].items())
     yield "file", [f"{card['bytes']:,} bytes, SHA-256", card["sha256"]]
@@ -292,8 +301,8 @@ def _card_lines(card: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     yield (
         "claims",
         [
-            f"{name}: log10 LR {of['log10_lr'][0]:+.2f} to {of['log10_lr'][1]:+.2f}, by {of['real']} real and "
-            f"{of['fake']} fake validation clips; called fake from a score of {of['threshold']:.3f} on"
+            f"{name}: log10 LR {signed(of['log10_lr'][0])} to {signed(of['log10_lr'][1])}, by {of['by']}; "
+            f"called fake from a score of {of['threshold']:.3f} on"
             for name, of in card["limits"].items()
         ],
     )

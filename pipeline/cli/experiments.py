@@ -109,12 +109,16 @@ def baselines(
     All on the same cache, splits and seeds. Writes work/baselines: a table (CSV, JSON) and a figure. Finished methods
     are kept: a killed run goes on where it was. `bmnas protocol people` uses a small data set whole.
     """
+    from pipeline.datasets import LAYOUTS
     from pipeline.experiments.baselines import run_baselines
 
     workspace, settings = setup(params, work, scheduler, workers)
     table = run_baselines(workspace, settings)
     categories = [name for name in ("RVFA", "FVRA", "FVFA", "FV-") if f"auc_{name}" in table]
-    shown = Table(title="Test split: clip AUC, mean over seeds, with 95 % intervals over subjects")
+    over = "with 95 % intervals over people" if table["auc_low"].notna().any() else "too few people for intervals"
+    assumed = LAYOUTS[settings.data.layout].assumed
+    caption = f"Assumed by the layout: {assumed}" if assumed else None
+    shown = Table(title=f"Test split: clip AUC, mean over seeds, {over}", caption=caption)
     for name in ("method", "all", *categories, "EER", "parameters"):
         shown.add_column(name, justify="left" if name == "method" else "right")
     for row in table.to_dict("records"):
@@ -150,7 +154,7 @@ def protocol(
     """
     from pipeline.experiments.folds import read_protocol
     from pipeline.experiments.protocols import run_protocol
-    from pipeline.statistics.protocol import MEAN, MEANS, PAIRS
+    from pipeline.statistics.means import MEAN, MEANS, PAIRS
 
     workspace, settings = setup(params, work, scheduler, workers)
     title, chosen = read_protocol(name)
@@ -170,6 +174,8 @@ def protocol(
         Console().print(escape(f"not trained: {each.trained_on}: {each.reason}"), soft_wrap=True)
     if found.adds:
         Console().print(found.adds["sentence"], style="bold", markup=False, highlight=False, soft_wrap=True)
+    if found.carry_over:
+        Console().print(found.carry_over["sentence"], markup=False, highlight=False, soft_wrap=True)
     Console().print(f"protocol: {escape(str((workspace.protocols / title).resolve()))}", soft_wrap=True)
 
 
@@ -191,8 +197,8 @@ def _protocol_table(title: str, rows: pd.DataFrame, column: str, means: dict[Any
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:
-    low, high = (_number(row[f"{name}_{end}"], 2) for end in ("low", "high"))
-    return f"{_number(row[name])} ({low}-{high})"
+    low, high = (_number(row.get(f"{name}_{end}"), 2) for end in ("low", "high"))
+    return _number(row[name]) + ("" if low == "-" else f" ({low}-{high})")
 
 
 def _number(value: float | None, digits: int = 3) -> str:

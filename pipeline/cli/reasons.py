@@ -33,7 +33,9 @@ def reasons(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 def _told(effects: Mapping[str, float], note: str) -> str:
     """Whole where there is a note; largest first."""
+    from pipeline.statistics.strength import signed
+
     shown = sorted(effects.items(), key=lambda each: -each[1])[: None if note else _MOST]
-    told = "  ".join(f"{escape(plain_text(name))}: {value:+.2f}" for name, value in shown)
+    told = "  ".join(f"{escape(plain_text(name))}: {signed(value)}" for name, value in shown)
     more = len(effects) - len(shown)
     return "\n".join(filter(None, (told, f"and {more} more" if more else note)))

@@ -59,10 +59,11 @@ def robustness(
 
 def _print(result: dict[str, Any]) -> None:
     from pipeline.statistics.systems import FUSION, PROBE
-    from pipeline.statistics.values import in_figures
+    from pipeline.statistics.values import in_figures, spans
 
     levels = sorted({point["severity"] for curve in result["curves"] for point in curve["severities"]})
-    title = f"Clip AUC with 95 % intervals over people: {result['clips']} test clips of {result['people']} people"
+    over = spans(next(iter(result["clean"].values()))["auc"])
+    title = f"Clip AUC, {over}: {result['clips']} test clips of {result['people']} people"
     shown = Table(title=title)
     for name in ("degradation", "clips", "system", "as it is", *(f"severity {level}" for level in levels)):
         shown.add_column(name, justify="left" if name in ("degradation", "system") else "right")

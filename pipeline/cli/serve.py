@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.detector import Key, Sealed, check_given, public_of
-from pipeline.cli.options import WORK, Work
+from pipeline.cli.options import WORK, Work, number
 
 app = typer.Typer()
 
@@ -44,12 +44,13 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="clips scored at once, each by a process; 0: one per core")] = 0,
     max_mb: Annotated[int, typer.Option(min=1, help="megabytes of an upload, at most")] = 500,
-    max_minutes: Annotated[float, typer.Option(min=0.01, max=480, help="minutes of a clip, at most")] = 60,
+    max_minutes: Annotated[float, number(low=0.01, high=480, help="minutes of a clip, at most")] = 60,
     time_limit: Annotated[
-        float, typer.Option(min=1, help="seconds of work on a clip; then its process is killed", metavar="S")
+        float,
+        number(low=1, help="seconds of work on a clip; then its process is killed", metavar="S"),
     ] = 900,
     queue: Annotated[int, typer.Option(min=0, help="clips that may wait; beyond, the answer is 503")] = 16,
-    keep: Annotated[float, typer.Option(min=1, help="seconds that results are kept", metavar="S")] = 3600,
+    keep: Annotated[float, number(low=1, help="seconds that results are kept", metavar="S")] = 3600,
     spool: Annotated[
         Path | None,
         typer.Option(

@@ -10,7 +10,20 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli.options import PARAMS, WORK, ParamsFile, Prune, Retry, Scheduler, Work, Workers, console, setup, wide
+from pipeline.cli.options import (
+    PARAMS,
+    WORK,
+    ParamsFile,
+    Prune,
+    Retry,
+    Scheduler,
+    Store,
+    Work,
+    Workers,
+    console,
+    setup,
+    wide,
+)
 
 if TYPE_CHECKING:
     from cache_schemas.run import RetrainRun, SearchRun
@@ -103,6 +116,7 @@ def spectrograms(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
     scheduler: Scheduler = "",
+    store: Store = "",
     workers: Workers = None,
     retry: Retry = False,
     prune: Prune = False,
@@ -114,7 +128,7 @@ def spectrograms(
     """
     from pipeline.sound.stage import build_spectrograms
 
-    build_spectrograms(*setup(params, work, scheduler, workers), retry=retry, prune=prune)
+    build_spectrograms(*setup(params, work, scheduler, workers, store), retry=retry, prune=prune)
 
 
 @app.command(epilog="Example: [bold]bmnas faces --contact-sheets work/sheets[/bold]   (then look and listen)")
@@ -122,6 +136,7 @@ def faces(
     params: ParamsFile = PARAMS,
     work: Work = WORK,
     scheduler: Scheduler = "",
+    store: Store = "",
     workers: Workers = None,
     contact_sheets: Annotated[
         Path | None,
@@ -140,7 +155,7 @@ def faces(
     """
     from pipeline.faces.stage import build_faces
 
-    workspace, settings = setup(params, work, scheduler, workers)
+    workspace, settings = setup(params, work, scheduler, workers, store)
     build_faces(workspace, settings, retry=retry, prune=prune)
     if contact_sheets:
         from pipeline.faces.contact_sheets import write_contact_sheets
@@ -172,7 +187,11 @@ def pretrain(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
 
 @app.command(epilog="Example: [bold]bmnas features[/bold]   (backbones and weights are in params.yaml)")
 def features(
-    params: ParamsFile = PARAMS, work: Work = WORK, scheduler: Scheduler = "", workers: Workers = None
+    params: ParamsFile = PARAMS,
+    work: Work = WORK,
+    scheduler: Scheduler = "",
+    store: Store = "",
+    workers: Workers = None,
 ) -> None:
     """Run the frozen backbones once over every window, into the feature cache.
 
@@ -180,7 +199,7 @@ def features(
     """
     from pipeline.features.stage import build_features
 
-    build_features(*setup(params, work, scheduler, workers))
+    build_features(*setup(params, work, scheduler, workers, store))
 
 
 @app.command(epilog="Example: [bold]bmnas search[/bold]   (temperature, samples, seeds are in params.yaml)")
@@ -233,10 +252,12 @@ def evaluate(params: ParamsFile = PARAMS, work: Work = WORK) -> None:
     from pipeline.features.shown import shown_and_heard
     from pipeline.runs.evaluate import evaluate as run
     from pipeline.runs.evaluate import print_metrics
+    from pipeline.runs.worth import kept_first
 
     workspace, settings = setup(params, work)
     shown = shown_and_heard(workspace, settings)
-    print_metrics(run(workspace, settings, device=device_of(settings.compute), shown=shown), wide())
+    result = run(workspace, settings, device=device_of(settings.compute), shown=shown)
+    print_metrics(result, kept_first(workspace), wide())
 
 
 @app.command(epilog="Example: [bold]bmnas report[/bold]   (then open work/report/report.html)")
@@ -252,13 +273,14 @@ def report(
     Beside it: the tables that every figure comes from, a model card and a data card. Faces are people's: --no-faces for
     a page that goes where the recordings may not.
     """
-    from cache_schemas.evaluation import read_metrics
+    from cache_schemas.metrics import read_metrics
     from pipeline.report.stage import build_report
     from pipeline.runs.evaluate import print_metrics
+    from pipeline.runs.worth import kept_first
 
     workspace, settings = setup(params, work)
     path = build_report(workspace, settings, faces=faces)
-    print_metrics(read_metrics(workspace.evaluate), wide())
+    print_metrics(read_metrics(workspace.evaluate), kept_first(workspace), wide())
     Console().print(f"report: {escape(str(path.resolve()))}", soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,8 +21,6 @@ _PACKAGES = (
 
 def examine() -> dict[str, Any]:
     """{wall: as `media.isolation` finds it, machine: ..., packages: {name: version or "not installed"}}."""
-    compute = ComputeParams()
-    device = device_of(compute)
     return {
         "wall": asdict(media.isolation()),
         "machine": {
@@ -29,12 +28,30 @@ def examine() -> dict[str, Any]:
             "python": platform.python_version(),
             "user": "root" if hasattr(os, "geteuid") and os.geteuid() == 0 else "not root",
             "cores": cores(),
-            "free_memory": f"{free_bytes(ComputeParams(device='cpu')) / 2**30:.1f} GiB",
-            "device": device if device == "cpu" else f"{device}, {free_bytes(compute) / 2**30:.1f} GiB free",
-            "ffmpeg_that_writes_clips": media.ffmpeg_exe(),
+            "free_memory": _known(lambda: _free(ComputeParams(device="cpu"))),
+            "device": _known(_device),
+            "ffmpeg_that_writes_clips": _known(lambda: media.ffmpeg_exe()),  # noqa: PLW0108 - its module, too, needs a package
         },
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _known(measure: Callable[[], str]) -> str:
+    """What it gives, or which package that needs."""
+    try:
+        return measure()
+    except ModuleNotFoundError as error:
+        return f"not known: {error.name} is not installed"
+
+
+def _device() -> str:
+    compute = ComputeParams()
+    device = device_of(compute)
+    return device if device == "cpu" else f"{device}, {_free(compute)} free"
+
+
+def _free(compute: ComputeParams) -> str:
+    return f"{free_bytes(compute) / 2**30:.1f} GiB"
 
 
 def _version(name: str) -> str:

@@ -9,10 +9,10 @@ from pipeline.params import ComputeParams
 
 def device_of(compute: ComputeParams) -> str:
     """ "cpu" or "cuda"."""
-    import torch
-
     if compute.device != "auto":
         return compute.device
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -16,7 +16,8 @@ from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from pipeline.compute.cluster import cluster_client, gone, local_client, reaching, wait_for_worker
+from pipeline.compute.cluster import SchedulerError, cluster_client, gone, local_client, reaching, wait_for_worker
+from pipeline.compute.errand import Courier, Needs, courier, unpacked
 from pipeline.compute.machine import cores, device_of, free_bytes, gpus
 from pipeline.params import ComputeParams
 
@@ -81,11 +82,13 @@ def run_tasks(
     heard: Callable[[Task, float], None] = lambda task, share: None,
     *,
     most: int | None = None,
+    needs: Callable[[Task], Needs] | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Yields (task, result) as tasks finish; a task's exception ends the run.
 
     tasks: each is made when it is about to be sent. most: so many there are at most, where `tasks` has no length.
-    heard: called with what tasks tell, never after a task's result.
+    heard: called with what tasks tell, never after a task's result. needs: the files that a task reads, where it can do
+    without the folders of this machine (`pipeline.compute.errand`); what it has made is here when its result is.
 
     A task runs again when its worker dies. Those whose workers died more often than Dask's `allowed-failures` are
     named by a TasksLostError, after all others are done. Raises SchedulerError when a cluster cannot be used.
@@ -96,9 +99,14 @@ def run_tasks(
     if compute.workers == 1 and not compute.scheduler:
         for task in tasks:
             yield task, _telling(partial(heard, task), function, task)
+    elif compute.scheduler and compute.store and needs is None:
+        raise SchedulerError(
+            f"by the store {compute.store} workers can do spectrograms, faces and features, not this: leave out "
+            "compute.store where all of them see this machine's folders, else compute.scheduler (--scheduler)"
+        )
     elif most:
         with _session(compute) as found:
-            yield from found.run(function, tasks, heard, most)
+            yield from found.run(function, tasks, heard, most, needs)
 
 
 _open: ContextVar[_Session | None] = ContextVar("session", default=None)
@@ -123,6 +131,7 @@ class _Session:
         self.compute = compute
         self._stack = stack
         self._client: Any = None
+        self._courier: Courier | None = None
         self._places: dict[str, int] = {}
         self._counted_s = 0.0
 
@@ -165,6 +174,8 @@ class _Session:
         if self.compute.scheduler:
             if self._client is None:
                 self._client = self._stack.enter_context(cluster_client(self.compute.scheduler))
+                if self.compute.store:
+                    self._courier = self._stack.enter_context(courier(self._client, self.compute))
             wait_for_worker(self._client, self.compute.scheduler)
         elif len(self._places) < (wanted := self.count(n_tasks)):
             self._stack.close()
@@ -175,7 +186,12 @@ class _Session:
         return self._client
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], heard: Callable[[Task, float], None], most: int
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        heard: Callable[[Task, float], None],
+        most: int,
+        needs: Callable[[Task], Needs] | None,
     ) -> Iterator[tuple[Task, Result]]:
         """As run_tasks."""
         from distributed import KilledWorker, as_completed
@@ -183,7 +199,8 @@ class _Session:
         client, topic, lost = self.connected(most), f"bmnas/{uuid4().hex}", []
         numbered, sent, lock = enumerate(tasks), dict[str, Task](), threading.Lock()
         running = as_completed(loop=client.loop)
-        work = partial(_in_worker, topic, str(Path.cwd()), function)
+        carried = partial(unpacked, function) if self._courier else function
+        work = partial(_in_worker, topic, str(Path.cwd()), carried)
 
         def hear(event: tuple[float, tuple[str, float]]) -> None:
             name, share = event[1]
@@ -192,11 +209,15 @@ class _Session:
                     heard(sent[name], share)
 
         def send() -> None:
-            room = AHEAD * max(1, sum(self.places().values())) - len(sent)
+            places = max(1, sum(self.places().values()))
+            room = AHEAD * places - len(sent)
+            if self._courier:
+                room = min(room, places)  # what they need takes its time: by then, workers have something to do
             coming = {f"{topic}-{number}": task for number, task in islice(numbered, max(0, room))}
             if coming:
+                goods = [self._packed(task, needs) for task in coming.values()]
                 sent.update(coming)
-                running.update(client.map(work, list(coming), list(coming.values()), key=list(coming), pure=False))
+                running.update(client.map(work, list(coming), goods, key=list(coming), pure=False))
 
         client.subscribe_topic(topic, hear)
         try:
@@ -217,13 +238,24 @@ class _Session:
                     except KilledWorker:
                         lost.append(task)
                     else:
-                        yield task, result
+                        yield task, self._delivered(result)
         finally:
             with suppress(OSError, CancelledError):  # the scheduler may be gone
                 client.cancel(list(running.futures))
                 client.unsubscribe_topic(topic)
         if lost:
             raise TasksLostError(lost)
+
+    def _packed(self, task: Any, needs: Callable[[Any], Needs] | None) -> Any:
+        """What is sent to a worker."""
+        return self._courier.pack(task, needs(task)) if self._courier and needs else task
+
+    def _delivered(self, result: Any) -> Any:
+        """A task's result, what it has made being here."""
+        if self._courier:
+            result, made = result
+            self._courier.take(made)
+        return result
 
 
 def _free(compute: ComputeParams) -> tuple[str, tuple[str, int]]:

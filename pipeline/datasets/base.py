@@ -59,6 +59,8 @@ class Layout:
     """Every entry under a root; raises ManifestError when the root does not hold such a data set at all."""
     identity: str
     """What a person is here, and what that leaves open: printed by `bmnas manifest --check`."""
+    assumed: str = ""
+    """What of the categories no file or table says, so that figures per category are no measurement; printed, too."""
     suffixes: frozenset[str] = VIDEO_SUFFIXES
     """Of the files that are said to be left out when no entry names them."""
 

@@ -68,4 +68,5 @@ LAYOUT = Layout(
     "a person is the original recording (in the validation and test sets, which name none: the clip): DFDC does not "
     "say who is in it, so one actor's recordings may stand in two splits unseen, and whose face was put in is not "
     "known either",
+    "every fake counts as fake picture with real sound (FVRA): DFDC does not say whose voice was converted",
 )

@@ -36,4 +36,5 @@ LAYOUT = Layout(
     read,
     "a person is the folder below real/ or fake/; a clip that lies in real/ or fake/ itself counts as a person of its "
     "own, so that nothing can be said about leaks",
+    "every fake counts as fake picture with real sound (FVRA): the folders do not say which of the two is fake",
 )

@@ -136,6 +136,7 @@ def _with_voice(file: LabelledFile, voice: _Voice) -> LabelledFile:
 LAYOUT = Layout(
     read,
     "a person is a SWAN client (SITE_NUMBER); the recorded one and the one whose face or voice was put in both count; "
-    "no official splits. The own sound of face swaps counts as real, which the file names do not settle",
+    "no official splits",
+    "the own sound of face swaps counts as real, which the file names do not settle",
     suffixes=_VOICES,
 )

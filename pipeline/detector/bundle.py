@@ -18,9 +18,9 @@ import safetensors.torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cache_schemas.bundle import Bundle, BundledBackbone, write_bundle
-from cache_schemas.evaluation import read_metrics
 from cache_schemas.evidence import write_evidence
 from cache_schemas.files import write_json, write_text
+from cache_schemas.metrics import read_metrics
 from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError
@@ -50,17 +50,23 @@ def make_bundle(
     key: Ed25519PrivateKey | None = None,
     own_weights: bool = False,
     onnx: bool = False,
+    calibrate_on: str | None = None,
 ) -> Bundle:
     """Replaces `path` by the bundle of the trained and evaluated networks that `workspace` holds.
 
     key: signs it; own_weights: backbones' weights that are files of the user's go along, and such whose licence does
-    not say that they may; onnx: all that is computed goes along as graphs, so that nobody needs torch. Raises
-    BundleError where weights are needed and may not, or where a backbone is code of the user's, RunFileError where a
-    result is missing, ExportError where a backbone cannot be exported.
+    not say that they may; onnx: all that is computed goes along as graphs, so that nobody needs torch;
+    calibrate_on: a protocol, see `evidence_elsewhere`. Raises BundleError where weights are needed and may not go
+    along, or where a backbone is code of the user's, RunFileError where a result is missing, ExportError where a
+    backbone cannot be exported.
     """
     source = workspace.retrain / "retrain.json"
     run = read_run(source, RetrainRun)
     evidence, _ = kept_evidence(workspace)
+    if calibrate_on is not None:
+        from pipeline.detector.elsewhere import evidence_elsewhere  # noqa: PLC0415 - scikit-learn
+
+        evidence = evidence_elsewhere(workspace, run, evidence, calibrate_on)
     params = parse_params(run.params, source=str(source))
     check_names(params, source)
     with TemporaryDirectory(prefix="bmnas-bundle-") as folder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,15 +12,15 @@ from typing import Any
 from safetensors import safe_open
 
 from cache_schemas.bundle import Bundle, BundledBackbone, unpack_bundle
-from cache_schemas.evaluation import read_metrics
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RetrainRun, read_run
 from cache_schemas.stored_zip import refused
 from pipeline.backbones import Modality, bare_identity
 from pipeline.detector.opened import backbones_of, check_detector
-from pipeline.detector.worth import said_first
 from pipeline.params import BackboneParams, Params
-from pipeline.report import sections
+from pipeline.report import verdict
 from pipeline.runs.kept import kept_evidence
+from pipeline.runs.worth import kept_first, warnings
 from pipeline.workspace import Workspace
 
 
@@ -58,9 +59,9 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
             "search": params.search.estimator,
             "cache": run.cache,
         },
-        **_measured(workspace, list(said_first(params, evidence))),
+        **_measured(workspace),
         "limits": {
-            name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "real": of.n_real, "fake": of.n_fake}
+            name: {"log10_lr": [of.low, of.high], "threshold": of.threshold, "by": of.by}
             for name, of in evidence.systems.items()
         },
         "backbones": [
@@ -70,16 +71,16 @@ def _card(found: Bundle, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _measured(workspace: Workspace, first: Sequence[str]) -> dict[str, Any]:
-    metrics = {"audit": None, **read_metrics(workspace.evaluate)}
-    unseen = sections.unseen(sections.protocols_in(workspace.protocols))
+def _measured(workspace: Workspace) -> dict[str, Any]:
+    metrics = read_metrics(workspace.evaluate)
+    unseen = verdict.unseen(verdict.protocols_in(workspace.protocols))
     head = metrics["headline"]
     return {
-        "verdict": sections.verdict(metrics, unseen),
+        "verdict": verdict.verdict(metrics, unseen),
         "headline": head["sentence"] if head else "",
         "test": {name: int(metrics["counts"][name]) for name in ("clips", "subjects", "real_clips", "fake_clips")},
         "unseen": unseen,
-        "warnings": [*first, *sections.warnings(metrics, ())],
+        "warnings": [*kept_first(workspace), *warnings(metrics)],
     }
 
 
@@ -94,15 +95,12 @@ def _here(
 ) -> dict[str, Any]:
     """{here, why_not}: whether this machine has the same backbone; nothing is downloaded to find that out."""
     if graphs:
-        return {"here": True, "why_not": ""}
+        return _needs("onnxruntime", "predict") if find_spec("onnxruntime") is None else {"here": True, "why_not": ""}
     try:
         from pipeline.backbones import load_backbone  # noqa: PLC0415 - seconds, and an extra
         from pipeline.backbones.known import named  # noqa: PLC0415
     except ImportError as error:
-        return {
-            "here": False,
-            "why_not": f"it needs {error.name}: install bmnas with its extra `train` (docs/install.md)",
-        }
+        return _needs(error.name, "train")
     modality: Modality = described.modality
     if params.weights == "hub" and ((of := named(params.name, hub=True)) is None or of.weights != "here"):
         return {"here": False, "why_not": "not yet: its weights are to be downloaded"}
@@ -114,3 +112,7 @@ def _here(
     if made in wanted:
         return {"here": True, "why_not": ""}
     return {"here": False, "why_not": "what is installed here has other weights or code"}
+
+
+def _needs(package: str | None, extra: str) -> dict[str, Any]:
+    return {"here": False, "why_not": f"it needs {package}: install bmnas with its extra `{extra}` (docs/install.md)"}

@@ -12,6 +12,14 @@ from typing import BinaryIO
 
 from cache_schemas.listing import media_files
 
+_HEAD_BYTES, _MOST_CONTROLS = 4096, 16
+_CONTROLS = bytes([*range(1, 9), *range(14, 27), *range(28, 32)])
+"""Bytes that films are full of; in names, even hostile ones, they are rare."""
+
+
+class NoListError(ValueError):
+    """Standard input holds something else than names."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -24,7 +32,8 @@ class Asked:
 def asked(given: Sequence[str], standard_input: BinaryIO) -> list[Asked]:
     """In the order of `given`: files as they are, folders' media files by their names, sorted, and so are patterns'.
 
-    "-" stands for what standard input lists, one a line, or parted by NULs where it holds any.
+    "-" stands for what standard input lists, one a line, or parted by NULs where it holds any. Raises NoListError where
+    that is a film.
     """
     return [found for text in given for name in _listed(text, standard_input) for found in _found(name)]
 
@@ -33,7 +42,13 @@ def _listed(text: str, standard_input: BinaryIO) -> Iterator[str]:
     if text != "-":
         yield text
         return
-    raw = standard_input.read()
+    head = standard_input.read(_HEAD_BYTES)
+    if sum(byte in _CONTROLS for byte in head) >= _MOST_CONTROLS:
+        raise NoListError(
+            "standard input holds no list of names, but what looks like a file itself: give its path, or write it into "
+            "a file first"
+        )
+    raw = head + standard_input.read()
     lines = raw.split(b"\0") if b"\0" in raw else [line.removesuffix(b"\r") for line in raw.split(b"\n")]
     yield from (os.fsdecode(line) for line in lines if line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,6 @@ from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainEntry, RetrainRun, read_run, write_run
 from cache_schemas.stored_zip import BundleError, refused
 from pipeline.backbones import BackboneError, Modality
-from pipeline.detector.parts import missing_package
 from pipeline.detector.road import DetectorError
 from pipeline.features.forward import MODALITIES
 from pipeline.params import BackboneParams, Params, parse_params
@@ -41,12 +41,17 @@ def open_bundle(path: Path, *, public_key: bytes | None = None, download: bool =
         workspace = Workspace(Path(folder))
         bundle = unpack_bundle(path, workspace.root, public_key=public_key)
         params = check_detector(path, bundle, workspace)
-        if not download and not workspace.graphs.is_dir():
+        if not download and _by_torch(workspace):
             _check_weights_here(path, params)
         try:
             yield workspace
         except (BackboneError, DetectorError) as error:
             raise BundleError(f"{path}: {error}\n{_told(bundle)}") from error
+
+
+def _by_torch(workspace: Workspace) -> bool:
+    """Whether torch is to run it, and can; where it is not installed, nobody gets past `load_parts`."""
+    return not workspace.graphs.is_dir() and find_spec("torch") is not None
 
 
 def _check_weights_here(path: Path, params: Params) -> None:
@@ -134,7 +139,7 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> Params:
         if hops * params.spectrograms.n_fft > _MOST_NUMBERS:
             raise ValueError(f"retrain.json: spectrograms of {hops:.0f} hops and {params.spectrograms.n_fft} points")
         evidence, _ = kept_evidence(workspace)
-        if not workspace.graphs.is_dir():
+        if _by_torch(workspace):
             for entry in run.entries:
                 _check_network(workspace, entry, params.features.length)
         placed: dict[str, tuple[BackboneParams, ...]] = {
@@ -144,8 +149,6 @@ def check_detector(path: Path, bundle: Bundle, workspace: Workspace) -> Params:
         _check_said(bundle, run, params)
     except BundleError:
         raise
-    except ModuleNotFoundError as error:
-        raise missing_package(error, workspace) from error
     except Exception as error:  # somebody else wrote it: it can be wrong in any way
         said = str(error).replace(f"{workspace.root}/", "")
         raise refused(path, "what lies in it", said, "a detector as `bmnas bundle` writes it") from error

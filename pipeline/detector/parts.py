@@ -48,10 +48,10 @@ def load_parts(workspace: Workspace, run: RetrainRun, params: Params) -> Parts:
 
         return torch_parts(workspace, run, params)
     except ModuleNotFoundError as error:
-        raise missing_package(error, workspace) from error
+        raise _missing_package(error, workspace) from error
 
 
-def missing_package(error: ModuleNotFoundError, workspace: Workspace) -> MissingPackageError:
+def _missing_package(error: ModuleNotFoundError, workspace: Workspace) -> MissingPackageError:
     """What to say of it."""
     graphs = workspace.graphs.is_dir()
     way_out = f"install bmnas with its extra `{'predict' if graphs else 'train'}` (docs/install.md)"

@@ -14,49 +14,25 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_schemas.run import NETWORKS, NetworkName, RetrainRun, read_run
+from cache_schemas.run import NetworkName, RetrainRun, read_run
 from pipeline import media
 from pipeline.compute.workers import TasksLostError, run_tasks
 from pipeline.detector.explain import Explained, Explainer
+from pipeline.detector.judge import Judge, Looked, Stretch
 from pipeline.detector.opened import open_bundle
 from pipeline.detector.parts import load_parts
 from pipeline.detector.people import Face
-from pipeline.detector.prediction import Person, Prediction, WhichFaces, WindowScore, unscored
-from pipeline.detector.quality import quality, sound_ends_hz
+from pipeline.detector.prediction import Prediction, WhichFaces, unscored
 from pipeline.detector.road import DetectorError, Road, Walked
-from pipeline.features.amounts import seconds_above
 from pipeline.features.forward import Frozen
 from pipeline.params import ComputeParams, Params
 from pipeline.runs.kept import kept_evidence
-from pipeline.runs.unlike import MODALITIES, Familiar, vectors
-from pipeline.statistics.answers import Answer, answer, cannot_tell, shapley
+from pipeline.runs.unlike import Familiar, vectors
 from pipeline.workspace import Workspace
 
 LEAST_HOP_S = 0.1
 Progress = Callable[[float], object]
 DEADLY = "each process that took it died: it needs too much memory, or a decoder crashes on it"
-
-
-@dataclass(frozen=True)
-class _Looked:
-    """What is kept of one face's windows in a stretch of a file: numbers, whatever its length."""
-
-    starts_s: tuple[float, ...]
-    face_windows: float
-    scores: Mapping[NetworkName, NDArray[np.float64]]
-    """(seeds, windows)"""
-    distances: Mapping[str, NDArray[np.float64]]
-    """By modality, (windows,)"""
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """What is kept of a stretch."""
-
-    walked: Walked
-    main: _Looked
-    faces: tuple[_Looked, ...]
-    """Of `walked.faces`"""
 
 
 class Detector:
@@ -65,13 +41,14 @@ class Detector:
     def __init__(self, workspace: Workspace, compute: ComputeParams) -> None:
         """Raises RunFileError where the run is not finished, DetectorError where its backbones are others today."""
         run = read_run(workspace.retrain / "retrain.json", RetrainRun)
-        self._evidence, self._familiar = kept_evidence(workspace)
+        evidence, self._familiar = kept_evidence(workspace)
         params = Params.model_validate(run.params).model_copy(update={"compute": compute})
         self._workspace, self._params = workspace, params
         parts = load_parts(workspace, run, params)
         self._road, self._networks, self._compute = Road(params, parts), parts.networks, compute
         if "fusion" not in dict(self._networks):
             raise DetectorError(f"{workspace.retrain} has no network of both modalities: run `bmnas search` again")
+        self._judge = Judge(params, evidence)
         _check_familiar(self._familiar, parts.backbones)
         self._opened = ExitStack()
 
@@ -151,7 +128,7 @@ class Detector:
         explainer: Explainer | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
-        if hop_s is not None and not hop_s >= LEAST_HOP_S:
+        if hop_s is not None and not LEAST_HOP_S <= hop_s < math.inf:
             raise ValueError(f"hop_s = {hop_s}: a window begins every so many seconds, at least {LEAST_HOP_S:g}")
         if faces not in get_args(WhichFaces):
             raise ValueError(f"faces = {faces!r}: give one of {', '.join(map(repr, get_args(WhichFaces)))}")
@@ -164,7 +141,7 @@ class Detector:
                     explainer.add(walked)
                 if progress:
                     progress(walked.done / walked.planned)
-            found = self._judged(str(video), stretches)
+            found = self._judge(str(video), stretches)
             found = replace(found, explanation=explainer.explanation()) if explainer else found
         except (media.MediaError, DetectorError) as error:
             found = unscored(str(path), str(error))
@@ -194,12 +171,12 @@ class Detector:
             compute = self._compute.model_copy(update={"workers": workers})
             yield from predict(self._workspace, map(Path, videos), compute, hop_s=hop_s, faces=faces, explain=explain)
 
-    def _kept(self, walked: Walked) -> _Stretch:
+    def _kept(self, walked: Walked) -> Stretch:
         faces = tuple(self._looked_at(face, walked.has_audio) for face in walked.faces)
         bare = replace(walked, layers={}, arrays={}, faces=tuple(replace(face, layers={}) for face in walked.faces))
-        return _Stretch(bare, self._looked_at(walked, walked.has_audio), faces)
+        return Stretch(bare, self._looked_at(walked, walked.has_audio), faces)
 
-    def _looked_at(self, seen: Walked | Face, has_audio: bool) -> _Looked:
+    def _looked_at(self, seen: Walked | Face, has_audio: bool) -> Looked:
         scores: dict[NetworkName, list[NDArray[np.float64]]] = {}
         for name, network in self._networks:
             found = network(seen.layers)
@@ -214,80 +191,12 @@ class Detector:
             if modality != "audio" or has_audio
         }
         arrays = {name: np.array(of) for name, of in scores.items()}
-        return _Looked(seen.starts_s, seen.face_windows, arrays, distances)
+        return Looked(seen.starts_s, seen.face_windows, arrays, distances)
 
     def _score(self, network: NetworkName, layers: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """P(fake) (windows,), the mean of the networks of that name, of {layer: (windows, L, C_in)}."""
         found = [scores(layers) for name, scores in self._networks if name == network]
         return np.asarray(np.mean(found, axis=0))
-
-    def _judged(self, path: str, stretches: Sequence[_Stretch]) -> Prediction:
-        walked = [each.walked for each in stretches]
-        numbers, power = (np.concatenate([each.powers[k] for each in walked]) for k in (0, 1))
-        at = {start: i for i, start in enumerate(start for each in walked for start in each.looked_at_s)}
-        has_audio = walked[0].has_audio
-
-        def speech_s(starts_s: Iterable[float]) -> float:
-            windows = [at[start] for start in starts_s]
-            return seconds_above(numbers, power, self._params.windows.silence_db, windows=windows) if has_audio else 0.0
-
-        main = self._told([each.main for each in stretches], walked[0].planned, speech_s(at))
-        faces: dict[int, list[tuple[Face, _Looked]]] = {}
-        for each in stretches:
-            for face, looked in zip(each.walked.faces, each.faces, strict=True):
-                faces.setdefault(face.number, []).append((face, looked))
-        mains = {number for number, of in faces.items() if any(face.is_main for face, _ in of)}
-        people = [of for number, of in faces.items() if len(mains) > 1 or number not in mains]
-        answers, known = main["modalities"], main["quantities"]
-        rate = self._params.spectrograms.sample_rate_hz
-        return Prediction(
-            path,
-            **main,
-            shares=shapley(main["answer"], *(answers[modality] for modality in MODALITIES)),
-            quality=quality(
-                self._params.faces,
-                face_px=float(np.median([each.face_px for each in walked])),
-                face_share=known["face_share"],
-                fps=walked[0].fps,
-                pictures=walked[0].pictures,
-                speech_s=known["speech_s"] if has_audio else None,
-                ends_hz=sound_ends_hz(np.mean([each.spectrum for each in walked], axis=0), rate),
-                listens_to_hz=rate / 2,
-            ),
-            people=tuple(self._person(of, speech_s) for of in people),
-        )
-
-    def _person(self, of: Sequence[tuple[Face, _Looked]], speech_s: Callable[[Iterable[float]], float]) -> Person:
-        starts = [start for face, _ in of for start in face.starts_s]
-        told = self._told([looked for _, looked in of], len(starts), speech_s(starts))
-        return Person(min(face.first_s for face, _ in of), max(face.last_s for face, _ in of), **told)
-
-    def _told(self, looked: Sequence[_Looked], planned: int, speech_s: float) -> dict[str, Any]:
-        """What `Prediction` and `Person` have in common; planned: so many windows there are to show the face in."""
-        known = {"face_share": sum(each.face_windows for each in looked) / planned, "speech_s": speech_s}
-        for modality in MODALITIES:
-            distances = [each.distances[modality] for each in looked if modality in each.distances]
-            known[f"{modality}_distance"] = float(np.median(np.concatenate(distances))) if distances else math.nan
-        scores = {name: np.concatenate([each.scores[name] for each in looked], axis=1) for name in looked[0].scores}
-        said = {name: self._said(name, scores.get(name, np.zeros((0, 0))), known) for name in NETWORKS}
-        fusion, starts = scores["fusion"], [start for each in looked for start in each.starts_s]
-        quantities = known | {"spread": _spread(fusion)}
-        return {
-            "score": float(fusion.mean()),
-            "windows": tuple(map(WindowScore, starts, fusion.mean(axis=0).tolist())),
-            "answer": said.pop("fusion"),
-            "modalities": {str(name): each for name, each in said.items()},
-            "quantities": {name: value if math.isfinite(value) else None for name, value in quantities.items()},
-        }
-
-    def _said(self, network: NetworkName, scores: NDArray[np.float64], known: Mapping[str, float]) -> Answer:
-        """What one network says; scores: (seeds, windows)."""
-        if not len(scores):
-            return cannot_tell("no such network was trained")
-        if network in self._evidence.systems:
-            return answer(float(scores.mean()), {**known, "spread": _spread(scores)}, self._evidence.systems[network])
-        why = self._evidence.undefined.get(network, "evaluate did not score it")
-        return cannot_tell(why, score=float(scores.mean()))
 
 
 def predict(
@@ -298,26 +207,40 @@ def predict(
     hop_s: float | None = None,
     faces: WhichFaces = "all",
     explain: bool = False,
+    show: Callable[[Path], Show] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields a prediction a file as soon as it is there: in order by one process, in any order by several.
 
     The run's own parameters decide how the files are cut and what features they get; compute: how many processes work
-    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. Raises as `Detector`.
+    on them; hop_s, faces, explain, progress: as `Detector.score_many` has them. show: gives what shows an explained
+    file, in the process that looked at it. Raises as `Detector`; and OSError where something could not be shown, after
+    all predictions: a full disk costs no answer.
     """
-    if compute.workers == 1 and not compute.scheduler:
-        yield from Detector(workspace, compute).score_many(
-            videos, hop_s=hop_s, faces=faces, explain=explain, progress=progress
-        )
-        return
-    kept_evidence(workspace)  # what is missing is said before workers start
+    here = compute.workers == 1 and not compute.scheduler
+    if not here:
+        kept_evidence(workspace)  # what is missing is said before workers start
     root = workspace.root.resolve()
-    tasks = [_Task(root, compute, str(video), video.absolute(), hop_s, faces, explain) for video in videos]
-    try:
-        for _, prediction in run_tasks(_score, tasks, compute):
-            yield prediction
-    except TasksLostError as error:
-        yield from (unscored(task.name, DEADLY) for task in error.tasks)
+    tasks = (
+        _Task(root, compute, str(video), video.absolute(), hop_s, faces, explain, show and show(video))
+        for video in videos
+    )
+    unshown = list[OSError]()
+    answered = _by_one(Detector(workspace, compute), tasks, progress) if here else _by_many(list(tasks), compute)
+    for prediction, error in answered:
+        yield prediction
+        if error:
+            unshown.append(error)
+    if unshown:
+        raise OSError(
+            f"of {len(unshown)} files the answers are there, but their pages could not be written: {unshown[0]}"
+        )
+
+
+Show = Callable[[Path, Explained], object]
+"""Shows what was found of a file; runs in the process that found it."""
+_Answered = tuple[Prediction, OSError | None]
+"""(A file's answer, why it could not be shown)"""
 
 
 @dataclass(frozen=True)
@@ -331,16 +254,43 @@ class _Task:
     hop_s: float | None
     faces: WhichFaces
     explain: bool
+    show: Show | None
+
+    def answered(self, found: Explained) -> _Answered:
+        """By the name that the file was given by, shown."""
+        found = replace(found, prediction=replace(found.prediction, path=self.name))
+        try:
+            if self.show:
+                self.show(self.video, found)
+        except OSError as error:
+            return found.prediction, error
+        return found.prediction, None
 
 
-def _score(task: _Task) -> Prediction:
-    detector = kept_detector(task.root, task.compute)
-    found = (detector.explain if task.explain else detector.score)(task.video, hop_s=task.hop_s, faces=task.faces)
-    return replace(found, path=task.name)
+def _by_one(detector: Detector, tasks: Iterable[_Task], progress: Progress | None = None) -> Iterator[_Answered]:
+    for task in tasks:
+        if task.explain or task.show:
+            found = detector.explained(task.video, hop_s=task.hop_s, faces=task.faces, progress=progress)
+        else:
+            scored = detector.score(task.video, hop_s=task.hop_s, faces=task.faces, progress=progress)
+            found = Explained(scored, None)
+        yield task.answered(found)
+
+
+def _by_many(tasks: Sequence[_Task], compute: ComputeParams) -> Iterator[_Answered]:
+    try:
+        for _, answered in run_tasks(_in_worker, tasks, compute):
+            yield answered
+    except TasksLostError as error:
+        yield from (task.answered(Explained(unscored(task.name, DEADLY), None)) for task in error.tasks)
+
+
+def _in_worker(task: _Task) -> _Answered:
+    return next(_by_one(_kept_detector(task.root, task.compute), [task]))
 
 
 @functools.lru_cache(maxsize=1)
-def kept_detector(root: Path, compute: ComputeParams) -> Detector:
+def _kept_detector(root: Path, compute: ComputeParams) -> Detector:
     """The detector in a folder, loaded once in a process; for tasks."""
     return Detector(Workspace(root), compute)
 
@@ -368,8 +318,3 @@ def _provenance(path: Path) -> dict[str, Any] | None:
     except Exception as error:  # a score is not lost to it
         found = media.Manifest(state="unreadable", problems=(f"unexpected {type(error).__name__}",))
     return None if found is None else {"says": found.says, **found.model_dump()}
-
-
-def _spread(scores: NDArray[np.float64]) -> float:
-    """Largest minus smallest mean of (seeds, windows); NaN for one seed."""
-    return float(np.ptp(scores.mean(axis=1))) if len(scores) > 1 else math.nan

@@ -89,7 +89,7 @@ class Road:
                 media.check_file(file)
                 heard = stack.enter_context(open_heard(file, self._params, hop_s=hop_s))
             if why := no_sound_reason(heard.info, self._params.windows):
-                raise media.MediaError(why)
+                raise media.MediaError(f"{why}, and this detector needs picture and sound")
             size = len(heard.windows.starts_s) if hop_s is None else STRETCH_WINDOWS
             for first in range(0, len(heard.windows.starts_s), size):
                 windows = replace(heard.windows, starts_s=heard.windows.starts_s[first : first + size])
@@ -125,7 +125,9 @@ class Road:
             rows |= {name: np.zeros_like(x) for name, x in rows.items() if name.startswith("audio/")}
         good = [i for i in range(len(arrays)) if i not in refused]
         if not good:
-            raise media.MediaError(f"window from {seen.starts_s[0]:g} s: {refused[0]}")
+            raise media.MediaError(
+                f"a frozen network gives no number for the window from second {seen.starts_s[0]:g}: it overflows"
+            )
         held = {name: np.stack([window[name] for window in arrays.values()]) for name in arrays[seen.starts_s[0]]}
         return Walked(
             starts_s=tuple(seen.starts_s[i] for i in good),

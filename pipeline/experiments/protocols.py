@@ -30,9 +30,17 @@ from pipeline.figures.experiments import protocol_svg, standalone
 from pipeline.params import Params, ParamsError
 from pipeline.runs.cache import Source, clip_index, open_cache
 from pipeline.runs.jobs import JobError
-from pipeline.runs.keys import settings_of
+from pipeline.runs.keys import made_by, settings_of
 from pipeline.runs.looks import mark
-from pipeline.statistics.protocol import MEANS, every_test, measure_protocol, plain_rows, val_thresholds, what_is_added
+from pipeline.statistics.means import MEANS
+from pipeline.statistics.protocol import (
+    every_test,
+    measure_protocol,
+    plain_rows,
+    thresholds_carry_over,
+    val_thresholds,
+    what_is_added,
+)
 from pipeline.statistics.systems import PROBE, RANDOM_WEIGHTS
 from pipeline.statistics.tables import clips as one_a_clip
 from pipeline.workspace import Workspace
@@ -40,11 +48,14 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Outcome:
-    """table: the rows of table.csv; adds: of `what_is_added`, for the first method."""
+    """table: the rows of table.csv; adds, carry_over: of `what_is_added` and `thresholds_carry_over`, both of the first
+    method.
+    """
 
     table: pd.DataFrame
     adds: dict[str, Any] | None
     skipped: Sequence[Skipped]
+    carry_over: dict[str, Any] | None = None
 
 
 def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Protocol) -> Outcome:
@@ -91,6 +102,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     tests = every_test(scores, seed=params.seed)
     table = measure_protocol(tests).assign(cache=source.identity)
     adds = what_is_added(tests, protocol.methods[0])
+    carry_over = thresholds_carry_over(scores, protocol.methods[0]) if protocol.kind == "leave-one-out" else None
     _mark(source, index, name, protocol)
     folder, single = workspace.protocols / name, table[~table["trained_on"].isin(MEANS)]
     write_table(folder / "scores.csv", scores)
@@ -101,13 +113,15 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
         "protocol": protocol.model_dump(mode="json"),
         "seed": params.seed,
         "cache": source.identity,
+        "settings": made_by(params),
         "adds": adds,
+        "carry_over": carry_over,
         "rows": plain_rows(table),
         "skipped": [vars(each) for each in skipped],
     }
     write_json(folder / "protocol.json", content)
     write_text(folder / "heatmap.svg", standalone(protocol_svg(single, description=protocol.description)))
-    return Outcome(table, adds, skipped)
+    return Outcome(table, adds, skipped, carry_over)
 
 
 def _mark(source: Source, index: pd.DataFrame, name: str, protocol: Protocol) -> None:

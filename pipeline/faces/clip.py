@@ -224,8 +224,8 @@ def _choose(tracks: list[Track], presence: NDArray[np.float64], params: FacePara
             chosen[window] = enough[0]
     if not chosen:
         raise media.MediaError(
-            f"no face is seen in more than {presence.max():.0%} of a window's pictures (min_presence "
-            f"{params.min_presence:g}; {_PERHAPS_TURNED})"
+            f"no face is seen for long enough: in {presence.max():.0%} of a window's pictures at most, at least "
+            f"{params.min_presence:.0%} needed ({_PERHAPS_TURNED})"
         )
     return chosen
 

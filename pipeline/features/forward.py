@@ -17,7 +17,7 @@ from pipeline.params import SpectrogramParams
 
 MODALITIES: tuple[Modality, ...] = ("visual", "audio")
 PIECE_ROWS = 8
-"""What a killed worker loses at most."""
+"""What a killed worker loses at most; on a GPU it has several pieces at work."""
 PASS_WINDOWS = {"cpu": 1, "cuda": PIECE_ROWS}
 """Windows of one forward pass, by device. On the CPU more save nothing, and for some networks change the last bits."""
 NEEDED: Mapping[Input, tuple[str, ...]] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,14 +18,17 @@ from cache_schemas.features import (
     IndexAttributes,
     VariantAttributes,
 )
+from cache_schemas.features.staging import staging_folder
 from cache_schemas.features.stored import stored_variants
 from cache_schemas.files import digest
 from cache_schemas.manifest import Clip, Quarantined, category_of, commonest, write_quarantine
 from pipeline.backbones import WAVEFORM_HZ, Backbone, bare_identity, load_backbone, resolved
+from pipeline.compute.errand import take_over
+from pipeline.compute.machine import of_runs
 from pipeline.compute.progress import console, progress_bar
 from pipeline.compute.workers import run_tasks, session, worker_count
 from pipeline.faces.stage import face_key
-from pipeline.features.compute import Piece, compute_pieces, piece_tasks, versions
+from pipeline.features.compute import Piece, compute_pieces, needed, piece_tasks, versions
 from pipeline.features.forward import MODALITIES, PIECE_ROWS
 from pipeline.features.views import views_of
 from pipeline.features.windows import WindowSource, stored_windows, window_sources
@@ -54,6 +59,7 @@ class Column:
 
 def build_features(workspace: Workspace, params: Params) -> FeatureCache:
     """The finished cache of every window that has crops and a spectrogram."""
+    params = params.model_copy(update={"compute": of_runs(params.compute)})
     sources = window_sources(workspace, params)
     if not sources:
         raise StageError(
@@ -135,6 +141,7 @@ def _fill(
     refused: dict[str, str] = {}
     for column in columns:
         writer.add_variant(column.variant)
+        take_over(staging_folder(writer.path.resolve()) / column.variant.path, params.compute)
     pieces = _missing_pieces(writer, columns, sources, params)
     for _ in range(ROUNDS):
         refused |= _compute(title, writer, columns, pieces, params)
@@ -203,7 +210,9 @@ def _compute(
     tasks = piece_tasks(pieces, worker_count(params.compute, len(pieces)) if pieces else 1)
     shown: dict[int, int] = {}
     done = total - sum(len(piece.keys) for piece in pieces)
-    with progress_bar(title, total=total, unit="rows", done=done) as advance:
+    packing = Future[None]()
+    packing.set_result(None)
+    with progress_bar(title, total=total, unit="rows", done=done) as advance, ThreadPoolExecutor(1) as thread:
 
         def heard(task: Sequence[Piece], share: float) -> None:
             rows = sum(len(piece.keys) for piece in task[: round(share * len(task))])
@@ -212,19 +221,26 @@ def _compute(
                 advance(more)
                 shown[id(task)] = rows
 
-        for task, bad in run_tasks(compute_pieces, tasks, params.compute, heard, most=len(pieces)):
+        for task, bad in run_tasks(compute_pieces, tasks, params.compute, heard, most=len(pieces), needs=needed):
             for piece in task:
                 writer.staged(piece.variant, piece.keys)
             refused |= bad
             heard(task, 1.0)
             waiting += shown.pop(id(task))
-            if waiting >= writer.geometry.shard_rows:
-                waiting = 0
-                for column in columns:
-                    writer.pack(column.variant, column.keys, final=False)
+            if waiting >= writer.geometry.shard_rows and packing.done():
+                packing.result()
+                waiting, packing = 0, thread.submit(_pack_beside, writer.path, columns)
+        packing.result()
         for column in columns:
             writer.pack(column.variant, column.keys, final=True)
     return refused
+
+
+def _pack_beside(cache: Path, columns: Sequence[Column]) -> None:
+    """Packs full shards while rows are computed: for a GPU's it takes about as long. By a writer of its own."""
+    writer = FeatureCacheWriter(cache)
+    for column in columns:
+        writer.pack(column.variant, column.keys, final=False)
 
 
 def describe(params: Params, sources: Sequence[WindowSource]) -> list[Column]:

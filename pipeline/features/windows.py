@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache_schemas.manifest import Clip, read_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows
-from cache_schemas.shards import ClipEntry, read_rows, scan_shards
+from cache_schemas.shards import ClipEntry, each_row, scan_shards
 from pipeline.backbones import Input, Modality
 from pipeline.faces.stage import face_key, windows_digest
 from pipeline.features.forward import NEEDED, input_views
@@ -95,13 +96,24 @@ def window_inputs(
 ) -> Iterator[NDArray[Any]]:
     """Yields each view of a window as a backbone takes it; what is stored of it is read once."""
     (window,) = stored_windows([source], "visual" if takes == "crops" else "audio")
-    return stored_inputs(window, takes, views, params)
+    return stored_inputs([(window, view) for view in views], takes, params)
 
 
 def stored_inputs(
-    window: StoredWindow, takes: Input, views: Iterable[int], params: SpectrogramParams
+    rows: Iterable[tuple[StoredWindow, int]], takes: Input, params: SpectrogramParams
 ) -> Iterator[NDArray[Any]]:
-    """As window_inputs."""
+    """Yields what a backbone takes of each window and view.
+
+    A shard is opened once for all windows that follow one another in it, a window read once for its views.
+    """
     schema, names = FACES if takes == "crops" else SPECTROGRAMS, NEEDED[takes]
-    stored = {name: rows[0] for name, rows in read_rows(window.shard, schema, [window.row], only=names).items()}
-    return input_views(stored, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params)
+    for shard, of_shard in itertools.groupby(rows, key=lambda row: row[0].shard):
+        windows = [
+            (window, [view for _, view in of_window])
+            for window, of_window in itertools.groupby(of_shard, key=lambda row: row[0])
+        ]
+        stored = each_row(shard, schema, [window.row for window, _ in windows], only=names)
+        for arrays, (window, views) in zip(stored, windows, strict=True):
+            yield from input_views(
+                arrays, takes, clip_id=window.clip_id, start_s=window.start_s, views=views, params=params
+            )

@@ -24,7 +24,7 @@ from cache_schemas.manifest import (
     read_unused,
 )
 from cache_schemas.paths import path_name, path_text
-from pipeline.datasets import LAYOUTS
+from pipeline.datasets import LAYOUTS, Layout
 from pipeline.manifest.build import files_without_entry
 from pipeline.manifest.facts import ClipFacts, measure_clips
 from pipeline.manifest.splits import identity_components
@@ -55,7 +55,6 @@ def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
     clips, unused = read_manifest(workspace.manifest), read_unused(workspace.unused)
     facts = measure_clips(clips, workspace.check / "facts.jsonl", params)
     quarantined = read_quarantine(workspace.quarantine("manifest"))
-    identity = LAYOUTS[params.data.layout].identity
     listed = [*clips, *(row.clip for row in unused)]
     named = [*(row.path for row in quarantined), *(path for clip in listed for path in (clip.path, clip.audio_path))]
     root, layout = Path(params.data.root), params.data.layout
@@ -68,7 +67,7 @@ def check_manifest(workspace: Workspace, params: Params) -> dict[str, Any]:
         left_out=left_out,
         split=params.split,
         windows=params.windows,
-        identity=identity,
+        layout=LAYOUTS[layout],
     )
     write_json(workspace.check / "manifest.json", result)
     return result
@@ -83,12 +82,11 @@ def check(
     left_out: Sequence[str] = (),
     split: SplitParams,
     windows: WindowParams,
-    identity: str,
+    layout: Layout,
 ) -> dict[str, Any]:
     """The content of check/manifest.json: plain JSON types, nothing is NaN.
 
-    quarantined, unused: those of the manifest stage; left_out: files that no entry of the data set names; identity:
-    what a person is in this layout.
+    quarantined, unused: those of the manifest stage; left_out: files that no entry of the data set names.
     """
     table = clip_table(clips, facts)
     splits_of = {"split": lambda clip: clip.split, "official": lambda clip: clip.official_split}
@@ -97,7 +95,8 @@ def check(
     result: dict[str, Any] = {
         "schema_version": 1,
         "clips": len(clips),
-        "identity": identity,
+        "identity": layout.identity,
+        "assumed": layout.assumed,
         "unusable": unusable(facts, quarantined),
         "left_out": {"files": len(left_out), "first": list(left_out[:_MOST_VALUES])},
         "counts": counts(clips),

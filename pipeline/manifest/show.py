@@ -27,6 +27,8 @@ def print_check(result: Mapping[str, Any], console: Console) -> None:
         console.print(_groups(result["groups"]))
     console.print(_people(result["people"]))
     console.print(f"Identity: {escape(result['identity'])}.", highlight=False)
+    if result["assumed"]:
+        console.print(f"Assumed by the layout: {escape(result['assumed'])}.", highlight=False)
     for side, found in result["segments"].items():
         if found["clips"]:
             share = "" if found["fake_share"] is None else f", {found['fake_share']:.0%} of their seconds are fake"

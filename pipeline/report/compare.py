@@ -13,23 +13,23 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.evaluation import read_evaluation
 from cache_schemas.files import write_json, write_text
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import read_json
 from pipeline.figures.charts import Axis, forest
 from pipeline.figures.vega import chart
 from pipeline.report.drawings import forest_row, said
 from pipeline.report.page import render
-from pipeline.report.sections import difference, protocols_in, unseen
-from pipeline.statistics.compare import delong, drawn_p, holm
-from pipeline.statistics.metrics import Floats, UndefinedMetricError, auc, eer
-from pipeline.statistics.people import draw_people, drawn_metrics, interval
+from pipeline.report.sections import difference
+from pipeline.report.verdict import protocols_in, unseen
+from pipeline.statistics.compare import delong, paired, with_holm
+from pipeline.statistics.metrics import UndefinedMetricError, two_classes
 from pipeline.statistics.systems import FUSION
 from pipeline.statistics.tables import clips
+from pipeline.statistics.values import measured, people_drawn
 
-DRAWS = 10_000
 CONTENTS = {"verdict": "Which is better", "pairs": "Pair by pair", "unseen": "Unseen", "parameters": "What differs"}
-_METRICS = {"auc": auc, "eer": eer}
 
 
 class CompareError(ValueError):
@@ -64,8 +64,8 @@ def compare(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     """{clips, people, runs: [{name, own, auc, eer}], pairs: [...]}: values on the test clips that all runs share.
 
     pairs: the first's AUC less the second's, in the same draws of people, with DeLong's p, which takes clips for
-    independent, beside that of the draws, Holm-adjusted over all pairs. Raises CompareError where the runs share too
-    few clips.
+    independent, beside that of the draws, Holm-adjusted over all pairs; null where people are too few. Raises
+    CompareError where the runs share too few clips.
     """
     shared = sorted(set.intersection(*(set(run.scores.index) for run in runs)))
     tables = [run.scores.loc[shared] for run in runs]
@@ -74,54 +74,35 @@ def compare(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     if other is not None:
         raise CompareError(f"{runs[0].name} and {other} do not agree which clips are fake: list the clips anew in one")
     try:
-        draws = draw_people(tables[0]["person"], draws=DRAWS, seed=seed)
-        drawn = [drawn_metrics(labels, of["score"], draws) for of in tables]
-        values = [
-            {name: _value(labels, of["score"], each, name) for name in _METRICS}
-            for of, each in zip(tables, drawn, strict=True)
-        ]
-        pairs = _pairs(runs, labels, tables, [each["auc"] for each in drawn])
+        two_classes(labels, labels)
     except UndefinedMetricError as error:
         raise CompareError(
             f"the runs share {len(shared)} test clips: {error}: compare runs of the same clips"
         ) from None
-    found = [{"name": run.name, "own": run.metrics["headline"], **each} for run, each in zip(runs, values, strict=True)]
-    counts = {"clips": len(shared), "fake_clips": int(labels.sum()), "people": int(tables[0]["person"].nunique())}
-    return {"schema_version": 1, **counts, "runs": found, "pairs": pairs}
-
-
-def _value(labels: Any, scores: pd.Series[float], drawn: Mapping[str, Floats], name: str) -> dict[str, Any]:
-    span = interval(drawn[name])
-    return {"value": _METRICS[name](labels, scores), "low": span.low, "high": span.high, "reason": None}
-
-
-def _pairs(
-    runs: Sequence[Run], labels: Any, tables: Sequence[pd.DataFrame], drawn: Sequence[Floats]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+    draws = people_drawn(tables[0]["person"], seed=seed)
+    measures = [measured(labels, of["score"].to_numpy(), "", draws, ("auc", "eer")) for of in tables]
+    pairs = []
     for i, j in combinations(range(len(runs)), 2):
-        less = drawn[i] - drawn[j]
-        span, of = interval(less), delong(labels, tables[i]["score"], tables[j]["score"])
-        rows.append(
-            {
-                "first": runs[i].name,
-                "second": runs[j].name,
-                "difference": of.value,
-                "low": span.low,
-                "high": span.high,
-                "p": drawn_p(less),
-                "p_delong": of.p,
-                "reason": None,
-            }
-        )
-    adjusted = holm([row["p"] for row in rows])
-    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+        (first, of_first), (second, of_second) = measures[i], measures[j]
+        row = paired(first["auc"]["value"] - second["auc"]["value"], of_first["auc"], of_second["auc"])
+        scores = (tables[of]["score"] for of in (i, j))
+        p_delong = None if row["p"] is None else delong(labels, *scores).p
+        pairs.append({"first": runs[i].name, "second": runs[j].name, **row, "p_delong": p_delong})
+    own = [run.metrics["headline"] for run in runs]
+    found = [
+        {"name": run.name, "own": head, **values} for run, head, (values, _) in zip(runs, own, measures, strict=True)
+    ]
+    counts = {"clips": len(shared), "fake_clips": int(labels.sum()), "people": int(tables[0]["person"].nunique())}
+    return {"schema_version": 1, **counts, "runs": found, "pairs": with_holm(pairs)}
 
 
 def verdict(found: Mapping[str, Any]) -> str:
     """One sentence: which run is better than which, as far as chance allows to say."""
-    apart = [row for row in found["pairs"] if row["p_holm"] < 0.05]
+    apart = [row for row in found["pairs"] if row["p_holm"] is not None and row["p_holm"] < 0.05]
     held = f"On the {found['clips']} test clips of {found['people']} people that all runs share"
+    reasons = [row["reason"] for row in found["pairs"] if row["p_holm"] is None]
+    if reasons:
+        return f"{held}, none can be called better than another; {reasons[0]}."
     if not apart:
         return f"{held}, no run's AUC is better than another's beyond what chance makes."
     better = [

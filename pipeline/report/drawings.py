@@ -12,10 +12,10 @@ from cache_schemas.run import NETWORKS
 from pipeline.figures.charts import Axis, Row, det_axis, det_place, forest, heat_map, lines
 from pipeline.figures.vega import chart
 from pipeline.report.page import in_words
-from pipeline.statistics.protocol import MEANS
+from pipeline.report.verdict import Json, span_of
+from pipeline.statistics.means import MEANS
 from pipeline.statistics.systems import FUSION
 
-Json = dict[str, Any]
 _MODALITIES = {"visual": "the picture damaged", "audio": "the sound damaged", "both": "both"}
 _MOST_POINTS = 120
 """Of a curve: more are more bytes, not more to see."""
@@ -141,11 +141,6 @@ def heat_map_of(protocol: Json, number: int) -> Markup:
     return chart(
         f"protocol{number}", what, f"trained on, {x}: {told}", heat_map(cells, x_title=x, y_title="trained on")
     )
-
-
-def span_of(row: Mapping[str, Any]) -> Json:
-    """A protocol row's AUC as a value."""
-    return {"value": row["auc"], "low": row["auc_low"], "high": row["auc_high"], "reason": "one class only"}
 
 
 def risk(systems: Mapping[str, Json]) -> Markup:

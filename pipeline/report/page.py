@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from pipeline import figures
-from pipeline.figures.vega import script
+from pipeline.statistics import strength
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SIGNS = re.compile(r"([\\`*_\[\]|~])")
@@ -23,6 +23,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-
 
 def render(template: str, **content: Any) -> str:
     """The page; every text in `content` is escaped unless it is Markup."""
+    from pipeline.figures.vega import script  # noqa: PLC0415 - an extra, and needed by whole pages only
+
     scripts = [script(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("boot.js", "sort.js"))]
     policy = _POLICY.format(" ".join(f"'sha256-{_sha256(text)}'" for text in scripts))
     inline = [Markup(text) for text in scripts]  # noqa: S704 - our own, and their digests are in the policy
@@ -61,19 +63,19 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": number, "percent": percent, "value": value, "rate": rate, "signed": signed, "p": p_value,
-        "decimals": decimals, "words": in_words,
+        "decimals": decimals, "words": in_words, "lead": lead, "lead_span": lead_span,
     }  # fmt: skip
     return environment
 
 
 def number(value: float | None) -> str:
     """Three decimals, or a dash."""
-    return "—" if value is None else f"{value:.3f}"
+    return "—" if value is None else f"{value:z.3f}"
 
 
 def decimals(value: float) -> str:
     """Two decimals."""
-    return f"{value:.2f}"
+    return f"{value:z.2f}"
 
 
 def percent(value: float | None) -> str:
@@ -101,13 +103,27 @@ def in_words(found: Mapping[str, Any] | None, *, scale: float = 1, digits: int =
     return f"{text} ({scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f})"
 
 
+def lead(adds: Mapping[str, Any]) -> str:
+    """A paired difference as plain text: "+0.012 (-0.010 to +0.031)", with true minus signs."""
+    return f"{signed(adds['difference'])} ({lead_span(adds)})"
+
+
+def lead_span(adds: Mapping[str, Any]) -> str:
+    """The interval of a paired difference, or why there is none."""
+    if adds["low"] is None:
+        return adds.get("reason") or "no interval"
+    return f"{signed(adds['low'])} to {signed(adds['high'])}"
+
+
 def signed(value: float) -> str:
     """Three decimals with their sign, a true minus."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return strength.signed(value, 3).replace("-", "\N{MINUS SIGN}")
 
 
-def p_value(p: float) -> str:
-    """How often chance alone does it: "p = 0.031", "p < 0.001"."""
+def p_value(p: float | None) -> str:
+    """How often chance alone does it: "p = 0.031", "p < 0.001"; a dash where nobody can say."""
+    if p is None:
+        return "—"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from cache_schemas.evaluation import EvaluationError, read_evaluation, read_metrics
-from cache_schemas.protocol import read_protocol, read_protocol_scores
+from cache_schemas.evaluation import read_evaluation, read_protocol_scores
+from cache_schemas.metrics import EvaluationError, read_metrics
+from cache_schemas.protocol import read_protocol
 from pipeline.runs.looks import name_of_test
 from pipeline.statistics.audit import TRIMMED, Finding, check_properties, check_random_weights
 from pipeline.statistics.measure import measure

@@ -5,25 +5,16 @@ A part that was not measured is None; its section then says by which command it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
-from cache_schemas.protocol import read_protocol
 from cache_schemas.run import NETWORKS, read_json
-from pipeline.report.drawings import Json, risk, severities, span_of
-from pipeline.report.page import in_words, p_value, signed, undefined
-from pipeline.statistics.added import ENOUGH
-from pipeline.statistics.protocol import MEAN, MEANS, PAIRS, disagree
+from pipeline.report.drawings import risk, severities
+from pipeline.report.page import lead_span, p_value, signed, undefined
+from pipeline.report.verdict import Json
 from pipeline.workspace import Workspace
-
-UNSEEN = {
-    "leave-one-source-out": ("dataset", "sources never seen"),
-    "leave-one-method-out": ("method", "methods of forgery never seen"),
-}
-"""Protocols whose figures stand on the first screen: what they leave out, and what they are tested on."""
 
 METRICS = {
     "auc": ("AUC", "value"),
@@ -55,100 +46,6 @@ _EVIDENCE = {
     "area": ("Area under risk against coverage", "value"),
 }
 _LOCALISATION = {"ap": "AP at IoU", "ar": "AR of"}
-_PROTOCOL_ROW = ("auc", "auc_low", "auc_high", "auc_one", "eer", "fakes_missed", "reals_accused")
-
-
-def protocols_in(folder: Path) -> list[Json]:
-    """Every protocol that was run, those of `UNSEEN` first: the content of its protocol.json, and its name."""
-    order = list(UNSEEN)
-    paths = sorted(folder.glob("*/protocol.json"))
-    paths.sort(key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
-    found = [read_protocol(path) | {"name": path.parent.name} for path in paths]
-    for protocol in found:
-        protocol["rows"] = [dict.fromkeys(_PROTOCOL_ROW) | row for row in protocol["rows"]]
-    return found
-
-
-def unseen(found: Sequence[Json]) -> list[Json]:
-    """Per protocol of `UNSEEN`: {name, what, auc, mean, tests, worst, adds}; `auc` is None where none such was run.
-
-    A protocol of the user's own counts if it leaves the same out. The AUC is that of its first method: over the pairs
-    inside its tests, where there are several, and `mean` that over tests. The worst is a test of clips enough.
-    """
-    result = []
-    for name, (left_out, what) in UNSEEN.items():
-        entry: Json = {"name": name, "what": what, **dict.fromkeys(("auc", "mean", "tests", "worst", "adds"))}
-        known = [of for of in found if (of["protocol"]["kind"], of["protocol"]["by"]) == ("leave-one-out", left_out)]
-        if known:
-            protocol = next((of for of in known if of["name"] == name), known[0])
-            rows = protocol["rows"]
-            mine = [row for row in rows if row["method"] == rows[0]["method"]]
-            means = {row["trained_on"]: row for row in mine if row["trained_on"] in MEANS}
-            leading = means.get(PAIRS, mine[0])
-            single = [row for row in mine if row["trained_on"] not in MEANS and row["auc"] is not None]
-            large = [row for row in single if min(row["real"], row["fake"]) >= ENOUGH]
-            worst = min(large, key=lambda row: float(row["auc"]), default=None)
-            entry |= {
-                "name": protocol["name"],
-                "auc": span_of(leading),
-                "mean": span_of(means[MEAN]) if means else None,
-                "tests": leading["tested_on"],
-                "worst": worst and {"name": worst["tested_on"], "auc": span_of(worst)},
-                "adds": protocol["adds"],
-            }
-        result.append(entry)
-    return result
-
-
-def verdict(metrics: Json, tests: Sequence[Json]) -> str:
-    """What it is worth: on what is like nothing that was seen, which matters most, and on the rest.
-
-    Where it depends on how tests are counted whether it adds anything, a second sentence says so.
-    """
-    head = metrics["headline"]
-    if head is None or head["auc"]["value"] is None:
-        return "Nothing can be said: " + (
-            head["auc"]["reason"] if head else "no searched network was trained and scored."
-        )
-    known = [entry for entry in tests if entry["auc"] and entry["auc"]["value"] is not None]
-    parts = [f"{in_words(entry['auc'])} on {entry['what']}" for entry in known]
-    parts.append(f"{in_words(head['auc'])} on other people of the sources and methods that it knows")
-    unknown = [entry["what"] for entry in tests if entry not in known]
-    end = f"; what it reaches on {' or '.join(unknown)} was not measured." if unknown else "."
-    text = "The searched network ranks fakes above bona fide clips (a coin: 0.5) with an AUC (95 % interval) of "
-    text += f"{_listed(parts)}{end}"
-    for entry in known:
-        if entry["adds"] and disagree(entry["adds"]):
-            by_pairs, by_tests = (
-                f"{signed(of['difference'])} ({signed(of['low'])} to {signed(of['high'])})"
-                for of in (entry["adds"][name] for name in MEANS.values())
-            )
-            text += (
-                f" What it adds to the strongest control on {entry['what']} has another sign by each way of counting: "
-                f"{by_pairs} where every pair of clips counts alike, {by_tests} where every test does."
-            )
-    return text
-
-
-def _listed(parts: Sequence[str]) -> str:
-    *most, last = parts
-    return f"{', '.join(most)} and of {last}" if most else last
-
-
-def warnings(metrics: Json, elsewhere: Sequence[str]) -> list[str]:
-    """What a reader must know before any number."""
-    found = []
-    if elsewhere:
-        found.append(
-            "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
-            f"{', '.join(elsewhere)}. Run these commands again."
-        )
-    if metrics["small_set"]:
-        found.append(metrics["small_set_reason"])
-    if metrics["shortcuts"]["warning"]:
-        found.append(metrics["shortcuts"]["warning"])
-    found += [entry["says"][0].upper() + entry["says"][1:] for entry in metrics["audit"] or [] if entry["found"]]
-    return found
 
 
 def breakdown(metrics: Json, key: str) -> Json:
@@ -183,12 +80,10 @@ def difference(row: Mapping[str, Any]) -> Markup:
     """A paired difference with its interval and adjusted p, or why there is none; row: of `comparisons`."""
     if row["difference"] is None:
         return undefined(row["reason"])
+    point, span = signed(row["difference"]), lead_span(row)
     if row["low"] is None:
-        return Markup("{} <small>{}</small>").format(signed(row["difference"]), row["reason"])
-    span = f"{signed(row['low'])} to {signed(row['high'])}"
-    return Markup("{} <small>{}</small><small>{}</small>").format(
-        signed(row["difference"]), span, p_value(row["p_holm"])
-    )
+        return Markup('{} <span class="undefined"><small>{}</small></span>').format(point, span)
+    return Markup("{} <small>{}</small><small>{}</small>").format(point, span, p_value(row["p_holm"]))
 
 
 def evidence(metrics: Json) -> Json | None:

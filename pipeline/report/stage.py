@@ -22,27 +22,29 @@ import yaml
 from markupsafe import Markup
 
 import nas
-from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.evaluation import read_evaluation, read_protocol_scores
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import replacing, write_json, write_text
 from cache_schemas.manifest import Quarantined, read_quarantine, write_quarantine
+from cache_schemas.metrics import read_metrics
 from cache_schemas.oracle import read_oracle
-from cache_schemas.protocol import read_protocol_scores
 from cache_schemas.run import NETWORKS, RetrainRun, SearchRun, read_run
 from cache_schemas.tables import read_table
 from pipeline.compute.progress import progress_bar
+from pipeline.datasets import LAYOUTS
 from pipeline.figures.curves import curves_svg, history_svg, probabilities_svg
 from pipeline.figures.experiments import oracle_svg
 from pipeline.figures.genotype import describe, genotype_svg
 from pipeline.params import Params
-from pipeline.report import drawings, sections
+from pipeline.report import drawings, sections, verdict
 from pipeline.report.cards import data_card, model_card
 from pipeline.report.data import data_counts, people_counts, quarantine_summary
 from pipeline.report.errors import add_pictures, worst_errors
 from pipeline.report.page import render
 from pipeline.report.reproduction import changed, commands, digests, made_elsewhere, versions
 from pipeline.runs.cache import cache_identity, clip_index
-from pipeline.statistics.protocol import MEANS
+from pipeline.runs.worth import said_first, warnings
+from pipeline.statistics.means import MEANS
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION
 from pipeline.workspace import Workspace
@@ -85,7 +87,8 @@ def build_report(workspace: Workspace, params: Params, *, faces: bool = True) ->
         advance(0, "tables")
         facts = {"metrics": metrics, **_facts(workspace, params, cache, search, retrain)}
         facts["quarantine"] = quarantine_summary(quarantined)
-        measured = _measured(workspace, metrics, facts["elsewhere"], _protocols(workspace))
+        measured = _measured(workspace, metrics, retrain, _protocols(workspace))
+        measured["warnings"] = [*_elsewhere(facts["elsewhere"]), *measured["warnings"]]
         facts["commands"] = commands(
             measured["protocols"], robustness=bool(measured["robustness"]), oracle=bool(facts["oracle"])
         )
@@ -124,7 +127,7 @@ def card_of(workspace: Workspace, run: RetrainRun, metrics: Mapping[str, Any]) -
     shown = dict.fromkeys(_OPTIONAL) | dict(metrics)
     clips, _ = read_evaluation(workspace.evaluate)
     protocols = [protocol for protocol in _protocols(workspace) if protocol["cache"] == run.cache]
-    measured = _measured(workspace, shown, (), protocols)
+    measured = _measured(workspace, shown, run, protocols)
     return model_card(
         {
             **measured,
@@ -150,6 +153,7 @@ def _facts(
         "features": _yaml(cache.attributes),
         "trimmed": bool(cache.attributes["params"]["windows"]["trim_silence"]),
         "data": data_counts(index, window_s=float(cache.attributes["params"]["windows"]["window_s"])),
+        "assumed": LAYOUTS[retrain.params["data"]["layout"]].assumed,
         "people": people_counts(workspace, set(index["clip_id"])),
         "failed": [(stage, run) for stage, of in (("search", search), ("training", retrain)) for run in of.failed],
         "oracle": _oracle(workspace),
@@ -189,22 +193,23 @@ def _write(
 
 
 def _protocols(workspace: Workspace) -> list[dict[str, Any]]:
-    found = sections.protocols_in(workspace.protocols)
+    found = verdict.protocols_in(workspace.protocols)
     for protocol in found:  # no page stands on a damaged table
         read_protocol_scores(workspace.protocols / protocol["name"] / "scores.csv")
     return found
 
 
 def _measured(
-    workspace: Workspace, metrics: dict[str, Any], elsewhere: Sequence[str], protocols: Sequence[dict[str, Any]]
+    workspace: Workspace, metrics: dict[str, Any], run: RetrainRun, protocols: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the sections show of metrics.json and of the protocols."""
-    unseen = sections.unseen(protocols)
+    unseen = verdict.unseen(protocols)
+    limits = (metrics["calibration"] or {}).get("limits")
     return {
         "protocols": protocols,
         "unseen": unseen,
-        "verdict": sections.verdict(metrics, unseen),
-        "warnings": sections.warnings(metrics, elsewhere),
+        "verdict": verdict.verdict(metrics, unseen),
+        "warnings": [*said_first(Params.model_validate(run.params).data.layout, limits), *warnings(metrics)],
         "comparisons": sections.comparisons(metrics),
         "methods": sections.breakdown(metrics, "per_method"),
         "categories": sections.breakdown(metrics, "per_category"),
@@ -215,6 +220,15 @@ def _measured(
         "localisation": sections.localisation(metrics),
         "robustness": sections.robustness(workspace),
     }
+
+
+def _elsewhere(results: Sequence[str]) -> list[str]:
+    if not results:
+        return []
+    return [
+        "Made on another cache than work/features.zarr holds now, and no longer true of it: the results of "
+        f"{', '.join(results)}. Run these commands again."
+    ]
 
 
 def _errors(workspace: Workspace, metrics: Mapping[str, Any], *, faces: bool) -> dict[str, Any]:

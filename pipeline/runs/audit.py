@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,3 @@ def _val_windows(run: RetrainRun, cache: FeatureCache, scores: pd.DataFrame) -> 
             weights = learnt.sum() / (2.0 * learnt) if balanced else np.ones(2)
             found[entry.network, entry.seed] = table.assign(weight=weights[table["label"].to_numpy(int)])
     return found
-
-
-def told(findings: Sequence[checks.Finding]) -> list[str]:
-    """Those that found something, in a line each."""
-    return [f"Audit: {each['check']}: {each['says']}" for each in findings if each["found"]]

@@ -11,7 +11,7 @@ reliability.csv              predicted, observed, n: of the searched network; ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,21 @@ from cache_schemas.tables import write_table
 from pipeline.compute.progress import console, progress_bar
 from pipeline.controls.sound import other_sound
 from pipeline.params import Params
-from pipeline.runs.audit import audit, told
+from pipeline.runs.audit import audit
 from pipeline.runs.cache import Source, cache_identity, clip_index, open_cache
 from pipeline.runs.controls import control_scores
 from pipeline.runs.evidence import clip_quantities, keep_evidence
 from pipeline.runs.familiar import fit_familiar
 from pipeline.runs.looks import looks_at, mark, often, settings_of_networks
 from pipeline.runs.scoring import score_windows
+from pipeline.runs.worth import warnings
 from pipeline.statistics.added import SUMMARY
 from pipeline.statistics.curves import calibration_curves, curves
 from pipeline.statistics.measure import measure
 from pipeline.statistics.shortcuts import SHORTCUTS
 from pipeline.statistics.systems import FUSION, OTHER_SOUND
 from pipeline.statistics.tables import clips as one_a_clip
-from pipeline.statistics.values import in_figures
+from pipeline.statistics.values import in_figures, spans
 from pipeline.workspace import Workspace
 
 
@@ -192,9 +193,13 @@ _TITLES = {
 }  # fmt: skip
 
 
-def print_metrics(result: Mapping[str, Any], console: Console) -> None:
-    """Nothing; prints the verdict, the clip-level metrics as a table, and the warnings under it."""
-    table = Table(title="Test clips, the seeds' mean score, with 95 % intervals over people; one network: mean ± std")
+def print_metrics(result: Mapping[str, Any], first: Iterable[str], console: Console) -> None:
+    """Nothing; prints the clip-level metrics as a table, and under it the verdict and the warnings.
+
+    first: what must be said before all others.
+    """
+    over = spans(next(iter(result["systems"].values()))["clip"]["auc"])
+    table = Table(title=f"Test clips, the seeds' mean score, {over}; one network: mean ± std")
     table.add_column("system")
     for name in (*SUMMARY, "one network"):
         table.add_column(_TITLES.get(name, name), justify="right")
@@ -206,8 +211,5 @@ def print_metrics(result: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if result["headline"]:
         console.print(result["headline"]["sentence"], style="bold", markup=False, highlight=False)
-    for warning in (result["small_set_reason"], result["shortcuts"]["warning"]):
-        if warning:
-            console.print(f"Warning: {warning}", style="yellow", markup=False)
-    for line in (*told(result.get("audit", ())), *often(result.get("looks", {}))):
-        console.print(line, style="yellow", markup=False)
+    for line in (*first, *warnings(result), *often(result.get("looks", {}))):
+        console.print(f"Warning: {line}", style="yellow", markup=False)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cache_schemas.files import digest
+from pipeline.params import Params
 
 FOLLOWED = "nas"
 """The package whose imports count as well: what a run computes. What is around it plans, keeps and draws."""
@@ -20,6 +21,13 @@ FOLLOWED = "nas"
 def settings_of(config: BaseModel) -> dict[str, Any]:
     """What a config says beside its defaults, but for the device: a new field of configs renames no run."""
     return config.model_dump(mode="json", exclude={"device"}, exclude_defaults=True)
+
+
+def made_by(params: Params) -> dict[str, Any]:
+    """How networks are found and trained, beside the cache that they learn from, in JSON's types."""
+    configs = {name: getattr(params, name) for name in ("search", "retrain")}
+    found = {name: config.model_dump(mode="json", exclude={"device"}) for name, config in configs.items()}
+    return found | {"seeds": list(params.seeds)}
 
 
 def code_version(*functions: Callable[..., Any]) -> str:

@@ -27,6 +27,8 @@ from pipeline.serve.shapes import FORM, DetectorShown, Health, JobShown, Limits,
 from pipeline.serve.upload import body, drain, receive
 
 UPLOAD_NAME = "upload"
+_UNNAMED = "A video scored by bmnas"
+"""What an upload is called on its page, until who knows its name puts that there."""
 _GONE = "No pictures and no sound of the clip are shown: the service keeps neither."
 MOST_WAIT_S = 60.0
 _MOST_JSON = 65_536
@@ -169,7 +171,8 @@ async def answers_page(job: Found, here: Here) -> HTMLResponse:
     """The answer as the page that `bmnas predict --html` writes, without pictures of the clip: it is gone."""
     if job.result is None:
         raise ProblemError(404, "there is no answer yet: ask for the job until its state is done or failed")
-    told = await run_in_threadpool(page, job.result, Shown(missing=(_GONE,)), here.about)
+    shown = Shown(missing=(_GONE,), name=_UNNAMED if job.ours else "")
+    told = await run_in_threadpool(page, job.result, shown, here.about)
     return HTMLResponse(told, headers={"Content-Security-Policy": policy()})
 
 

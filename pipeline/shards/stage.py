@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from cache_schemas.shards import (
     write_shard,
 )
 from pipeline import media
+from pipeline.compute.ahead import TaskThreads
+from pipeline.compute.errand import Needs, fetched, hand_over, here, take_over
 from pipeline.compute.progress import Advance, console, progress_bar
+from pipeline.compute.store import StoreError
 from pipeline.compute.workers import TasksLostError, run_tasks, session, threads_per_worker
 from pipeline.params import ComputeParams, Params
 from pipeline.workspace import Workspace
@@ -113,6 +116,7 @@ def run_shard_stage(
     `max_failed_fraction` fail.
     """
     folder = folder.resolve()  # one name for a shard, whoever wrote it from wherever
+    take_over(folder, params.compute)
     done = scan_shards(folder, schema, key)
     pending = [job for job in jobs if job.name not in done or (retry and done[job.name].reason)]
     new = _Outcome()
@@ -127,7 +131,7 @@ def run_shard_stage(
             new = _compute(task, pending, killers, advance)
     for entry in (entry for path in new.shards for entry in shard_entries(path, schema, key)):
         done[entry.clip_id, entry.plan] = entry
-    lost = f"its result is not there: do all workers see {folder}?"
+    lost = f"its result is not there: do all workers see {folder}? If not, name a store that they see (--store)"
     found = {job.clip.clip_id: done[job.name] for job in jobs if job.name in done}
     reasons = {clip_id: entry.reason or refuse(entry) for clip_id, entry in found.items()}
     again = {job.clip.clip_id for job in jobs} - found.keys()
@@ -216,7 +220,7 @@ def _run_all(tasks: list[_ShardTask], last: list[_ShardTask], compute: ComputePa
 
     def run(chosen: list[_ShardTask]) -> list[_ShardTask]:
         try:
-            for task, outcome in run_tasks(_run_shard, chosen, compute):
+            for task, outcome in run_tasks(_run_shard, chosen, compute, needs=_needs):
                 total.add(outcome)
                 advance(len(task.jobs), total.per(time.monotonic() - begin))
         except TasksLostError as error:
@@ -230,12 +234,33 @@ def _run_all(tasks: list[_ShardTask], last: list[_ShardTask], compute: ComputePa
     return total
 
 
+def _names(clip: Clip) -> list[str]:
+    """Of its files."""
+    return [name for name in (clip.file_name, clip.audio_file_name) if name]
+
+
+def _needs(task: _ShardTask) -> Needs:
+    names = [name for job in task.jobs for name in _names(job.clip)]
+    return {task.root / name: partial(_opened, task.root, name) for name in names}
+
+
+def _opened(root: Path, name: str) -> FileIO:
+    return media.open_regular(media.inside(root, name))
+
+
 def _run_shard(task: _ShardTask) -> _Outcome:
-    with ThreadPoolExecutor(task.at_once) as pool:
+    with TaskThreads(task.at_once) as pool:
         found = list(pool.map(partial(_process, task), task.jobs))
     results = [result for result in found if isinstance(result, ClipResult)]
     passing = {job.clip.clip_id: told for job, told in zip(task.jobs, found, strict=True) if isinstance(told, str)}
-    shards = [write_shard(task.folder, task.schema, task.key, results)] if results else []
+    shards = []
+    if results:
+        shard = task.folder / write_shard(here(task.folder), task.schema, task.key, results).name
+        try:
+            hand_over(shard)
+            shards.append(shard)
+        except StoreError as error:
+            passing |= {result.clip_id: str(error) for result in results}
     window_s = task.params.windows.window_s  # what is not known to have been read to its end was read by windows
     media_s = sum(float(result.info.get("duration_s", window_s * len(result.starts_s))) for result in results)
     return _Outcome(len(found), media_s, shards, passing)
@@ -245,13 +270,15 @@ def _process(task: _ShardTask, job: ClipJob) -> ClipResult | str:
     """What the clip's content gives, which may be a reason; or what else was in the way, in words."""
     clip = job.clip
     try:
+        for name in _names(clip):
+            fetched(task.root / name)
         with media.one_file():
-            path, *sound = (media.inside(task.root, name) for name in (clip.file_name, clip.audio_file_name) if name)
+            path, *sound = (media.inside(here(task.root), name) for name in _names(clip))
             size = sum(media.check_file(each) for each in (path, *sound))
             if size != clip.file_bytes:
                 return f"the file has {size} bytes, {clip.file_bytes} when `bmnas manifest` saw it: run that again"
             return task.process(job, path, task.params)
-    except media.PassingError as error:
+    except (media.PassingError, StoreError) as error:
         return str(error)
     except media.MediaError as error:
         return ClipResult(clip.clip_id, job.plan, reason=str(error))

@@ -36,7 +36,7 @@ def plan_windows(
         raise MediaError(f"too short: {max(length, 0):.2f} s that can be used, at least {MIN_AVAILABLE_S:g} s needed")
     if length + _FRAME_S < params.window_s and params.short_clip == "quarantine":
         raise MediaError(
-            f"shorter than a window: {length:.2f} s of {params.window_s:g} s, and short_clip is quarantine"
+            f"shorter than a window: {length:.2f} s that can be used, at least {params.window_s:g} s needed"
         )
     covering = max(1, math.ceil((length - _FRAME_S) / params.window_s))
     last = start + max(0.0, length - params.window_s)

@@ -93,7 +93,7 @@ def open_heard(
 def no_sound_reason(info: Mapping[str, Any], params: WindowParams) -> str:
     """Why the parameters leave out a file that went well, or ""; info: `file_sound`'s."""
     left_out = params.missing_modality == "quarantine" and not info["has_audio"]
-    return f"{info['no_audio']} (missing_modality: quarantine)" if left_out else ""
+    return str(info["no_audio"]) if left_out else ""
 
 
 Spectrograms: TypeAlias = Callable[[NDArray[np.float32], SpectrogramParams], NDArray[np.float32]]

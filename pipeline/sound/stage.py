@@ -11,6 +11,7 @@ from cache_schemas.media import SPECTROGRAMS, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult
 from cache_schemas.windows import ClipWindows
 from pipeline import media
+from pipeline.compute.errand import here
 from pipeline.params import Params, WindowParams
 from pipeline.shards.stage import ClipJob, run_shard_stage
 from pipeline.sound.clip import file_sound, no_sound_reason
@@ -52,12 +53,13 @@ def build_spectrograms(
 
 def why_left_out(entry: ClipEntry, *, params: WindowParams) -> str:
     """Why the parameters leave out a clip that went well, or ""."""
-    return no_sound_reason(entry.info, params)
+    why = no_sound_reason(entry.info, params)
+    return why and f"{why} (missing_modality: quarantine)"
 
 
 def clip_spectrograms(job: ClipJob, path: Path, params: Params) -> ClipResult:
     """`file_sound` of one clip; job.inputs: the data root, for sound that lies in a file of its own."""
-    made = file_sound(path, params, audio=sound_file(job.inputs, job.clip), clip_id=job.clip.clip_id)
+    made = file_sound(path, params, audio=sound_file(here(job.inputs), job.clip), clip_id=job.clip.clip_id)
     return ClipResult(job.clip.clip_id, job.plan, made.starts_s, made.arrays, made.info)
 
 

@@ -19,6 +19,7 @@ from pipeline.statistics.answers import QUANTITIES, calibration_of
 from pipeline.statistics.limits import fit_systems, scored_clips, withheld
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError, two_classes
 from pipeline.statistics.people import Draws
+from pipeline.statistics.systems import cut
 from pipeline.statistics.values import Value, people_drawn, undefined, value
 
 COST_MISSED, COST_ALARM, COST_CANNOT_TELL, PRIOR_FAKE = 10.0, 1.0, 0.2, 0.05
@@ -144,11 +145,12 @@ class _People:
         if not all(side.any() for side, _ in sides):
             return undefined("one class only" if of.any() else "no clips")
         point = sum(share * float(x[side].mean()) for side, share in sides)
-        if isinstance(self.draws, str):
-            return value(point, self.draws)
-        drawn, n = np.zeros(len(self.draws.counts)), self.draws.counts.shape[1]
+        draws = cut(self.draws, np.flatnonzero(of), 1)  # sums are cheap
+        if isinstance(draws, str):
+            return value(point, draws)
+        drawn, n = np.zeros(len(draws.counts)), draws.counts.shape[1]
         for side, share in sides:
-            sums = (self.draws.counts @ np.bincount(self.draws.member, column, n) for column in (side * x, side))
+            sums = (draws.counts @ np.bincount(draws.member, column[of], n) for column in (side * x, side))
             with np.errstate(invalid="ignore"):
                 drawn += share * np.divide(*sums)
         return value(point, drawn)

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.statistics.compare import drawn_p, holm
+from pipeline.statistics.compare import paired, with_holm
 from pipeline.statistics.matching import matched
+from pipeline.statistics.means import ENOUGH
 from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import Draws, interval
+from pipeline.statistics.people import Draws
+from pipeline.statistics.strength import signed
 from pipeline.statistics.systems import FUSION, OTHER_SOUND, PROPERTIES, cut
 from pipeline.statistics.tables import System
 from pipeline.statistics.values import measured
-
-ENOUGH = 5
-"""Clips of a class, of fewer of which chance makes a worst method or source."""
 
 
 def strongest(systems: Mapping[str, Any]) -> str | None:
@@ -39,25 +38,15 @@ def comparisons(systems: Mapping[str, Any], drawn: Mapping[str, Floats | str]) -
     """
     ours = systems[FUSION]["clip"]["auc"]["value"] if FUSION in systems else None
     rows = [_difference(name, ours, of, drawn) for name, of in systems.items() if name != FUSION and ours is not None]
-    tested = [row for row in rows if row["p"] is not None]
-    for row, adjusted in zip(tested, holm([row["p"] for row in tested]) if tested else (), strict=True):
-        row["p_holm"] = float(adjusted)
-    return rows
+    return with_holm(rows)
 
 
 def _difference(name: str, ours: float, of: Mapping[str, Any], drawn: Mapping[str, Floats | str]) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p", "p_holm", "reason"))
-    theirs, mine, other = of["clip"]["auc"]["value"], drawn[FUSION], drawn[name]
-    if theirs is None:
-        return {"system": name} | row | {"reason": of["clip"]["auc"]["reason"]}
-    row["difference"] = ours - theirs
-    try:
-        if isinstance(mine, str) or isinstance(other, str):
-            raise UndefinedMetricError(next(why for why in (mine, other) if isinstance(why, str)))
-        span = interval(mine - other)
-    except UndefinedMetricError as error:
-        return {"system": name} | row | {"reason": f"no interval: {error}"}
-    return {"system": name} | row | {"low": span.low, "high": span.high, "p": drawn_p(mine - other)}
+    row: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p", "reason"))
+    theirs = of["clip"]["auc"]
+    if theirs["value"] is None:
+        return {"system": name} | row | {"reason": theirs["reason"]}
+    return {"system": name} | row | paired(ours - theirs["value"], drawn[FUSION], drawn[name])
 
 
 def measure_matched(systems: Mapping[str, System], draws: Draws | str, *, seed: int) -> dict[str, Any] | None:
@@ -95,7 +84,7 @@ def headline(
     adds = None
     if control is not None and of["clip"]["auc"]["value"] is not None:
         row = next(row for row in compared if row["system"] == control)
-        adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p")}
+        adds = {"control": control} | {key: row[key] for key in ("difference", "low", "high", "p", "reason")}
     methods = {name: each["auc"] for name, each in of["per_method"].items() if each["n_fake"] >= ENOUGH}
     methods = {name: auc for name, auc in methods.items() if auc["value"] is not None}
     worst = min(methods, key=lambda name: float(methods[name]["value"])) if len(methods) > 1 else None
@@ -115,12 +104,10 @@ def _sentence(found: Mapping[str, Any], counts: Mapping[str, int]) -> str:
         return f"{held} nothing can be said: {auc['reason']}."
     text = f"{held} the searched network reaches an AUC of {auc['value']:.3f}{_span(auc)}."
     if adds:
-        text += f" It adds {adds['difference']:+.3f} to the strongest control, {_called(adds['control'])}"
-        if adds["p"] is not None:
-            text += f" (95 % interval of the difference {adds['low']:+.3f} to {adds['high']:+.3f}): {in_a_word(adds)}"
-        text += "."
+        text += f" It adds {in_a_word(adds, 'the strongest control, ' + _called(adds['control']))}."
     if worst:
-        text += f" It is worst on {worst['method']}, with an AUC of {worst['auc']['value']:.3f}{_span(worst['auc'])}."
+        span = "" if worst["auc"]["low"] is None else _span(worst["auc"])
+        text += f" It is worst on {worst['method']}, with an AUC of {worst['auc']['value']:.3f}{span}."
     return text
 
 
@@ -129,14 +116,20 @@ def _called(system: str) -> str:
 
 
 def _span(value: Mapping[str, Any]) -> str:
-    return "" if value["low"] is None else f" (95 % interval {value['low']:.3f} to {value['high']:.3f})"
+    if value["low"] is None:
+        return f"; {value['reason']}"
+    return f" (95 % interval {value['low']:.3f} to {value['high']:.3f})"
 
 
-def in_a_word(adds: Mapping[str, Any]) -> str:
-    """Whether something is added, by the interval {low, high} of what is."""
-    if adds["low"] > 0:
-        return "it adds something"
-    return "it is worse" if adds["high"] < 0 else "chance alone could make that difference"
+def in_a_word(adds: Mapping[str, Any], over: str) -> str:
+    """What is added to `over`, and whether that is something, by its interval; adds: of `paired`."""
+    text = f"{signed(adds['difference'], 3)} to {over}"
+    if adds["low"] is None:
+        return f"{text}; {adds['reason']}"
+    word = "it adds something" if adds["low"] > 0 else "chance alone could make that difference"
+    word = "it is worse" if adds["high"] < 0 else word
+    span = f"{signed(adds['low'], 3)} to {signed(adds['high'], 3)}"
+    return f"{text} (95 % interval of the difference {span}): {word}"
 
 
 def summary(systems: Mapping[str, Any]) -> dict[str, dict[str, float]]:

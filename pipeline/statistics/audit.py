@@ -18,6 +18,7 @@ from pipeline.statistics import metrics
 from pipeline.statistics.metrics import UndefinedMetricError
 from pipeline.statistics.people import draw_people, drawn_metrics, interval
 from pipeline.statistics.shortcuts import SHORTCUT_AUC, SHORTCUTS, chance_auc, shortcut_auc
+from pipeline.statistics.strength import signed
 from pipeline.statistics.systems import FUSION, RANDOM_WEIGHTS
 
 Finding = dict[str, Any]
@@ -229,9 +230,10 @@ def check_random_weights(clips: pd.DataFrame, scores: pd.DataFrame, *, seed: int
     except UndefinedMetricError as error:
         return _not_checked(check, str(error))
     scoring = low > 0.5 and (random[0] > SHORTCUT_AUC or added.low <= 0)
+    lead, least, most = (signed(x, 3) for x in (fusion[0] - random[0], added.low, added.high))
     says = (
         f"random weights reach an AUC of {random[0]:.3f} (at least {low:.3f}, {_SURE:.1%} sure), fusion "
-        f"{fusion[0]:.3f}: it adds {fusion[0] - random[0]:+.3f} ({added.low:+.3f} to {added.high:+.3f})"
+        f"{fusion[0]:.3f}: it adds {lead} ({least} to {most})"
     )
     if scoring:
         says += "; what tells fake from real here can be read without anything learnt of faces or voices"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata
 
 from pipeline.statistics.metrics import Floats, UndefinedMetricError, two_classes
+from pipeline.statistics.people import interval
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,22 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Difference
     return Difference(value, error, float(2 * norm.sf(abs(value) / error)))
 
 
+def paired(difference: float, first: Floats | str, second: Floats | str) -> dict[str, Any]:
+    """{difference, low, high, p, reason} of a metric, first less second; what chance cannot be told of is None.
+
+    first, second: (draws,) of it in the same draws of people, or why there are none.
+    """
+    row: dict[str, Any] = {"difference": difference, **dict.fromkeys(("low", "high", "p", "reason"))}
+    try:
+        if isinstance(first, str) or isinstance(second, str):
+            raise UndefinedMetricError(first if isinstance(first, str) else str(second))
+        less = first - second
+        span = interval(less)
+    except UndefinedMetricError as error:
+        return row | {"reason": f"no interval: {error}"}
+    return row | {"low": span.low, "high": span.high, "p": drawn_p(less)}
+
+
 def drawn_p(differences: ArrayLike) -> float:
     """Two-sided p of a paired bootstrap: (draws,) differences of a metric, each of one draw of the people.
 
@@ -59,6 +78,13 @@ def drawn_p(differences: ArrayLike) -> float:
     drawn = drawn[np.isfinite(drawn)]
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1
     return float(min(1.0, 2 * tail / (len(drawn) + 1)))
+
+
+def with_holm(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of several comparisons, of `paired`, each with its adjusted p, `p_holm`; None where it has no p."""
+    tested = [row["p"] for row in rows if row["p"] is not None]
+    adjusted = iter(holm(tested)) if tested else iter(())
+    return [{**row, "p_holm": None if row["p"] is None else float(next(adjusted))} for row in rows]
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -122,7 +122,9 @@ def fit_systems(
             table = scored_clips(clips, scores, network)
             found = fit_system(network, table[table["split"] == "val"])
             if isinstance(found, str):
-                undefined[network] = f"what a score is worth is not known: {found}"
+                undefined[network] = (
+                    f"what a score is worth is not known: {found.replace('val:', 'of its validation clips:')}"
+                )
             else:
                 systems[network] = found
     return systems, undefined

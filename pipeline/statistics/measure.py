@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cache_schemas.evaluation import METRICS_VERSION
+from cache_schemas.metrics import METRICS_VERSION
 from pipeline.statistics.abstention import measure_evidence
 from pipeline.statistics.added import comparisons, headline, measure_matched, summary
 from pipeline.statistics.calibrated import measure_calibration

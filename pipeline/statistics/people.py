@@ -18,7 +18,24 @@ from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
 
 _BLOCK = 1_000_000  # weights at once, 4 MB: what stays in a processor's cache
 _MIN_DEFINED = 0.9  # an interval from fewer of its draws would describe the lucky ones
+LEAST_PEOPLE = 6
+"""Over fewer, chance cannot be told from anything: were each person's sign a coin, five would agree in 2 of 2^5 cases,
+p = 0.0625, two-sided; six in 2 of 2^6, p = 0.031. The same holds of whatever else is drawn: tests of a protocol."""
 APCER = {"bpcer_at_apcer_1": 0.01, "bpcer_at_apcer_5": 0.05, "bpcer_at_apcer_10": 0.10}
+
+
+def enough(drawn: int, of: str = "people", *, least: int = LEAST_PEOPLE) -> None:
+    """Nothing; raises UndefinedMetricError where too few people, or units `of` another kind, would be drawn."""
+    if drawn < least:
+        raise UndefinedMetricError(f"too few {of} ({drawn}; {least} needed)")
+
+
+def enough_of_each(labels: ArrayLike, people: ArrayLike) -> None:
+    """The same of clips, (clips,) both: in all, and behind the fakes and behind the real clips."""
+    y, whose = np.asarray(labels), np.asarray(people)
+    enough(len(np.unique(whose)))
+    for label, kind in ((1, "fake"), (0, "real")):
+        enough(len(np.unique(whose[y == label])), f"people with {kind} clips")
 
 
 @dataclass(frozen=True)
@@ -31,8 +48,13 @@ class Draws:
     """(clips,) whose each is"""
 
     def of(self, rows: NDArray[Any] | slice, *, most: int | None = None) -> Draws:
-        """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws."""
-        return Draws(self.counts[:most], self.member[rows])
+        """The same draws of the clips at `rows`, or of windows of them; the first `most` of the draws.
+
+        Raises UndefinedMetricError where these are of too few people.
+        """
+        member = self.member[rows]
+        enough(len(np.unique(member)))
+        return Draws(self.counts[:most], member)
 
 
 @dataclass(frozen=True)
@@ -44,12 +66,14 @@ class Interval:
     draws: int
 
 
-def draw_people(people: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Draws:
-    """people: (clips,) of any kind. Raises UndefinedMetricError where there is one person only."""
+def draw_people(people: ArrayLike, *, draws: int = 10_000, seed: int = 0, least: int = LEAST_PEOPLE) -> Draws:
+    """people: (clips,) of any kind; least: so many are needed, fewer where something else is drawn beside them.
+
+    Raises UndefinedMetricError where they are too few.
+    """
     _, member = np.unique(np.asarray(people), return_inverse=True)
     n_people = int(member.max(initial=-1)) + 1
-    if n_people < 2:
-        raise UndefinedMetricError("one person only: nobody else to draw")
+    enough(n_people, least=least)
     counts = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), size=draws)
     return Draws(counts, member)
 

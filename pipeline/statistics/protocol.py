@@ -7,7 +7,7 @@ alike. The first leads, since a test of two clips has an AUC of 0 or 1: docs/dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,12 @@ import pandas as pd
 
 from pipeline.statistics import metrics
 from pipeline.statistics.added import in_a_word
-from pipeline.statistics.compare import drawn_p
-from pipeline.statistics.metrics import Floats, UndefinedMetricError
-from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, interval
-from pipeline.statistics.values import affordable
+from pipeline.statistics.compare import paired
+from pipeline.statistics.means import MEAN, MEANS, PAIRS, disagree
+from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
+from pipeline.statistics.people import draw_people, drawn_metrics, drawn_pairs, enough, enough_of_each, interval
+from pipeline.statistics.values import DRAWS, affordable, value
 
-PAIRS, MEAN = "pairs of the unseen", "mean of the unseen"
-MEANS = {PAIRS: "pairs", MEAN: "mean"}
-"""What rows of averages are trained on, the one that leads first, and their names in `what_is_added`."""
 _MOST_PAIRS = 0.9  # the tests that hold so many of the pairs are counted
 
 
@@ -42,12 +40,15 @@ def val_thresholds(scores: pd.DataFrame) -> dict[str, float]:
 class Measured:
     """What one method comes to on one test: its row of table.csv, and its AUC in every draw of the people.
 
-    pairs: (draws,) of a fake and a real clip in each; those that there are, where nobody is drawn.
+    drawn: (draws,), be the people ever so few, or why nobody is drawn; pairs: (draws,) of a fake and a real clip in
+    each, or those that there are.
     """
 
     row: Mapping[str, Any]
-    drawn: Floats | None
+    drawn: Floats | str
     pairs: Floats | int
+    few: str = ""
+    """Why nothing but points can be said of it alone; empty where more can"""
 
     @property
     def seen(self) -> bool:
@@ -81,8 +82,9 @@ def every_test(scores: pd.DataFrame, *, seed: int) -> list[Measured]:
 def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
     """One row a training, test and method; then each method's MEANS over the tests that hold both classes.
 
-    `auc` is that of the seeds' mean score, with its 95 % interval over people; `auc_one` is one seed's, on average.
-    What is not defined is NaN. The means leave out tests on what was trained on, where there are others.
+    `auc` is that of the seeds' mean score, with its 95 % interval over people, or `auc_reason` why there is none;
+    `auc_one` is one seed's, on average. What is not defined is NaN. The means leave out tests on what was trained on,
+    where there are others.
     """
     unseen = [_unseen(of_method) for of_method in _by_method(tests).values()]
     means = [_mean(of_method, of) for of in MEANS for of_method in unseen if len(of_method) > 1]
@@ -92,42 +94,27 @@ def measure_protocol(tests: Sequence[Measured]) -> pd.DataFrame:
 def what_is_added(tests: Sequence[Measured], method: str) -> dict[str, Any] | None:
     """{method, tests, pairs, mean, sentence}: what a method's AUC over the unseen tests is above the others', paired.
 
-    pairs, mean: {control, difference, low, high, p} by each of MEANS; the control is the strongest of all other methods
-    by it. Both are measured in the same draws of tests and people. None where no test has both classes, or a single one
-    people enough.
+    pairs, mean: {control, difference, low, high, p, reason} by each of MEANS; the control is the strongest of all other
+    methods by it. Both are measured in the same draws of tests and people. None where no test has both classes.
     """
     of_method = {name: _unseen(of) for name, of in _by_method(tests).items()}
     most = max((len(of) for of in of_method.values()), default=0)
     whole = {name: of for name, of in of_method.items() if len(of) == most > 0}
     if method not in whole or len(whole) == 1:
         return None
-    try:
-        found = {name: _added(whole, method, of) for of, name in MEANS.items()}
-    except UndefinedMetricError:
-        return None
+    found = {name: _added(whole, method, of) for of, name in MEANS.items()}
     return {"method": method, "tests": most, **found, "sentence": _sentence(method, most, **found)}
 
 
 def _added(whole: Mapping[str, Sequence[Measured]], method: str, of: str) -> dict[str, Any]:
     means = {name: _average(tests, "auc", of) for name, tests in whole.items()}
     control = max((name for name in means if name != method), key=lambda name: means[name])
-    difference = _drawn_mean(whole[method], of) - _drawn_mean(whole[control], of)
-    span = interval(difference)
-    found = {"control": control, "difference": means[method] - means[control]}
-    return found | {"low": span.low, "high": span.high, "p": drawn_p(difference)}
-
-
-def disagree(adds: Mapping[str, Any]) -> bool:
-    """Whether something is added by the one of the MEANS and lost by the other; adds: of `what_is_added`."""
-    return bool(adds["pairs"]["difference"] * adds["mean"]["difference"] < 0)
+    drawn = (_drawn_mean(whole[name], of) for name in (method, control))
+    return {"control": control, **paired(means[method] - means[control], *drawn)}
 
 
 def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[str, Any]) -> str:
-    by_pairs, by_tests = (
-        f"{of['difference']:+.3f} to the strongest of the others, {of['control']} (95 % interval of the difference "
-        f"{of['low']:+.3f} to {of['high']:+.3f}): {in_a_word(of)}."
-        for of in (pairs, mean)
-    )
+    by_pairs, by_tests = (f"{in_a_word(of, 'the strongest of the others, ' + of['control'])}." for of in (pairs, mean))
     if tests == 1:
         return f"{method} adds {by_pairs}"
     text = (
@@ -137,6 +124,43 @@ def _sentence(method: str, tests: int, pairs: Mapping[str, Any], mean: Mapping[s
     if disagree({"pairs": pairs, "mean": mean}):
         text += " The two disagree about the sign: what it adds depends on how tests are counted."
     return text
+
+
+def thresholds_carry_over(scores: pd.DataFrame, method: str) -> dict[str, Any] | None:
+    """{real, fake, val, elsewhere, sentence}: a method's errors on what is left out in turn, by two thresholds.
+
+    scores: as `every_test` takes them. val, elsewhere: {reals_accused, fakes_missed}, shares of all `real` and `fake`
+    clips, each alike: by the threshold that the network's val clips chose, and by one that the other tests' clips of
+    other people choose, scored by networks that had not seen the like of those either. Tests for which these hold one
+    class only do not count; None where no clips of both classes are left.
+    """
+    by_clip = scores[scores["method"] == method].groupby(["tested_on", "clip_id"], sort=False)
+    clips = by_clip.agg({"label": "first", "person": "first", "threshold": "mean", "score": "mean"}).reset_index()
+    parts = []
+    for tested_on, test in clips.groupby("tested_on", sort=False):
+        others = clips[(clips["tested_on"] != tested_on) & ~clips["person"].isin(test["person"])]
+        if others["label"].nunique() == 2:
+            parts.append(test.assign(elsewhere=metrics.best_threshold(others["label"], others["score"])))
+    told = pd.concat(parts) if parts else clips[:0]
+    real, fake = told[told["label"] == 0], told[told["label"] == 1]
+    if real.empty or fake.empty:
+        return None
+    found = {
+        name: {
+            "reals_accused": float((real["score"] >= real[column]).mean()),
+            "fakes_missed": float((fake["score"] < fake[column]).mean()),
+        }
+        for name, column in (("val", "threshold"), ("elsewhere", "elsewhere"))
+    }
+    by_val, by_others = (
+        f"{of['reals_accused']:.0%} of the real clips are accused and {of['fakes_missed']:.0%} of the fakes missed"
+        for of in found.values()
+    )
+    sentence = (
+        f"Of {len(real)} real and {len(fake)} fake clips, each scored by networks that had seen nothing like it: by "
+        f"thresholds of validation clips, {by_val}; by thresholds of what else was left out, {by_others}."
+    )
+    return {"real": len(real), "fake": len(fake), **found, "sentence": sentence}
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -174,16 +198,33 @@ def _measured(names: Mapping[str, Any], one: pd.DataFrame, by_seed: pd.DataFrame
         "reals_accused": float(called[labels == 0].mean()) if n_real else np.nan,
     }
     if not (n_fake and n_real):
-        return Measured(row, None, 0)
+        return Measured(row, "one class only", 0)
     singles = [metrics.auc(labels, by_seed[column].to_numpy()) for column in by_seed]
     row |= {"auc": metrics.auc(labels, mean), "eer": metrics.eer(labels, mean), "auc_one": float(np.mean(singles))}
+    drawn: Floats | str
+    pairs: Floats | int
     try:
-        people = draw_people(one["person"], draws=n_draws, seed=seed)
-        drawn = drawn_metrics(labels, mean, people, fast=True)["auc"]
-        found = interval(drawn)
-    except UndefinedMetricError:
-        return Measured(row, None, n_fake * n_real)
-    return Measured(row | {"auc_low": found.low, "auc_high": found.high}, drawn, drawn_pairs(labels, people))
+        people = draw_people(one["person"], draws=n_draws, seed=seed, least=2)
+        drawn, pairs = drawn_metrics(labels, mean, people, fast=True)["auc"], drawn_pairs(labels, people)
+        interval(drawn)
+    except UndefinedMetricError as error:
+        drawn, pairs = str(error), n_fake * n_real
+    test = Measured(row, drawn, pairs, _few(labels, one["person"]))
+    return replace(test, row=row | _span(row["auc"], [test], MEAN))
+
+
+def _few(labels: Ints, people: pd.Series[str]) -> str:
+    try:
+        enough_of_each(labels, people)
+    except UndefinedMetricError as error:
+        return str(error)
+    return ""
+
+
+def _span(auc: float, tests: Sequence[Measured], of: str) -> dict[str, Any]:
+    """What a row tells beside its AUC over the tests: the interval, or why there is none."""
+    found = value(auc, _drawn_mean(tests, of))
+    return {f"auc_{key}": found[key] for key in ("low", "high", "reason") if found[key] is not None}
 
 
 def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
@@ -195,11 +236,7 @@ def _mean(tests: Sequence[Measured], of: str) -> dict[str, Any]:
     found["seeds"] = min(row["seeds"] for row in rows)
     found |= {key: sum(row[key] for row in rows) for key in ("people", "real", "fake")}
     found |= {key: _average(tests, key, of) for key in ("auc", "eer", "auc_one", "fakes_missed", "reals_accused")}
-    try:
-        span = interval(_drawn_mean(tests, of))
-    except UndefinedMetricError:
-        return found
-    return found | {"auc_low": span.low, "auc_high": span.high}
+    return found | _span(found["auc"], tests, of)
 
 
 def _holding_most(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -216,19 +253,23 @@ def _average(tests: Sequence[Measured], key: str, of: str) -> float:
     return float(np.average([row[key] for row in rows], weights=counts))
 
 
-def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats:
+def _drawn_mean(tests: Sequence[Measured], of: str) -> Floats | str:
     """(draws,) of the mean AUC over tests: each draw takes as many tests again, at random, and the people of each.
 
     What is claimed is of the next source or method, so that those at hand are a sample of them. By PAIRS a test counts
     as many as the people drawn of it make. A test of one person, or, by MEAN, a draw of it that lacks a class, counts
-    with the test's own value. Raises UndefinedMetricError where nothing is drawn: one test, and too few people in it.
+    with the test's own value. Why there are none, where tests, or a single one's people, are too few.
     """
-    drawn = [test.drawn for test in tests if test.drawn is not None]
-    if not drawn:
-        raise UndefinedMetricError("no test has people enough to draw")
-    values = np.stack([np.full(len(drawn[0]), t.row["auc"]) if t.drawn is None else t.drawn for t in tests])
+    try:
+        if len(tests) == 1:
+            return tests[0].few or tests[0].drawn
+        enough(len(tests), "tests")
+    except UndefinedMetricError as error:
+        return str(error)
+    draws = next((len(test.drawn) for test in tests if not isinstance(test.drawn, str)), DRAWS)
+    values = np.stack([np.full(draws, t.row["auc"]) if isinstance(t.drawn, str) else t.drawn for t in tests])
     points = np.array([[test.row["auc"]] for test in tests])
-    counts = [np.broadcast_to(test.pairs if of == PAIRS else 1, len(drawn[0])) for test in tests]
+    counts = [np.broadcast_to(test.pairs if of == PAIRS else 1, draws) for test in tests]
     chosen = np.random.default_rng(len(tests)).integers(len(tests), size=values.shape)
     values, weights = (
         np.take_along_axis(each, chosen, axis=0)

@@ -77,8 +77,8 @@ def chance_auc(table: pd.DataFrame) -> float | None:
 
 
 def _shortcut_warning(properties: Sequence[Mapping[str, Any]]) -> str | None:
-    suspicious = [each["property"] for each in properties if each["suspicious"]]
-    beating = [each["property"] for each in properties if each["beats_network"]]
+    suspicious = [SHORTCUTS[each["property"]] for each in properties if each["suspicious"]]
+    beating = [SHORTCUTS[each["property"]] for each in properties if each["beats_network"]]
     parts = []
     if suspicious:
         parts.append(
@@ -91,4 +91,4 @@ def _shortcut_warning(properties: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _each(names: Sequence[str]) -> str:
-    return f"Each of {', '.join(names)}" if len(names) > 1 else names[0]
+    return f"Each of {', '.join(names)}" if len(names) > 1 else names[0].capitalize()

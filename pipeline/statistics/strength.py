@@ -26,6 +26,10 @@ class Calibration:
     limits: tuple[float, float] = (-np.inf, np.inf)
     """No more is ever claimed: so much evidence as the clips support that it was fitted to (`bounds`)."""
 
+    def __post_init__(self) -> None:
+        if self.kind == "logistic" and len(self.points) != 1:
+            raise ValueError(f"a logistic calibration is one slope with its offset, not {len(self.points)} pairs")
+
     def log10_lr(self, scores: ArrayLike) -> NDArray[np.float64]:
         """(N,) of (N,) P(fake)."""
         s = np.asarray(scores, np.float64)
@@ -44,6 +48,12 @@ def in_words(log10_lr: float) -> str:
     return (
         f"{strength} support for {'a fake' if log10_lr > 0 else 'a real clip'}" if strength else "no support either way"
     )
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, but for what is rounded to zero: "+0.31", "-1.20", "0.00"."""
+    text = f"{value:+z.{digits}f}"
+    return text if float(text) else text[1:]
 
 
 def log_odds(scores: ArrayLike) -> NDArray[np.float64]:

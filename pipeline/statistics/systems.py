@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.statistics.metrics import Floats
+from pipeline.statistics.metrics import Floats, UndefinedMetricError
 from pipeline.statistics.people import Draws, over_seeds
 from pipeline.statistics.tables import Level, System, system_of
 from pipeline.statistics.values import (
@@ -91,10 +92,10 @@ def measure_system(
         "pooling": _pooling(system, values["auc"], draws),
         **_breakdown(system, table, chosen, draws),
     }
-    return entry, drawn.get("auc", values["auc"]["reason"] or "")
+    return entry, drawn["auc"]
 
 
-def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats]]:
+def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str, Floats | str]]:
     test = level.test
     values, drawn = measured(test.labels, test.mean, level.chosen, draws)
     values["average_precision"]["prevalence"] = float(test.labels.mean()) if len(test.labels) else None
@@ -102,8 +103,11 @@ def _level(level: Level, draws: Draws | str) -> tuple[dict[str, Value], dict[str
 
 
 def cut(draws: Draws | str, at: NDArray[np.intp], cost: int) -> Draws | str:
-    """The draws for rows of the table; cost: scores that are measured in each."""
-    return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    """The draws for rows of the table, or why there are none; cost: scores that are measured in each."""
+    try:
+        return draws if isinstance(draws, str) else draws.of(at, most=affordable(cost))
+    except UndefinedMetricError as error:
+        return str(error)
 
 
 def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any]:
@@ -116,8 +120,9 @@ def _one_network(system: System, draws: Draws | str, seed: int) -> dict[str, Any
     each = [points(test.labels, row, by)[0] for row, by in zip(test.scores, chosen, strict=True)]
     drawn_for = cut(draws, test.at, 2 * test.scores.size)
     drawn: list[dict[str, Floats]] = []
-    if not isinstance(drawn_for, str):
-        drawn = [drawn_points(test.labels, row, by, drawn_for) for row, by in zip(test.scores, chosen, strict=True)]
+    with suppress(UndefinedMetricError):
+        if not isinstance(drawn_for, str):
+            drawn = [drawn_points(test.labels, row, by, drawn_for) for row, by in zip(test.scores, chosen, strict=True)]
     found = {}
     for name in METRICS:
         per_seed = [of.get(name) for of in each]

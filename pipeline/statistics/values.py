@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike
 
 from pipeline.statistics import evidence, metrics, strength
 from pipeline.statistics.metrics import Floats, Ints, UndefinedMetricError
-from pipeline.statistics.people import APCER, Draws, draw_people, drawn_cllr_min, drawn_metrics, interval
+from pipeline.statistics.people import (
+    APCER,
+    Draws,
+    draw_people,
+    drawn_cllr_min,
+    drawn_metrics,
+    enough_of_each,
+    interval,
+)
 
 Value = dict[str, Any]
 DRAWS = 10_000
@@ -100,19 +108,17 @@ def points(
 def drawn_points(
     y: Ints, s: Floats, chosen: Chosen | str, draws: Draws, only: Collection[str] = METRICS
 ) -> dict[str, Floats]:
-    """{metric: (draws,)} of those that are defined."""
+    """{metric: (draws,)} of those that are defined. Raises UndefinedMetricError where people are too few."""
+    enough_of_each(y, draws.member)
     fast = not {"average_precision", "min_dcf"} & set(only)
-    try:
-        if isinstance(chosen, str):
-            found = drawn_metrics(y, s, draws, fast=fast)
-            found = {name: values for name, values in found.items() if name in _RANKING}
-        else:
-            lr = chosen.calibration.log10_lr(s)
-            found = drawn_metrics(y, s, draws, threshold=chosen.threshold, log10_lr=lr, fast=fast)
-        if "cllr_min" in only:
-            found["cllr_min"] = drawn_cllr_min(y, s, draws.of(slice(None), most=int(_CALIBRATED * len(draws.counts))))
-    except UndefinedMetricError:
-        return {}
+    if isinstance(chosen, str):
+        found = drawn_metrics(y, s, draws, fast=fast)
+        found = {name: values for name, values in found.items() if name in _RANKING}
+    else:
+        lr = chosen.calibration.log10_lr(s)
+        found = drawn_metrics(y, s, draws, threshold=chosen.threshold, log10_lr=lr, fast=fast)
+    if "cllr_min" in only:
+        found["cllr_min"] = drawn_cllr_min(y, s, draws.of(slice(None), most=int(_CALIBRATED * len(draws.counts))))
     return {name: values for name, values in found.items() if name in only}
 
 
@@ -125,6 +131,11 @@ def value(point: float, drawn: ArrayLike | str) -> Value:
     except UndefinedMetricError as error:
         return {"value": point, "low": None, "high": None, "reason": f"no interval: {error}"}
     return {"value": point, "low": found.low, "high": found.high, "reason": None}
+
+
+def spans(found: Mapping[str, Any]) -> str:
+    """Of a table whose values are drawn as this one is: that they have intervals, or why not."""
+    return found["reason"] or "with 95 % intervals over people"
 
 
 def in_figures(found: Mapping[str, Any], *, ends: bool = True) -> str:
@@ -142,10 +153,14 @@ def undefined(reason: str) -> Value:
 
 def measured(
     y: Ints, s: Floats, chosen: Chosen | str, draws: Draws | str, only: Collection[str] = METRICS
-) -> tuple[dict[str, Value], dict[str, Floats]]:
-    """({metric: value}, {metric: (draws,)}) of scores (n,); draws: of their people, or why there are none."""
+) -> tuple[dict[str, Value], dict[str, Floats | str]]:
+    """({metric: value}, {metric: (draws,) or why there are none}) of scores (n,); draws: of their people, likewise."""
     found, lacking = points(y, s, chosen, only)
-    drawn = {} if isinstance(draws, str) else drawn_points(y, s, chosen, draws, only)
+    in_draws: dict[str, Floats] = {}
     why = draws if isinstance(draws, str) else ""
-    values = {n: value(found[n], drawn.get(n, why)) if n in found else undefined(lacking[n]) for n in only}
-    return values, drawn
+    try:
+        in_draws = {} if isinstance(draws, str) else drawn_points(y, s, chosen, draws, only)
+    except UndefinedMetricError as error:
+        why = str(error)
+    drawn: dict[str, Floats | str] = {n: in_draws.get(n, why) if n in found else lacking[n] for n in only}
+    return {n: value(found[n], drawn[n]) if n in found else undefined(lacking[n]) for n in only}, drawn

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cache_schemas.evaluation import read_evaluation, read_metrics
+from cache_schemas.evaluation import read_evaluation
+from cache_schemas.metrics import read_metrics
 from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cache_schemas.evaluation import EvaluationError, read_evaluation
+from cache_schemas.evaluation import read_evaluation
+from cache_schemas.metrics import EvaluationError
 from cache_schemas.tables import write_table
 from tests.pipeline.run_fixture import make_clips, make_index, make_scores
 

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import stat
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
 from hypothesis import given
@@ -57,6 +59,37 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(target, "new")
     assert synced == [("new", "old"), ("folder", "new")]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cache_schemas.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_writer_clears_away_what_killed_ones_left_and_never_what_others_write(tmp_path: Path) -> None:
+    target, others = tmp_path / "list[1].csv", [tmp_path / ".list1.csv.abc.tmp", tmp_path / ".mine.tmp"]
+    for other in others:
+        other.touch()
+    with Popen([sys.executable, "-c", KILLED, target], stdin=PIPE, stdout=PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == "writing\n"
+        write_text(target, "beside")
+        (left,) = set(tmp_path.iterdir()) - {target, *others}
+        writer.stdin.close()
+    assert left.read_text() == "half"  # a writer is killed, and what it wrote remains
+    write_text(tmp_path / "else.csv", "")
+    assert left.exists()
+    write_text(target, "new")
+    assert set(tmp_path.iterdir()) == {target, tmp_path / "else.csv", *others}
+    assert target.read_text() == "new"
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cache_schemas.evaluation import read_protocol_scores
 from cache_schemas.files import write_json
-from cache_schemas.protocol import PROTOCOL_VERSION, read_protocol, read_protocol_scores
+from cache_schemas.protocol import PROTOCOL_VERSION, read_protocol
 from cache_schemas.run import RunFileError
 from cache_schemas.tables import write_table
 

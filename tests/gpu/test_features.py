@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.backbones import load_backbone
+from pipeline.compute.ahead import several_at_once
 from pipeline.faces.mtcnn import Mtcnn
 from pipeline.faces.networks import torch_networks
 from pipeline.features.forward import run_backbone
@@ -43,14 +44,38 @@ def test_features_are_those_of_the_cpu(
 ) -> None:
     """In half precision, too, those of the CPU in full: what the check at loading allows, 1 % of the largest value."""
     name = "test_resnet" if device == "cpu" else "resnet18"
+    agree(device, (modality, name, precision), least, record_property)
+
+
+def test_features_of_clips_are_those_of_the_cpu(device: str, record_property: Record) -> None:
+    """Though the network's kernels lie in memory in another order there."""
+    if device == "cpu":
+        pytest.skip("13 s, to hold the CPU to itself")
+    agree(device, ("visual", "torchvision:r3d_18", "full"), 1e-3, record_property)
+
+
+def agree(device: str, network: tuple[str, str, str], least: float, record_property: Record) -> None:
+    """network: modality, name and precision, of which the CPU is given full."""
+    modality, name, precision = network
     expected, found = rows(modality, "cpu", name, "full"), rows(modality, device, name, precision)
     assert list(found) == list(expected)
     relative = max(float(np.abs(found[n] - x).max() / np.abs(x).max()) for n, x in expected.items())
     record_property(
-        f"largest difference of {modality} features, {precision}, of a layer's largest value",
+        f"largest difference of {modality} features by {name}, {precision}, of a layer's largest value",
         f"{relative:.3g} ; at most {least:g}",
     )
     assert relative <= least
+
+
+def test_passes_that_threads_ask_for_at_once_are_those_of_one(device: str) -> None:
+    """To the bit: as the stage has its pieces computed on a GPU."""
+    name = "test_resnet" if device == "cpu" else "resnet18"
+    backbone = load_backbone("visual", BackboneParams(name=name, weights="seed:0"), device)
+    batches = [np.stack([*windows("visual")])[i : i + 8] for i in range(4)]
+    alone = [backbone.rows(batch, length=LENGTH) for batch in batches]
+    together = list(several_at_once(lambda batch: backbone.rows(batch, length=LENGTH), batches * 4, threads=8))
+    for expected, found in zip(alone * 4, together, strict=True):
+        assert all(np.array_equal(found[layer], x) for layer, x in expected.items())
 
 
 def test_the_detector_finds_the_same_faces(device: str, record_property: Record) -> None:

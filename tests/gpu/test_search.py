@@ -7,7 +7,9 @@ import torch
 
 import nas
 from nas.baselines import train_design
+from nas.captured import WARM_UP
 from nas.data import prepare
+from nas.functions import multiplying
 from nas.memory import search_memory
 from nas.scoring import shared_scores
 from nas.searching import Search
@@ -40,6 +42,35 @@ def test_one_step_moves_everything_as_on_the_cpu(
     record_property(
         f"largest difference after one step ({space}, {estimator})", f"{max(differences):.3g} ; at most 1e-4"
     )
+
+
+@pytest.mark.parametrize("searching", [False, True])
+def test_a_graph_of_a_step_gives_what_its_kernels_give(device: str, searching: bool, record_property: Record) -> None:
+    """After steps that are replayed, of runs with settings of their own; without a GPU nothing is."""
+    changes = ({"cost_weight": 0.1}, {"estimator": "gumbel_rao", "weight_lr": 1e-2}, {"estimator": "softmax"})
+    configs = [nas.SearchConfig(channels=16, batch_size=16, samples=3, restart_epochs=1, **of) for of in changes]
+    data = prepare(*noise(windows=96), device, reads="train_val")
+    replayed, launched = (Search(data, configs, (0, 1, 2)) for _ in range(2))
+    launched.captured.stream = None
+    for _ in range(WARM_UP + 5):
+        found, expected = (torch.stack(of.step(searching=searching)) for of in (replayed, launched))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (replayed.captured.graph is not None) == (device != "cpu")
+    states = [of.supernet.state_dict() for of in (replayed, launched)]
+    worst = max((x - states[1][name]).abs().max().item() for name, x in states[0].items())
+    record_property(f"largest difference after five replays (searching: {searching})", f"{worst:.3g} ; at most 1e-4")
+    assert worst <= 1e-4
+
+
+def test_a_step_in_tf32_is_nearly_that_in_float32(device: str, record_property: Record) -> None:
+    data, config = prepare(*noise(windows=96), device, reads="train_val"), nas.SearchConfig(channels=16, batch_size=16)
+    found = []
+    for precision in ("float32", "tf32"):
+        with multiplying(precision):
+            found.append(torch.stack(Search(data, [config], (0,)).step(searching=True)))
+    worst = ((found[1] - found[0]) / found[0]).abs().max().item()
+    record_property("difference of a step's loss and gradient in tf32", f"{worst:.3g} ; at most 0.05")
+    assert worst <= 0.05
 
 
 def test_whole_searches_pick_what_they_pick_on_the_cpu(device: str, record_property: Record) -> None:

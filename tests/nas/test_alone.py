@@ -35,9 +35,10 @@ def same(one, other):
             "batch_size": 7,
             "epochs": 8,
         },
+        {"cost_weight": 3.0, "samples": 3, "epochs": 12},
         {"estimator": "gumbel", "cells": 1, "steps": 3, "channels": 1, "epochs": 8},
     ],
-    ids=["defaults", "bmnas", "gumbel_rao", "gumbel"],
+    ids=["defaults", "bmnas", "gumbel_rao", "costs", "gumbel"],
 )
 def test_a_search_finds_what_it_finds_alone(changes):
     config = nas.SearchConfig(

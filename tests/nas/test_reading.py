@@ -1,5 +1,6 @@
 """Networks of different genotypes side by side: each computes what it computes alone, and holds no more."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,24 @@ def test_shared_weights_give_what_the_supernet_gives():
             compact = CompactNetwork.from_weights(genotype, weights, WIDTHS)
             given = {name: value[0] for name, value in x.items()}
             torch.testing.assert_close(compact(given), expected[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gaps", [(), tuple(WIDTHS)])
+def test_architectures_under_one_runs_weights_reshape_a_layer_once(gaps):
+    """And give to the bit what each would give that has them for itself."""
+    genotypes = SPACE.sample(6, 3)
+    supernet = FusionNetwork(Space(tuple(WIDTHS), 2, 2), WIDTHS, channels=C, length=L, seeds=(5,))
+    weights = {name: value.detach() for name, value in supernet.state_dict().items()}
+    own = {name: value.expand(6, *value.shape[1:]) for name, value in weights.items()}
+    once, each = (FixedNetwork.share(genotypes, of, WIDTHS) for of in (weights, own))
+    assert {len(block.convolution.weight) for block in once.reshape.values()} == {1}
+    x = windows()
+    for value in x.values():
+        value[:, ::3] = 0.0
+    for statistics in ("running", "batch"):
+        with torch.no_grad():
+            logits = [network(x, Pass(statistics, gaps=gaps)) for network in (once, each)]
+        assert torch.equal(*logits)
 
 
 def test_the_runs_at_every_place_with_dropout():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import nas
+from nas.captured import Captured
 from nas.choices import ArchitectureParameters, annealed
 from nas.cost import CostShare
 from nas.data import Dataset, losses, prepare
@@ -381,6 +382,7 @@ def test_weight_steps_read_every_view_and_nothing_else_reads_any(monkeypatch):
 
     original = Dataset.gather
     monkeypatch.setattr(Dataset, "gather", gather)
+    monkeypatch.setattr("nas.searching.Captured", lambda _: Captured(torch.device("cpu")))  # a graph calls nothing
     config = SMALL.model_copy(update={"epochs": 40, "warmup_epochs": 39, "batch_size": 24})
     nas.search(*with_views(noise(), 3), config, seeds=(3, 4))
     assert len(seen) == 80

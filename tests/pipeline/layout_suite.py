@@ -129,7 +129,9 @@ class LayoutSuite:
         assert result["left_out"] == {"files": len(self.left_out()), "first": self.left_out()}
         with_segments = sum(bool(each.video_segments) for each in expected.values())
         assert result["segments"]["video"]["clips"] == with_segments
-        print_check(result, Console(width=100))
+        print_check(result, console := Console(width=100, record=True))
+        said = "Assumed by the layout" in console.export_text()
+        assert said is (self.layout in ("dfdc", "folders", "swan-df")), "others' categories are stated"
 
     def test_a_folder_without_such_a_data_set_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match=rf"{self.table}.*data\.(root|layout)"):

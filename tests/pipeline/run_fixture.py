@@ -41,7 +41,7 @@ CONTROLS = (PROPERTIES, PROBE)
 SPLIT_OF = ("train", "train", "train", "val", "test")
 
 
-def make_index(*, subjects: int = 20, windows: int = 2, categories: Sequence[str] = CATEGORIES) -> pd.DataFrame:
+def make_index(*, subjects: int = 30, windows: int = 2, categories: Sequence[str] = CATEGORIES) -> pd.DataFrame:
     """One row a window as in FeatureCache.index: every subject has one clip per category, every fifth is test."""
     random = np.random.default_rng(0)
     rows = []

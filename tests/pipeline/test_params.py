@@ -1,9 +1,12 @@
 """params.yaml: everything wrong is named."""
 
+import functools
 import json
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -55,6 +58,23 @@ def test_errors_name_file_key_and_value(tmp_path: Path, text: str, message: str)
     with pytest.raises(ParamsError, match=re.escape(message)) as error:
         load_params(path)
     assert str(path) in str(error.value)
+
+
+def _numbers(given: dict[str, Any], *path: str) -> Iterator[tuple[str, ...]]:
+    for name, value in given.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, *path, name)
+        elif isinstance(value, float):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_no_number_may_be_infinite_or_none(wrong: float) -> None:
+    for path in _numbers(Params().model_dump()):
+        content = Params().model_dump()
+        functools.reduce(dict.__getitem__, path[:-1], content)[path[-1]] = wrong
+        with pytest.raises(ParamsError, match=re.escape(f"{'.'.join(path)} = {wrong}")):
+            parse_params(content, source="here")
 
 
 def test_all_errors_come_at_once() -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from cache_schemas.files import file_sha256
-from cache_schemas.run import RetrainRun, read_json, read_run
+from cache_schemas.metrics import read_metrics
+from cache_schemas.run import RetrainRun, read_run
 from pipeline.detector.page.shown import About, Claim
-from pipeline.detector.worth import said_first
 from pipeline.params import Params
 from pipeline.runs.kept import kept_evidence
+from pipeline.runs.worth import kept_first, warnings
 from pipeline.workspace import Workspace
 
 _PACKAGES = ("bmnas", "torch", "onnxruntime", "numpy", "av", "facenet-pytorch", "timm")
@@ -29,32 +29,18 @@ def about_detector(
     source = workspace.retrain / "retrain.json"
     run, (evidence, _) = read_run(source, RetrainRun), kept_evidence(workspace)
     params = Params.model_validate(run.params)
-    metrics = read_json(workspace.evaluate / "metrics.json", "evaluate")
-    head = metrics.get("headline")
+    metrics = read_metrics(workspace.evaluate)
+    head = metrics["headline"]
     return About(
         name=name,
         digest=digest or file_sha256(source),
         window_s=params.windows.window_s,
         worth=str(head["sentence"]) if head else "No searched network was scored: what it is worth is not known.",
-        warnings=(*said_first(params, evidence), *_warnings(metrics)),
-        claims={
-            str(network): Claim(of.low, of.high, of.threshold, of.n_real, of.n_fake)
-            for network, of in evidence.systems.items()
-        },
+        warnings=(*kept_first(workspace), *warnings(metrics)),
+        claims={str(network): Claim(of.low, of.high, of.threshold, of.by) for network, of in evidence.systems.items()},
         versions=dict(_versions()),
         options=options,
     )
-
-
-def _warnings(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know before any number of it."""
-    if metrics.get("small_set"):
-        yield str(metrics["small_set_reason"])
-    if warning := metrics.get("shortcuts", {}).get("warning"):
-        yield str(warning)
-    for each in metrics.get("audit") or []:
-        if each["found"]:
-            yield f"{each['says'][:1].upper()}{each['says'][1:]}."
 
 
 def _versions() -> Iterator[tuple[str, str]]:

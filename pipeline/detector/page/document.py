@@ -20,6 +20,7 @@ from pipeline.detector.page import pictures, timeline
 from pipeline.detector.page.shown import About, Shown
 from pipeline.detector.prediction import Person, Prediction
 from pipeline.statistics.answers import Answer
+from pipeline.statistics.strength import signed
 
 WHOSE = {"fusion": "Picture and sound", "visual": "Picture alone", "audio": "Sound alone"}
 _TEMPLATES, _REPORT = (Path(str(at)).parent / "templates" for at in (__file__, report.__file__))
@@ -45,7 +46,7 @@ def page(prediction: Prediction, shown: Shown, about: About) -> str:
     content = {
         "of": prediction,
         "path": path_text(prediction.path),
-        "file": path_text(Path(prediction.path).name) or path_text(prediction.path),
+        "file": shown.name or path_text(Path(prediction.path).name) or path_text(prediction.path),
         "shown": shown,
         "about": about,
         "claim": claim,
@@ -199,7 +200,7 @@ def _reasons(prediction: Prediction) -> dict[str, list[tuple[str, float]]]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".translate(_SIGNED)
+    return signed(value).translate(_SIGNED)
 
 
 def _share(value: float) -> str:

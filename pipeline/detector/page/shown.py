@@ -39,7 +39,10 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of the file itself; a page is there without any of it, too. missing: why something is not."""
+    """What is shown of the file itself; a page is there without any of it, too. missing: why something is not.
+
+    name: what it is called on the page; its own name where there is none.
+    """
 
     sha256: str = ""
     bytes: int = 0
@@ -47,17 +50,17 @@ class Shown:
     faces: tuple[Face, ...] = ()
     spectrum: Spectrum | None = None
     missing: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What one network may say at most (log10 LR), by how many val clips; threshold: called fake from this score on."""
+    """What one network may say at most (log10 LR), by which clips; threshold: called fake from this score on."""
 
     lowest: float
     highest: float
     threshold: float
-    real: int
-    fake: int
+    by: str
 
 
 @dataclass(frozen=True)

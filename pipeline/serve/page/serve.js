@@ -16,7 +16,13 @@ async function describe() {
   const { detector, limits } = await response.json();
   at("limits").textContent = `At most ${Math.round(limits.max_bytes / 1e6)} MB and ${words(limits.max_duration_s)}. `
     + `The clip is deleted when it is scored, the answer after ${words(limits.keep_s)}.`;
-  at("worth").textContent = [detector.worth, ...detector.warnings].join(" ");
+  at("worth").textContent = detector.worth;
+  at("warnings").replaceChildren(...detector.warnings.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  }));
+  at("rely").hidden = !detector.warnings.length;
 }
 
 const words = (s) => (s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} minutes` : `${Math.round(s / 3600)} hours`);
@@ -72,12 +78,21 @@ async function follow(id) {
   throw new Error("the service ended before the answer was there");
 }
 
+// The name stays here: the service never knew it.
+function named(page, name) {
+  const whole = new DOMParser().parseFromString(page, "text/html");
+  whole.title = whole.title.replace(/^[^:]*/, () => name);
+  whole.querySelector(".file bdi").textContent = name;
+  return `<!DOCTYPE html>\n${whole.documentElement.outerHTML}`;
+}
+
 // The page of the answer runs no script here, and is as long as it is.
 async function show(id, result, file) {
   const response = await fetch(`/v1/jobs/${id}/page`, { headers: headers() });
   if (!response.ok) throw await problem(response);
-  const page = await response.text();
-  at("says").textContent = `${file.name}: ${result.answer.says}`;
+  const page = named(await response.text(), file.name);
+  at("says").textContent = `${file.name}: ${result.answer.says.split(":")[0]}`; // the reasons stand below
+  at("says").after(at("rely"));
   at("answer").srcdoc = page;
   const video = at("video");
   for (const old of [video.src, at("save").href]) if (old) URL.revokeObjectURL(old);
@@ -88,6 +103,7 @@ async function show(id, result, file) {
   at("save").download = `${file.name}.html`;
   at("result").hidden = false;
   at("before").hidden = true; // the answer's page has all of it
+  at("result").scrollIntoView();
   at("says").focus();
 }
 

@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
-from zarr.core.sync import _get_loop
 
 from cache_schemas.features import FeatureCache, FeatureCacheError
 from cache_schemas.features.upkeep import layer_statistics, merge, summarise, verify
@@ -23,6 +21,7 @@ from nas.config import SearchConfig
 from nas.searching import search
 from pipeline.cli import app
 from tests.cache_schemas.features.small_cache import AUDIO, VISUAL, build, check, names
+from tests.s3 import s3_server
 
 WINDOWS = names(41)
 SHARD = f"{VISUAL.path}/net.2/c.1.0.0"
@@ -51,31 +50,15 @@ class Remote:
 
 
 @pytest.fixture(scope="module")
-def s3_server() -> Iterator[None]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("FSSPEC_S3_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "any")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-        patch.setenv("AWS_REGION", "us-east-1")
-        kind = fsspec.get_filesystem_class("s3")
-        kind.clear_instance_cache()
+def server() -> Iterator[None]:
+    with s3_server():
         yield
-    for files in kind._cache.values():  # s3fs leaves the sessions of Zarr's file systems open
-        loop = _get_loop() if files.asynchronous else files.loop
-        fsspec.asyn.sync(loop, files._s3.close)
-    kind.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module", params=["memory", "s3"])
 def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     if request.param == "s3":
-        request.getfixturevalue("s3_server")
+        request.getfixturevalue("server")
     local = tmp_path_factory.mktemp("remote") / "c.zarr"
     build(local, names(13, 20))
     build(local, WINDOWS, views=2)
@@ -159,7 +142,7 @@ def test_no_cache_there_is_said(remote: Remote) -> None:
             FeatureCache.open(url)
 
 
-def test_s3_is_asked_once_a_whole_shard(s3_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_s3_is_asked_once_a_whole_shard(server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Counted by the server; no other backbone is asked for."""
     build(tmp_path / "c.zarr", names(16))
     files = fsspec.filesystem("s3")

@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.utils._pytree as pytree
 import torchaudio
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.backbones import Backbone, BackboneError, Modality, base, load_backbone, pool, timm_family
 from pipeline.backbones.fusing import relative_error
@@ -359,3 +362,43 @@ def test_poolings_are_further_channels_and_another_identity(modality: Modality, 
     for layer, found in more(windows, length=2).items():
         assert torch.equal(found[..., : plain.layers[layer]], reference[layer])
         assert (found[..., plain.layers[layer] :] >= 0).all()
+
+
+class _NoCopies(TorchDispatchMode):
+    """Refuses to carry what lies on the CPU to another device: each copy would wait for all that a GPU has to do."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        made = [x for x in pytree.tree_leaves(found) if isinstance(x, torch.Tensor)]
+        assert not (any(x.is_cpu for x in given) and any(x.is_meta for x in made)), f"{func} copies to the device"
+        return found
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [
+        member
+        for member in MEMBERS
+        if member[1].endswith(("lite0", "resnet18", "r3d_18", "inflated:resnet50", "TINY", "dinov3"))
+    ],
+)
+def test_all_that_a_pass_needs_lies_on_its_device(modality: Modality, name: str) -> None:
+    """On `meta`, where nothing is computed."""
+    backbone = make(modality, name).to("meta")
+    windows = windows_for(backbone).to("meta")
+    with _NoCopies(), torch.inference_mode():
+        maps = backbone.maps(windows)
+    assert all(x.is_meta for x in maps)
+
+
+@pytest.mark.parametrize("name", ["torchvision:r3d_18", "inflated:resnet50"])
+def test_networks_over_clips_are_channels_last_on_a_gpu(name: str) -> None:
+    """On the CPU they stay as they were, so that features do to the bit."""
+    backbone, formats = make("visual", name), {4: torch.channels_last, 5: torch.channels_last_3d}
+    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
+    assert kernels
+    assert all(p.is_contiguous() for p in kernels)
+    backbone.to("meta")
+    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
+    assert all(p.is_contiguous(memory_format=formats[p.ndim]) for p in kernels)

@@ -1,15 +1,17 @@
 """The command line: exit codes, help, messages."""
 
+import inspect
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
-from pipeline.cli import main
+from pipeline.cli import app, main
 from tests.pipeline.run_fixture import make_index, make_workspace
 
 COMMANDS = (
@@ -93,6 +95,31 @@ def test_help_calls_the_command_by_its_name_however_it_was_started(arguments: li
 )
 def test_wrong_usage_is_2(bmnas: Bmnas, arguments: list[str]) -> None:
     assert bmnas(*arguments).code == 2
+
+
+def _numbers(commands: typer.Typer, *names: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(command, option) of every option that is a float."""
+    for group in commands.registered_groups:
+        assert group.typer_instance
+        own = [name for name in (group.name, group.typer_instance.info.name) if isinstance(name, str)]
+        yield from _numbers(group.typer_instance, *names, *own)
+    for command in commands.registered_commands:
+        assert command.callback
+        for option in inspect.signature(command.callback).parameters.values():
+            if "float" in str(option.annotation).partition(",")[0]:
+                name = command.name or command.callback.__name__
+                yield (*names, name), f"--{option.name.replace('_', '-')}"
+
+
+def test_no_option_that_is_a_number_may_be_infinite_or_none(bmnas: Bmnas) -> None:
+    """Whatever range it has: NaN is in all of them."""
+    found = list(_numbers(app))
+    assert (("serve",), "--max-minutes") in found
+    for names, option in found:
+        for wrong in ("nan", "inf", "-inf", "-1"):
+            said = bmnas(*names, option, wrong, *(["a.mp4"] if names == ("predict",) else []))
+            assert said.code == 2, (names, option, wrong)
+            assert f"Invalid value for '{option}'" in said.err.replace("│ ", "")
 
 
 def test_wrong_parameters_are_2_and_named(bmnas: Bmnas, tmp_path: Path) -> None:

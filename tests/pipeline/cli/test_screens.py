@@ -22,6 +22,7 @@ from pipeline.detector.export import Exported
 from pipeline.detector.prediction import Band, Explanation, Moment, Person, Prediction, WindowScore
 from pipeline.detector.road import DetectorError
 from pipeline.manifest.show import print_copies
+from pipeline.runs import worth
 from pipeline.statistics.answers import Answer, cannot_tell
 from pipeline.workspace import Workspace
 from tests.pipeline.run_fixture import LAYERS, make_genotype, make_index, make_workspace
@@ -33,6 +34,12 @@ Screen = Callable[..., list[str]]
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return make_workspace(tmp_path / LONG, make_index(subjects=5), seeds=[0])
+
+
+@pytest.fixture(autouse=True)
+def _said_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the detector that lies in no `work` of these tests."""
+    monkeypatch.setattr(worth, "kept_first", lambda _: ["It can support neither side."])
 
 
 @pytest.fixture
@@ -90,6 +97,7 @@ def test_predict(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(predict, "predict", lambda *_, **__: found)
     lines = [line.strip() for line in screen("predict", "a.mp4", "[b].mp4")]
+    assert lines[0] == "Before you rely on it: It can support neither side."
     first, second = lines.index(f"{LONG}/a.mp4"), lines.index(f"{LONG}/[b].mp4")
     assert lines[first + 1] == "picture and sound  weak support for a fake"
     assert lines[first + 2] == "log10 LR +0.80 (claims end at -1.30 and +0.90); at even odds P(fake) 0.86"
@@ -257,9 +265,9 @@ def test_predict_prints_json_as_files_are_done(tmp_path: Path, monkeypatch: pyte
     stdout = io.TextIOWrapper(out, encoding="utf-8")
 
     def one_by_one(
-        *_: object, hop_s: float | None, faces: str, explain: bool, progress: object
+        *_: object, hop_s: float | None, faces: str, explain: bool, show: object, progress: object
     ) -> Iterator[Prediction]:
-        assert (hop_s, faces, explain) == (2.5, "main", False)
+        assert (hop_s, faces, explain, show) == (2.5, "main", False, None)
         for prediction in FOUND:
             ends.append(len(out.getvalue()))
             yield prediction

@@ -14,6 +14,16 @@ from pathlib import Path
 from tests.pipeline.compute.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
+ELSEWHERE = (
+    *("unshare", "--map-root-user", "--mount", "sh", "-ec"),
+    'mount -t tmpfs -o size="$1" none "$0"; mkdir "$0/scratch"; cd "$0/scratch"; shift; exec "$@"',
+)
+"""Followed by a folder and a size: runs what follows these where another, empty folder is in its place."""
+
+
+def has_namespaces() -> bool:
+    """Whether this machine lets us start processes that see other folders than we do."""
+    return not subprocess.run([*ELSEWHERE, "/mnt", "1m", "true"], capture_output=True, check=False).returncode
 
 
 @dataclass
@@ -26,10 +36,10 @@ class Cluster:
     options: Sequence[str] = ()
     """Of the scheduler and of all workers."""
 
-    def start(self, *command: str) -> None:
-        """Workers and schedulers find the product as one that is installed."""
+    def start(self, *command: str, through: Sequence[str] = ()) -> None:
+        """Workers and schedulers find the product as one that is installed. through: a program that starts them."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        argv = [sys.executable, "-m", "dask", *command, *self.options, "--no-dashboard"]
+        argv = [*through, sys.executable, "-m", "dask", *command, *self.options, "--no-dashboard"]
         self.processes.append(
             subprocess.Popen(
                 argv, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -40,6 +50,11 @@ class Cluster:
         """One more worker."""
         options = ["--memory-limit", "2GiB", "--local-directory", str(self.folder)]
         self.start("worker", self.address, "--nthreads", str(threads), *options)
+
+    def start_worker_elsewhere(self, hidden: Path, size: str = "1g") -> None:
+        """One more, as on another machine: it sees nothing of a folder, and has a disk of its own in its place."""
+        options = ["--memory-limit", "2GiB", "--local-directory", str(hidden / "scratch"), "--nthreads", "1"]
+        self.start("worker", self.address, *options, through=[*ELSEWHERE, str(hidden), size])
 
     def kill_scheduler(self) -> None:
         """Without a word to anybody."""

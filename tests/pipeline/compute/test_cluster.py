@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import psutil
 import pytest
 import yaml
 
 from cache_schemas.manifest import read_quarantine, write_manifest
 from cache_schemas.media import SPECTROGRAMS
+from cache_schemas.shards import scan_shards
 from pipeline.params import ComputeParams, Params
 from pipeline.shards.stage import BYTES_PER_SHARD, CLIPS_PER_SHARD, ClipJob, group_jobs, run_shard_stage
-from pipeline.sound.stage import build_spectrograms
+from pipeline.sound.stage import build_spectrograms, spectrogram_key
 from pipeline.workspace import Workspace
 from tests.pipeline.clips import make_clip
-from tests.pipeline.compute.clusters import cluster
+from tests.pipeline.compute.clusters import cluster, has_namespaces
 from tests.pipeline.compute.waiting import wait_for
 from tests.pipeline.conftest import small_params
 from tests.pipeline.killer import die_on_the_third, live
 from tests.pipeline.test_faults import clip_of
+from tests.s3 import s3_server
 
 # Dask's own sockets are closed by its event loop, some time after the cluster is.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -99,9 +104,9 @@ def decoder_of(process: psutil.Popen) -> psutil.Process | None:
         try:
             server = child.parent()
             decodes = server and all("decoder.server" in " ".join(each.cmdline()) for each in (child, server))
-            if decodes and any("00-slow" in file.path for file in child.open_files()):
+            if decodes and any("00-slow" in str(file.readlink()) for file in Path(f"/proc/{child.pid}/fd").iterdir()):
                 return child
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             continue
     return None
 
@@ -216,6 +221,47 @@ def test_a_cluster_that_loses_its_scheduler_loses_nothing_finished(
     build_spectrograms(workspace, params)
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     assert shards(workspace) == undisturbed
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """Of an S3, empty."""
+    with s3_server():
+        files = fsspec.filesystem("s3", use_listings_cache=False)
+        files.mkdir("bucket")
+        yield files
+
+
+@pytest.mark.skipif(not has_namespaces(), reason="needs mount namespaces (unshare), to hide folders from workers")
+def test_what_workers_without_a_common_folder_finished_is_not_done_again(
+    bucket: Any, root: Path, tmp_path: Path, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker dies, then the command, both while the slow clip is being read; the other worker reads it to its end."""
+    workspace, params = prepare(root, tmp_path)
+    (slow,) = (name for name, shard in undisturbed.items() if b'"0000000000000000"' in shard)
+    store = "s3://bucket"
+    with cluster(tmp_path / "cluster", workers=0) as found:
+        for _ in range(2):
+            found.start_worker_elsewhere(root.parent)
+        busy, other = (psutil.Process(each.pid) for each in found.processes[1:])
+        with started(root, tmp_path, "--scheduler", found.address, "--store", store) as process:
+            wait_for(lambda: decoder_of(busy) or decoder_of(other))
+            busy, other = (busy, other) if decoder_of(busy) else (other, busy)
+            for each in [*busy.children(recursive=True), busy]:
+                each.kill()
+            wait_for(lambda: decoder_of(other) and shards(workspace))
+            process.kill()
+        finished = {path: path.stat().st_mtime_ns for path in workspace.spectrograms.glob("*.h5")}
+        known = len(scan_shards(workspace.spectrograms, SPECTROGRAMS, spectrogram_key(params)))
+        wait_for(lambda: [name for name in bucket.find("bucket/made") if name.endswith(slow)])
+        compute = ComputeParams(scheduler=found.address, store=store)
+        build_spectrograms(workspace, params.model_copy(update={"compute": compute}))
+    done = re.search(r"(\d+) already done", capsys.readouterr().err)
+    assert done
+    assert int(done[1]) > known
+    assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
+    assert shards(workspace) == undisturbed
+    assert not bucket.find("bucket/made")
 
 
 def test_tasks_are_small(root: Path) -> None:

@@ -102,7 +102,9 @@ def test_the_card_says_what_it_is_and_what_it_is_worth() -> None:
     drawn, small = card["warnings"]
     assert "clips that this program drew" in drawn
     assert small == "The test split holds 50 clips."
-    assert card["limits"] == {"fusion": {"log10_lr": [-0.5, 0.75], "threshold": 0.5, "real": 20, "fake": 30}}
+    assert card["limits"] == {
+        "fusion": {"log10_lr": [-0.5, 0.75], "threshold": 0.5, "by": "20 real and 30 fake validation clips"}
+    }
     assert [(of["name"], of["weights"]) for of in card["backbones"]] == [("tf_efficientnet_lite0", "seed:1")] * 2
     assert json.loads(json.dumps(card)) == card
     assert bundle_card(FORMAT_1)["signature"] == {"public_key": KEY.hex(), "checked": False}

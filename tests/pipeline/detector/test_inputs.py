@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.detector.inputs import Asked, asked
+from pipeline.detector.inputs import Asked, NoListError, asked
+from tests.pipeline.clips import make_clip
 
 
 @pytest.fixture
@@ -58,6 +59,13 @@ def test_standard_input_lists_paths_by_lines_or_by_nuls(tree: Path) -> None:
     assert names("-", listed=b"a.mp4\nb c.mp4\r\n\nclips/sub\n") == ["a.mp4", "b c.mp4", "clips/sub/c.webm"]
     assert names("-", listed=b"a\nb.mp4\0c.mp4\0") == ["a\nb.mp4", "c.mp4"]
     assert names("-", "x.mp4", listed=b"\xff.mp4") == [os.fsdecode(b"\xff.mp4"), "x.mp4"]
+
+
+def test_a_film_on_standard_input_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(NoListError, match="no list of names, but what looks like a file itself: give its path"):
+        names("-", listed=make_clip(tmp_path / "a.mp4").read_bytes())
+    hostile = b"a\x01\x1b[2J.mp4\0b.mp4\0"
+    assert names("-", listed=hostile) == ["a\x01\x1b[2J.mp4", "b.mp4"]
 
 
 def test_what_cannot_be_looked_at_is_left_to_predict(tree: Path) -> None:

@@ -25,11 +25,9 @@ from pipeline.experiments.protocols import run_protocol
 from pipeline.params import ParamsError
 from pipeline.runs.cache import Windows
 from pipeline.runs.looks import looks_at
+from pipeline.statistics.means import MEAN, PAIRS, disagree
 from pipeline.statistics.metrics import auc
 from pipeline.statistics.protocol import (
-    MEAN,
-    PAIRS,
-    disagree,
     every_test,
     measure_protocol,
     val_thresholds,
@@ -177,7 +175,7 @@ def scored(trained_on: str, tested_on: str, labels: Sequence[int], scores: Seque
     return pd.DataFrame(
         {
             "clip_id": [f"{tested_on}{i}" for i in range(n)],
-            "person": [f"p{i % 4}" for i in range(n)],
+            "person": [f"p{i // 2 % 8}" for i in range(n)],
             "label": labels,
             "score": scores,
             "trained_on": trained_on,
@@ -251,17 +249,18 @@ def test_the_mean_over_tests_is_as_sure_as_they_are_alike() -> None:
     def mean_of(*flipped: float) -> dict[str, Any]:
         random, labels = np.random.default_rng(2), np.arange(60) % 2
         parts = [scored("all but a", "a", [0, 1], [0.2, 0.9]).assign(person="one")]
-        for name, share in zip("bcde", flipped, strict=True):
+        for name, share in zip("bcdef", flipped, strict=True):
             score = np.where(random.random(60) < share, 1 - labels, labels) * 0.5 + random.random(60) / 2
             part = scored(f"all but {name}", name, list(labels), list(score))
             parts.append(part.assign(person=[f"{name}{i // 2}" for i in range(60)]))
         table = pd.concat(parts, ignore_index=True).assign(method="m")
         rows = measure_protocol(every_test(table, seed=0)).set_index("trained_on")
         assert np.isnan(rows.loc["all but a", "auc_low"])
-        assert rows.loc[MEAN, "tested_on"] == "5 tests"
+        assert rows.loc["all but a", "auc_reason"] == "no interval: too few people (1; 6 needed)"
+        assert rows.loc[MEAN, "tested_on"] == "6 tests"
         return {of: dict(rows.loc[of]) for of in (PAIRS, MEAN)}
 
-    alike, unlike = mean_of(0.05, 0.05, 0.05, 0.05), mean_of(0.0, 0.0, 0.5, 0.5)
+    alike, unlike = mean_of(*[0.05] * 5), mean_of(0.0, 0.0, 0.0, 0.5, 0.5)
     for of in (PAIRS, MEAN):
         for row in (alike[of], unlike[of]):
             assert row["auc_low"] < row["auc"] < row["auc_high"]
@@ -312,6 +311,38 @@ def test_where_the_averages_differ_in_sign_it_is_said() -> None:
     assert f"{adds['mean']['difference']:+.3f}" in second
     assert second.endswith("The two disagree about the sign: what it adds depends on how tests are counted.")
     assert not disagree(adds | {"mean": adds["pairs"]})
+
+
+def test_of_few_tests_or_people_nothing_is_said_but_the_points() -> None:
+    """Five tests are too few to speak of the next one, however many people there are; so are one test's five people."""
+    table = uneven()
+    few = table[~table["tested_on"].isin(["small0", "small1"])]
+    rows = measure_protocol(every_test(few, seed=0)).set_index(["trained_on", "method"])
+    assert rows.loc[("all but large", "ours"), "auc_low"] > 0
+    for of in (PAIRS, MEAN):
+        assert rows.loc[(of, "ours"), "auc"] > 0
+        assert np.isnan(rows.loc[(of, "ours"), "auc_low"])
+        assert rows.loc[(of, "ours"), "auc_reason"] == "no interval: too few tests (5; 6 needed)"
+    adds = what_is_added(every_test(few, seed=0), "ours")
+    assert adds
+    assert [adds["pairs"][key] for key in ("low", "high", "p")] == [None] * 3
+    assert adds["sentence"].count("theirs; no interval: too few tests (5; 6 needed).") == 2
+    assert not any(word in adds["sentence"] for word in ("worse", "something", "chance", "95 %"))
+    rare = table[(table["tested_on"] == "large") & ((table["label"] == 0) | (table["person"] < "p13"))]
+    row = every_test(rare, seed=0)[0].row
+    assert (row["people"], row["auc_reason"]) == (20, "no interval: too few people with fake clips (5; 6 needed)")
+    one = table[(table["tested_on"] == "large") & table["person"].isin([f"p{i}" for i in range(5)])]
+    adds = what_is_added(every_test(one, seed=0), "ours")
+    assert adds
+    assert adds["sentence"].endswith("theirs; no interval: too few people (5; 6 needed).")
+
+
+def test_tests_of_few_people_each_are_drawn_as_wholes() -> None:
+    table = uneven()
+    rows = measure_protocol(every_test(table[table["tested_on"] != "large"], seed=0)).set_index(
+        ["trained_on", "method"]
+    )
+    assert rows.loc[(MEAN, "theirs"), "auc_low"] < 0.5 < rows.loc[(MEAN, "theirs"), "auc_high"]
 
 
 def test_a_seed_that_failed_in_one_fold_does_not_count() -> None:

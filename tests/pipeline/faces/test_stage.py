@@ -120,7 +120,10 @@ def test_of_two_people_the_larger_is_kept_and_the_other_counted(tmp_path: Path) 
     ("graph", "said"),
     [
         ("[0]null", "no face found in any of"),
-        ("[1]scale=iw*0.5:-2[face];[0][face]overlay=x=60:y=0:enable='lt(t,0.5)'", "no face is seen in more than 25%"),
+        (
+            "[1]scale=iw*0.5:-2[face];[0][face]overlay=x=60:y=0:enable='lt(t,0.5)'",
+            "no face is seen for long enough: in 25% of a window's pictures at most, at least 50% needed",
+        ),
         ("[1]scale=iw*0.05:-2[face];[0][face]overlay=x=160:y=100", "no face found"),
     ],
 )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cache_schemas.manifest import Clip, category_of, check_splits, find_leaks, read_quarantine
 from pipeline.cli import main
+from pipeline.datasets import LAYOUTS
 from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check, check_manifest
 from pipeline.manifest.facts import ClipFacts, clip_facts
@@ -106,7 +107,7 @@ def test_components_are_the_smallest_groups_that_share_nobody(casts: list[list[s
 
 def checked(clips: list[Clip], facts: Callable[[Clip], ClipFacts] = lambda _: FACTS, **windows: Any) -> dict[str, Any]:
     found = {each.clip_id: facts(each) for each in clips}
-    result = check(clips, found, [], split=SplitParams(), windows=WindowParams(**windows), identity="x")
+    result = check(clips, found, [], split=SplitParams(), windows=WindowParams(**windows), layout=LAYOUTS["csv"])
     json.dumps(result, allow_nan=False)
     return result
 

@@ -17,8 +17,8 @@ from cache_schemas.protocol import PROTOCOL_VERSION
 from cache_schemas.shards import ClipResult, write_shard
 from cache_schemas.tables import write_table
 from pipeline.runs.evaluate import write_results
+from pipeline.statistics.means import MEAN, MEANS, PAIRS
 from pipeline.statistics.measure import measure
-from pipeline.statistics.protocol import MEAN, MEANS, PAIRS
 from pipeline.workspace import Workspace
 
 HOSTILE_NAME = '</script><script>alert("y")</script><img src=//evil.example/b.png>'

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from pipeline.report.cards import data_card, model_card
-from pipeline.report.sections import breakdown, metric_table, protocols_in, unseen, verdict, warnings
+from pipeline.report.sections import breakdown, metric_table
+from pipeline.report.verdict import protocols_in, unseen, verdict
+from pipeline.runs.worth import warnings
 from pipeline.workspace import Workspace
 from tests.pipeline.report.results import HOSTILE_NAME, extras, write_protocol
 from tests.pipeline.run_fixture import make_index, measured
@@ -26,7 +28,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "metrics": metrics,
         "unseen": tests,
         "verdict": verdict(metrics, tests),
-        "warnings": warnings(metrics, []),
+        "warnings": warnings(metrics),
         "versions": {"bmnas": "1"},
         "groups": breakdown(metrics, "per_group"),
         "methods": breakdown(metrics, "per_method"),
@@ -34,6 +36,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "parameters": "seed: 0\n",
         "commands": ["bmnas evaluate"],
         "digests": {"metrics.json": "ab"},
+        "assumed": "",
         "people": {"shared": 0, "donors": 0, "unused": 3},
         "quarantine": {"total": 1, "reasons": [("faces", HOSTILE_NAME, 1)]},
         "data": {

@@ -51,6 +51,22 @@ def test_p_values_are_those_of_holm_over_all_pairs() -> None:
     assert verdict(found).endswith("no run's AUC is better than another's beyond what chance makes.")
 
 
+def test_of_few_people_no_run_is_called_better(tmp_path: Path) -> None:
+    found = compare([run("good", 0.2, clips=range(10)), run("bad", 3.0, seed=1, clips=range(10))])
+    few = "no interval: too few people (5; 6 needed)"
+    assert verdict(found) == (
+        f"On the 10 test clips of 5 people that all runs share, none can be called better than another; {few}."
+    )
+    (pair,) = found["pairs"]
+    assert [pair[key] for key in ("low", "high", "p", "p_holm", "p_delong")] == [None] * 5
+    assert pair["difference"] > 0
+    assert pair["reason"] == found["runs"][0]["auc"]["reason"] == few
+    out = tmp_path / "page.html"
+    folders = [evaluated(tmp_path / name, noise, clips=range(10)) for name, noise in (("a", 0.2), ("b", 3.0))]
+    write_comparison(folders, out)
+    assert few in still(out.read_text(encoding="utf-8"))
+
+
 def test_only_shared_clips_count() -> None:
     some = run("some", 0.5, clips=range(40))
     found = compare([run("all", 0.5), some])
@@ -75,9 +91,9 @@ def test_parameters_that_differ_are_told() -> None:
     assert differing(runs) == [("search.cells", ["2", "3"]), ("seed_of_all", ["—", "4"])]
 
 
-def evaluated(root: Path, noise: float) -> Path:
+def evaluated(root: Path, noise: float, *, clips: range = range(N)) -> Path:
     """A workspace of two seeds' scores on two windows of each clip, some of them val's."""
-    made = run("", noise).scores
+    made = run("", noise, clips=clips).scores
     rows = [
         {
             "clip_id": clip, "window": window, "start_s": 4.0 * window, "end_s": 4.0 * window + 4, "split": "test",
@@ -91,10 +107,10 @@ def evaluated(root: Path, noise: float) -> Path:
     wrong = table.assign(score=1 - table["score"])
     both = pd.concat([table, wrong.assign(split="val", clip_id="v" + table["clip_id"])])
     both = pd.concat([both, both.assign(system="audio", score=1 - both["score"])])
-    clips = both.drop_duplicates("clip_id").assign(category=lambda of: of["clip_category"], windows=2)
+    table = both.drop_duplicates("clip_id").assign(category=lambda of: of["clip_category"], windows=2)
     workspace = Workspace(root)
-    lacking = {name: "" for name in CLIPS if name not in clips} | dict.fromkeys(PROPERTIES, 1.0)
-    write_table(workspace.evaluate / "clips.csv", clips.assign(**lacking)[[*CLIPS, *PROPERTIES]])
+    lacking = {name: "" for name in CLIPS if name not in table} | dict.fromkeys(PROPERTIES, 1.0)
+    write_table(workspace.evaluate / "clips.csv", table.assign(**lacking)[[*CLIPS, *PROPERTIES]])
     write_table(workspace.evaluate / "scores.csv", both)
     write_json(workspace.evaluate / "metrics.json", {"schema_version": 2, "headline": None})
     write_json(workspace.retrain / "retrain.json", {"params": {"search": {"cells": noise}}})

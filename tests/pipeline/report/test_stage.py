@@ -12,7 +12,6 @@ import pytest
 from markupsafe import Markup
 
 from cache_schemas.content import cache_identity
-from cache_schemas.evaluation import read_metrics
 from cache_schemas.features import FeatureCache
 from cache_schemas.files import write_json, write_text
 from cache_schemas.manifest import (
@@ -23,10 +22,11 @@ from cache_schemas.manifest import (
     write_quarantine,
     write_unused,
 )
-from cache_schemas.run import RunFileError, SearchRun, read_run, write_run
+from cache_schemas.metrics import read_metrics
+from cache_schemas.run import RetrainRun, RunFileError, SearchRun, read_run, write_run
 from pipeline.params import Params
 from pipeline.report import stage as report
-from pipeline.report.page import number, percent
+from pipeline.report.page import number, percent, signed
 from pipeline.report.recompute import recompute
 from pipeline.report.stage import CONTENTS, build_report
 from pipeline.workspace import Workspace
@@ -115,7 +115,8 @@ def test_the_first_screen_tells_seen_and_unseen_side_by_side(workspace: Workspac
     head, adds = metrics["headline"], metrics["headline"]["adds"]
     first = page.text[: page.text.index("Protocols: seen and unseen")]
     assert f"{head['auc']['value']:.3f} {head['auc']['low']:.3f} to {head['auc']['high']:.3f}" in first
-    assert "No method of forgery has clips enough." in first
+    worst = head["worst_method"]["method"]
+    assert f"AUC of the 6 fakes by {worst} against all bona fide clips" in first
     assert f"{adds['difference']:+.3f}".replace("-", "\N{MINUS SIGN}") in first
     assert f"The difference of AUC to “{adds['control']}” ({metrics['systems'][adds['control']]['what']})" in first
     assert "sources never seen 0.590 0.510 to 0.670 AUC over the pairs of a fake and a bona fide clip inside 2" in first
@@ -221,6 +222,14 @@ def test_results_of_another_cache_are_told(run: Workspace) -> None:
     assert "the results of evaluate, sweep. Run these commands again." in pages[2]
 
 
+def test_a_detector_that_can_support_neither_side_says_so_on_its_report_and_card(run: Workspace) -> None:
+    path = run.evaluate / "metrics.json"
+    metrics = json.loads(path.read_text())
+    write_json(path, metrics | {"calibration": (metrics["calibration"] or {}) | {"kind": None, "limits": [-0.1, 0.2]}})
+    assert "It can support neither side, whatever it sees" in text_of(run)
+    assert "It can support neither side" in (run.report / "model-card.md").read_text()
+
+
 def test_undefined_numbers_carry_their_reason(tmp_path: Path) -> None:
     workspace = build(tmp_path, categories=("FVRA", "FVFA"))
     page = Page(build_report(workspace, Params()).read_text())
@@ -244,7 +253,7 @@ def test_leaks_are_loud(tmp_path: Path) -> None:
     page = Page(build_report(workspace, Params()).read_text())
     loud = [tag for tag, a in page.elements if "loud" in (a.get("class") or "").split()]
     assert loud == ["tr", "td", "td"]  # the property, on the test split and on all
-    assert page.text.count("leading_silence_s alone separates fake from real") == 1  # at the top
+    assert page.text.count("Leading silence alone separates fake from real") == 1  # at the top
 
 
 def test_what_was_not_measured_says_so_and_by_which_command_it_is(run: Workspace) -> None:
@@ -291,7 +300,8 @@ def test_the_folder_alone_gives_its_numbers_again(run: Workspace, tmp_path: Path
 
 @pytest.mark.usefixtures("without_plots")
 def test_faces_may_be_left_out(workspace: Workspace, html: str) -> None:
-    assert html.count("data:image/jpeg;base64,") == 2  # a strip of faces and a spectrogram
+    errors = html.count('<div class="error">')
+    assert html.count("data:image/jpeg;base64,") == 2 * errors > 0  # a strip of faces and a spectrogram each
     assert "personal data" in html
     without = build_report(workspace, Params(), faces=False).read_text(encoding="utf-8")
     assert "data:image/jpeg" not in without
@@ -305,6 +315,33 @@ def test_a_run_without_the_searched_network_still_has_a_page(tmp_path: Path) -> 
     workspace = make_workspace(tmp_path, index, seeds=[0])
     write_evaluation(workspace, index, seeds=[0], networks=("visual",))
     assert "Nothing can be said: no searched network was trained and scored." in text_of(workspace)
+
+
+def test_of_few_people_the_page_tells_points_and_why_no_more(run: Workspace) -> None:
+    head = read_metrics(run.evaluate)["headline"]
+    few = "no interval: too few people (2; 6 needed)"
+    adds = signed(head["adds"]["difference"])
+    text = text_of(run)
+    assert f"reaches an AUC (a coin: 0.5) of {head['auc']['value']:.3f}, {few}, on other people" in text
+    assert f"AUC on other people of the test split; {few}" in text
+    assert f"{adds} {few} The difference of AUC to “{head['adds']['control']}”" in text
+    assert "No method of forgery has clips enough." in text
+    assert not re.search(r"p [=<] 0|ranks fakes above|measured beside it", text)
+    card = (run.report / "model-card.md").read_text()
+    assert f"| {adds} ({few}), {head['adds']['control']} |" in card
+
+
+def test_a_category_that_the_layout_assumes_is_no_measurement(run: Workspace) -> None:
+    path = run.retrain / "retrain.json"
+    trained = read_run(path, RetrainRun)
+    assert "Assumed by the layout" not in text_of(run)
+    write_run(path, trained.model_copy(update={"params": trained.params | {"data": {"root": "", "layout": "folders"}}}))
+    said = "every fake counts as fake picture with real sound (FVRA)"
+    text = text_of(run)
+    before, card = text.split("Data card Clips per split")
+    assert f"Categories Assumed by the layout, not measured: {said}" in before
+    assert f"Assumed by the layout, not measured: {said}" in card
+    assert f"Assumed by the layout: {said}" in (run.report / "data-card.md").read_text()
 
 
 def test_no_quarantine_says_so(run: Workspace) -> None:

@@ -16,7 +16,6 @@ import nas
 from cache_schemas.features import FeatureCache
 from cache_schemas.manifest import Clip, read_manifest, write_manifest
 from cache_schemas.run import RetrainRun, read_run, write_run
-from pipeline.runs.audit import told
 from pipeline.runs.cache import Source
 from pipeline.runs.evaluate import evaluate
 from pipeline.runs.looks import often
@@ -59,12 +58,10 @@ def workspace(honest: Workspace, tmp_path: Path) -> Workspace:
 
 
 def findings(workspace: Workspace) -> dict[str, str]:
-    """{check: what it says} of those that found something, each of which is told, too."""
+    """{check: what it says} of those that found something."""
     result = evaluate(workspace, PARAMS, device="cpu")
     assert [each["check"] for each in result["audit"]] == CHECKS
-    found = {each["check"]: each["says"] for each in result["audit"] if each["found"]}
-    assert told(result["audit"]) == [f"Audit: {check}: {says}" for check, says in found.items()]
-    return found
+    return {each["check"]: each["says"] for each in result["audit"] if each["found"]}
 
 
 def test_an_honest_run_has_no_finding(workspace: Workspace) -> None:
@@ -77,7 +74,7 @@ def test_nor_has_one_that_learnt_from_pseudo_fakes(tmp_path: Path) -> None:
     run_search(workspace, params)
     run_retrain(workspace, params)
     result = evaluate(workspace, params, device="cpu")
-    assert told(result["audit"]) == []
+    assert not any(each["found"] for each in result["audit"])
 
 
 def cheat_by_epoch(workspace: Workspace) -> tuple[RetrainRun, int, int]:

@@ -197,7 +197,7 @@ def test_missing_run_names_the_stage(tmp_path: Path) -> None:
 
 def printed(result: dict[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=200)
-    print_metrics(result, console)
+    print_metrics(result, ["it can support neither side"], console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -207,8 +207,9 @@ def test_print_shows_the_numbers_and_the_warnings() -> None:
     result = measured(index)
     audit = [{"check": "resolution", "found": True, "says": "it tells"}, {"check": "x", "found": False, "says": "no"}]
     text = printed(result | {"audit": audit, "looks": {"times": 7, "test": "t", "by": {"sweep": 4, "evaluate": 3}}})
-    assert "Audit: resolution: it tells" in text
-    assert text.count("Audit: ") == 1
+    assert "Warning: it can support neither side" in text
+    assert "Warning: It tells" in text
+    assert "Warning: No" not in text
     assert "This test set has been looked at 7 times (sweep 4, evaluate 3)" in " ".join(text.split())
     for name in ("fusion", "visual", "audio"):
         clip, one = result["systems"][name]["clip"], result["systems"][name]["one_network"]["auc"]

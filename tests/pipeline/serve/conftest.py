@@ -18,7 +18,14 @@ from pipeline.serve.app import make_app
 from pipeline.serve.connections import Connection
 from pipeline.serve.settings import Settings, Tokens
 
-ABOUT = About("small.bmnas", "0" * 64, 3.7, "AUC 0.90 on other people", options=("--bundle", "small.bmnas"))
+ABOUT = About(
+    "small.bmnas",
+    "0" * 64,
+    3.7,
+    "AUC 0.90 on other people",
+    warnings=("It knows <few> people.",),
+    options=("--bundle", "small.bmnas"),
+)
 TOKEN = "a-token-of-the-tests-0123456789"  # noqa: S105
 PRETENDED = [sys.executable, str(Path(__file__).parent / "pretended_worker.py")]
 

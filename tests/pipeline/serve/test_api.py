@@ -257,6 +257,7 @@ def test_the_answers_page_is_that_of_predict_html(live: Live) -> None:
     shown = live.client.get(f"/v1/jobs/{job['id']}/page")
     assert (early.status_code, shown.status_code) == (404, 200)
     assert "Weak support for a fake" in shown.text
+    assert "<title>A video scored by bmnas: weak support for a fake</title>" in shown.text
     assert "the service keeps neither" in shown.text
     assert "AUC 0.90 on other people" in shown.text
     assert shown.headers["content-security-policy"] == policy()

@@ -28,6 +28,7 @@ def page(browser: Browser, live: Live) -> Iterator[Page]:
     found.on("console", lambda message: said.append(message.text))
     found.on("pageerror", lambda error: said.append(str(error)))
     found.on("request", lambda request: asked.append(request.url))
+    found.on("filechooser", lambda chooser: None)  # from now on: Playwright's `expect` does not wait until it listens
     found.goto(live.url)
     yield found
     context.close()
@@ -43,6 +44,7 @@ def clip(folder: Path, content: bytes = b"wait 0.3\n", name: str = "interview.mp
 
 def test_by_keyboard_alone(page: Page, live: Live, tmp_path: Path) -> None:
     page.keyboard.press("Tab")
+    page.wait_for_selector("#file:focus")
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Enter")
     chosen.value.set_files(clip(tmp_path))
@@ -59,7 +61,9 @@ def test_by_keyboard_alone(page: Page, live: Live, tmp_path: Path) -> None:
     with page.expect_download() as saved:
         page.keyboard.press("Enter")
     assert saved.value.suggested_filename == "interview.mp4.html"
-    assert "Weak support for a fake" in Path(saved.value.path()).read_text()
+    whole = Path(saved.value.path()).read_text()
+    assert "Weak support for a fake" in whole
+    assert "<title>interview.mp4: weak support for a fake</title>" in whole
     assert live.left() == []
 
 
@@ -69,6 +73,19 @@ def test_progress_is_told(page: Page, tmp_path: Path) -> None:
     page.get_by_text("Looking and listening").wait_for()
     page.wait_for_selector("#progress[value='0.5']")
     page.wait_for_selector("#result:not([hidden])")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_what_must_be_known_first_stands_by_the_verdict(page: Page, tmp_path: Path, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    page.set_input_files("#file", clip(tmp_path))
+    page.click("#go")
+    page.wait_for_selector("#says:focus")
+    said, box = page.locator("#says").bounding_box(), page.locator("#rely").bounding_box()
+    assert page.inner_text("#rely") == "Before you rely on it\nIt knows <few> people."
+    assert said
+    assert box
+    assert 0 <= said["y"] < box["y"] < box["y"] + box["height"] <= height
 
 
 def test_a_video_that_is_dropped_is_scored(page: Page) -> None:
@@ -102,6 +119,13 @@ def test_names_are_text(page: Page, tmp_path: Path) -> None:
     page.click("#go")
     page.wait_for_selector("#result:not([hidden])")
     assert page.inner_text("#says").startswith("<img src=x onerror=alert(1)>.mp4:")
+    told = page.frame_locator("#answer").locator(".file")
+    assert told.inner_text() == "<img src=x onerror=alert(1)>.mp4"
+    with page.expect_download() as saved:
+        page.click("#save")
+    whole = Path(saved.value.path()).read_text()
+    assert "<title>&lt;img src=x onerror=alert(1)&gt;.mp4: weak" in whole
+    assert "<img src=x" not in whole
 
 
 def test_a_refusal_is_told_in_its_words(page: Page, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_windows_cover_a_clip_to_its_end(duration: float, silence: float, window
 
 
 def test_short_clips_follow_the_policy() -> None:
-    with pytest.raises(MediaError, match=r"3\.00 s of 4 s"):
+    with pytest.raises(MediaError, match=r"3\.00 s that can be used, at least 4 s needed"):
         plan_windows("c", duration_s=3, leading_silence_s=0, params=WindowParams(short_clip="quarantine"))
     with pytest.raises(MediaError, match="too short"):
         plan_windows("c", duration_s=2, leading_silence_s=1.95, params=WindowParams())

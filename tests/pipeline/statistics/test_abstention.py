@@ -55,13 +55,13 @@ def test_costs_by_hand() -> None:
 
 
 def test_of_a_clip_the_cost_is_expected_at_one_fake_in_twenty() -> None:
-    """One of ten fakes passes, and one of ten real clips is stopped."""
+    """One of twelve fakes passes, and one of twelve real clips is stopped."""
     errs = CLIPS[CLIPS["split"] == "test"].groupby("label")["clip_id"].first()
     scores = SCORES.assign(score=SCORES["clip_id"].map(CLIPS.set_index("clip_id")["label"]).clip(0.02, 0.98))
     flipped = scores.assign(score=scores["score"].where(~scores["clip_id"].isin(errs), 1 - scores["score"]))
     found = measure_evidence(CLIPS, flipped)["systems"]["fusion"]
-    assert found["cost"]["value"] == pytest.approx(0.05 * 10 / 10 + 0.95 * 1 / 10)
-    assert found["risk"]["value"] == pytest.approx(0.1)
+    assert found["cost"]["value"] == pytest.approx(0.05 * 10 / 12 + 0.95 * 1 / 12)
+    assert found["risk"]["value"] == pytest.approx(1 / 12)
 
 
 def test_withheld_clips_leave_coverage_and_their_errors() -> None:
@@ -71,7 +71,7 @@ def test_withheld_clips_leave_coverage_and_their_errors() -> None:
     wrong = CLIPS.loc[test & (CLIPS["label"] == 0), "clip_id"].iloc[0]
     scores = SCORES.assign(score=SCORES["score"].mask(SCORES["clip_id"] == wrong, 0.95))  # all its networks err
     bad = measure_evidence(CLIPS, scores)["systems"]["fusion"]
-    assert bad["risk"]["value"] == pytest.approx(plain["risk"]["value"] + 0.05, abs=0.01)  # one real clip of ten
+    assert bad["risk"]["value"] == pytest.approx(plain["risk"]["value"] + 0.05, abs=0.01)  # one real clip of twelve
     far = CLIPS.assign(visual_distance=CLIPS["visual_distance"].mask(CLIPS["clip_id"] == wrong, 99.0))
     saved = measure_evidence(far, scores)["systems"]["fusion"]
     assert saved["withheld"]["visual_distance"] == {"clips": 1, "real": 1, "fake": 0}
@@ -81,6 +81,12 @@ def test_withheld_clips_leave_coverage_and_their_errors() -> None:
     assert saved["cost"]["value"] < bad["cost"]["value"]
     assert saved["coverage"]["low"] <= saved["coverage"]["value"] <= saved["coverage"]["high"]
     assert saved["coverage"]["low"] < saved["coverage"]["high"]
+    away = CLIPS["subject_id"] == CLIPS.loc[CLIPS["clip_id"] == wrong, "subject_id"].iloc[0]
+    fewer = measure_evidence(CLIPS.assign(visual_distance=CLIPS["visual_distance"].mask(away, 99.0)), scores)
+    fewer = fewer["systems"]["fusion"]
+    assert fewer["coverage"]["low"] is not None
+    assert fewer["risk"]["low"] is None
+    assert fewer["risk"]["reason"] == "no interval: too few people (5; 6 needed)", "those who are answered"
 
 
 def test_the_entry_is_plain_json_and_says_what_is_not_defined() -> None:
@@ -89,7 +95,7 @@ def test_the_entry_is_plain_json_and_says_what_is_not_defined() -> None:
     assert "no real clips" in found["systems"]["fusion"]["reason"]
     json.dumps(measure_evidence(CLIPS, SCORES[SCORES["seed"] == 0]), allow_nan=False)
     alone = measure_evidence(CLIPS[(CLIPS["split"] == "val") | (CLIPS["subject_id"] == "p1")], SCORES)
-    assert "one person only" in alone["systems"]["audio"]["area"]["reason"]
+    assert "too few people (1; 6 needed)" in alone["systems"]["audio"]["area"]["reason"]
     assert alone["systems"]["audio"]["area"]["value"] is not None
 
 

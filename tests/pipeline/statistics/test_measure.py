@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_categories_are_held_against_their_real_twin(scores: pd.DataFrame, resul
 def test_mute_fakes_are_held_against_mute_reals() -> None:
     table = measured(make_index(categories=("RVRA", "FVFA", "RV-", "FV-")))["systems"]["visual"]["per_category"]
     assert table["FV-"]["against"] == "RV-"
-    assert table["FV-"]["n_real"] == 4
+    assert table["FV-"]["n_real"] == 6
     found = measured(make_index(categories=("RVRA", "FVFA", "FV-")))["systems"]["visual"]["per_category"]["FV-"]
     assert found["auc"]["value"] is None
     assert found["auc"]["reason"] == "one class only: no real clips"
@@ -198,11 +199,40 @@ def test_without_val_only_what_needs_none_is_known() -> None:
     assert found["clip"]["cllr"] == {"value": None, "low": None, "high": None, "reason": "val: no clips"}
 
 
-def test_one_person_has_no_interval() -> None:
-    found = measured(make_index(subjects=5))["systems"]["fusion"]["clip"]["auc"]
-    assert found["value"] is not None
-    assert found["low"] is None
-    assert "one person only" in found["reason"]
+def test_of_few_people_nothing_is_said_but_the_points() -> None:
+    """Two people's clips give points, and neither interval nor p, nor a word that would need one."""
+    found = measured(make_index(subjects=10))
+    assert found["systems"]["fusion"]["clip"]["auc"]["value"] is not None
+    assert found["systems"]["fusion"]["clip"]["auc"]["reason"] == "no interval: too few people (2; 6 needed)"
+    assert not [(at, x) for at, x in leaves(found) if at[-1] in ("low", "high", "p", "p_holm") and x is not None]
+    assert not any(isinstance(x, str) and ("only" in x or "draws" in x) for _, x in leaves(found["systems"]))
+    sentence = found["headline"]["sentence"]
+    assert "It adds" in sentence
+    assert sentence.count("; no interval: too few people (2; 6 needed).") == 2
+    assert not any(word in sentence for word in ("worse", "something", "chance", "95 %"))
+
+
+def leaves(content: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of everything in a JSON file."""
+    if isinstance(content, dict | list):
+        for key, of in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from leaves(of, (*at, str(key)))
+    else:
+        yield at, content
+
+
+def test_a_part_of_few_people_has_no_interval_where_the_whole_has_one() -> None:
+    index = make_index()
+    rare = index["subject_id"].isin(["s04", "s09"])
+    found = measured(index.assign(dataset=np.where(rare, "small", "large")))["systems"]["fusion"]
+    assert found["clip"]["auc"]["low"] is not None
+    small = found["per_source"]["small"]["auc"]
+    assert small["value"] is not None
+    assert (small["low"], small["reason"]) == (None, "no interval: too few people (2; 6 needed)")
+    rare = index["method"].where((index["method"] != "wav2lip") | ~rare, "rare")
+    of_method = measured(index.assign(method=rare))["systems"]["fusion"]["per_method"]["rare"]
+    assert of_method["apcer"]["value"] is not None
+    assert of_method["apcer"]["reason"] == "no interval: too few people with fake clips (2; 6 needed)"
 
 
 @pytest.mark.parametrize(("subjects", "windows", "small"), [(40, 1, True), (95, 1, True), (125, 1, False)])

@@ -46,24 +46,32 @@ def test_a_draw_is_measured_as_the_clips_that_it_holds(seed: int) -> None:
 
 
 def test_a_draw_without_a_class_has_no_value_and_few_such_are_left_out() -> None:
-    labels, scores = np.array([1, 1, 0, 0, 1, 0]), np.linspace(0.1, 0.9, 6)
-    draws = people.Draws(np.array([[2, 0], [1, 1]]), np.array([0, 0, 1, 1, 0, 1]))
+    labels, scores = np.array([1, 1, 1, 0, 0, 0]), np.linspace(0.1, 0.9, 6)
+    draws = people.Draws(np.array([[2, 2, 2, 0, 0, 0], [1] * 6]), np.arange(6))
     found = people.drawn_metrics(labels, scores, draws)
     assert all(np.isnan(values[0]) and np.isfinite(values[1]) for values in found.values())
     assert np.isnan(people.drawn_cllr_min(labels, scores, draws)[0])
     assert people.interval([np.nan, *range(19)]).draws == 19
     with pytest.raises(UndefinedMetricError, match="only 1 of 2 draws"):
         people.interval(found["auc"])
-    with pytest.raises(UndefinedMetricError, match="one person only"):
-        people.draw_people(["anna"] * 6)
+
+
+def test_fewer_than_six_people_are_not_drawn_whole_or_in_part() -> None:
+    """Five coins fall alike in 1 of 16 throws, six in 1 of 32: no test of fewer people reaches 0.05."""
+    with pytest.raises(UndefinedMetricError, match=r"^too few people \(5; 6 needed\)$"):
+        people.draw_people(list("abcdea"))
+    draws = people.draw_people(list("abcdefa"), draws=3)
+    assert draws.of(slice(None)).counts.shape == (3, 6)
+    with pytest.raises(UndefinedMetricError, match=r"^too few people \(2; 6 needed\)$"):
+        draws.of(np.array([0, 1, 6]))
 
 
 def test_the_same_seed_draws_the_same_people() -> None:
-    whose = ["b", "a", "b", "c"]
+    whose = list("bfabcde")
     same, other = (people.draw_people(whose, draws=50, seed=seed).counts for seed in (1, 2))
     assert np.array_equal(same, people.draw_people(whose, draws=50, seed=1).counts)
     assert not np.array_equal(same, other)
-    assert (same.sum(axis=1) == 3).all()
+    assert (same.sum(axis=1) == 6).all()
 
 
 def test_a_method_is_less_certain_than_a_system() -> None:

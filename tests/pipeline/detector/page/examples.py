@@ -17,7 +17,10 @@ ABOUT = About(
     window_s=4.0,
     worth="On 49 test clips of 9 people the searched network reaches an AUC of 0.986 (95 % interval 0.914 to 1.000).",
     warnings=("The test split holds 49 clips of 9 subjects.",),
-    claims={"fusion": Claim(-1.07, 1.21, 0.8, 16, 40), "visual": Claim(-0.44, 0.55, 0.6, 16, 40)},
+    claims={
+        "fusion": Claim(-1.07, 1.21, 0.8, "16 real and 40 fake validation clips"),
+        "visual": Claim(-0.44, 0.55, 0.6, "16 real and 40 fake validation clips"),
+    },
     versions={"Python": "3.11.2", "bmnas": "0.1.0"},
     options=("--bundle", "detector.bmnas"),
 )

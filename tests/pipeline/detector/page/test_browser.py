@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline.detector.page import page
 from pipeline.detector.page.film import small_film
+from pipeline.detector.prediction import Prediction
 from tests.pipeline.clips import make_clip
 from tests.pipeline.detector.page.examples import ABOUT, CANNOT, FULL, UNSCORED, shown
 from tests.pipeline.detector.page.test_document import evil_everywhere
@@ -83,6 +84,28 @@ def test_a_page_asks_nobody_fits_a_phone_and_can_be_read_by_all(
         assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
         found.close()
     assert set(asked) == {file.as_uri()}
+
+
+WARNINGS = (
+    "It learnt from clips that this program drew: what it says of real ones is evidence of nothing.",
+    "The test split holds 27 clips of 4 subjects (6 real, 21 fake). That is too few to claim an accuracy: below 100 "
+    "clips, 20 subjects or 20 clips of either class, chance moves every number here by a lot.",
+    "Random weights reach an AUC of 0.738 (at least 0.636, 99.9% sure), fusion 0.984: it adds +0.246 (+0.039 to "
+    "+0.320); what tells fake from real here can be read without anything learnt of faces or voices.",
+)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("of", [FULL, CANNOT], ids=["told", "cannot tell"])
+def test_what_must_be_known_first_is_on_the_first_screen(
+    of: Prediction, size: dict[str, int], browser: Browser, tmp_path: Path, asked: list[str]
+) -> None:
+    (tmp_path / "page.html").write_text(page(of, shown(), replace(ABOUT, warnings=WARNINGS)), encoding="utf-8")
+    found = opened(browser, tmp_path / "page.html", asked, viewport=size)
+    box = found.get_by_text("Before you rely on it").locator("..").bounding_box()
+    assert box
+    assert box["y"] + box["height"] <= size["height"]
+    found.close()
 
 
 @pytest.mark.parametrize("name", ["full", "cannot", "evil", "long"])

@@ -29,7 +29,7 @@ def test_the_answer_stands_on_top_with_its_strength_and_its_limits() -> None:
     assert "about 4.4 times as probable of a fake as of a real clip" in text
     assert "claims \N{MINUS SIGN}1.07 at the lowest and +1.21 at the highest" in text
     assert "12 times for a real clip, 16 times for a fake" in text
-    assert "16 real and 40 fake clips" in text
+    assert "calibrated on: 16 real and 40 fake validation clips" in text
     assert "reached that end" not in text
     at_end = replace(FULL, answer=replace(SAYS, log10_lr=1.21))
     assert "This score has reached that end." in Read(page(at_end, shown(), ABOUT)).text
