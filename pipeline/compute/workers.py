@@ -174,9 +174,9 @@ class _Session:
         if self.compute.scheduler:
             if self._client is None:
                 self._client = self._stack.enter_context(cluster_client(self.compute.scheduler))
-                if self.compute.store:
-                    self._courier = self._stack.enter_context(courier(self._client, self.compute))
             wait_for_worker(self._client, self.compute.scheduler)
+            if self.compute.store and self._courier is None:  # which tries the store on each worker
+                self._courier = self._stack.enter_context(courier(self._client, self.compute))
         elif len(self._places) < (wanted := self.count(n_tasks)):
             self._stack.close()
             self._client = self._stack.enter_context(
