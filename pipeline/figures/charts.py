@@ -132,11 +132,11 @@ def heat_map(rows: Sequence[Row], *, x_title: str, y_title: str) -> Spec:
     x: Spec = {"field": "column", "type": "nominal", "sort": None, "title": x_title, "axis": {"labelAngle": -30}}
     y = {"field": "row", "type": "nominal", "sort": None, "title": None}
     full = {"field": "strength", "type": "quantitative", "scale": {"domain": [0, 0.5], "range": [0.03, 0.55]}}
+    aucs = [0.5 if row["auc"] is None else row["auc"] for row in rows]
     data = [
-        {**row, "strength": abs((row["auc"] or 0.5) - 0.5), "below": (row["auc"] or 1) < 0.5,
-         "number": "—" if row["auc"] is None else f"{row['auc']:.2f}"}
-        for row in rows
-    ]  # fmt: skip
+        {**row, "strength": abs(auc - 0.5), "below": auc < 0.5, "number": "—" if row["auc"] is None else f"{auc:.2f}"}
+        for row, auc in zip(rows, aucs, strict=True)
+    ]
     tooltip = [
         {"field": "row", "title": y_title},
         {"field": "column", "title": x_title},

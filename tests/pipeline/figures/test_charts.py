@@ -23,11 +23,12 @@ def test_the_line_of_no_difference_leaves_the_axis_as_it_is() -> None:
 
 
 def test_a_heat_map_writes_its_numbers() -> None:
-    cells = [{"row": "r", "column": f"c{i}", "auc": auc, "text": "t"} for i, auc in enumerate((0.912, None, 0.3))]
+    cells = [{"row": "r", "column": f"c{i}", "auc": auc, "text": "t"} for i, auc in enumerate((0.912, None, 0.3, 0.0))]
     spec = heat_map(cells, x_title="tested on", y_title="trained on")
     values = spec["data"]["values"]
-    assert [value["number"] for value in values] == ["0.91", "—", "0.30"]
-    assert [value["below"] for value in values] == [False, False, True]
+    assert [value["number"] for value in values] == ["0.91", "—", "0.30", "0.00"]
+    assert [value["below"] for value in values] == [False, False, True, True]
+    assert values[3]["strength"] == 0.5
     assert values[0]["strength"] == pytest.approx(0.412)
     svg = chart("k", "t", "d", spec)
     assert ">0.91<" in svg and "tested on" in svg  # noqa: PT018
