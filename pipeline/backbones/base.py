@@ -300,8 +300,9 @@ class ImageBackbone(Backbone):
 
     def to(self, device: str) -> Self:
         """As every backbone. What pictures are scaled by goes along: a copy in each pass would wait for the GPU."""
+        super().to(device)
         self._scale = self._scale.to(device)
-        return super().to(device)
+        return self
 
     def transform(
         self, windows: UInt8[Tensor, "B T S S 3"] | Float32[Tensor, "B bands hops"]

@@ -27,7 +27,7 @@ def cuts(source: Source) -> list[Cut]:
 
 
 def test_every_clip_is_tested_once_by_who_saw_nothing_of_its_people(cuts: list[Cut]) -> None:
-    assert sum(len(cut.labels) for cut in cuts) == 80
+    assert sum(len(cut.labels) for cut in cuts) == 120
     for cut in cuts:
         assert len(cut.clips) == cut.split.count("test") == 2 * len(cut.labels)  # two windows a clip
         assert cut.clips.max() + 1 == len(cut.labels) == len(cut.people)

@@ -74,7 +74,7 @@ def test_published_splits_that_leak_are_told(
     split = SplitParams(kind=kind, val=0.3, test=0.3)
     clips, unused = assign_splits([_clip(file, str(i), 1) for i, file in enumerate(files)], split, seed=0)
     facts = {clip.clip_id: FACTS for clip in clips}
-    result = check(clips, facts, [], unused=unused, split=split, windows=WindowParams(), identity="x")
+    result = check(clips, facts, [], unused=unused, split=split, windows=WindowParams(), layout=LAYOUTS["csv"])
     assert [leak["person"] for leak in result["leaks"]["official"]] == [person]
     assert [(each["splits"], each["people"], each["donors"]) for each in result["leaks_between"]["official"]] == [
         (splits, 1, donors)

@@ -27,6 +27,7 @@ from cache_schemas.manifest import (
     read_unused,
 )
 from pipeline.cli import main
+from pipeline.datasets import LAYOUTS
 from pipeline.manifest.build import build_manifest
 from pipeline.manifest.check import check
 from pipeline.manifest.splits import assign_splits, identity_components
@@ -60,7 +61,7 @@ def checked(clips: Sequence[Clip], unused: Sequence[Unused] = (), kind: str = "s
     """(the warnings of a check, all of it)."""
     split = SplitParams.model_validate({"kind": kind})
     facts = {each.clip_id: FACTS for each in clips}
-    result = check(clips, facts, [], unused=unused, split=split, windows=WindowParams(), identity="x")
+    result = check(clips, facts, [], unused=unused, split=split, windows=WindowParams(), layout=LAYOUTS["csv"])
     json.dumps(result, allow_nan=False)
     return " ".join(result["warnings"]), result
 
