@@ -160,19 +160,20 @@ def test_identity_is_json_and_follows_everything_that_changes_features(
     modality: Modality, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "HALF_TOLERANCE", float("inf"))  # random weights can be worthless in half precision
-    identity = make(modality, name).identity()
+    made = make(modality, name)
+    identity = made.identity()
     assert json.loads(json.dumps(identity)) == identity == make(modality, name).identity()
     assert len(identity["weights_sha256"]) == 64
-    if isinstance(make(modality, name), OnnxBackbone):
+    if isinstance(made, OnnxBackbone):
         with pytest.raises(BackboneError, match="computes as its file says: set precision: full"):
             make(modality, name, precision="half")
-    else:
+    elif name != "torchvision:r3d_18":  # 12 s on a CPU; another one is over clips, too
         assert make(modality, name, precision="half").identity() == identity | {"precision": "half"}
     if name.startswith("tests."):
         return  # it has no random weights and one layer
     assert make(modality, name, weights="seed:1").identity()["weights_sha256"] != identity["weights_sha256"]
     fewer = make(modality, name, layers=2)
-    assert list(fewer.layers) == list(make(modality, name).layers)[-2:]
+    assert list(fewer.layers) == list(made.layers)[-2:]
     assert fewer.identity() == identity  # a layer's features do not depend on which others are kept
 
 
@@ -390,15 +391,3 @@ def test_all_that_a_pass_needs_lies_on_its_device(modality: Modality, name: str)
     with _NoCopies(), torch.inference_mode():
         maps = backbone.maps(windows)
     assert all(x.is_meta for x in maps)
-
-
-@pytest.mark.parametrize("name", ["torchvision:r3d_18", "inflated:resnet50"])
-def test_networks_over_clips_are_channels_last_on_a_gpu(name: str) -> None:
-    """On the CPU they stay as they were, so that features do to the bit."""
-    backbone, formats = make("visual", name), {4: torch.channels_last, 5: torch.channels_last_3d}
-    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
-    assert kernels
-    assert all(p.is_contiguous() for p in kernels)
-    backbone.to("meta")
-    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
-    assert all(p.is_contiguous(memory_format=formats[p.ndim]) for p in kernels)

@@ -14,7 +14,7 @@ import torchvision
 from pipeline.backbones import BackboneError, facenet_family, inflated, pool, torchaudio_family, torchvision_family
 from pipeline.backbones.fusing import relative_error
 from tests.pipeline.backbones.by_max import by_max
-from tests.pipeline.backbones.test_base import TINY_SPEECH
+from tests.pipeline.backbones.test_base import TINY_SPEECH, make
 from tests.pipeline.backbones.test_fusing import lived, norms
 
 B, T, S = 2, 4, 96
@@ -224,3 +224,15 @@ def test_weights_of_another_network_are_refused(
     weights = f"file:{tmp_path / 'w.safetensors'}"
     with pytest.raises(BackboneError, match=message):
         torchvision_family.build("visual", by_max(name="torchvision:resnet18", weights=weights))
+
+
+@pytest.mark.parametrize("name", ["torchvision:r3d_18", "inflated:resnet50"])
+def test_networks_over_clips_are_channels_last_on_a_gpu(name: str) -> None:
+    """On the CPU they stay as they were, so that features do to the bit."""
+    backbone, formats = make("visual", name), {4: torch.channels_last, 5: torch.channels_last_3d}
+    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
+    assert kernels
+    assert all(p.is_contiguous() for p in kernels)
+    backbone.to("meta")
+    kernels = [p for p in backbone.net.parameters() if p.shape[2:].numel() > 1 and p.shape[1] > 1]
+    assert all(p.is_contiguous(memory_format=formats[p.ndim]) for p in kernels)
