@@ -71,13 +71,7 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     folds = [each for each in found if isinstance(each, Fold)]
     skipped = [each for each in found if isinstance(each, Skipped)]
     names = _method_names(protocol, source)
-    if unused := len(read_unused(workspace.unused)):
-        console.print(
-            f"protocol {name}: {unused} clips take no part: split.kind people left them out (manifest/unused.csv), and "
-            "they have no features; split.kind subject keeps them, where people allow it",
-            markup=False,
-            soft_wrap=True,
-        )
+    _say_unused(workspace, name)
     place = index["clip_id"].map({clip.clip_id: i for i, clip in enumerate(clips)}).to_numpy()
     splits = [tuple(np.array(fold.split, object)[place]) for fold in folds]
     rows = run_methods(f"protocol {name}", source, splits, set(names.values()))
@@ -122,6 +116,16 @@ def run_protocol(workspace: Workspace, params: Params, name: str, protocol: Prot
     write_json(folder / "protocol.json", content)
     write_text(folder / "heatmap.svg", standalone(protocol_svg(single, description=protocol.description)))
     return Outcome(table, adds, skipped, carry_over)
+
+
+def _say_unused(workspace: Workspace, name: str) -> None:
+    if unused := len(read_unused(workspace.unused)):
+        console.print(
+            f"protocol {name}: {unused} clips take no part: split.kind people left them out (manifest/unused.csv), and "
+            "they have no features; split.kind subject keeps them, where people allow it",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _mark(source: Source, index: pd.DataFrame, name: str, protocol: Protocol) -> None:
