@@ -9,7 +9,7 @@ from cache_schemas.run import RetrainRun
 from cache_schemas.stored_zip import BundleError
 from pipeline.params import Params
 from pipeline.runs.keys import made_by
-from pipeline.statistics.values import choose
+from pipeline.statistics.limits import calibrated
 from pipeline.workspace import Workspace
 
 
@@ -31,20 +31,12 @@ def evidence_elsewhere(workspace: Workspace, run: RetrainRun, evidence: Evidence
         raise BundleError(f"{path}: settings are not those by which these networks were found and trained: {again}")
     scores = read_protocol_scores(path.with_name("scores.csv"))
     clips = scores[scores["method"] == "search"].groupby("clip_id").agg({"label": "first", "score": "mean"})
-    chosen = choose(clips["label"], clips["score"])
-    if isinstance(chosen, str):
-        raise BundleError(f"{path}: nothing can be calibrated on the clips that `search` scored: {chosen}")
-    low, high = chosen.calibration.limits
-    found = evidence.systems["fusion"].model_copy(
-        update={
-            "kind": chosen.calibration.kind,
-            "points": list(chosen.calibration.points),
-            "low": low,
-            "high": high,
-            "threshold": chosen.threshold,
-            "n_real": int((clips["label"] == 0).sum()),
-            "n_fake": int((clips["label"] == 1).sum()),
-            "protocol": name,
-        }
-    )
+    worth = calibrated(clips["label"], clips["score"])
+    if isinstance(worth, str):
+        raise BundleError(f"{path}: nothing can be calibrated on the clips that `search` scored: {worth}")
+    if "fusion" not in evidence.systems:
+        raise BundleError(
+            f"{workspace.evaluate / 'evidence.json'}: undefined: fusion: {evidence.undefined.get('fusion')}"
+        )
+    found = evidence.systems["fusion"].model_copy(update=worth | {"protocol": name})
     return evidence.model_copy(update={"systems": evidence.systems | {"fusion": found}})

@@ -14,6 +14,8 @@ half of them do. What is not known (NaN) withholds nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -85,30 +87,37 @@ def scored_clips(clips: pd.DataFrame, scores: pd.DataFrame, system: str) -> pd.D
     return table.assign(**{name: np.nan for name in QUANTITIES["fusion"] if name not in table})
 
 
+def calibrated(labels: ArrayLike, scores: ArrayLike) -> dict[str, Any] | str:
+    """The fields of SystemEvidence that say what scores are worth, by these clips; or why nothing can be said."""
+    chosen = choose(labels, scores)
+    if isinstance(chosen, str):
+        return chosen
+    low, high = chosen.calibration.limits
+    return {
+        "kind": chosen.calibration.kind,
+        "points": list(chosen.calibration.points),
+        "low": low,
+        "high": high,
+        "threshold": chosen.threshold,
+        "n_real": int((np.asarray(labels) == 0).sum()),
+        "n_fake": int((np.asarray(labels) == 1).sum()),
+    }
+
+
 def fit_system(network: NetworkName, val: pd.DataFrame) -> SystemEvidence | str:
     """What the network's scores are worth, or why nothing can be said; val: `scored_clips` of the val split.
 
     The share that may be left out as unlike is dealt out over picture and sound, so that both together keep to it.
     """
-    chosen = choose(val["label"], val["score"])
-    if isinstance(chosen, str):
-        return chosen
+    worth = calibrated(val["label"], val["score"])
+    if isinstance(worth, str):
+        return worth
     watched = [name for name in DISTANCES if val[name].notna().any()]
     limits: dict[str, float | None] = dict(LEAST)
     for name in DISTANCES:
         limits[name] = distance_limit(val[name], val["subject_id"], left_out=LEFT_OUT / max(1, len(watched)))
     limits["spread"] = upper_limit(val["spread"], left_out=LEFT_OUT)
-    low, high = chosen.calibration.limits
-    return SystemEvidence(
-        kind=chosen.calibration.kind,
-        points=list(chosen.calibration.points),
-        low=low,
-        high=high,
-        threshold=chosen.threshold,
-        limits={name: limits[name] for name in QUANTITIES[network]},
-        n_real=int((val["label"] == 0).sum()),
-        n_fake=int((val["label"] == 1).sum()),
-    )
+    return SystemEvidence(**worth, limits={name: limits[name] for name in QUANTITIES[network]})
 
 
 def fit_systems(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cache_schemas.evidence import write_evidence
 from cache_schemas.run import RetrainRun, RunFileError, read_run
 from cache_schemas.stored_zip import BundleError
 from pipeline.detector.bundle import make_bundle
@@ -101,4 +102,14 @@ def test_a_protocol_that_was_not_run_or_not_by_the_search_is_refused(tested: Wor
     table = scores()
     table[table["method"] != "search"].to_csv(tested.protocols / NAME / "scores.csv", index=False)
     with pytest.raises(BundleError, match="nothing can be calibrated"):
+        make_bundle(tested, tmp_path / "made.bmnas", calibrate_on=NAME)
+
+
+def test_a_detector_that_is_not_calibrated_at_all_is_refused(tested: Workspace, tmp_path: Path) -> None:
+    evidence, _ = kept_evidence(tested)
+    others = {name: of for name, of in evidence.systems.items() if name != "fusion"}
+    write_evidence(
+        tested.evaluate, evidence.model_copy(update={"systems": others, "undefined": {"fusion": "of one class"}})
+    )
+    with pytest.raises(BundleError, match="fusion: of one class"):
         make_bundle(tested, tmp_path / "made.bmnas", calibrate_on=NAME)
