@@ -23,11 +23,12 @@ class Captured:
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._begin({})
+        self.settings: dict[str, Any] = {}
+        self.forget()
 
-    def _begin(self, settings: dict[str, Any]) -> None:
-        """Forget the graph, and with it the memory of a step."""
-        self.settings, self.done = settings, 0
+    def forget(self) -> None:
+        """Capture anew, as where the step changes other tensors from now on; the memory of a step is free."""
+        self.done = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: Tensors = ()
         self.outputs: Tensors = ()
@@ -35,7 +36,8 @@ class Captured:
     def __call__(self, step: Callable[..., Tensors], *inputs: Tensor, **settings: Any) -> Tensors:
         """Return step(*inputs, **settings); inputs have the same shapes every time."""
         if settings != self.settings:
-            self._begin(settings)
+            self.settings = settings
+            self.forget()
         if self.stream is not None and self.done == WARM_UP:
             self._capture(self.stream, step, inputs)
         self.done += 1
@@ -67,7 +69,7 @@ class Captured:
             self.graph = graph
         except RuntimeError as error:
             reason = str(error.__context__ or error).partition("\n")[0]
-            self._begin(self.settings)
+            self.forget()
             self.stream = None
             warnings.warn(
                 f"a step could not be captured as one CUDA graph ({reason}): its kernels are launched one by one, "

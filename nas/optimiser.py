@@ -174,8 +174,3 @@ class WeightOptimiser:
     def descend(self, loss: Tensor) -> None:
         """Move the weights along the gradient of a loss that is summed over the runs, at the rates that are set."""
         self.adam.descend(loss)
-
-    def step(self, loss: Tensor) -> None:
-        """Make the next step of the schedule."""
-        self.next()
-        self.descend(loss)

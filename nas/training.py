@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.captured import Captured
 from nas.config import RetrainConfig, check_config
 from nas.data import Dataset, Minibatches, check_genotypes, check_seeds, losses, prepare
 from nas.failures import Row, RunError, RunResult, checked, curve_rows, failure
@@ -138,9 +139,12 @@ class Training:
         self.views = Streams(drawing, "train views", data.device)
         runs_at = None if self.shared else network.runs_of
         self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
+        some = {} if self.shared else {name: runs for name, runs in network.readers.items() if len(runs) < len(seeds)}
+        self.rows_of = {name: torch.tensor(runs, device=data.device) for name, runs in some.items()}
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
         self.optimiser = WeightOptimiser(self.network.parameters(), [config], self.steps)
+        self.captured = Captured(data.device)
         self.curves: list[list[Row]] = [[] for _ in seeds]
         self.errors: list[RunError | None] = [None] * len(seeds)
         self.active = [True] * len(seeds)
@@ -168,11 +172,16 @@ class Training:
     def step(self) -> Tensor:
         """Return the loss of every run that is present, of one step on a train minibatch."""
         rows = self.batches.next()
+        self.optimiser.next()
+        (loss,) = self.captured(self._step, rows)
+        return loss
+
+    def _step(self, rows: Tensor) -> tuple[Tensor]:
         features = self._gather(rows, self.data.draw_views(rows, self.views))
         logits = self.network(features, Pass("track", self.dropout, self.data.gaps))
         per_run = losses(logits, self.data.labels[rows], self.class_weights)
-        self.optimiser.step(per_run.sum())
-        return per_run.detach()
+        self.optimiser.descend(per_run.sum())
+        return (per_run.detach(),)
 
     @torch.no_grad()
     def evaluate(self, rows: Tensor) -> Tensor:
@@ -184,10 +193,10 @@ class Training:
     def _gather(self, rows: Tensor, views: Tensor | None) -> dict[str, Tensor]:
         """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, L, C_in)}."""
         features: dict[str, Tensor] = {}
-        for name, runs in self.network.readers.items():
-            of_readers = slice(None) if len(rows) in (1, len(runs)) else list(runs)
-            chosen = None if views is None else views[of_readers]
-            features |= self.data.gather(rows[of_readers], (name,), chosen)
+        for name in self.network.readers:
+            own = self.rows_of.get(name)
+            chosen = views if own is None or views is None else views[own]
+            features |= self.data.gather(rows if own is None else rows[own], (name,), chosen)
         return features
 
     def _keep_best(self, epoch: int, rows: list[Row]) -> None:
@@ -223,6 +232,7 @@ class Training:
         places = {name: place for place, (name, _) in enumerate(before.named_parameters())}
         taken = [(places[name], before.rows(name, staying)) for name, _ in self.network.named_parameters()]
         self.optimiser = self.optimiser.take(self.network.parameters(), taken)
+        self.captured.forget()
 
     def run(self, progress: Progress | None) -> list[tuple[Tensor, int] | None]:
         """Return every run's scores (N,), on the CPU, and best epoch; None of those that failed.

@@ -13,6 +13,8 @@ from nas.functions import multiplying
 from nas.memory import search_memory
 from nas.scoring import shared_scores
 from nas.searching import Search
+from nas.space import Space
+from nas.training import Training, fixed_network
 from tests.nas.problems import xor
 from tests.nas.synthetic import noise
 
@@ -59,6 +61,32 @@ def test_a_graph_of_a_step_gives_what_its_kernels_give(device: str, searching: b
     states = [of.supernet.state_dict() for of in (replayed, launched)]
     worst = max((x - states[1][name]).abs().max().item() for name, x in states[0].items())
     record_property(f"largest difference after five replays (searching: {searching})", f"{worst:.3g} ; at most 1e-4")
+    assert worst <= 1e-4
+
+
+@pytest.mark.parametrize("seeds", [(0, 0, 0, 0), (0, 1, 2, 3)])
+def test_a_graph_of_a_step_of_training_gives_what_its_kernels_give(
+    device: str, seeds: tuple[int, ...], record_property: Record
+) -> None:
+    """Of several architectures, also once runs of one seed have left."""
+    data = prepare(*noise(windows=96), device, reads="all")
+    config = nas.RetrainConfig(channels=16, batch_size=16, restart_epochs=1)
+    drawn = Space(tuple(data.features), 2, 2).sample(len(seeds), 0)
+    replayed, launched = (Training(data, config, fixed_network(data, config, drawn, seeds), seeds) for _ in range(2))
+    launched.captured.stream = None
+    for _ in range(2):
+        for _ in range(WARM_UP + 5):
+            torch.testing.assert_close(replayed.step(), launched.step(), rtol=1e-4, atol=1e-4)
+        assert (replayed.captured.graph is not None) == (device != "cpu")
+        for of in (replayed, launched):
+            of.active = [True, False, True, False]
+            of.let_go()
+    worst = max(
+        (x - launched.network.state_dict()[n]).abs().max().item() for n, x in replayed.network.state_dict().items()
+    )
+    record_property(
+        f"largest difference after replayed steps of training (seeds {seeds})", f"{worst:.3g} ; at most 1e-4"
+    )
     assert worst <= 1e-4
 
 

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 import nas
+from nas.baselines import DESIGNS
 from nas.captured import WARM_UP
 from nas.data import prepare
 from nas.primitives import OPERATIONS
 from nas.searching import Search
+from nas.space import Space
+from nas.training import Training, fixed_network
 
 from .synthetic import HERE, noise, with_views
 from .tape import act, waits
@@ -135,3 +138,57 @@ def test_what_cannot_be_captured_goes_on_as_it_is_written(monkeypatch, where):
         assert all(map(torch.equal, found, expected))
         assert all(map(torch.equal, held(other), held(eager)))
     assert other.captured.graph is None
+
+
+TRAININGS = ("one seed", "own seeds", *DESIGNS)
+
+
+def begun_training(name):
+    """Trainings of several architectures, or of a design, whose weights move in several parts."""
+    features, labels, split = with_views(noise(windows=44, length=3), 3, strength=1.0)
+    features["audio/l0"][:, ::5] = 0.0
+    data = prepare(features, labels, split, None, reads="all")
+    config = nas.RetrainConfig(channels=4, batch_size=7, restart_epochs=1)
+    seeds = (3,) * 4 if name == "one seed" else (3, 4, 5, 6)
+    if name in DESIGNS:
+        network = DESIGNS[name](data.in_channels, channels=4, length=data.length, seeds=seeds)
+    else:
+        drawn = Space(tuple(features), 2, 2).sample(4, seed=0)
+        network = fixed_network(data, config, drawn, seeds)
+    state = Training(data, config, network, seeds)
+    state.optimiser.adam.most_held = 300
+    return state
+
+
+def held_by(state):
+    """Everything that a step of a training changes."""
+    return [*state.network.state_dict().values(), *(x for both in state.optimiser.adam.moments for x in both)]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_step_of_training_waits_for_nothing(name):
+    state = begun_training(name)
+    for _ in range(2):
+        state.step()
+    assert waits(state.step) == set()
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_replays_are_the_steps_of_training(monkeypatch, name):
+    """To the bit, and still when runs have left, where they can: the graph is then another one."""
+    eager, replayed = begun_training(name), begun_training(name)
+    replayed.captured.stream = act(monkeypatch)
+    graphs, returned = [], []
+    for _ in range(2):
+        for _ in range(WARM_UP + 6):
+            returned.append([state.step() for state in (eager, replayed)])
+            assert all(map(torch.equal, held_by(replayed), held_by(eager)))
+        graphs.append(replayed.captured.graph)
+        for state in (eager, replayed):
+            state.active = [True, False, True, False]
+            state.let_go()
+    assert None not in graphs
+    assert (graphs[0] is graphs[1]) == (name != "one seed")
+    for expected, found in returned:
+        assert torch.equal(found, expected)
+    assert len({str(found.tolist()) for _, found in returned}) == len(returned)
