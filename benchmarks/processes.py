@@ -82,8 +82,10 @@ def taken_s(work: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - start, sum(os.times()[:4]) - used
 
 
-def plainly(function: Callable[[Any], Any], tasks: Sequence[Any], compute: ComputeParams) -> Iterator[tuple[Any, Any]]:
-    """As run_tasks."""
+def plainly(
+    function: Callable[[Any], Any], tasks: Sequence[Any], compute: ComputeParams, **_: object
+) -> Iterator[tuple[Any, Any]]:
+    """As run_tasks; all processes find the files where they are."""
     with ProcessPoolExecutor(compute.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         sent = {pool.submit(function, task): task for task in tasks}
         for future in as_completed(sent):

@@ -49,7 +49,7 @@ def main() -> None:
     for count in parser.parse_args().clips:
         with tempfile.TemporaryDirectory(prefix="bmnas-bench-") as folder:
             measure(Path(folder), count, table)
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 def measure(folder: Path, count: int, table: Table) -> None:

@@ -146,7 +146,8 @@ class Search:
         self.dropout = Dropout(seeds, config.dropout, device)
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.train.batch_size), config.min_steps_per_epoch)
-        self.weight_optimiser = WeightOptimiser(self.supernet.fusion.parameters(), configs, self.steps)
+        self.weights = list(self.supernet.fusion.parameters())
+        self.weight_optimiser = WeightOptimiser(self.weights, configs, self.steps)
         self.arch_optimiser = Adam(
             self.supernet.architecture.parameters(),
             lr=[c.arch_lr for c in configs],
@@ -237,11 +238,13 @@ class Search:
 
     def _arch_step(self, rows: Tensor) -> Tensor:
         """Return the gradient's norm per run (R,) of one step on a val minibatch (single level: on the train one)."""
-        self.supernet.fusion.requires_grad_(False)  # or their gradients are computed, too
+        for weight in self.weights:  # or their gradients are computed, too
+            weight.requires_grad_(False)
         try:
             per_run = self._arch_losses(rows)
         finally:
-            self.supernet.fusion.requires_grad_(True)
+            for weight in self.weights:
+                weight.requires_grad_(True)
         gradients = list(torch.autograd.grad(per_run.sum(), self.arch_optimiser.parameters))
         self.arch_optimiser.step(gradients)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
