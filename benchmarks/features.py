@@ -57,8 +57,9 @@ def main() -> None:
 
 
 def parameters(root: Path, *, views: int) -> Params:
-    """The defaults, in this process."""
-    content = {"data": {"root": str(root)}, "features": {"views": views}, "compute": {"workers": 1, "device": "cpu"}}
+    """The defaults in this process, but nothing beside the windows: more of them would need passes of their own."""
+    features = {"views": views, "random_control": False, "pseudo": 0}
+    content = {"data": {"root": str(root)}, "features": features, "compute": {"workers": 1, "device": "cpu"}}
     return parse_params(content, source="benchmark")
 
 
