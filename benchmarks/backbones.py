@@ -1,20 +1,15 @@
 """`make bench-backbones`: what folded batch norms, half precision and onnxruntime do to speed and to features.
 
 One window of 8 crops of 224 px, one thread; timm's plain network is what the others are measured against, all of them
-in turn in one run, medians of 5. Half precision is slow where the CPU has no instructions for it: it runs once.
+in turn in one run, medians of 5. Half precision is slow where the CPU has no instructions for it: it is measured once.
 What is faster and within its limit is worth it: folding is then done by itself, the others by parameter.
-Prints a table and writes benchmarks/results/backbones.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.side_by_side import taken_s
+from benchmarks.side_by_side import MACHINE, taken_s
 from pipeline.backbones import Backbone, load_backbone, pool
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.onnx_runtime import MissingRuntimeError
@@ -42,18 +37,22 @@ def main() -> None:
     """Measures every way of computing each network, in turn, RUNS times."""
     torch.set_num_threads(1)
     crops = torch.randint(0, 256, (1, T, S, S, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    table = Table("network", "way", "s per window", "times as fast", "relative error per layer", "limit", "worth it")
-    results = []
+    table = Table(
+        "network",
+        "way",
+        "s per window",
+        "times as fast",
+        "relative error per layer",
+        "limit",
+        "worth it",
+        caption=MACHINE,
+    )
     for name, weights in NETWORKS:
         for row in _measure(name, weights, crops):
-            results.append(row)
             errors = "  ".join(f"{error:.0e}" for error in row["errors"])
             ratio = f"{row['ratio']:.2f} x"
             worth = "yes" if row["ratio"] > 1 and max(row["errors"]) < row["limit"] else "no"
             table.add_row(name, row["way"], f"{row['seconds']:.3f}", ratio, errors, f"{row['limit']:.0e}", worth)
-    path = Path(__file__).parent / "results" / "backbones.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
     Console(width=130).print(table)
 
 
@@ -70,25 +69,18 @@ def _measure(name: str, weights: str, crops: torch.Tensor) -> list[dict[str, Any
             Console(stderr=True).print(f"left out: {error}")
             continue
         ways[way] = _call(backbone, crops)
-    slow = ("half precision",)
-    features = {way: compute() for way, compute in ways.items() if way not in slow}  # and warms up
-    rounds = [{way: taken_s(ways[way]) for way in features} for _ in range(RUNS)]
-    seconds = {way: statistics.median(one[way] for one in rounds) for way in features}
-    for way in slow:
-        start = time.perf_counter()
-        features[way] = ways[way]()
-        seconds[way] = time.perf_counter() - start
+    slow = "half precision"
+    features = {way: compute() for way, compute in ways.items()}  # and warms up
+    rounds = [{way: taken_s(ways[way]) for way in ways if way != slow} for _ in range(RUNS)]
+    seconds = {way: statistics.median(one[way] for one in rounds) for way in rounds[0]} | {slow: taken_s(ways[slow])}
     plain = "timm's plain network"
     return [
         {
-            "network": name,
             "way": way,
             "seconds": seconds[way],
             "ratio": seconds[plain] / seconds[way],
             "errors": [relative_error(x, features[plain][layer]) for layer, x in features[way].items()],
-            "limit": LIMITS["half" if way in slow else "full"],
-            "runs": 1 if way in slow else RUNS,
-            "machine": f"{platform.machine()}, 1 of {os.cpu_count()} cores, torch {torch.__version__}",
+            "limit": LIMITS["half" if way == slow else "full"],
         }
         for way in seconds
     ]
@@ -106,7 +98,7 @@ def _plain(name: str, weights: str) -> Callable[[torch.Tensor], Callable[[], Fea
         @torch.inference_mode()
         def compute() -> Features:
             maps = net(((crops[0].permute(0, 3, 1, 2).float() / 255 - mean) / std).contiguous())
-            pooled = [pool(x.transpose(0, 1)[None], length=LENGTH) for x in maps]
+            pooled = [pool(x.transpose(0, 1)[None], length=LENGTH, kinds=params.pool) for x in maps]
             return dict(zip(names, pooled, strict=True))
 
         return compute

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.side_by_side import compare, publish
+from benchmarks.side_by_side import compare, print_figures, taken_s
 from cache_schemas.features import (
     INDEX_COLUMNS,
     FeatureCache,
@@ -60,7 +60,7 @@ def main() -> None:
             compare("load() and nas's checks against np.fromfile", lambda: ready(default), plain, goal=0.05),
             compare("the same of rows in random order", lambda: shuffled(default), plain, goal=0.03),
         ]
-        publish("cache", figures)
+        print_figures(figures)
         size = (folder / "flat").stat().st_size
         for figure in figures:
             rate = size / figure.ours_seconds / 1e6
@@ -68,24 +68,24 @@ def main() -> None:
         chunks(paths)
 
 
-def build(path: Path, rng: np.random.Generator, *, windows: int = WINDOWS, chunk_rows: int) -> None:
+def build(path: Path, rng: np.random.Generator, *, chunk_rows: int) -> None:
     """A new cache of random numbers."""
     writer = FeatureCacheWriter(path, Geometry(chunk_rows=chunk_rows))
-    keys, rows = [f"{i + 1:032x}" for i in range(windows)], {}
+    keys, rows = [f"{i + 1:032x}" for i in range(WINDOWS)], {}
     for modality in ("visual", "audio"):
         layers = {f"{modality}/resnet34.layer{i + 1}": c for i, c in enumerate(CHANNELS)}
         variant = VariantAttributes(
             modality=modality, name="resnet34", backbone={}, layers=layers, length=LENGTH, dtype="float16"
         )  # fmt: skip
         of = {
-            layer: rng.standard_normal((windows, LENGTH, c), np.float32).astype(np.float16)
+            layer: rng.standard_normal((WINDOWS, LENGTH, c), np.float32).astype(np.float16)
             for layer, c in layers.items()
         }
         writer.add_variant(variant)
         with writer.lock():
             writer.append(variant, keys, lambda layer, start, stop, of=of: of[layer][start:stop])
         rows[variant] = keys
-    index = pd.DataFrame({c: [{"string": "x", "bool": True}.get(d, 0)] * windows for c, d in INDEX_COLUMNS.items()})
+    index = pd.DataFrame({c: [{"string": "x", "bool": True}.get(d, 0)] * WINDOWS for c, d in INDEX_COLUMNS.items()})
     writer.finish(index, rows, IndexAttributes(views=1, variants=list(rows), params={}, versions={}))
 
 
@@ -111,10 +111,9 @@ def chunks(paths: dict[int, Path]) -> None:
     for run in range(RUNS + 1):
         for figure, function in work.items():
             for rows, path in paths.items():
-                start = time.perf_counter()
-                function(path)
+                taken = taken_s(partial(function, path))
                 if run:  # the first does not count
-                    seconds.setdefault((figure, rows), []).append(time.perf_counter() - start)
+                    seconds.setdefault((figure, rows), []).append(taken)
     table = Table("seconds, medians", *(f"{rows} rows" for rows in paths))
     for figure in work:
         table.add_row(figure, *(f"{statistics.median(seconds[figure, rows]):.3f}" for rows in paths))

@@ -10,13 +10,12 @@ not seen, a take each, and of it the fakes of every method. Asked of each person
 - deletion: the regions, and the bands, are taken away one after the other, by effect and in a random order: are the
   mean log10 odds lower by effect? Of fakes of the picture, and of the sound.
 
-Chance is what pointing blindly would reach. Prints a table and writes benchmarks/results/explain.json.
+Chance is what pointing blindly would reach.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +38,6 @@ from pipeline.synth.clip import picture_of, sound_of
 from pipeline.synth.plan import AUDIO_METHODS, VIDEO_METHODS, ClipSpec
 from pipeline.synth.take import FPS, SAMPLE_RATE_HZ
 
-ROOT = Path(__file__).parents[1]
 FIRST = 1000
 """Who comes before may have been trained on."""
 GOALS = {"window": 0.9, "region": 0.8}
@@ -67,16 +65,12 @@ def main() -> None:
             Console().print(
                 f"{i + 1} of {given.people}", {name: f"{hits_of(of)}/{len(of)}" for name, of in hits.items()}
             )
-    table, told = Table("question", "hits", "share", "chance", "goal"), []
+    table = Table("question", "hits", "share", "chance", "goal")
     for question, of in hits.items():
         share, chance = np.mean(of, axis=0).tolist()
         goal = GOALS.get(question)
         table.add_row(question, f"{hits_of(of)} of {len(of)}", f"{share:.2f}", f"{chance:.2f}", f"{goal or ''}")
-        told.append({"question": question, "tries": len(of), "share": share, "chance": chance, "goal": goal})
     Console().print(table)
-    path = ROOT / "benchmarks" / "results" / "explain.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def hits_of(tries: list[tuple[bool, float]]) -> int:

@@ -1,7 +1,4 @@
-"""`make bench-face_stage`: the whole faces stage against each of its parts alone, over the same real clips.
-
-Prints a table and writes benchmarks/results/face_stage.json.
-"""
+"""`make bench-face_stage`: the whole faces stage against each of its parts alone, over the same real clips."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.real_clips import clip_path, listed_clips
-from benchmarks.side_by_side import Figure, compare, publish
+from benchmarks.side_by_side import Figure, compare, print_figures
 from cache_schemas.manifest import Clip
 from cache_schemas.media import FACES
 from cache_schemas.shards import write_shard
@@ -40,7 +37,7 @@ def main() -> None:
     """Measures and prints."""
     listed_clips()
     with tempfile.TemporaryDirectory() as folder:
-        publish("face_stage", [stage(Path(folder))])
+        print_figures([stage(Path(folder))])
 
 
 def stage(folder: Path) -> Figure:

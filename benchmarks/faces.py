@@ -6,7 +6,7 @@ Theirs is facenet-pytorch as people call it: every frame decoded (PyAV), made a 
 face kept. Nothing of it is cached. Clips come from ../shared/realset (or BMNAS_REALSET); camera motion and cuts are
 added to them with ffmpeg. Settings were chosen on DEVELOPMENT (and on clips made of them), on drawn clips and on a
 moved photograph; no figure is of a clip of DEVELOPMENT. Two earlier rounds of work saw some of the clips.
-Prints tables; the timed figures go to benchmarks/results/faces-PART.json.
+Prints tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real_clips import DEVELOPMENT, REALSET, clip_path, cut_together, listed_clips, panned, shortened
-from benchmarks.side_by_side import compare, publish
+from benchmarks.side_by_side import compare, print_figures
 from pipeline import media
 from pipeline.faces.clip import follow_faces
 from pipeline.faces.following import iou
@@ -83,7 +83,7 @@ def boxes(part: str, paths: list[Path], goal: float) -> None:
         table.add_row(path.stem, *compared(*([boxes] for boxes in found)).row())
     table.add_row(part, *compared(ours.found, theirs.found).row())
     console.print(table)
-    publish(f"faces-{part}", [figure])
+    print_figures([figure])
 
 
 def agreement(folder: Path) -> None:

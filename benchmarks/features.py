@@ -4,8 +4,6 @@ The stage is the real one, in one process: it reads face crops and spectrograms 
 and writes the cache, from nothing each time. The bare pass has the same windows and views ready in memory. Both give
 every window a pass of its own and use all cores. Needs no files: it draws 24 clips first, and repeats their windows so
 that what a run costs once (listing clips, beginning a cache, its index) weighs no more than in real runs.
-
-Prints a table and writes benchmarks/results/features.json.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from benchmarks.side_by_side import Figure, compare, publish
+from benchmarks.side_by_side import Figure, compare, print_figures
 from cache_schemas.manifest import read_manifest, write_manifest
 from cache_schemas.media import FACES, SPECTROGRAMS, read_windows, write_windows
 from cache_schemas.shards import ClipEntry, ClipResult, ShardSchema, read_rows, scan_shards, write_shard
@@ -51,9 +49,7 @@ def main() -> None:
         build_manifest(workspace, parameters(root, views=1))
         build_spectrograms(workspace, parameters(root, views=1))
         build_faces(workspace, parameters(root, views=1))
-        publish(
-            "features", [measure(workspace, root, views=1, goal=0.92), measure(workspace, root, views=VIEWS, goal=0.80)]
-        )
+        print_figures([measure(workspace, root, views=1, goal=0.92), measure(workspace, root, views=VIEWS, goal=0.80)])
 
 
 def parameters(root: Path, *, views: int) -> Params:

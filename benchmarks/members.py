@@ -1,8 +1,8 @@
 """`make bench-members`: the members of a detector, retrained together, beside one of them alone.
 
-The members have different architectures of 4 + 4 layers and a seed each; they are spread over a process of one thread
-for every core, as `bmnas retrain` does it. One alone is one process. Each turn trains EPOCHS epochs: nothing else of a
-training depends on how many there are. Prints a table and writes benchmarks/results/members.json.
+The members have different architectures of two cells of two steps over 4 + 4 layers, and a seed each; they are spread
+over a process of one thread for every core, as `bmnas retrain` does it. One alone is one process. Each turn trains
+EPOCHS epochs: nothing else of a training depends on how many there are.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 import nas
-from benchmarks.side_by_side import compare, publish
+from benchmarks.search import WIDTHS, windows
+from benchmarks.side_by_side import compare, print_figures
 from nas.space import Space
 from pipeline.compute.cluster import KEEP_FREED_MEMORY
 
-WIDTHS = {f"{modality}/l{i}": 64 * 2**i for modality in ("visual", "audio") for i in range(4)}
-WINDOWS, LENGTH = 600, 8
 EPOCHS, MOST = 10, 32
 GOAL = 1 / 2.5
 
@@ -42,19 +41,13 @@ def main() -> None:
         together = compare(
             figure, lambda: pool.map(retrained, parts, chunksize=1), lambda: pool.map(retrained, [(0,)]), goal=GOAL
         )
-    publish("members", [together])
+    print_figures([together])
 
 
 def retrained(members: Sequence[int]) -> None:
     """Trains these members in this process."""
-    source = torch.Generator().manual_seed(0)
-    features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
-    split = ["train", "train", "train", "val", "test"] * (WINDOWS // 5)
-    labels = torch.randint(0, 2, (WINDOWS,), generator=source)
-    genotypes = Space(tuple(features)).sample(MOST, seed=0)
-    nas.retrain(
-        features, labels, split, [genotypes[m] for m in members], nas.RetrainConfig(epochs=EPOCHS), list(members)
-    )
+    genotypes = Space(tuple(WIDTHS), 2, 2).sample(MOST, seed=0)
+    nas.retrain(*windows(), [genotypes[m] for m in members], nas.RetrainConfig(epochs=EPOCHS), list(members))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ Needs a finished run (--work, "work" unless told otherwise). The file is a drawn
 720p. Processes are started ROUNDS times in turn; they are told in seconds and in seconds of the processor, decoder
 included, which depend less on what else the machine does. In one process the whole of a file and its bare parts
 (reading and following faces, spectrograms, backbones, networks) are measured in turn. FILES calls of one file and one
-call of FILES files are extrapolated to 100. Prints a table and writes benchmarks/results/predict.json.
+call of FILES files are extrapolated to 100.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -51,10 +50,6 @@ def main() -> None:
     Console().print(
         table, f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}", sep="\n"
     )
-    path = ROOT / "benchmarks" / "results" / "predict.json"
-    path.parent.mkdir(exist_ok=True)
-    names = ("figure", "measured", "goal", "how")
-    path.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2) + "\n")
 
 
 def _clips(folder: Path) -> list[Path]:

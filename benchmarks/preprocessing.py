@@ -1,8 +1,6 @@
 """`make bench-preprocessing`: the first stages, end to end, against facenet-pytorch frame by frame and librosa.
 
-    python -m benchmarks.preprocessing [how many clips of realset]
-
-Prints a table and writes benchmarks/results/preprocessing.json.
+python -m benchmarks.preprocessing [how many clips of realset]
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from PIL import Image
 
 from benchmarks.faces import their_faces
 from benchmarks.real_clips import DEVELOPMENT, REALSET, listed_clips
-from benchmarks.side_by_side import Figure, publish
+from benchmarks.side_by_side import Figure, print_figures
 
 CLIPS, THEIRS_EVERY = 100, 10
 
@@ -37,7 +35,7 @@ CLIPS, THEIRS_EVERY = 100, 10
 def main() -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory() as folder:
-        publish("preprocessing", [preprocessing(Path(folder), int(*sys.argv[1:2] or [CLIPS]))])
+        print_figures([preprocessing(Path(folder), int(*sys.argv[1:2] or [CLIPS]))])
 
 
 def preprocessing(folder: Path, clips: int) -> Figure:
@@ -64,9 +62,8 @@ def preprocessing(folder: Path, clips: int) -> Figure:
     for path in some:
         preprocess_theirs(path, detector, folder / "theirs")
     ours, theirs = middle - start, (time.perf_counter() - middle) * len(paths) / len(some)
-    machine = f"{os.cpu_count()} cores, torch {torch.__version__}"
     name = f"preprocessing {len(paths)} clips, end to end; theirs from {len(some)} of them"
-    return Figure(name, theirs / ours, 20, ours, theirs, 1, machine)
+    return Figure(name, 20, ours, theirs)
 
 
 def preprocess_theirs(path: Path, detector: facenet_pytorch.MTCNN, folder: Path) -> None:

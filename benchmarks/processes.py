@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -22,7 +21,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.side_by_side import Figure, publish
+from benchmarks.side_by_side import Figure, print_figures
 from cache_schemas.manifest import write_manifest
 from pipeline.compute.cluster import KEEP_FREED_MEMORY
 from pipeline.compute.progress import console
@@ -65,13 +64,11 @@ def main() -> None:
         turns = [(ours, theirs), (theirs, ours)] * (TURNS // 2)
         taken = [{work: taken_s(work) for work in order} for order in turns]
         mine, other = (np.median([turn[work] for turn in taken], axis=0) for work in (ours, theirs))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    publish(
-        "processes",
+    print_figures(
         [
-            Figure(f"spectrograms of {count} clips in 2 processes, {how}", b / a, 1 / 1.05, a, b, TURNS, machine)
+            Figure(f"spectrograms of {count} clips in 2 processes, {how}", 1 / 1.05, a, b)
             for how, a, b in zip(("by the clock", "of a core"), mine.tolist(), other.tolist(), strict=True)
-        ],
+        ]
     )
 
 

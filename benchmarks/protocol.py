@@ -7,14 +7,13 @@ mean: one after the other, and as many at a time as there are cores. A method th
 every seed, and is counted once a fold; the last figure counts it for every seed, as a plain loop would run it.
 
 `--work` and `--params` name a finished cache, which is only read; without, one is made of the built-in data set.
-Prints a table and writes benchmarks/results/protocol.json.
+Prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -26,11 +25,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
 import yaml
 from rich.console import Console
 
-from benchmarks.side_by_side import Figure, publish
+from benchmarks.side_by_side import Figure, print_figures
 from cache_schemas.manifest import read_manifest
 from pipeline.compute.machine import cores
 from pipeline.experiments.folds import DEFAULT_METHODS, Fold, Protocol, folds_of
@@ -108,7 +106,7 @@ def main() -> None:
         if chosen.work is None:
             chosen.work, params = made(Path(folder), params, people=4 * chosen.folds)
         params = params.model_copy(update={"seeds": tuple(range(chosen.seeds))})
-        publish("protocol", measure(Bench(chosen.work, params, chosen.folds), Path(folder), chosen.sample))
+        print_figures(measure(Bench(chosen.work, params, chosen.folds), Path(folder), chosen.sample))
 
 
 def made(folder: Path, params: Params, *, people: int) -> tuple[Path, Params]:
@@ -154,9 +152,8 @@ def measure(bench: Bench, folder: Path, sample: int) -> list[Figure]:
     whole, processor = sum(means[name] * count for name, count in commands.items())
     every = bench.folds * seeds * sum(wall for wall, _ in means.values())
     what = f"{bench.folds} folds, {seeds} seeds, {len(commands)} methods"
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     return [
-        Figure(figure, theirs / mine, GOAL, mine, theirs, 1, machine)
+        Figure(figure, GOAL, mine, theirs)
         for figure, mine, theirs in (
             (f"{what}, against {sum(commands.values())} commands, extrapolated from {len(asked)}", ours[0], whole),
             (f"the same, {cores()} commands at a time, as if that slowed none", ours[0], whole / cores()),

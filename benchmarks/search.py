@@ -3,7 +3,7 @@ own single run, against single runs on both cores, and against the same step wit
 
 A step is a weight step on train and an architecture step on val. Everything is measured in turn in one run; a figure
 is the median of ROUNDS. Worker processes have one thread each and keep freed memory, as those of `bmnas sweep`.
-Prints a table and writes benchmarks/results/search.json.
+Prints a table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import time
@@ -22,11 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from rich.console import Console
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import nas
 from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
-from benchmarks.side_by_side import Figure, publish
+from benchmarks.side_by_side import Figure, print_figures
 from nas.data import Dataset, prepare
 from nas.searching import Search
 from pipeline.compute.cluster import KEEP_FREED_MEMORY
@@ -64,7 +64,8 @@ def main() -> None:
     torch.manual_seed(0)
     cores = os.cpu_count() or 1
     with Workers(cores, arguments.runs // cores) as batched, Workers(cores, 1) as singles:
-        alone, reference = OneProcess(1), reference_search()
+        alone, reference = OneProcess(1), reference_search(dataset())
+        reference.step()  # warms up
         contenders: dict[str, Callable[[], None]] = {
             "batched": lambda: batched.step(arguments.steps),
             "singles": lambda: singles.step(arguments.steps),
@@ -77,7 +78,7 @@ def main() -> None:
             loop = backbones()
             seconds["backbones"] = in_turn({"": with_threads(cores, lambda: repeat(loop, 2))}, ROUNDS)[""]
         memory = batched.memory()
-    publish("search", figures(seconds, arguments.runs, cores))
+    print_figures(figures(seconds, arguments.runs, cores))
     print_memory(memory, arguments.runs // cores)
 
 
@@ -86,7 +87,6 @@ def figures(seconds: dict[str, float], runs: int, cores: int) -> list[Figure]:
     alone = min(value for name, value in seconds.items() if name.startswith("alone"))
     reference = min(value for name, value in seconds.items() if name.startswith("reference"))
     per_run, single = seconds["batched"] / runs, seconds["singles"] / cores
-    machine = f"{platform.machine()}, {cores} cores, torch {torch.__version__}"
     rows = [
         (f"{runs} runs at once, per run, against a reference-style step", per_run, reference, 8.0),
         (f"{runs} runs at once, per run, against our own single run", per_run, alone, 4.5),
@@ -98,7 +98,7 @@ def figures(seconds: dict[str, float], runs: int, cores: int) -> list[Figure]:
         rows.append(("one run against one with two ResNet-34 in the loop", alone, loop + alone, 600.0))
         rows.append((f"{runs} runs at once, per run, against the same", per_run, loop + alone, 1500.0))
     Console().print({name: f"{value * 1e3:.1f} ms" for name, value in seconds.items()})
-    return [Figure(name, theirs / ours, goal, ours, theirs, ROUNDS, machine) for name, ours, theirs, goal in rows]
+    return [Figure(name, goal, ours, theirs) for name, ours, theirs, goal in rows]
 
 
 class OneProcess:
@@ -190,22 +190,25 @@ def print_profile(runs: int) -> None:
     print(measured.key_averages().table(sort_by="self_cpu_time_total", row_limit=40, max_name_column_width=45))
 
 
-def dataset() -> Dataset:
-    """Returns random features of two ResNet-34, half train and half val, in half precision as in a cache."""
+def windows() -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    """Returns random features of two ResNet-34 in half precision as in a cache, labels, and a split: train and val."""
     source = torch.Generator().manual_seed(0)
     features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
-    split = ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
-    return prepare(features, torch.arange(WINDOWS) % 2, split, None, reads="train_val")
+    return features, torch.arange(WINDOWS) % 2, ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
 
 
-def reference_search() -> ReferenceSearch:
-    """Returns the reference-style search on the same features, warmed up."""
-    data = dataset()
+def dataset(device: str | None = None) -> Dataset:
+    """Returns them as a search takes them, on the device."""
+    return prepare(*windows(), device, reads="train_val")
+
+
+def reference_search(data: Dataset) -> ReferenceSearch:
+    """Returns one reference-style search on the same features."""
     features = [x[0].float().transpose(1, 2).contiguous() for x in data.features.values()]
     network = ReferenceNetwork(
         list(WIDTHS.values()), cells=2, steps=2, channels=CHANNELS, length=LENGTH, dropout=CONFIG.dropout
     )
-    search = ReferenceSearch(
+    return ReferenceSearch(
         features,
         data.labels,
         train=data.train,
@@ -213,10 +216,8 @@ def reference_search() -> ReferenceSearch:
         batch_size=BATCH,
         temperature=CONFIG.temperature,
         samples=CONFIG.samples,
-        network=network,
+        network=network.to(data.device),
     )
-    repeat(search.step, 2)
-    return search
 
 
 def backbones() -> Callable[[], None]:

@@ -19,7 +19,7 @@ import librosa
 import numpy as np
 import torch
 
-from benchmarks.side_by_side import compare, publish
+from benchmarks.side_by_side import compare, print_figures
 from cache_schemas.manifest import write_manifest
 from pipeline import media
 from pipeline.compute.progress import console
@@ -42,7 +42,7 @@ def main() -> None:
         workspace = Workspace(root / "work")
         write_manifest(workspace.manifest, [clip_of(Path("/"), path, i) for i, path in enumerate(paths)])
         what = f"spectrograms stage, one process, against librosa after ffmpeg, {len(paths)} clips"
-        publish("sound", [compare(what, lambda: _ours(workspace), lambda: _theirs(paths), goal=5)])
+        print_figures([compare(what, lambda: _ours(workspace), lambda: _theirs(paths), goal=5)])
 
 
 def _draw(root: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -13,7 +15,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from benchmarks.side_by_side import Figure, compare, publish
+from benchmarks.side_by_side import compare, print_figures
 from pipeline.statistics.people import Draws, draw_people, drawn_metrics
 
 CLIPS, PEOPLE, DRAWS, LOOPED = 20_000, 500, 10_000, 20
@@ -32,8 +34,7 @@ def main() -> None:
         goal=50,
         runs=3,
     )
-    whole = found.theirs_seconds * DRAWS / LOOPED
-    publish("statistics", [Figure(**vars(found) | {"ratio": whole / found.ours_seconds, "theirs_seconds": whole})])
+    print_figures([replace(found, theirs_seconds=found.theirs_seconds * DRAWS / LOOPED)])
 
 
 def looped(labels: np.ndarray, scores: np.ndarray, draws: Draws) -> None:

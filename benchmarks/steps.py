@@ -1,7 +1,6 @@
 """`python -m benchmarks.steps --before CHECKOUT`: steps of searches and trainings by this version and an earlier one.
 
-One thread; needs no files. Run it with the allocator's settings of workers (`pipeline.compute.cluster`), or large batches
-are measured with what the kernel does.
+One thread; needs no files.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 import nas
-from benchmarks.search import CONFIG, LENGTH, WIDTHS, WINDOWS, dataset, reference_search, repeat
+from benchmarks.search import CONFIG, WIDTHS, dataset, reference_search, repeat, windows
 from benchmarks.versions import compare_versions
 from nas.scoring import best_of
 from nas.searching import Search
@@ -27,7 +26,7 @@ STEPS = 5
 def parts() -> dict[str, Callable[[], object]]:
     """Some steps of each kind. `published`: the settings of the paper; `default`: ours; a number: runs at once."""
     torch.set_num_threads(1)
-    found: dict[str, Callable[[], object]] = {"reference": partial(repeat, reference_search().step, STEPS)}
+    found: dict[str, Callable[[], object]] = {"reference": partial(repeat, reference_search(dataset()).step, STEPS)}
     for name, config in (("published", CONFIG), ("default", nas.SearchConfig())):
         for runs in (1, 8):
             search = Search(dataset(), [config] * runs, tuple(range(runs)))
@@ -45,11 +44,7 @@ def candidates(search: Search) -> None:
 
 def retrain() -> None:
     """Trains nine architectures for two epochs, 16 steps."""
-    source = torch.Generator().manual_seed(0)
-    features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
-    split = ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
-    genotypes = Space(tuple(WIDTHS), 2, 2).sample(9, 0)
-    nas.retrain(features, torch.arange(WINDOWS) % 2, split, genotypes, nas.RetrainConfig(epochs=2), (0,) * 9)
+    nas.retrain(*windows(), Space(tuple(WIDTHS), 2, 2).sample(9, 0), nas.RetrainConfig(epochs=2), (0,) * 9)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ is finished is kept in WORK/runs/strategies: a killed run goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 import nas
 from cache_schemas.files import digest
@@ -23,7 +24,7 @@ from nas.names import DEFAULT_OPERATIONS
 from nas.space import Space, canonical
 from pipeline.experiments.folds import Fold, folds_of, read_protocol
 from pipeline.experiments.scored import Split
-from pipeline.runs.cache import Source, open_cache
+from pipeline.runs.cache import Source, hears, open_cache
 from pipeline.runs.jobs import MOST_RUNS, Batch, Job, all_results, do, parts_of, tell_epoch
 from pipeline.runs.keys import code_version, settings_of
 from pipeline.workspace import Workspace
@@ -211,7 +212,7 @@ def _beside(space: Space, genotype: nas.Genotype, place: Mapping[nas.Genotype, i
 def _trained(
     source: Source, cut: Cut, genotypes: Sequence[nas.Genotype], seeds: Sequence[int]
 ) -> dict[tuple[nas.Genotype, int], TrainedRow]:
-    shared = ["strategies", code_version(nas.retrain), settings_of(source.params.retrain), digest(cut.split)]
+    shared = ["strategies 2", code_version(nas.retrain), settings_of(source.params.retrain), digest(cut.split)]
     alike = sorted(
         genotypes, key=lambda g: ([step.operation for cell in g.cells for step in cell.steps], g.layers())
     )  # neighbours share a batch's work
@@ -221,7 +222,7 @@ def _trained(
         [(genotype, seed) for seed in seeds for genotype in alike],
         lambda run: [*shared, run[0].model_dump(mode="json"), run[1]],
         partial(train_batch, cut=cut),
-        lambda run: run[1],
+        lambda run: (hears(run[0].layers()), run[1]),
         _kept(source, TrainedRow),
     )
     return do(job)
@@ -231,7 +232,7 @@ def _searched(source: Source, cut: Cut, space: Space, seeds: Sequence[int]) -> d
     """{search: a row a seed}."""
     own = {**source.params.search.model_dump(), "cells": space.cells, "steps": space.steps}
     configs = {name: nas.SearchConfig.model_validate({**own, **of}) for name, of in SEARCHES.items()}
-    shared = ["strategies", code_version(nas.search), digest(cut.split)]
+    shared = ["strategies 2", code_version(nas.search), digest(cut.split)]
     job = Job(
         f"searches, {cut.name}",
         source,
@@ -248,8 +249,8 @@ def _searched(source: Source, cut: Cut, space: Space, seeds: Sequence[int]) -> d
 def train_batch(source: Source, batch: Batch[tuple[nas.Genotype, int]], cut: Cut) -> list[TrainedRow]:
     """One row per training of the batch."""
     start = time.process_time()
-    data, tested = _data(source, cut)
     genotypes, seeds = zip(*batch.runs, strict=True)
+    data, tested = _data(source, cut, genotypes[0].layers())
     results = nas.retrain(*data, genotypes, source.params.retrain, seeds, progress=tell_epoch)
     counts, taken = np.bincount(cut.clips), time.process_time() - start
     return [
@@ -268,7 +269,7 @@ def search_batch(
 ) -> list[FoundRow]:
     """One row per search of the batch, which share their settings."""
     start = time.process_time()
-    data, _ = _data(source, cut)
+    data, _ = _data(source, cut, source.windows().features)
     seeds = [seed for _, seed in batch.runs]
     results = all_results(lambda: nas.search(*data, configs[batch.runs[0][0]], seeds, progress=tell_epoch))
     taken = (time.process_time() - start) / len(results)
@@ -280,12 +281,12 @@ def search_batch(
     ]
 
 
-def _data(source: Source, cut: Cut) -> tuple[tuple[Any, Any, Any], NDArray[np.bool_]]:
-    """(features, labels and split of the windows that take part, which of them are tested)."""
-    windows, rows = source.windows(), np.flatnonzero([bool(side) for side in cut.split])
-    split = [cut.split[row] for row in rows]
-    features = {name: x[..., rows, :, :] for name, x in windows.features.items()}
-    return (features, windows.labels[rows], split), np.array(split) == "test"
+def _data(
+    source: Source, cut: Cut, layers: Iterable[str]
+) -> tuple[tuple[dict[str, Tensor], NDArray[np.int64], list[str]], NDArray[np.bool_]]:
+    """(features, labels and split of what takes part, which of it is tested); layers: what the networks read."""
+    windows = source.windows().taken(cut.split).to_train_on(layers)
+    return (windows.features, windows.labels, windows.split), np.array(windows.split) == "test"
 
 
 def _kept(source: Source, kind: type[Row]) -> FinishedRuns[Row]:

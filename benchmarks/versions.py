@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import statistics
 import subprocess
 import sys
@@ -26,8 +27,8 @@ answer_turns({module!r})
 def compare_versions(module: str, description: str | None) -> None:
     """Prints what `work()` of that module of benchmarks costs both versions: seconds for a turn, and the ratio.
 
-    Each side is a process of its own; its own and its decoders' CPU time count. The command line names a checkout of
-    the earlier version.
+    Each side is a process of its own, with the memory settings of workers; its own and its decoders' CPU time count.
+    The command line names a checkout of the earlier version.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the version to compare with")
@@ -53,9 +54,15 @@ def compare_versions(module: str, description: str | None) -> None:
 
 
 def _start(folder: Path, module: str) -> subprocess.Popen[str]:
+    from pipeline.compute.cluster import KEEP_FREED_MEMORY  # noqa: PLC0415 - here alone `pipeline` is this version's
+
     code = _SIDE.format(here=_HERE, folder=str(folder.resolve()), module=module)
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | KEEP_FREED_MEMORY,
     )
 
 

@@ -1,18 +1,13 @@
 """`make bench-views`: what a view costs. Making one view of a window against the frozen backbones' forward pass over
 it, in turn and in one thread, on a drawn window at the default parameters.
-
-Prints a table and writes benchmarks/results/views.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -22,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.side_by_side import MACHINE
 from pipeline.backbones import load_backbone
 from pipeline.features.views import sound_view, visual_view
 from pipeline.params import Params
@@ -41,7 +37,7 @@ def main() -> None:
     samples = round(params.windows.window_s * params.spectrograms.sample_rate_hz)
     waveform = gaussian_filter(rng.normal(0, 4000, samples), 2).astype(np.int16)
     spectrogram = compute_spectrogram(from_pcm(waveform)[None], params.spectrograms)[0]
-    seen, heard = (load_backbone(m, getattr(params.features, m), "cpu") for m in ("visual", "audio"))
+    seen, heard = (load_backbone(m, getattr(params.features, m)[0], "cpu") for m in ("visual", "audio"))
 
     def forward() -> None:
         seen(torch.from_numpy(crops), length=params.features.length)
@@ -54,22 +50,9 @@ def main() -> None:
     forward(), view("warm")
     pairs = [(_seconds(lambda i=i: view(f"window {i}")), _seconds(forward)) for i in range(RUNS)]
     ours, theirs = (statistics.mean(column) for column in zip(*pairs, strict=True))
-    result = {
-        "figure": "one view of a window against the backbones' forward pass over it, mean CPU time",
-        "ratio": ours / theirs,
-        "goal": 0.15,
-        "ours_seconds": ours,
-        "theirs_seconds": theirs,
-        "most_seconds": max(seconds for seconds, _ in pairs),
-        "runs": RUNS,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
-    path = Path(__file__).parent / "results" / "views.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps([result], indent=2) + "\n")
-    table = Table("figure", "view", "dearest view", "forward pass", "ratio", "goal")
-    row = (f"{ours:.4f} s", f"{result['most_seconds']:.4f} s", f"{theirs:.4f} s", f"{ours / theirs:.1%}", "15 %")
-    table.add_row(str(result["figure"]), *row)
+    table = Table("mean CPU time of a view", "dearest view", "forward pass", "ratio", "at most", caption=MACHINE)
+    dearest = max(seconds for seconds, _ in pairs)
+    table.add_row(f"{ours:.4f} s", f"{dearest:.4f} s", f"{theirs:.4f} s", f"{ours / theirs:.1%}", "15 %")
     Console().print(table)
 
 

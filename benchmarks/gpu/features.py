@@ -63,7 +63,7 @@ def parameters(root: Path, device: str) -> Params:
     return made_up_params(
         root,
         faces={"frames": 2 if small else 8, "size_px": 32 if small else 224},
-        features={"visual": chosen, "audio": chosen, "length": 4},
+        features={"visual": chosen, "audio": chosen, "length": 4, "random_control": False},
         compute={"workers": 1, "device": device},
     )
 

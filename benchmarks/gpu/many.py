@@ -78,7 +78,7 @@ def oracle(bench: Bench, windows: int) -> None:
     rows = slice(len(split))
     features, labels = {name: x[rows] for name, x in features.items()}, labels[rows]
     labels = labels[torch.randperm(len(labels), generator=source)]
-    genotypes = Space(LAYERS).sample(count, 0)
+    genotypes = Space(LAYERS, steps=2).sample(count, 0)
     config = nas.RetrainConfig(epochs=ORACLE_EPOCHS, batch_size=BATCH, device=bench.device)
     taken = bench.seconds(lambda: nas.retrain(features, labels, split, genotypes, config, [0] * count))
     what = (

@@ -12,10 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks.gpu.measuring import Bench
-from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
-from benchmarks.search import BATCH, CHANNELS, CONFIG, LENGTH, WIDTHS, WINDOWS, repeat
+from benchmarks.search import BATCH, CHANNELS, CONFIG, WIDTHS, dataset, reference_search, repeat
 from nas.config import RetrainConfig
-from nas.data import Dataset, prepare
+from nas.data import Dataset
 from nas.searching import Search
 from nas.space import Space
 from nas.training import Training, fixed_network
@@ -61,14 +60,6 @@ def main() -> None:
         bench.add(f"memory, R = {runs} and the others", torch.cuda.max_memory_allocated() / 2**20, "MiB")
 
 
-def dataset(device: str) -> Dataset:
-    """Random features of two ResNet-34 as a cache holds them, on the device."""
-    source = torch.Generator().manual_seed(0)
-    features = {name: torch.randn(WINDOWS, LENGTH, width, generator=source).half() for name, width in WIDTHS.items()}
-    split = ["train"] * (WINDOWS // 2) + ["val"] * (WINDOWS // 2)
-    return prepare(features, torch.arange(WINDOWS) % 2, split, device, reads="train_val")
-
-
 def search(data: Dataset, runs: int) -> Search:
     """So many runs at once."""
     return Search(data, [CONFIG] * runs, tuple(range(runs)))
@@ -86,24 +77,6 @@ def launching(of: Repeated) -> Repeated:
     """What never makes a graph of a step."""
     of.captured.stream = None
     return of
-
-
-def reference_search(data: Dataset) -> ReferenceSearch:
-    """One run of plain torch modules on the same features."""
-    features = [x[0].float().transpose(1, 2).contiguous() for x in data.features.values()]
-    network = ReferenceNetwork(
-        list(WIDTHS.values()), cells=2, steps=2, channels=CHANNELS, length=LENGTH, dropout=CONFIG.dropout
-    )
-    return ReferenceSearch(
-        features,
-        data.labels,
-        train=data.train,
-        val=data.val,
-        batch_size=BATCH,
-        temperature=CONFIG.temperature,
-        samples=CONFIG.samples,
-        network=network.to(data.device),
-    )
 
 
 if __name__ == "__main__":

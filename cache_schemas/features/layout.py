@@ -147,7 +147,7 @@ class Geometry:
     shard_rows: int = 4096
     """A million windows are 245 files a layer."""
     chunk_rows: int = 256
-    """What one checksum covers, and what the end of every run is filled up to; benchmarks/chunks.py measures it."""
+    """What one checksum covers, and what the end of every run is filled up to; `make bench-cache` measures it."""
 
 
 GEOMETRY = Geometry()
