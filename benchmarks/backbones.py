@@ -64,7 +64,7 @@ def _measure(name: str, weights: str, crops: torch.Tensor) -> list[dict[str, Any
         ("half precision", {"precision": "half"}),
     ):
         try:
-            backbone = load_backbone("visual", BackboneParams(name=name, weights=weights, **more), "cpu")  # type: ignore[arg-type]
+            backbone = load_backbone("visual", BackboneParams(name=name, weights=weights, **more), "cpu")
         except MissingRuntimeError as error:
             Console(stderr=True).print(f"left out: {error}")
             continue

@@ -14,7 +14,7 @@ import torch
 from benchmarks.real_clips import clip_path, listed_clips
 from benchmarks.versions import compare_versions
 from cache_schemas.manifest import Clip
-from cache_schemas.media import ClipWindows
+from cache_schemas.windows import ClipWindows
 from pipeline import media
 from pipeline.faces.stage import clip_faces
 from pipeline.params import Params

@@ -47,7 +47,7 @@ LISTED = ",".join(map(str, VALUES))
 GRID = ("--grid", f"temperature={LISTED}", "--grid", f"samples={LISTED}", "--seeds", str(SEEDS))
 THREADS = range(1, (os.cpu_count() or 1) + 1)
 """What is done one by one has the number of torch's threads that is best for it."""
-BMNAS = (sys.executable, "-c", "from pipeline.cli import main; main()")
+BMNAS = (sys.executable, "-m", "pipeline.cli")
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ CLIPS, THEIRS_EVERY = 100, 10
 def main() -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory() as folder:
-        print_figures([preprocessing(Path(folder), int(*sys.argv[1:2] or [CLIPS]))])
+        print_figures([preprocessing(Path(folder), int(sys.argv[1]) if sys.argv[1:] else CLIPS)])
 
 
 def preprocessing(folder: Path, clips: int) -> Figure:
@@ -56,7 +56,7 @@ def preprocessing(folder: Path, clips: int) -> Figure:
     start = time.perf_counter()
     for command in ("manifest", "spectrograms", "faces"):
         given = ["--params", str(settings), "--work", str(work)]
-        subprocess.run([str(Path(sys.executable).with_name("bmnas")), command, *given], check=True)  # noqa: S603
+        subprocess.run([sys.executable, "-m", "pipeline.cli", command, *given], check=True)  # noqa: S603
     middle = time.perf_counter()
     torch.set_num_threads(os.cpu_count() or 1)
     for path in some:

@@ -117,7 +117,7 @@ class ReferenceNetwork(nn.Module):
 
 def straight_through(logits: Tensor, temperature: float, samples: int) -> Tensor:
     """Return the average of M straight-through Gumbel-softmax draws, one after the other."""
-    return sum(F.gumbel_softmax(logits, temperature, hard=True) for _ in range(samples)) / samples
+    return sum(F.gumbel_softmax(logits, temperature, hard=True) for _ in range(samples)) / samples  # type: ignore[return-value]  # M is at least 1
 
 
 class ReferenceSearch:

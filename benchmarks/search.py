@@ -248,7 +248,7 @@ def with_threads(count: int, action: Callable[[], None]) -> Callable[[], None]:
     return done
 
 
-def repeat(action: Callable[[], None], count: int) -> None:
+def repeat(action: Callable[[], object], count: int) -> None:
     """Does an action `count` times."""
     for _ in range(count):
         action()

@@ -71,7 +71,7 @@ def _theirs(paths: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i, path in enumerate(paths):
             wav = Path(folder) / f"{i}.wav"
-            outputs = ["-map", "0:a:0", wav, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]
+            outputs = ["-map", "0:a:0", str(wav), "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]
             told = subprocess.run([exe, "-v", "error", "-y", "-i", path, *outputs], stdout=subprocess.PIPE, check=False)  # noqa: S603
             if not wav.exists():
                 continue

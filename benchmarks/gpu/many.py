@@ -27,7 +27,7 @@ EPOCHS, ORACLE_EPOCHS, TRAINED = 4, 2, 512
 VALUES, SEEDS = (1, 5, 10, 15), 5
 LAYERS = tuple(f"{modality}/l{i}" for modality in ("visual", "audio") for i in range(4))
 LENGTH, WIDTH, BATCH = 8, 256, 128
-BMNAS = (sys.executable, "-c", "from pipeline.cli import main; main()")
+BMNAS = (sys.executable, "-m", "pipeline.cli")
 
 
 def main() -> None:
