@@ -8,7 +8,6 @@ What is faster and within its limit is worth it: folding is then done by itself,
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.side_by_side import MACHINE, taken_s
+from benchmarks.side_by_side import MACHINE, in_turn, taken_s
 from pipeline.backbones import Backbone, load_backbone, pool
 from pipeline.backbones.fusing import relative_error
 from pipeline.backbones.onnx_runtime import MissingRuntimeError
 from pipeline.backbones.timm_family import create
 from pipeline.params import BackboneParams
 
-RUNS = 5
 LENGTH = 8
 T, S = 8, 224
 NETWORKS = (("tf_efficientnet_lite0", "bundled"), ("resnet34", "seed:0"))
@@ -34,19 +32,11 @@ Features = dict[str, torch.Tensor]
 
 
 def main() -> None:
-    """Measures every way of computing each network, in turn, RUNS times."""
+    """Measures every way of computing each network, in turn."""
     torch.set_num_threads(1)
     crops = torch.randint(0, 256, (1, T, S, S, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    table = Table(
-        "network",
-        "way",
-        "s per window",
-        "times as fast",
-        "relative error per layer",
-        "limit",
-        "worth it",
-        caption=MACHINE,
-    )
+    columns = ("network", "way", "s per window", "times as fast", "relative error per layer", "limit", "worth it")
+    table = Table(*columns, caption=MACHINE)
     for name, weights in NETWORKS:
         for row in _measure(name, weights, crops):
             errors = "  ".join(f"{error:.0e}" for error in row["errors"])
@@ -70,9 +60,8 @@ def _measure(name: str, weights: str, crops: torch.Tensor) -> list[dict[str, Any
             continue
         ways[way] = _call(backbone, crops)
     slow = "half precision"
-    features = {way: compute() for way, compute in ways.items()}  # and warms up
-    rounds = [{way: taken_s(ways[way]) for way in ways if way != slow} for _ in range(RUNS)]
-    seconds = {way: statistics.median(one[way] for one in rounds) for way in rounds[0]} | {slow: taken_s(ways[slow])}
+    features = {way: compute() for way, compute in ways.items()}
+    seconds = in_turn({way: ways[way] for way in ways if way != slow}) | {slow: taken_s(ways[slow])}
     plain = "timm's plain network"
     return [
         {

@@ -8,7 +8,6 @@ fill up the end of every run with less.
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.side_by_side import compare, print_figures, taken_s
+from benchmarks.side_by_side import compare, in_turn, print_figures
 from cache_schemas.features import (
     INDEX_COLUMNS,
     FeatureCache,
@@ -36,7 +35,6 @@ from nas.data import prepare
 
 WINDOWS, LENGTH, CHANNELS = 8192, 8, (64, 128, 256, 512)
 CHUNK_ROWS = (128, 256, 512, 1024, 4096)
-RUNS = 7
 LABELS = np.arange(WINDOWS) % 2
 SPLIT = [("train", "train", "val", "val", "test")[i % 5] for i in range(WINDOWS)]
 
@@ -107,16 +105,10 @@ def shuffled(path: Path) -> object:
 def chunks(paths: dict[int, Path]) -> None:
     """Prints what the size of chunks costs and gives."""
     work: dict[str, Callable[[Path], object]] = {"load": load, "load and nas's checks": ready}
-    seconds: dict[tuple[str, int], list[float]] = {}
-    for run in range(RUNS + 1):
-        for figure, function in work.items():
-            for rows, path in paths.items():
-                taken = taken_s(partial(function, path))
-                if run:  # the first does not count
-                    seconds.setdefault((figure, rows), []).append(taken)
+    seconds = in_turn({(figure, rows): partial(work[figure], path) for figure in work for rows, path in paths.items()})
     table = Table("seconds, medians", *(f"{rows} rows" for rows in paths))
     for figure in work:
-        table.add_row(figure, *(f"{statistics.median(seconds[figure, rows]):.3f}" for rows in paths))
+        table.add_row(figure, *(f"{seconds[figure, rows]:.3f}" for rows in paths))
     row_bytes = 4 * LENGTH * sum(CHANNELS)
     table.add_row("a run is filled up to multiples of, MB", *(f"{rows * row_bytes / 1e6:.1f}" for rows in paths))
     Console().print(table)

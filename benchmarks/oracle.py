@@ -6,8 +6,6 @@
    `--singles` of them, at points from the first to the last of the grid, are timed; the rest is extrapolated by their
    mean. A single command also searches picture alone and sound alone, as it always does; the second figure leaves
    that out and counts only what a search of all layers takes.
-
-Prints a table.
 """
 
 from __future__ import annotations

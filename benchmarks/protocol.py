@@ -7,7 +7,6 @@ mean: one after the other, and as many at a time as there are cores. A method th
 every seed, and is counted once a fold; the last figure counts it for every seed, as a plain loop would run it.
 
 `--work` and `--params` name a finished cache, which is only read; without, one is made of the built-in data set.
-Prints a table.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 own single run, against single runs on both cores, and against the same step with the backbones in the loop.
 
 A step is a weight step on train and an architecture step on val. Everything is measured in turn in one run; a figure
-is the median of ROUNDS. Worker processes have one thread each and keep freed memory, as those of `bmnas sweep`.
-Prints a table.
+is a median. Worker processes have one thread each and keep freed memory, as those of `bmnas sweep`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import argparse
 import multiprocessing
 import os
 import resource
-import statistics
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -26,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import nas
 from benchmarks.reference_step import ReferenceNetwork, ReferenceSearch
-from benchmarks.side_by_side import Figure, print_figures
+from benchmarks.side_by_side import Figure, in_turn, print_figures
 from nas.data import Dataset, prepare
 from nas.searching import Search
 from pipeline.compute.cluster import KEEP_FREED_MEMORY
@@ -47,11 +44,10 @@ CONFIG = nas.SearchConfig(
     steps=2,
 )
 FRAMES, PIXELS, MELS = 8, 224, 128
-ROUNDS = 5
 
 
 def main() -> None:
-    """Measures everything in turn, ROUNDS times."""
+    """Measures everything in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=16, help="R, runs at once over all worker processes")
     parser.add_argument("--steps", type=int, default=3, help="steps per measurement")
@@ -65,7 +61,6 @@ def main() -> None:
     cores = os.cpu_count() or 1
     with Workers(cores, arguments.runs // cores) as batched, Workers(cores, 1) as singles:
         alone, reference = OneProcess(1), reference_search(dataset())
-        reference.step()  # warms up
         contenders: dict[str, Callable[[], None]] = {
             "batched": lambda: batched.step(arguments.steps),
             "singles": lambda: singles.step(arguments.steps),
@@ -73,10 +68,10 @@ def main() -> None:
         for threads in range(1, cores + 1):
             contenders[f"alone {threads}"] = with_threads(threads, lambda: alone.step(arguments.steps))
             contenders[f"reference {threads}"] = with_threads(threads, lambda: repeat(reference.step, arguments.steps))
-        seconds = {name: value / arguments.steps for name, value in in_turn(contenders, ROUNDS).items()}
+        seconds = {name: value / arguments.steps for name, value in in_turn(contenders).items()}
         if not arguments.skip_backbones:
             loop = backbones()
-            seconds["backbones"] = in_turn({"": with_threads(cores, lambda: repeat(loop, 2))}, ROUNDS)[""]
+            seconds["backbones"] = in_turn({"": with_threads(cores, lambda: repeat(loop, 2))})[""]
         memory = batched.memory()
     print_figures(figures(seconds, arguments.runs, cores))
     print_memory(memory, arguments.runs // cores)
@@ -106,7 +101,7 @@ class OneProcess:
 
     def __init__(self, runs: int) -> None:
         self.search = Search(dataset(), [CONFIG] * runs, tuple(range(runs)))
-        self.step(2)
+        self.step(2)  # what a run holds, it holds then
 
     def step(self, count: int) -> None:
         """Does weight and architecture steps in turn."""
@@ -252,17 +247,6 @@ def repeat(action: Callable[[], object], count: int) -> None:
     """Does an action `count` times."""
     for _ in range(count):
         action()
-
-
-def in_turn(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of every contender over rounds in which each has its turn."""
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, action in contenders.items():
-            start = time.perf_counter()
-            action()
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 RUNS = 5
+Name = TypeVar("Name", bound=Hashable)
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
@@ -36,11 +38,16 @@ def compare(
     figure: str, ours: Callable[[], object], theirs: Callable[[], object], *, goal: float, runs: int = RUNS
 ) -> Figure:
     """Medians of `runs` turns, each one of ours and one of theirs, after one of each that does not count."""
-    ours(), theirs()
-    pairs = [(taken_s(ours), taken_s(theirs)) for _ in range(runs)]
-    result = Figure(figure, goal, *(statistics.median(column) for column in zip(*pairs, strict=True)))
+    taken = in_turn({"ours": ours, "theirs": theirs}, runs)
+    result = Figure(figure, goal, taken["ours"], taken["theirs"])
     Console(stderr=True).print(f"[dim]{figure}: {result.ratio:.3g}")
     return result
+
+
+def in_turn(works: Mapping[Name, Callable[[], object]], runs: int = RUNS) -> dict[Name, float]:
+    """Median seconds of each over `runs` rounds in which all have their turn, after one that does not count."""
+    rounds = [{name: taken_s(work) for name, work in works.items()} for _ in range(runs + 1)]
+    return {name: statistics.median(each[name] for each in rounds[1:]) for name in works}
 
 
 def print_figures(figures: Sequence[Figure]) -> None:

@@ -246,6 +246,10 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=500)
     parser.add_argument("--planted", default="", help="a problem of tests/nas/problems.py, instead of a cache")
     given = parser.parse_args()
+    if 0 < given.sample < max(SIZES):
+        parser.error(
+            f"--sample is {given.sample}; allowed: 0 (all), or {max(SIZES)} and more, which ensembles are made of"
+        )
     question = Question(given.cells, given.steps, given.sample, given.seeds, given.searches)
     if given.planted:
         print(planted(given.planted, 1, question, given.replays))

@@ -40,8 +40,8 @@ def main() -> None:
     seen, heard = (load_backbone(m, getattr(params.features, m)[0], "cpu") for m in ("visual", "audio"))
 
     def forward() -> None:
-        seen(torch.from_numpy(crops), length=params.features.length)
-        heard(torch.from_numpy(spectrogram), length=params.features.length)
+        seen(torch.from_numpy(crops)[None], length=params.features.length)
+        heard(torch.from_numpy(spectrogram)[None], length=params.features.length)
 
     def view(key: str) -> None:
         visual_view(crops, key=key, view=1)
