@@ -22,9 +22,11 @@ from cache_schemas.shards import write_shard
 from pipeline import media
 from pipeline.faces.clip import SMOOTH_S, new_follower, small_every, small_height_px
 from pipeline.faces.crops import cut_crop, poses
+from pipeline.faces.mtcnn import Mtcnn
 from pipeline.faces.networks import torch_networks
 from pipeline.faces.stage import clip_faces
 from pipeline.faces.tracks import Look, link_tracks
+from pipeline.faces.turned import quarter_turns
 from pipeline.params import Params
 from pipeline.shards.stage import ClipJob
 from pipeline.shards.windows import frame_times, plan_windows
@@ -55,6 +57,7 @@ def stage(folder: Path) -> list[Figure]:
         "decode": lambda: [part.decode() for part in parts],
         "detect and track": lambda: [part.follow() for part in parts],
         "crop": lambda: [part.crop() for part in parts],
+        "which way up": lambda: [part.turned() for part in parts],
         "write": lambda: write_shard(folder, FACES, "key", [part.result for part in parts]),
     }
     taken = in_turn({"whole": whole} | alone)
@@ -113,6 +116,13 @@ class Parts:
             cut_crop(frame, pose, size_px=p.size_px, margin=p.margin)
             for frame, pose in zip(self.full.pixels, where, strict=True)
         ]
+
+    def turned(self) -> int:
+        """Which way up the face is, by as many pictures as the stage asks."""
+        some = np.linspace(0, len(self.times) - 1, 4).round().astype(int)
+        boxes = self.track.at(self.times[some], smooth_s=SMOOTH_S).boxes
+        mtcnn = Mtcnn(self.params.faces.min_face_px, torch_networks("cpu"))
+        return quarter_turns(mtcnn, [self.full.pixels[i] for i in some], boxes)
 
 
 def job_of(path: Path, params: Params) -> tuple[Path, ClipJob]:
