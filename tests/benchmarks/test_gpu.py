@@ -19,7 +19,7 @@ MACHINE = {"torch": "1.0", "gpu": "a card"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "figures"), [("search", 7), ("features", 8), ("many", 3)])
+@pytest.mark.parametrize(("name", "figures"), [("search", 9), ("features", 8), ("many", 3)])
 def test_a_part_measures_in_small(name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.json"
     monkeypatch.setattr(sys, "argv", [name, "--device", "cpu", "--share", str(DRY_SHARE), "--out", str(out)])
