@@ -11,7 +11,7 @@ demo: setup
 	@$(RUN) bmnas report
 
 test: setup
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2
 
 check: setup manual
 	$(BIN)/ruff format --check .

@@ -1,7 +1,9 @@
 """Settings of the whole suite."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: see pipeline/cli/__init__.py. One thread, for the suite runs in two processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,3 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device", default="cpu", help="torch device of the tests in tests/nas and tests/gpu; default: cpu"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each file in one worker; those that need a whole run in the same one: it takes half a minute to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRun(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "a whole run" if re.search(r"\b(small_run|evaluated): ", (ROOT / file).read_text()) else file
+
+    return OneRun(config, log)

@@ -193,15 +193,6 @@ def test_a_clip_that_kills_its_process_is_found_out(root: Path, tmp_path: Path) 
     assert len(entries) == 5  # it may have been the machine's fault
 
 
-def test_workers_that_were_started_elsewhere_give_the_same_bytes(
-    root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
-) -> None:
-    workspace, params = prepare(root, tmp_path)
-    with cluster(tmp_path / "elsewhere", workers=2) as found:
-        build_spectrograms(workspace, params.model_copy(update={"compute": ComputeParams(scheduler=found.address)}))
-    assert shards(workspace) == undisturbed
-
-
 def test_a_cluster_that_loses_its_scheduler_loses_nothing_finished(
     root: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -39,21 +39,6 @@ def double(task: int) -> int:
     return 2 * task
 
 
-def test_workers_may_come_late(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with cluster(tmp_path, workers=0) as found:
-        compute = ComputeParams(scheduler=found.address)
-        later = threading.Timer(1.0, found.start_worker, kwargs={"threads": 2})
-        later.start()
-        with session(compute):
-            assert memory_per_worker(compute, 3) > 0
-            assert (worker_count(compute, 3), worker_count(compute, 1)) == (2, 1)
-            assert dict(run_tasks(double, [1, 2, 3], compute)) == {1: 2, 2: 4, 3: 6}
-        later.join()
-    said = capsys.readouterr().err
-    assert said.count(f"waiting for workers of {found.address}") == 1
-    assert said.count("dashboard") == 1  # one client for all
-
-
 def cluster_of_threads(workers: int) -> LocalCluster:
     """A scheduler in this process, which starts at once."""
     return LocalCluster(n_workers=workers, processes=False, dashboard_address="127.0.0.1:0")
@@ -96,20 +81,33 @@ def test_a_scheduler_out_of_reach_is_named(address: str) -> None:
         list(run_tasks(double, [1], ComputeParams(scheduler=address)))
 
 
-def test_a_cluster_with_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_with_certificates_whose_worker_comes_late(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made, files = Security.temporary(), {}
     for name, content in (("ca-file", made.tls_ca_file), ("cert", made.tls_client_cert), ("key", made.tls_client_key)):
         files[name] = tmp_path / f"{name}.pem"
         files[name].write_text(content)
     options = [word for name, path in files.items() for word in (f"--tls-{name}", str(path))]
     settings = {"ca-file": str(files["ca-file"]), "client.cert": str(files["cert"]), "client.key": str(files["key"])}
-    with cluster(tmp_path / "cluster", workers=1, options=options) as found:
+    with cluster(tmp_path / "cluster", workers=0, options=options) as found:
         compute = ComputeParams(scheduler=found.address)
-        with dask.config.set({f"distributed.comm.tls.{name}": value for name, value in settings.items()}):
-            assert dict(run_tasks(double, [1, 2], compute)) == {1: 2, 2: 4}
         with pytest.raises(SchedulerError, match=rf"{found.address} wants a certificate.*docs/scale.md"):
             list(run_tasks(double, [1, 2], compute))
-    assert "warning" not in capsys.readouterr().err
+        later = threading.Timer(1.0, found.start_worker, kwargs={"threads": 2})
+        later.start()
+        with (
+            dask.config.set({f"distributed.comm.tls.{name}": value for name, value in settings.items()}),
+            session(compute),
+        ):
+            assert memory_per_worker(compute, 3) > 0
+            assert (worker_count(compute, 3), worker_count(compute, 1)) == (2, 1)
+            assert dict(run_tasks(double, [1, 2, 3], compute)) == {1: 2, 2: 4, 3: 6}
+        later.join()
+    said = capsys.readouterr().err
+    assert "warning" not in said
+    assert said.count(f"waiting for workers of {found.address}") == 1
+    assert said.count("dashboard") == 1  # one client for all
 
 
 def test_a_scheduler_that_anybody_can_reach_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
