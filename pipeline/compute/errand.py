@@ -112,9 +112,9 @@ def courier(client: Any, compute: ComputeParams) -> Iterator[Courier]:
     store = Store(compute.store)
     store.check()
     with reaching(compute.scheduler):
-        said: dict[str, str] = client.run(_fault, compute.store)
+        said: dict[str, str | Exception] = client.run(_fault, compute.store, on_error="return")
     for worker, fault in said.items():
-        if fault:
+        if fault and not isinstance(fault, OSError):  # which means that it is gone meanwhile: others do its tasks
             raise StoreError(f"worker {worker}: {fault}")
     with ThreadPoolExecutor(THREADS) as pool:
         yield Courier(store, pool)

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 
 AHEAD = 4
 """So many tasks per worker are under way: enough that none waits for its next one, few enough for any scheduler."""
+POLL_S = 0.01
+"""So often it is looked whether a task is done; the shortest take several times as long."""
 
 
 class TasksLostError(RuntimeError):
@@ -223,7 +225,7 @@ class _Session:
         try:
             send()
             while sent:
-                finished = running.next_batch()
+                finished = self._finished(running)
                 with lock:
                     done = [(sent.pop(future.key), future) for future in finished]
                 if any(future.cancelled() for future in finished):
@@ -245,6 +247,13 @@ class _Session:
                 client.unsubscribe_topic(topic)
         if lost:
             raise TasksLostError(lost)
+
+    def _finished(self, running: Any) -> list[Any]:
+        """What is done, as soon as something is; looks meanwhile whether a cluster still has workers."""
+        while not (finished := running.next_batch(block=False)):
+            sleep(POLL_S)
+            self.places()
+        return list(finished)
 
     def _packed(self, task: Any, needs: Callable[[Any], Needs] | None) -> Any:
         """What is sent to a worker."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 import dask
 import pytest
 import safetensors.torch
 import timm
 import torch
-from distributed import LocalCluster
+from distributed import LocalCluster, get_worker
+from distributed.comm import CommClosedError
 from distributed.security import Security
 
 from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
+from pipeline.compute import errand
 from pipeline.compute.cluster import SchedulerError
+from pipeline.compute.store import Store
 from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
@@ -85,6 +90,41 @@ def test_a_cluster_without_workers_is_given_up(tmp_path: Path, monkeypatch: pyte
         pytest.raises(SchedulerError, match=rf"{found.address} has had no worker for 0.5 s: start some"),
     ):
         list(run_tasks(double, [1], ComputeParams(scheduler=found.address)))
+
+
+def leave(task: int) -> int:
+    """The worker is gone before its task is done."""
+    worker = get_worker()
+    worker.loop.add_callback(partial(worker.close, executor_wait=False, nanny=False, reason=""))
+    sleep(0.1)
+    return task
+
+
+def test_a_cluster_that_loses_its_workers_is_given_up_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clusters, "WAIT_S", 0.2)
+    with cluster_of_threads(1) as found, pytest.raises(SchedulerError, match=r"no worker for 0.2 s: start some"):
+        list(run_tasks(leave, [1], ComputeParams(scheduler=found.scheduler_address)))
+    assert "waiting for workers of" in capsys.readouterr().err
+
+
+def test_a_worker_that_is_lost_when_it_tries_the_store_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, lost = errand._store, []
+
+    def open_store(url: str) -> Store:
+        if not lost:
+            lost.append(url)
+            raise CommClosedError  # what the scheduler has in place of what it would have said
+        return opened(url)
+
+    monkeypatch.setattr(errand, "_store", open_store)
+    with cluster_of_threads(2) as found:
+        compute = ComputeParams(scheduler=found.scheduler_address, store=f"file://{tmp_path}")
+        assert dict(run_tasks(double, [1, 2], compute, needs=lambda task: {})) == {1: 2, 2: 4}
+    assert lost
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
