@@ -6,7 +6,6 @@ command knows them. Where workers see the same folders, they change nothing.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from pipeline.compute.cluster import reaching
-from pipeline.compute.store import THREADS, Content, Store, StoreError
+from pipeline.compute.store import FULL, THREADS, Content, Store, StoreError
 from pipeline.params import ComputeParams
 
 Task = TypeVar("Task")
@@ -214,7 +213,7 @@ class _Scratch:
                 try:
                     store.fetch(content, file)
                 except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    if error.errno not in FULL:
                         raise
                     raise StoreError(
                         f"{self.folder} has no room for {content.size} bytes from the store {store.url}: start `dask "
