@@ -22,7 +22,7 @@ from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
 from pipeline.compute import errand
 from pipeline.compute.cluster import SchedulerError
-from pipeline.compute.store import Store
+from pipeline.compute.store import Store, StoreError
 from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
@@ -109,7 +109,7 @@ def test_a_cluster_that_loses_its_workers_is_given_up_too(
     assert "waiting for workers of" in capsys.readouterr().err
 
 
-def test_a_worker_that_is_lost_when_it_tries_the_store_is_not_missed(
+def test_what_a_worker_says_of_the_store_and_that_one_is_lost_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, lost = errand._store, []
@@ -124,7 +124,16 @@ def test_a_worker_that_is_lost_when_it_tries_the_store_is_not_missed(
     with cluster_of_threads(2) as found:
         compute = ComputeParams(scheduler=found.scheduler_address, store=f"file://{tmp_path}")
         assert dict(run_tasks(double, [1, 2], compute, needs=lambda task: {})) == {1: 2, 2: 4}
+        with pytest.raises(StoreError, match=r"^said$"):
+            list(run_tasks(refuse, [1], compute, needs=lambda task: {}))
+        monkeypatch.setattr(errand, "_store", None)  # as in other code
+        with pytest.raises(SchedulerError, match=r"has other code than this command .*start it anew"):
+            list(run_tasks(double, [1], compute, needs=lambda task: {}))
     assert lost
+
+
+def refuse(task: int) -> None:
+    raise StoreError("said") from ValueError(threading.Lock())  # as errors of S3's client, no pickle
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
