@@ -20,7 +20,7 @@ from distributed.security import Security
 
 from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
-from pipeline.compute import errand
+from pipeline.compute import errand, workers
 from pipeline.compute.cluster import SchedulerError
 from pipeline.compute.store import Store, StoreError
 from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
@@ -103,10 +103,19 @@ def leave(task: int) -> int:
 def test_a_cluster_that_loses_its_workers_is_given_up_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Before a task is done, and before its result is fetched."""
     monkeypatch.setattr(clusters, "WAIT_S", 0.2)
+    monkeypatch.setattr(workers, "RESULT_S", 0.2)
     with cluster_of_threads(1) as found, pytest.raises(SchedulerError, match=r"no worker for 0.2 s: start some"):
         list(run_tasks(leave, [1], ComputeParams(scheduler=found.scheduler_address)))
     assert "waiting for workers of" in capsys.readouterr().err
+    with cluster_of_threads(1) as found:
+        results = run_tasks(double, [1, 2], ComputeParams(scheduler=found.scheduler_address))
+        next(results)
+        wait_for(lambda: all(task.state == "memory" for task in found.scheduler.tasks.values()))
+        found.sync(found.workers[0].close)
+        with pytest.raises(SchedulerError, match="has had no worker"):
+            next(results)
 
 
 def test_what_a_worker_says_of_the_store_and_that_one_is_lost_meanwhile(
