@@ -5,6 +5,7 @@ formula of torch (its docstring states it), and the tests hold its gradients to 
 differentiable once. What is written to is, where possible, what was just read: memory in the cache costs a fifth.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,18 +21,30 @@ CACHE_LINE = 16
 """Floats of a cache line."""
 
 
+_changing = threading.Lock()
+_before: list[str] = []
+"""What each call found that has changed the precision and is not done, of all threads; the first one, the user's."""
+
+
 @contextmanager
 def multiplying(precision: Precision) -> Iterator[None]:
-    """Has a GPU multiply in this precision meanwhile; float32 is what torch multiplies in by itself."""
+    """Has a GPU multiply in this precision meanwhile; float32 is what torch multiplies in by itself.
+
+    All threads of a process share it: it is what it was before when the last of them is done.
+    """
     if precision == "float32":
         yield
         return
     products = torch.backends.cuda.matmul
-    before, products.fp32_precision = products.fp32_precision, precision
+    with _changing:
+        _before.append(products.fp32_precision)
+        products.fp32_precision = precision
     try:
         yield
     finally:
-        products.fp32_precision = before
+        with _changing:
+            products.fp32_precision = _before[0] if len(_before) == 1 else precision
+            _before.pop()
 
 
 def product(a: Tensor, b: Tensor, *, onto: Tensor | None = None, out: Tensor | None = None) -> Tensor:

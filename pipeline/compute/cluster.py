@@ -54,7 +54,8 @@ def cluster_client(address: str) -> Iterator[Any]:
     from distributed import Client
     from distributed.security import Security
 
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it logs is raised, too
+    for part in ("batched", "client"):
+        logging.getLogger(f"distributed.{part}").setLevel(logging.CRITICAL)  # what it logs is raised, too
     if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
         raise SchedulerError(
             f"the scheduler {address} wants a certificate: name yours in Dask's settings (distributed.comm.tls; see "
@@ -85,7 +86,8 @@ def wait_for_worker(client: Any, address: str) -> None:
             return
         console.print(f"waiting for workers of {address}", soft_wrap=True)
         try:
-            client.submit(int, pure=False).result(timeout=WAIT_S)  # an adaptive cluster starts them for tasks only
+            # An adaptive cluster starts them for tasks only. This one goes before those that wait for a worker, too.
+            client.submit(int, pure=False, priority=1).result(timeout=WAIT_S)
         except TimeoutError:
             raise SchedulerError(
                 f"the scheduler {address} has had no worker for {WAIT_S:g} s: start some with `dask worker "

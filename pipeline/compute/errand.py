@@ -6,14 +6,13 @@ command knows them. Where workers see the same folders, they change nothing.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from pipeline.compute.cluster import reaching
-from pipeline.compute.store import THREADS, Content, Store, StoreError
+from pipeline.compute.cluster import SchedulerError, reaching
+from pipeline.compute.store import FULL, THREADS, Content, Store, StoreError
 from pipeline.params import ComputeParams
 
 Task = TypeVar("Task")
@@ -60,6 +59,24 @@ def hand_over(file: Path) -> None:
     """Says that a task has made this file, and that it is whole; raises StoreError where the command cannot get it."""
     if errand := _errand.get():
         errand.hand_over(file)
+
+
+def writing() -> AbstractContextManager[None]:
+    """Around what writes `here`: raises StoreError where a disk of the worker's own is full."""
+    errand = _errand.get()
+    return _room(errand.scratch.folder, "what it makes") if errand else nullcontext()
+
+
+@contextmanager
+def _room(folder: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not any(isinstance(each, OSError) and each.errno in FULL for each in (error, error.__cause__)):
+            raise
+        raise StoreError(
+            f"{folder} has no room for {what}: start `dask worker` with --local-directory FOLDER, one that has"
+        ) from None
 
 
 def take_over(folder: Path, compute: ComputeParams) -> None:
@@ -112,9 +129,13 @@ def courier(client: Any, compute: ComputeParams) -> Iterator[Courier]:
     store = Store(compute.store)
     store.check()
     with reaching(compute.scheduler):
-        said: dict[str, str] = client.run(_fault, compute.store)
+        said: dict[str, str | Exception] = client.run(_fault, compute.store, on_error="return")
     for worker, fault in said.items():
-        if fault:
+        if isinstance(fault, Exception) and not isinstance(fault, OSError):  # else it is gone: others do its tasks
+            raise SchedulerError(
+                f"worker {worker} has other code than this command ({fault}): start it anew, with the same bmnas"
+            )
+        if fault and isinstance(fault, str):
             raise StoreError(f"worker {worker}: {fault}")
     with ThreadPoolExecutor(THREADS) as pool:
         yield Courier(store, pool)
@@ -142,6 +163,9 @@ def unpacked(function: Callable[[Task], Result], parcel: Parcel[Task]) -> tuple[
     token = _errand.set(errand)
     try:
         return function(parcel.task), errand.made
+    except StoreError as error:
+        error.__cause__ = error.__context__ = None  # of whatever client the store has, which may be no pickle
+        raise
     finally:
         _errand.reset(token)
         errand.scratch.let_go(errand.reads)
@@ -211,15 +235,8 @@ class _Scratch:
         with self._lock:
             if self._held.pop(file, None) != content:
                 self._make_room(content.size)
-                try:
+                with _room(self.folder, f"{content.size} bytes from the store {store.url}"):
                     store.fetch(content, file)
-                except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                        raise
-                    raise StoreError(
-                        f"{self.folder} has no room for {content.size} bytes from the store {store.url}: start `dask "
-                        "worker` with --local-directory FOLDER, one that has"
-                    ) from None
             self._held[file] = content
             self._reading[file] += 1
 

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,9 @@ from cache_schemas.files import digest, replacing
 THREADS = 8
 """Files that a command sends or takes at once: each waits for the store longer than it computes."""
 _KNOWN_FILES = 10_000
+_TRIES = 2
+"""Of s3fs; in each AWS's client tries five times, for 15 s where nobody answers: three minutes in all are enough."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _NAME = re.compile(r"[0-9a-f]{16}\.(h5|npz)")
 """Of what tasks make. Nothing else is taken from the store."""
 
@@ -56,6 +59,8 @@ class Store:
             if "://" not in url:
                 raise ValueError("it is no URL as s3://BUCKET/FOLDER, or file:///FOLDER for one that all see")
             self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+            if hasattr(self._files, "retries"):
+                self._files.retries = _TRIES
         self._root = root.rstrip("/")
         self._known: dict[tuple[int, ...], Content] = {}
 
@@ -80,6 +85,8 @@ class Store:
                 "check the URL and the network; for S3 the endpoint and keys (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY), here and where the workers run",
             )
+            if isinstance(error, OSError) and error.errno in FULL:
+                way = "make room there; while no command runs, all of it may be deleted"
             told = str(error) or type(error).__name__
             raise StoreError(
                 f"the store {self.url} {what}: {told}. What was finished is kept: {way}, and run the command again"
@@ -105,12 +112,26 @@ class Store:
             with self._explained(f"does not take {name}"):
                 if self._size(name) != content.size:
                     file.seek(0)
-                    with self._files.open(name, "wb") as out:
+                    with self._whole(name) as place, self._files.open(place, "wb") as out:
                         shutil.copyfileobj(file, out, 1 << 22)
             if len(self._known) >= _KNOWN_FILES:  # what many tasks need comes again and again, media do not
                 self._known.clear()
             self._known[stamp] = content
         return content
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[str]:
+        """Where to write what is there as `name` afterwards: objects are never seen in part, but files are."""
+        if self.url.startswith("file://"):
+            with replacing(Path(name), lasting=False, one_of_many=True) as place:
+                yield str(place)
+        else:
+            yield name
+
+    def _delete(self, name: str) -> None:
+        """Nothing where another command, or worker, did so."""
+        with self._explained(f"does not delete {name}"), suppress(FileNotFoundError):
+            self._files.rm_file(name)
 
     def _needed(self, content: Content) -> str:
         return f"{self._root}/needed/{content.sha256}"
@@ -131,7 +152,7 @@ class Store:
             with self._explained(f"does not give {name}"):
                 self._files.get_file(name, str(file))
         except StoreError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
                 raise error.__cause__ from None
             raise
 
@@ -143,16 +164,18 @@ class Store:
             with temporary.open("rb") as got:
                 whole = hashlib.file_digest(got, "sha256").hexdigest() == content.sha256
             if not whole:
-                with self._explained(f"does not delete {name}"):
-                    self._files.rm_file(name)
+                self._delete(name)
                 raise StoreError(
                     f"the store {self.url} holds {name} damaged: run the command again, which puts it anew"
                 )
 
     def leave(self, file: Path, here: Path) -> None:
         """Puts what a task made there for the command, which knows it as `file`; it lies `here`."""
-        with self._explained(f"does not take {file.name}"):
-            self._files.put_file(str(here), f"{self._made(file.parent)}/{file.name}")
+        with (
+            self._explained(f"does not take {file.name}"),
+            self._whole(f"{self._made(file.parent)}/{file.name}") as place,
+        ):
+            self._files.put_file(str(here), place)
 
     def is_left(self, file: Path) -> bool:
         """Whether what a task makes is there already."""
@@ -162,13 +185,14 @@ class Store:
     def take(self, file: Path) -> None:
         """Writes what a task made to its place, and deletes it from the store; nothing where another command did so."""
         name = f"{self._made(file.parent)}/{file.name}"
-        with self._explained(f"does not say whether it has {name}"):
-            if self._size(name) < 0:
+        try:
+            with replacing(file) as temporary:
+                self._get(name, temporary)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
                 return
-        with replacing(file) as temporary:
-            self._get(name, temporary)
-        with self._explained(f"does not delete {name}"):
-            self._files.rm_file(name)
+            raise
+        self._delete(name)
 
     def take_all(self, folder: Path) -> None:
         """The same of all files of a folder that are there: left for a command that was killed."""

@@ -7,12 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -26,6 +26,10 @@ Result = TypeVar("Result")
 
 AHEAD = 4
 """So many tasks per worker are under way: enough that none waits for its next one, few enough for any scheduler."""
+POLL_S = 0.01
+"""So often it is looked whether a task is done; the shortest take several times as long."""
+RESULT_S = 5.0
+"""So long a result may be on its way before it is looked whether there still are workers."""
 
 
 class TasksLostError(RuntimeError):
@@ -223,18 +227,15 @@ class _Session:
         try:
             send()
             while sent:
-                finished = running.next_batch()
+                finished = self._finished(running)
                 with lock:
                     done = [(sent.pop(future.key), future) for future in finished]
                 if any(future.cancelled() for future in finished):
                     raise gone(self.compute.scheduler, "the connection to it was lost")
                 send()  # first: what is done with a result may take its time
                 for task, future in done:
-                    # What a task raised is here already; what it gave is fetched, and then the scheduler may be gone.
-                    fetching = nullcontext() if future.status == "error" else reaching(self.compute.scheduler)
                     try:
-                        with fetching:
-                            result = future.result()
+                        result = self._result(future)
                     except KilledWorker:
                         lost.append(task)
                     else:
@@ -245,6 +246,21 @@ class _Session:
                 client.unsubscribe_topic(topic)
         if lost:
             raise TasksLostError(lost)
+
+    def _finished(self, running: Any) -> list[Any]:
+        """What is done, as soon as something is; looks meanwhile whether a cluster still has workers."""
+        while not (finished := running.next_batch(block=False)):
+            sleep(POLL_S)
+            self.places()
+        return list(finished)
+
+    def _result(self, future: Any) -> Any:
+        """What a task gave, fetched from its worker; where that is gone meanwhile, others do the task again."""
+        while future.status != "error":  # what a task raised is here already
+            with reaching(self.compute.scheduler), suppress(TimeoutError):
+                return future.result(timeout=RESULT_S)
+            self.places()
+        return future.result()
 
     def _packed(self, task: Any, needs: Callable[[Any], Needs] | None) -> Any:
         """What is sent to a worker."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache_schemas.features import VariantAttributes, stage_piece, staged_piece
 from pipeline.backbones import Backbone, bare_identity, files_of, load_backbone, moved
 from pipeline.compute.ahead import several_at_once
-from pipeline.compute.errand import Needs, fetched, hand_over, here, is_made
+from pipeline.compute.errand import Needs, fetched, hand_over, here, is_made, writing
 from pipeline.compute.machine import device_of
 from pipeline.compute.workers import tell
 from pipeline.features.forward import MODALITIES, run_backbone
@@ -87,7 +87,8 @@ def _compute_piece(piece: Piece, backbone: Backbone) -> dict[str, str]:
     rows = [(window._replace(shard=fetched(window.shard)), view) for window, view in piece.rows]
     windows = stored_inputs(rows, backbone.input, piece.spectrograms)
     features = run_backbone(backbone, windows, length=piece.variant.length)
-    refused = stage_piece(here(piece.cache), piece.variant, piece.keys, features, versions())
+    with writing():
+        refused = stage_piece(here(piece.cache), piece.variant, piece.keys, features, versions())
     if len(refused) < len(piece.keys):
         hand_over(file)
     return refused

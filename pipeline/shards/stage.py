@@ -22,7 +22,7 @@ from cache_schemas.shards import (
 )
 from pipeline import media
 from pipeline.compute.ahead import TaskThreads
-from pipeline.compute.errand import Needs, fetched, hand_over, here, take_over
+from pipeline.compute.errand import Needs, fetched, hand_over, here, take_over, writing
 from pipeline.compute.progress import Advance, console, progress_bar
 from pipeline.compute.store import StoreError
 from pipeline.compute.workers import TasksLostError, run_tasks, session, threads_per_worker
@@ -255,8 +255,9 @@ def _run_shard(task: _ShardTask) -> _Outcome:
     passing = {job.clip.clip_id: told for job, told in zip(task.jobs, found, strict=True) if isinstance(told, str)}
     shards = []
     if results:
-        shard = task.folder / write_shard(here(task.folder), task.schema, task.key, results).name
         try:
+            with writing():
+                shard = task.folder / write_shard(here(task.folder), task.schema, task.key, results).name
             hand_over(shard)
             shards.append(shard)
         except StoreError as error:

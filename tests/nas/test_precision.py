@@ -5,6 +5,7 @@ import torch
 
 import nas
 from nas.baselines import train_design
+from nas.functions import multiplying
 from nas.searching import Search
 from nas.training import Training
 
@@ -45,6 +46,17 @@ def test_searches_trials_trainings_and_designs_multiply_as_their_config_says(see
     nas.retrain(*noise(), result.genotype, training)
     train_design(*noise(), "GMU", training, (0,))
     assert set(seen) == {"tf32" if precision == "tf32" else before}
+    assert now() == before
+
+
+def test_calls_that_overlap_leave_nothing_set():
+    """As in two threads, of which the first ends first."""
+    before, one, other = now(), multiplying("tf32"), multiplying("tf32")
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert now() == "tf32"
+    other.__exit__(None, None, None)
     assert now() == before
 
 

@@ -129,11 +129,15 @@ def test_workers_without_a_common_folder_give_the_same_bytes(
 
 
 def test_clips_that_cannot_be_sent_or_held_are_named_and_tried_again(bucket: Any, machine: Path) -> None:
-    """A link out of the data root; a clip larger than a worker's disk. What a task reads no more makes room there."""
+    """A link out of the data root; a clip larger than a worker's disk, and one that leaves no room there for its shard.
+
+    What a task reads no more makes room.
+    """
     clips = machine / "odd"
     clips.mkdir()
     content = (machine / "clips" / "2.mp4").read_bytes()
-    for i, padding in enumerate((5_000_000, 2_500_000, 2_500_000)):
+    for i, size in ((0, 5_000_000), (1, 2_500_000), (2, 2_500_000), (4, (4 << 20) - 49_152)):
+        padding = size - len(content) - 8
         (clips / f"{i}.mp4").write_bytes(content + (padding + 8).to_bytes(4, "big") + b"free" + os.urandom(padding))
     (clips / "3.mp4").symlink_to(machine / "weights.safetensors")
     rows = [clip_of(clips, path, i) for i, path in enumerate(sorted(clips.iterdir()))]
@@ -145,7 +149,11 @@ def test_clips_that_cannot_be_sent_or_held_are_named_and_tried_again(bucket: Any
         for new in (1, 2):
             write_manifest(workspace.manifest, [rows[0], *rows[1 : new + 1], rows[3]])
             assert len(build_spectrograms(workspace, params)) == new
-    large, link = (row.reason for row in read_quarantine(workspace.quarantine("spectrograms")))
+        large, link = (row.reason for row in read_quarantine(workspace.quarantine("spectrograms")))
+        write_manifest(workspace.manifest, rows[4:])
+        assert not build_spectrograms(workspace, params)
+        (tight,) = (row.reason for row in read_quarantine(workspace.quarantine("spectrograms")))
     assert re.search(r"no room for \d+ bytes from .*--local-directory FOLDER.*tried again", large)
+    assert re.search(r"no room for what it makes: .*--local-directory FOLDER.*tried again", tight)
     assert link == "the path leads outside the data root (tried again in the next run)"
-    assert len(bucket.find("bucket/full/needed")) == 3
+    assert len(bucket.find("bucket/full/needed")) == 4

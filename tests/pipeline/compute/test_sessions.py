@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 import dask
 import pytest
 import safetensors.torch
 import timm
 import torch
-from distributed import LocalCluster
+from distributed import LocalCluster, get_worker
+from distributed.comm import CommClosedError
 from distributed.security import Security
 
 from pipeline.backbones import load_backbone
 from pipeline.compute import cluster as clusters
+from pipeline.compute import errand, workers
 from pipeline.compute.cluster import SchedulerError
+from pipeline.compute.store import Store, StoreError
 from pipeline.compute.workers import AHEAD, memory_per_worker, run_tasks, session, worker_count
 from pipeline.faces.stage import build_faces
 from pipeline.features.stage import build_features
@@ -70,6 +75,59 @@ def test_a_cluster_without_workers_is_given_up(tmp_path: Path, monkeypatch: pyte
         pytest.raises(SchedulerError, match=rf"{found.address} has had no worker for 0.5 s: start some"),
     ):
         list(run_tasks(double, [1], ComputeParams(scheduler=found.address)))
+
+
+def leave(task: int) -> int:
+    """The worker is gone before its task is done."""
+    worker = get_worker()
+    worker.loop.add_callback(partial(worker.close, executor_wait=False, nanny=False, reason=""))
+    sleep(0.1)
+    return task
+
+
+def test_a_cluster_that_loses_its_workers_is_given_up_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a task is done, and before its result is fetched."""
+    monkeypatch.setattr(clusters, "WAIT_S", 0.2)
+    monkeypatch.setattr(workers, "RESULT_S", 0.2)
+    with cluster_of_threads(1) as found, pytest.raises(SchedulerError, match=r"no worker for 0.2 s: start some"):
+        list(run_tasks(leave, [1], ComputeParams(scheduler=found.scheduler_address)))
+    assert "waiting for workers of" in capsys.readouterr().err
+    with cluster_of_threads(1) as found:
+        results = run_tasks(double, [1, 2], ComputeParams(scheduler=found.scheduler_address))
+        next(results)
+        wait_for(lambda: all(task.state == "memory" for task in found.scheduler.tasks.values()))
+        found.sync(found.workers[0].close)
+        with pytest.raises(SchedulerError, match="has had no worker"):
+            next(results)
+
+
+def test_what_a_worker_says_of_the_store_and_that_one_is_lost_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, lost = errand._store, []
+
+    def open_store(url: str) -> Store:
+        if not lost:
+            lost.append(url)
+            raise CommClosedError  # what the scheduler has in place of what it would have said
+        return opened(url)
+
+    monkeypatch.setattr(errand, "_store", open_store)
+    with cluster_of_threads(2) as found:
+        compute = ComputeParams(scheduler=found.scheduler_address, store=f"file://{tmp_path}")
+        assert dict(run_tasks(double, [1, 2], compute, needs=lambda task: {})) == {1: 2, 2: 4}
+        with pytest.raises(StoreError, match=r"^said$"):
+            list(run_tasks(refuse, [1], compute, needs=lambda task: {}))
+        monkeypatch.setattr(errand, "_store", None)  # as in other code
+        with pytest.raises(SchedulerError, match=r"has other code than this command .*start it anew"):
+            list(run_tasks(double, [1], compute, needs=lambda task: {}))
+    assert lost
+
+
+def refuse(task: int) -> None:
+    raise StoreError("said") from ValueError(threading.Lock())  # as errors of S3's client, no pickle
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])

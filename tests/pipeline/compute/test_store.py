@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import threading
 from collections.abc import Iterator
@@ -107,10 +108,38 @@ def test_only_what_tasks_make_is_taken(store: Store, tmp_path: Path) -> None:
     Store(store.url).take_all(tmp_path / "nothing here")
 
 
-def test_overload_is_tried_again() -> None:
-    with answering(503, 503, 200) as left:
+def test_two_commands_may_take_one_file_at_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").write_bytes(b"made")
+    file, get = tmp_path / "there" / "0123456789abcdef.npz", store._files.get_file
+    store.leave(file, tmp_path / "made")
+    with monkeypatch.context() as patch:
+        patch.setattr(store._files, "get_file", lambda *names: [get(*names), store._files.rm_file(names[0])])
+        store.take(file)
+    assert file.read_bytes() == b"made"
+
+
+class Large(io.FileIO):
+    """More than there is room for."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_store_without_room_holds_nothing_in_part(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"large")
+    with Large(tmp_path / "a") as file, pytest.raises(StoreError, match=r"No space left on device.*make room there"):
+        store.put(file)
+    assert not list((tmp_path / "store" / "needed").iterdir())
+
+
+def test_overload_is_tried_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    with answering(503, 200) as left:
         Store("s3://bucket/x").is_left(Path("/folder/file.h5"))
         assert not left
+    with answering(*[503] * 9) as left, pytest.raises(StoreError, match="cannot be used"):
+        Store("s3://bucket/x").check()
+    assert len(left) == 5
 
 
 @pytest.mark.parametrize(
