@@ -139,8 +139,11 @@ class Training:
         self.views = Streams(drawing, "train views", data.device)
         runs_at = None if self.shared else network.runs_of
         self.dropout = Dropout(drawing, config.dropout, data.device, runs_at)
-        some = {} if self.shared else {name: runs for name, runs in network.readers.items() if len(runs) < len(seeds)}
-        self.rows_of = {name: torch.tensor(runs, device=data.device) for name, runs in some.items()}
+        self.rows_of = {  # of what is drawn, those that a layer's readers take, where they are not all
+            name: torch.tensor(runs, device=data.device)
+            for name, runs in network.readers.items()
+            if not self.shared and len(runs) < len(seeds)
+        }
         self.class_weights = data.class_weights(config.class_weights)
         self.steps = max(-(-len(data.train) // self.batches.batch_size), config.min_steps_per_epoch)
         self.optimiser = WeightOptimiser(self.network.parameters(), [config], self.steps)
@@ -194,9 +197,8 @@ class Training:
         """Return the minibatch of every layer for the runs that read it: {layer: (readers or 1, B, L, C_in)}."""
         features: dict[str, Tensor] = {}
         for name in self.network.readers:
-            own = self.rows_of.get(name)
-            chosen = views if own is None or views is None else views[own]
-            features |= self.data.gather(rows if own is None else rows[own], (name,), chosen)
+            own = self.rows_of.get(name, slice(None))
+            features |= self.data.gather(rows[own], (name,), None if views is None else views[own])
         return features
 
     def _keep_best(self, epoch: int, rows: list[Row]) -> None:
